@@ -1,0 +1,1 @@
+"""GGUF files as PyTorch models: run them, fine-tune them, write them back."""
