@@ -1,0 +1,52 @@
+// Decoding, for Python: pointers are integers, sizes are in elements. Shapes, types and indices are checked by
+// the caller; here only what would otherwise read through a null decoder.
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "dequantize.h"
+#include "module.h"
+
+namespace nb = nanobind;
+
+namespace torchgguf {
+namespace {
+
+void check(bool decoded, int type) {
+    if (!decoded) throw std::invalid_argument("no native decoder for ggml type " + std::to_string(type));
+}
+
+template <class T>
+T* pointer(uintptr_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+}  // namespace
+
+void bind_quants(nb::module_& m) {
+    m.def("block_layout", [](int type) {
+        const BlockLayout layout = block_layout(type);
+        return nb::make_tuple(layout.block_size, layout.type_size);
+    }, nb::arg("type"));
+    m.def("set_grid", [](int type, const nb::bytes& grid) {
+        if (!set_grid(type, grid.data(), grid.size()))
+            throw std::invalid_argument("ggml type " + std::to_string(type) + " has no grid of this size");
+    }, nb::arg("type"), nb::arg("grid"));
+    m.def("dequantize_rows",
+          [](int type, uintptr_t src, uintptr_t dst, int64_t rows, int64_t n, int kind, int threads) {
+              check(dequantize_rows(type, pointer<const uint8_t>(src), pointer<void>(dst), rows, n,
+                                    static_cast<OutputKind>(kind), threads), type);
+          },
+          nb::arg("type"), nb::arg("src"), nb::arg("dst"), nb::arg("rows"), nb::arg("n"), nb::arg("kind"),
+          nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());
+    m.def("embedding_rows",
+          [](int type, uintptr_t src, uintptr_t indices, int64_t count, uintptr_t dst, int64_t n, int kind,
+             int threads) {
+              check(embedding_rows(type, pointer<const uint8_t>(src), pointer<const int64_t>(indices), count,
+                                   pointer<void>(dst), n, static_cast<OutputKind>(kind), threads), type);
+          },
+          nb::arg("type"), nb::arg("src"), nb::arg("indices"), nb::arg("count"), nb::arg("dst"), nb::arg("n"),
+          nb::arg("kind"), nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());
+}
+
+}  // namespace torchgguf

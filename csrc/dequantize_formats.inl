@@ -1,0 +1,59 @@
+// How each type's block is laid out and decoded, written once and compiled once for each instruction set.
+//
+// Every packed type is the same thing in another wrapping: sixteen weights share a scale (and perhaps a
+// minimum), and each is a small signed integer, its code, perhaps looked up in a table:
+//     weight = scale * code - minimum
+// The arithmetic is ggml's to the last bit: a product rounded to FP32, then a difference rounded to FP32. Where
+// a factor is taken out of its order here it is a power of two or the product is exact, which changes nothing.
+//
+// The including file opens an unnamed namespace: a function template compiled for AVX-512 must not be merged by
+// the linker with its baseline twin. For the same reason nothing of std:: is instantiated here.
+
+// Writes 16 weights.
+template <class Out>
+inline void put(Out* dst, u8x16 codes, float scale) {
+    store(dst, widen(codes) * scale);
+}
+template <class Out>
+inline void put(Out* dst, u8x16 codes, float scale, float minimum) {
+    store(dst, widen(codes) * scale - minimum);
+}
+
+inline float half(const uint8_t* src) { return half_to_float(load<uint16_t>(src)); }
+
+template <int Id, int BlockSize, int TypeSize>
+struct Format {
+    static constexpr int id = Id, block_size = BlockSize, type_size = TypeSize;
+};
+
+#include "dequantize_plain.inl"
+#include "dequantize_legacy.inl"
+#include "dequantize_ternary.inl"
+#include "dequantize_k_quants.inl"
+#include "dequantize_fp4.inl"
+#include "dequantize_i_quants.inl"
+
+template <class Type, class Out>
+void decode_row(const uint8_t* src, Out* dst, int64_t n) {
+    if constexpr (Type::block_size == 1) {
+        Type::decode_row(src, dst, n);
+    } else {
+        for (; n > 0; n -= Type::block_size, src += Type::type_size, dst += Type::block_size) Type::decode(src, dst);
+    }
+}
+
+template <class... Types>
+struct DecoderTable {
+    Decoder by_id[kGgmlTypes] = {};
+    constexpr DecoderTable() {
+        ((by_id[Types::id] = {{Types::block_size, Types::type_size},
+                              &decode_row<Types, float>,
+                              &decode_row<Types, uint16_t>}),
+         ...);
+    }
+};
+
+constexpr DecoderTable<F32, F16, BF16, F64, I8, I16, I32, I64, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q1_0, Q2_0, TQ1_0, TQ2_0,
+                       Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, MXFP4, NVFP4, IQ4_NL, IQ4_XS, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS,
+                       IQ3_S, IQ1_S, IQ1_M>
+    kDecoders;

@@ -1,0 +1,95 @@
+// Blocks of 256 weights in groups whose scales are quantized themselves.
+
+// The six-bit scales and minima of Q4_K and Q5_K: 8 of each in 12 bytes, times the two super-block factors
+// that stand before them.
+struct ScalesAndMinima {
+    float values[2][16];
+    explicit ScalesAndMinima(const uint8_t* src) {
+        const auto a = load<uint32_t>(src + 4), b = load<uint32_t>(src + 8), c = load<uint32_t>(src + 12);
+        const auto codes = (u8x16)(u32x4){a & 0x3f3f3f3f, (c & 0x0f0f0f0f) | (a >> 2 & 0x30303030),
+                                          b & 0x3f3f3f3f, (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030)};
+        put(values[0], codes, half(src));
+        put(values[1], codes, half(src + 2));
+    }
+    float scale(int group) const { return values[0][group]; }
+    float minimum(int group) const { return values[1][group + 8]; }
+};
+
+struct Q2_K : Format<10, 256, 84> {  // 16 scales and minima of 4 bits, 64 bytes of crumbs, two halves
+    template <class Out>
+    static void decode(const uint8_t* src, Out* dst) {
+        float scale[16], minimum[16];
+        put(scale, load16(src) & 15, half(src + 80));
+        put(minimum, load16(src) >> 4, half(src + 82));
+#pragma GCC unroll 16  // so that shifts are by constants
+        for (int group = 0; group < 16; ++group) {
+            const u8x16 q = load16(src + 16 + group / 8 * 32 + group % 2 * 16) >> (group / 2 % 4 * 2);
+            put(dst + 16 * group, q & 3, scale[group], minimum[group]);
+        }
+    }
+};
+
+struct Q3_K : Format<11, 256, 110> {  // 256 third bits (set: not minus four), crumbs, 16 scales of 6 bits, half
+    template <class Out>
+    static void decode(const uint8_t* src, Out* dst) {
+        const auto a = load<uint32_t>(src + 96), b = load<uint32_t>(src + 100), c = load<uint32_t>(src + 104);
+        const u32x4 low = {a, b, a >> 4, b >> 4}, high = {c << 4, c << 2, c, c >> 2};
+        float scale[16];
+        put(scale, (u8x16)((low & 0x0f0f0f0f) | (high & 0x30303030)) - 32, half(src + 108));
+#pragma GCC unroll 16  // so that shifts are by constants
+        for (int group = 0; group < 16; ++group) {
+            const u8x16 low_bits = load16(src + 32 + group / 8 * 32 + group % 2 * 16) >> (group / 2 % 4 * 2);
+            const u8x16 third_bit = load16(src + group % 2 * 16) >> (group / 2);
+            put(dst + 16 * group, ((low_bits & 3) | (third_bit & 1) << 2) - 4, scale[group]);
+        }
+    }
+};
+
+struct Q4_K : Format<12, 256, 144> {  // two halves, 12 bytes of scales and minima, 128 bytes of nibbles
+    template <class Out>
+    static void decode(const uint8_t* src, Out* dst) {
+        const ScalesAndMinima s(src);
+        for (int i = 0; i < 8; ++i) {  // bytes 16 i to 16 i + 15: a half of group g and of group g + 1
+            const int g = i / 2 * 2;
+            const Nibbles q(src + 16 + 16 * i);
+            Out* out = dst + 32 * g + i % 2 * 16;
+            put(out, q.low, s.scale(g), s.minimum(g));
+            put(out + 32, q.high, s.scale(g + 1), s.minimum(g + 1));
+        }
+    }
+};
+
+struct Q5_K : Format<13, 256, 176> {  // as Q4_K, with 32 bytes of fifth bits (bit g for group g) before the nibbles
+    template <class Out>
+    static void decode(const uint8_t* src, Out* dst) {
+        const ScalesAndMinima s(src);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+            const int g = i / 2 * 2;
+            const Nibbles q(src + 48 + 16 * i);
+            const u8x16 fifth = load16(src + 16 + i % 2 * 16) >> g;
+            Out* out = dst + 32 * g + i % 2 * 16;
+            put(out, q.low | (fifth & 1) << 4, s.scale(g), s.minimum(g));
+            put(out + 32, q.high | (fifth & 2) << 3, s.scale(g + 1), s.minimum(g + 1));
+        }
+    }
+};
+
+struct Q6_K : Format<14, 256, 210> {  // 128 bytes of nibbles, 64 of crumbs, 16 signed scales, half
+    template <class Out>
+    static void decode(const uint8_t* src, Out* dst) {
+        float scale[16];
+        put(scale, load16(src + 192), half(src + 208));
+        for (int i = 0; i < 4; ++i) {  // each time 4 x 16 of one half's 128 weights, 32 apart
+            const int side = i / 2, k = i % 2;
+            const Nibbles a(src + 64 * side + 16 * k), b(src + 64 * side + 16 * k + 32);
+            const u8x16 crumbs = load16(src + 128 + 32 * side + 16 * k);
+            const float* s = scale + 8 * side + k;
+            Out* out = dst + 128 * side + 16 * k;
+            put(out, (a.low | (crumbs << 4 & 0x30)) - 32, s[0]);
+            put(out + 32, (b.low | (crumbs << 2 & 0x30)) - 32, s[2]);
+            put(out + 64, (a.high | (crumbs & 0x30)) - 32, s[4]);
+            put(out + 96, (b.high | (crumbs >> 2 & 0x30)) - 32, s[6]);
+        }
+    }
+};

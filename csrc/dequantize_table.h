@@ -1,0 +1,21 @@
+// Between dequantize.cpp, which chooses, and the three dequantize_<isa>.cpp, which decode.
+#pragma once
+
+#include "dequantize.h"
+
+namespace torchgguf {
+
+constexpr int kGgmlTypes = 43;
+
+struct Decoder {
+    BlockLayout layout;
+    DequantizeRow to_f32 = nullptr;
+    DequantizeRowBf16 to_bf16 = nullptr;
+};
+
+// kGgmlTypes entries, by ggml id; one without functions is not a type of its own in a file.
+const Decoder* decoders_scalar();
+const Decoder* decoders_avx2();
+const Decoder* decoders_avx512();
+
+}  // namespace torchgguf

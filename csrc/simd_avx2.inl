@@ -1,0 +1,54 @@
+// Sixteen floats in two AVX registers. What each function does: simd_scalar.inl.
+
+struct F32x16 {
+    __m256 low, high;
+};
+
+inline float half_to_float(uint16_t half) { return _cvtsh_ss(half); }
+
+inline F32x16 load_f32(const uint8_t* src) { return load<F32x16>(src); }
+
+inline F32x16 load_f16(const uint8_t* src) {
+    return {_mm256_cvtph_ps(load<__m128i>(src)), _mm256_cvtph_ps(load<__m128i>(src + 16))};
+}
+
+inline __m256 half_of_bf16(const uint8_t* src) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load<__m128i>(src)), 16));
+}
+
+inline F32x16 load_bf16(const uint8_t* src) { return {half_of_bf16(src), half_of_bf16(src + 16)}; }
+
+inline F32x16 widen(u8x16 codes) {
+    const auto bytes = (__m128i)codes;
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes)))};
+}
+
+inline F32x16 operator*(F32x16 a, float b) {
+    const __m256 all = _mm256_set1_ps(b);
+    return {_mm256_mul_ps(a.low, all), _mm256_mul_ps(a.high, all)};
+}
+
+inline F32x16 operator-(F32x16 a, float b) {
+    const __m256 all = _mm256_set1_ps(b);
+    return {_mm256_sub_ps(a.low, all), _mm256_sub_ps(a.high, all)};
+}
+
+inline void store(float* dst, F32x16 a) { __builtin_memcpy(dst, &a, sizeof a); }
+
+inline __m256i bf16_in_32_bits(__m256 a) {
+    const __m256i bits = _mm256_castps_si256(a);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256 quiet_nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
+    const __m256 kept = _mm256_blendv_ps(_mm256_castsi256_ps(rounded), quiet_nan, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    return _mm256_srli_epi32(_mm256_castps_si256(kept), 16);
+}
+
+inline void store(uint16_t* dst, F32x16 a) {
+    const __m256i mixed = _mm256_packus_epi32(bf16_in_32_bits(a.low), bf16_in_32_bits(a.high));
+    const __m256i out = _mm256_permute4x64_epi64(mixed, _MM_SHUFFLE(3, 1, 2, 0));
+    __builtin_memcpy(dst, &out, sizeof out);
+}
+
+inline u8x16 lookup(u8x16 table, u8x16 index) { return (u8x16)_mm_shuffle_epi8((__m128i)table, (__m128i)index); }
