@@ -1,0 +1,90 @@
+"""What is compared: one row a figure, with the workers that measure each side and the value to reach."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+from fetch_models import QWEN2, SMOLLM2
+
+OURS = "torchgguf"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One process that measures: a function of `workers.py` and the environment it runs in."""
+
+    function: str
+    environment: tuple[tuple[str, str], ...] = ()
+    slow: bool = False
+    """Takes minutes: measured in one round only, and left out of quick runs."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The value to reach: `limit` itself, or `limit` times what the side `of` has."""
+
+    limit: float
+    of: str | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One comparison. A side measured by several workers counts with its best one."""
+
+    title: str
+    unit: str
+    metric: str
+    """The key under which every side's workers report it."""
+    model: Path
+    sides: Mapping[str, tuple[Worker, ...]] = field(hash=False)
+    higher_is_better: bool = False
+    goal: Goal | None = None
+
+
+# llama.cpp's threads spin while they wait. That is quickest on an idle machine and ruinous on a busy one, so
+# it is measured both ways and the better one counts.
+LLAMA_CPP = (Worker("llama_cpp"), Worker("llama_cpp", (("OMP_WAIT_POLICY", "passive"),)))
+TRANSFORMERS = (Worker("transformers_fp32", slow=True),)
+PACKED = (Worker("torchgguf_packed"),)
+
+ALL = {OURS: PACKED, "transformers": TRANSFORMERS, "llama.cpp": LLAMA_CPP}
+SPEED = {OURS: PACKED, "llama.cpp": LLAMA_CPP}
+FIDELITY = {OURS: (Worker("torchgguf_fidelity"),), "llama.cpp": (Worker("llama_cpp_fidelity", slow=True),)}
+
+FIGURES = (
+    Figure(
+        "open the file, all metadata",
+        "s",
+        "open",
+        QWEN2,
+        {OURS: (Worker("torchgguf_open"),), "gguf-py": (Worker("gguf_py_open", slow=True),)},
+        goal=Goal(0.1),
+    ),
+    Figure("load tokenizer and model", "s", "load", QWEN2, ALL, goal=Goal(1.0)),
+    Figure(
+        "load model as FP32",
+        "s",
+        "load_fp32",
+        QWEN2,
+        {OURS: (Worker("torchgguf_fp32"),), "transformers": TRANSFORMERS},
+        goal=Goal(3.0),
+    ),
+    Figure("peak memory, generating", "GB", "memory", QWEN2, ALL, goal=Goal(1.1)),
+    Figure("decode, 64 tokens", "tok/s", "decode", QWEN2, ALL, True, Goal(0.8, "llama.cpp")),
+    Figure("prefill, 512 tokens", "tok/s", "prefill", QWEN2, ALL, True, Goal(1.0, "llama.cpp")),
+    Figure("decode, 64 tokens", "tok/s", "decode", SMOLLM2, SPEED, True),
+    Figure("prefill, 512 tokens", "tok/s", "prefill", SMOLLM2, SPEED, True),
+    *(
+        figure
+        for model in (QWEN2, SMOLLM2)
+        for figure in (
+            Figure(
+                "KL divergence from FP32, prefill", "nats", "kl", model, FIDELITY, goal=Goal(1.0, "llama.cpp")
+            ),
+            Figure("KL divergence from FP32, decode", "nats", "kl_decode", model, FIDELITY),
+            Figure("same top token as FP32", "%", "same_top", model, FIDELITY, True),
+        )
+    ),
+)

@@ -1,0 +1,120 @@
+"""The outcome as a record (JSON), as a table in the terminal and as a page of Markdown."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.figures import FIGURES, OURS, Figure
+from benchmarks.runner import Outcome
+
+SIDES = list(dict.fromkeys(side for figure in FIGURES for side in figure.sides))
+GOOD, BAD = "reached", "missed"
+
+
+def show(value: float | None, unit: str) -> str:
+    """A figure with its unit, three significant digits."""
+    if value is None:
+        return "–"
+    digits = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{digits} {unit}"
+
+
+def goal_value(figure: Figure, outcome: Outcome) -> float | None:
+    """The number to reach; None if there is none, or if the side it refers to was not measured."""
+    if figure.goal is None:
+        return None
+    if figure.goal.of is None:
+        return figure.goal.limit
+    peer = outcome.value(figure, figure.goal.of)
+    return None if peer is None else figure.goal.limit * peer
+
+
+def verdict(figure: Figure, outcome: Outcome) -> str:
+    """Whether the goal is reached; empty if there is nothing to say."""
+    goal, ours = goal_value(figure, outcome), outcome.value(figure, OURS)
+    if goal is None or ours is None:
+        return ""
+    return GOOD if (ours >= goal if figure.higher_is_better else ours <= goal) else BAD
+
+
+def goal_text(figure: Figure) -> str:
+    """The goal in words."""
+    if figure.goal is None:
+        return ""
+    sign = "≥" if figure.higher_is_better else "≤"
+    if figure.goal.of:
+        return f"{sign} {figure.goal.limit:g} × {figure.goal.of}"
+    return f"{sign} {figure.goal.limit:g} {figure.unit}"
+
+
+def record(outcome: Outcome, machine: dict[str, str]) -> dict[str, Any]:
+    """Everything that was measured, every sample of it."""
+    return {
+        "machine": machine,
+        "figures": [
+            {
+                "title": figure.title,
+                "model": figure.model.stem,
+                "unit": figure.unit,
+                "higher_is_better": figure.higher_is_better,
+                "goal": goal_text(figure),
+                "verdict": verdict(figure, outcome),
+                "sides": {
+                    side: {"median": outcome.value(figure, side), "samples": outcome.of(figure, side)}
+                    for side in figure.sides
+                },
+            }
+            for figure in FIGURES
+        ],
+        "failures": {str(job): reason for job, reason in outcome.failures.items()},
+    }
+
+
+def rows(outcome: Outcome, mark: Callable[[str], str] = str) -> list[list[str]]:
+    """The table's cells: model, figure, each side, goal and verdict."""
+    return [
+        [
+            figure.model.stem.split("-Instruct")[0],
+            figure.title,
+            *(show(outcome.value(figure, side), figure.unit) for side in SIDES),
+            goal_text(figure),
+            mark(verdict(figure, outcome)),
+        ]
+        for figure in FIGURES
+    ]
+
+
+HEADER = ["model", "figure", *SIDES, "goal", ""]
+
+
+def table(outcome: Outcome) -> Table:
+    """The table for the terminal."""
+    colours = {GOOD: "[green]reached[/]", BAD: "[red]missed[/]"}
+    out = Table(title="medians; same file, same threads, same run")
+    for name in HEADER:
+        out.add_column(
+            name, justify="right" if name in SIDES else "left", style="bold" if name == OURS else None
+        )
+    for row in rows(outcome, lambda word: colours.get(word, word)):
+        out.add_row(*row)
+    return out
+
+
+def markdown(outcome: Outcome, machine: dict[str, str], plot: str) -> str:
+    """The page: plot, table, machine, and what failed."""
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    aligned = ["---:" if name in SIDES else "---" for name in HEADER]
+    parts = [
+        "# Benchmarks",
+        "Medians; same file, same threads, same run. Written by `make bench`.",
+        f"![{plot}]({plot})",
+        "\n".join([line(HEADER), line(aligned), *(line(row) for row in rows(outcome))]),
+        "\n".join(f"- {name}: {value}" for name, value in machine.items()),
+    ]
+    if outcome.failures:
+        parts.append("Failed:\n\n" + "\n".join(f"- {job}: {why}" for job, why in outcome.failures.items()))
+    return "\n\n".join(parts) + "\n"

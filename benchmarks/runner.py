@@ -1,0 +1,104 @@
+"""Run the workers, each in its own process, sides taking turns, and gather their samples."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from benchmarks.figures import Figure, Worker
+
+TIMEOUT = 400
+
+
+@dataclass(frozen=True)
+class Job:
+    """A worker on a model."""
+
+    worker: Worker
+    model: Path
+
+    def __str__(self) -> str:
+        """For progress and for failures: what runs, how, on what."""
+        how = "".join(f" {name}={value}" for name, value in self.worker.environment)
+        return f"{self.worker.function}{how} on {self.model.name}"
+
+
+@dataclass
+class Outcome:
+    """Samples by job and metric, and why the jobs that gave none failed."""
+
+    samples: dict[Job, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(dict))
+    failures: dict[Job, str] = field(default_factory=dict)
+
+    def of(self, figure: Figure, side: str) -> list[float]:
+        """The samples of one side of a figure, of its best worker; empty if it was not measured."""
+        jobs = (Job(worker, figure.model) for worker in figure.sides.get(side, ()))
+        measured = [samples for job in jobs if (samples := self.samples[job].get(figure.metric))]
+        choose = max if figure.higher_is_better else min
+        return choose(measured, key=median, default=[])
+
+    def value(self, figure: Figure, side: str) -> float | None:
+        """The median of that side's samples."""
+        samples = self.of(figure, side)
+        return median(samples) if samples else None
+
+
+def run_job(job: Job, threads: int) -> dict[str, list[float]]:
+    """One process; its samples. Raises RuntimeError with the last thing it said if it fails."""
+    if not job.model.exists():
+        raise RuntimeError(f"{job.model.name} has not been fetched")
+    command = [sys.executable, "-m", "benchmarks.workers", job.worker.function, str(job.model), str(threads)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **dict(job.worker.environment)}
+    root = Path(__file__).parent.parent
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=root,
+            timeout=TIMEOUT,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"took more than {TIMEOUT} s") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["no word"]
+        raise RuntimeError(f"exit code {done.returncode}: {said[-1]}")
+    samples: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return samples
+
+
+def run(
+    figures: Iterable[Figure], threads: int, rounds: int, quick: bool, announce: Callable[[str], object]
+) -> Outcome:
+    """Measure every figure `rounds` times.
+
+    In a round the sides follow one another, so that a machine which slows down for a while slows all of them.
+    """
+    jobs = dict.fromkeys(
+        Job(worker, figure.model)
+        for figure in figures
+        for workers in figure.sides.values()
+        for worker in workers
+        if not (quick and worker.slow)
+    )
+    outcome = Outcome()
+    for number in range(rounds):
+        for job in jobs:
+            if job in outcome.failures or (
+                number > 0 and (job.worker.slow or "fidelity" in job.worker.function)
+            ):
+                continue
+            announce(f"round {number + 1} of {rounds}: {job}")
+            try:
+                for metric, values in run_job(job, threads).items():
+                    outcome.samples[job].setdefault(metric, []).extend(values)
+            except RuntimeError as error:
+                outcome.failures[job] = str(error)
+    return outcome

@@ -1,0 +1,189 @@
+"""What one process measures: `python -m benchmarks.workers FUNCTION MODEL THREADS` prints one JSON object.
+
+A worker takes the model's path and the number of threads and returns samples by metric. Each runs in a
+process of its own, so that peak memory and what has been imported or warmed up are its own too. Libraries are
+imported inside the workers for the same reason, and always before the clock starts.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from benchmarks import fidelity
+
+Samples = dict[str, list[float]]
+
+PROMPT = "The history of the lighthouse begins"
+NEW_TOKENS = 64
+LONG_PROMPT = list(range(1000, 1512))  # what the 512 tokens say does not matter to the time they take
+
+
+def peak_memory() -> float:
+    """The most memory that was ever resident in this process, mapped files included, in GB."""
+    # Not getrusage's maxrss: that one survives exec, and would report the parent's.
+    status = Path("/proc/self/status").read_text()
+    kilobytes = next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]
+    return int(kilobytes) * 1024 / 1e9
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds that one call takes, and its result."""
+    begin = perf_counter()
+    result = function()
+    return perf_counter() - begin, result
+
+
+class Clock:
+    """A streamer that notes when each token comes."""
+
+    def __init__(self) -> None:
+        """Start with no token seen."""
+        self.times: list[float] = []
+
+    def put(self, _: object) -> None:
+        """Note the time of one token (or of the prompt, which comes first)."""
+        self.times.append(perf_counter())
+
+    def end(self) -> None:
+        """Do nothing: the last token has been noted."""
+
+
+def generation(tokenizer: Any, model: Any, repeats: int) -> Samples:
+    """Speed and memory of a model with the `generate` that torchgguf and transformers share."""
+    import torch
+
+    def generate(ids: torch.Tensor, count: int) -> list[float]:
+        clock = Clock()
+        mask = torch.ones_like(ids)
+        model.generate(ids, attention_mask=mask, max_new_tokens=count, do_sample=False, streamer=clock)
+        times = clock.times[1:]
+        assert len(times) == count, f"asked for {count} tokens, the model ended after {len(times)}"
+        return times
+
+    prompt = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
+    long_prompt = torch.tensor([LONG_PROMPT])
+    generate(prompt, 4)
+    samples: Samples = {"decode": [], "prefill": []}
+    for _ in range(repeats):
+        # From the first token to the 65th are 64 steps; the prompt's time is not in them.
+        times = generate(prompt, NEW_TOKENS + 1)
+        samples["decode"].append(NEW_TOKENS / (times[-1] - times[0]))
+    samples["memory"] = [peak_memory()]
+    for _ in range(repeats):
+        seconds, _times = timed(lambda: generate(long_prompt, 1))
+        samples["prefill"].append(len(LONG_PROMPT) / seconds)
+    return samples
+
+
+def torchgguf_open(model: Path, threads: int) -> Samples:
+    """Open the file and read every metadata value."""
+    from torchgguf import open_gguf
+
+    def read() -> int:
+        with open_gguf(model) as file:
+            return len(dict(file.metadata)) + len(file.tensors)
+
+    return {"open": [timed(read)[0] for _ in range(5)]}
+
+
+def gguf_py_open(model: Path, threads: int) -> Samples:
+    """Open the file and read every metadata value with the reader of the `gguf` package."""
+    from gguf import GGUFReader
+
+    def read() -> int:
+        reader = GGUFReader(model)
+        return len({name: field.contents() for name, field in reader.fields.items()}) + len(reader.tensors)
+
+    return {"open": [timed(read)[0]]}
+
+
+def hugging_face_load(library: Any, model: Path, **options: Any) -> tuple[float, float, Any, Any]:
+    """Seconds for the tokenizer, seconds for the model, and the two, by the names both libraries share."""
+    where = {"pretrained_model_name_or_path": model.parent, "gguf_file": model.name}
+    auto_tokenizer, auto_model = library.AutoTokenizer, library.AutoModelForCausalLM  # may import lazily
+    tokenizer_seconds, tokenizer = timed(lambda: auto_tokenizer.from_pretrained(**where))
+    model_seconds, module = timed(lambda: auto_model.from_pretrained(**where, **options))
+    return tokenizer_seconds, model_seconds, tokenizer, module
+
+
+def torchgguf_packed(model: Path, threads: int) -> Samples:
+    """Load packed, generate."""
+    import torch
+
+    import torchgguf
+
+    torch.set_num_threads(threads)
+    tokenizer_seconds, model_seconds, tokenizer, module = hugging_face_load(torchgguf, model)
+    return {"load": [tokenizer_seconds + model_seconds], **generation(tokenizer, module, repeats=2)}
+
+
+def torchgguf_fp32(model: Path, threads: int) -> Samples:
+    """Load as plain FP32 parameters."""
+    import torch
+
+    import torchgguf
+
+    torch.set_num_threads(threads)
+    options = {"dequantize": True, "dtype": torch.float32}
+    return {"load_fp32": [hugging_face_load(torchgguf, model, **options)[1]]}
+
+
+def transformers_fp32(model: Path, threads: int) -> Samples:
+    """Load with transformers, which unpacks to FP32, and generate."""
+    import torch
+    import transformers
+
+    for module_name in ("modeling_gguf_pytorch_utils", "models.qwen2.modeling_qwen2"):
+        importlib.import_module(f"transformers.{module_name}")
+    torch.set_num_threads(threads)
+    tokenizer_seconds, model_seconds, tokenizer, module = hugging_face_load(
+        transformers, model, dtype=torch.float32
+    )
+    loads = {"load": [tokenizer_seconds + model_seconds], "load_fp32": [model_seconds]}
+    return {**loads, **generation(tokenizer, module, repeats=1)}
+
+
+def llama_cpp(model: Path, threads: int) -> Samples:
+    """Load with llama.cpp (prebuilt in `xllamacpp`), generate; the speeds are by its own clocks."""
+    seconds, server = timed(lambda: fidelity.llama_cpp_server(model, threads))
+    samples: Samples = {"load": [seconds], "decode": [], "prefill": []}
+
+    def complete(prompt: str | list[int], count: int) -> dict[str, float]:
+        request = {"prompt": prompt, "max_tokens": count, "temperature": 0, "ignore_eos": True}
+        timings: dict[str, float] = server.handle_completions({**request, "cache_prompt": False})["timings"]
+        assert timings["predicted_n"] == count
+        return timings
+
+    complete(PROMPT, 4)
+    for _ in range(2):
+        # llama.cpp's clock starts at the first token too: 64 steps make the 65 it counts.
+        samples["decode"].append(NEW_TOKENS / complete(PROMPT, NEW_TOKENS + 1)["predicted_ms"] * 1000)
+    samples["memory"] = [peak_memory()]
+    for _ in range(2):
+        timings = complete(LONG_PROMPT, 1)
+        assert timings["prompt_n"] == len(LONG_PROMPT)
+        samples["prefill"].append(len(LONG_PROMPT) / timings["prompt_ms"] * 1000)
+    return samples
+
+
+WORKERS: dict[str, Callable[[Path, int], Samples]] = {
+    function.__name__: function
+    for function in (
+        torchgguf_open,
+        torchgguf_packed,
+        torchgguf_fp32,
+        gguf_py_open,
+        transformers_fp32,
+        llama_cpp,
+        fidelity.torchgguf_fidelity,
+        fidelity.llama_cpp_fidelity,
+    )
+}
+
+if __name__ == "__main__":
+    name, path, thread_count = sys.argv[1:]
+    print(json.dumps(WORKERS[name](Path(path), int(thread_count))))
