@@ -1,0 +1,140 @@
+// Integer dot products with AVX-512 and VNNI: 64 weights at a time.
+#include <immintrin.h>
+
+#include <utility>
+
+#include "cpu_features.h"
+#include "dequantize.h"
+#include "linear.h"
+
+namespace torchgguf {
+namespace {
+
+struct Simd {
+    using Bytes = __m512i;
+    using Floats = __m512;
+    static constexpr int64_t kWidth = 64;   // weights at a time
+    static constexpr int64_t kFloats = 16;
+
+    static Floats zero() { return _mm512_setzero_ps(); }
+    static Floats set(float v) { return _mm512_set1_ps(v); }
+    static Floats load(const float* p) { return _mm512_loadu_ps(p); }
+    static void store(float* p, Floats v) { _mm512_storeu_ps(p, v); }
+    static Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+    static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+    static float sum(Floats v) { return _mm512_reduce_add_ps(v); }
+    // 16 half-precision numbers, given by their bits. Inserting them one by one into a register beats a gather on
+    // every CPU but a few, and beats a detour through memory, whose narrow stores a wide load has to wait for.
+    template <class Bits>
+    static void store_halves16(float* out, Bits bits) {
+        const __m128i low = _mm_set_epi16(bits(7), bits(6), bits(5), bits(4), bits(3), bits(2), bits(1), bits(0));
+        const __m128i high =
+            _mm_set_epi16(bits(15), bits(14), bits(13), bits(12), bits(11), bits(10), bits(9), bits(8));
+        store(out, _mm512_cvtph_ps(_mm256_set_m128i(high, low)));
+    }
+    static float half(const uint8_t* p) {
+        uint16_t bits;
+        __builtin_memcpy(&bits, p, 2);
+        return _cvtsh_ss(bits);
+    }
+
+    static void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+    static __m128i load16(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+    static __m256i load32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+
+    // 32 weights from the 16 bytes at p (low nibbles, then high ones), and 32 from those at p + stride.
+    static Bytes nibbles16(const uint8_t* p, int64_t stride) {
+        const Bytes both = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_broadcastsi128_si256(load16(p))),
+                                              _mm256_broadcastsi128_si256(load16(p + stride)), 1);
+        return mask(_mm512_srlv_epi64(both, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0)), 15);
+    }
+    static Bytes bytes32(const uint8_t* p, int64_t stride) {
+        return _mm512_inserti64x4(_mm512_castsi256_si512(load32(p)), load32(p + stride), 1);
+    }
+    // The 32 bytes at each offset, shifted right; bits that cross bytes are the caller's to mask.
+    template <int first, int first_shift, int second, int second_shift>
+    static Bytes groups(const uint8_t* p) {
+        Bytes both;
+        if constexpr (first == second) {
+            both = _mm512_broadcast_i64x4(load32(p + first));
+        } else if constexpr (second == first + 32) {
+            both = _mm512_loadu_si512(p + first);
+        } else {
+            both = _mm512_inserti64x4(_mm512_castsi256_si512(load32(p + first)), load32(p + second), 1);
+        }
+        if constexpr (first_shift == second_shift) {
+            return first_shift == 0 ? both : _mm512_srli_epi64(both, first_shift);
+        } else {
+            constexpr long long a = first_shift, b = second_shift;
+            return _mm512_srlv_epi64(both, _mm512_set_epi64(b, b, b, b, a, a, a, a));
+        }
+    }
+    static Bytes mask(Bytes v, char bits) { return _mm512_and_si512(v, _mm512_set1_epi8(bits)); }
+    template <int n>
+    static Bytes shift_left(Bytes v) { return _mm512_slli_epi64(v, n); }
+    static Bytes or_bits(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
+    static Bytes or_where(Bytes v, uint32_t first, uint32_t second, char bit) {  // the bit is clear in v
+        const __mmask64 where = _cvtu64_mask64(first | static_cast<uint64_t>(second) << 32);
+        return _mm512_mask_add_epi8(v, where, v, _mm512_set1_epi8(bit));
+    }
+    static Bytes flip_sign(Bytes v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
+    static Bytes lookup(const uint8_t* table, Bytes index) {
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load16(table)), index);
+    }
+
+    // Scales of consecutive sub-blocks, each in the lanes that hold its weights' sums.
+    template <int sub>
+    static Floats expand(const float* scale) {
+        if constexpr (sub == 32) {
+            const __m512 pair = _mm512_castpd_ps(_mm512_set1_pd(*reinterpret_cast<const double_alias*>(scale)));
+            return _mm512_permutevar_ps(pair, _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0));
+        } else {
+            const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(scale));
+            return _mm512_permutevar_ps(four, _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0));
+        }
+    }
+
+    // Activations lie as 64 high bytes, then 64 low bytes: x = 256 * high + low, both signed.
+    static void store_activations(int8_t* integers, int64_t at, const int16_t* q) {
+        int8_t* high = integers + at / 64 * 128 + at % 64;
+        const __m512i x = _mm512_loadu_si512(q);
+        const __m512i h = _mm512_srai_epi16(_mm512_add_epi16(x, _mm512_set1_epi16(128)), 8);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(high), _mm512_cvtepi16_epi8(h));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(high + 64), _mm512_cvtepi16_epi8(x));
+    }
+    static Floats dot(Bytes q, const int8_t* x) {
+        __m512i sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), q, _mm512_loadu_si512(x));
+        sum = _mm512_dpbusd_epi32(_mm512_slli_epi32(sum, 8), q, _mm512_loadu_si512(x + 64));
+        return _mm512_cvtepi32_ps(sum);
+    }
+
+    // 32 floats to integers of at most `max`; returns their scale, NaN if any of them is not finite.
+    static float quantize32(const float* x, float max, int16_t* q) {
+        const __m512 a = load(x), b = load(x + 16);
+        const __m512 poison = fma(a, zero(), mul(b, zero()));
+        const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+        const __m512 inverse = _mm512_set1_ps(largest > 0.0f ? max / largest : 0.0f);
+        const __m512i ia = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
+        const __m512i ib = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm512_cvtsepi32_epi16(ia));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + 16), _mm512_cvtsepi32_epi16(ib));
+        return largest / max + sum(poison);
+    }
+
+   private:
+    using double_alias __attribute__((may_alias)) = double;
+};
+
+#include "linear_types.inl"
+#include "linear_rows.inl"
+#include "linear_decoded.inl"
+
+}  // namespace
+
+const LinearKernel* linear_kernel_avx512(int type) {
+    const LinearKernel* integers =
+        find_kernel<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4>(type);
+    return integers ? integers : &kDecodedKernel<Isa::avx512>;
+}
+
+}  // namespace torchgguf
