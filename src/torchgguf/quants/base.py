@@ -1,0 +1,136 @@
+"""What a quantization type is, the register of all of them, and whole tensors packed and unpacked."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from torch import Tensor
+
+# ggml's own formats for activations: they have ids, but no file holds tensors of them.
+_INTERNAL = {GGMLQuantizationType.Q8_1, GGMLQuantizationType.Q8_K}
+
+# Blocks are decoded a few at a time so that the temporaries stay small and in the cache.
+_WEIGHTS_AT_ONCE = 1 << 20
+
+_types: dict[int, "QuantType"] = {}
+
+
+class QuantType(ABC):
+    """One way to store numbers, in blocks of `block_size` weights that take `type_size` bytes.
+
+    A type is a subclass that has the type's name; defining it registers it. Its id and sizes are those of the
+    gguf package, or `layout` (id, block_size, type_size) for a type that the package does not list yet. There
+    is one instance of each type, which `quant_type` finds; copies and pickles of it are that instance again.
+    """
+
+    name: ClassVar[str]
+    id: ClassVar[int]
+    block_size: ClassVar[int]
+    type_size: ClassVar[int]
+    #: The dtype of plain types, which store each number as torch does; None for packed types.
+    dtype: ClassVar[torch.dtype | None] = None
+
+    def __init_subclass__(
+        cls, *, abstract: bool = False, layout: tuple[int, int, int] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        if abstract:
+            return
+        cls.name = cls.__name__
+        if (known := GGMLQuantizationType.__members__.get(cls.name)) is not None:
+            layout = (known.value, *GGML_QUANT_SIZES[known])
+        if layout is None:
+            raise TypeError(f"{cls.name} is no type that the gguf package lists: give its layout")
+        cls.id, cls.block_size, cls.type_size = layout
+        _types[cls.id] = cls()
+
+    @abstractmethod
+    def decode(self, blocks: Tensor) -> Tensor:
+        """Unpacks blocks, uint8 (n, type_size), to float32 (n, block_size), to the last bit as ggml does."""
+
+    def encode(self, weights: Tensor) -> Tensor:
+        """Packs weights, float32 (n, block_size), to uint8 (n, type_size)."""
+        raise NotImplementedError(f"torchgguf cannot pack to {self.name} yet, only unpack from it")
+
+    def bytes_per_row(self, weights: int) -> int:
+        """The bytes that a row of so many weights takes."""
+        blocks, rest = divmod(weights, self.block_size)
+        if rest:
+            raise ValueError(
+                f"{weights} weights a row do not divide into {self.name} blocks of {self.block_size}"
+            )
+        return blocks * self.type_size
+
+    def weights_per_row(self, size: int) -> int:
+        """The weights that a row of so many bytes holds."""
+        blocks, rest = divmod(size, self.type_size)
+        if rest:
+            raise ValueError(
+                f"{size} bytes a row do not divide into {self.name} blocks of {self.type_size} bytes"
+            )
+        return blocks * self.block_size
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.block_size} weights in {self.type_size} bytes>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return quant_type, (self.id,)
+
+
+QuantTypeLike: TypeAlias = QuantType | GGMLQuantizationType | str | int
+
+
+def quant_types() -> tuple[QuantType, ...]:
+    """All types, by id."""
+    return tuple(_types[id] for id in sorted(_types))
+
+
+def quant_type(type: QuantTypeLike) -> QuantType:
+    """The type of this name (in any case), ggml id or gguf.GGMLQuantizationType; else a ValueError."""
+    if isinstance(type, QuantType):
+        return type
+    key = type.upper() if isinstance(type, str) else int(type)
+    for known in _types.values():
+        if key in (known.name, known.id):
+            return known
+    for internal in _INTERNAL:
+        if key in (internal.name, internal.value):
+            raise ValueError(f"{internal.name} is what ggml computes with; tensors are not stored in it")
+    names = ", ".join(known.name for known in quant_types())
+    raise ValueError(f"unknown quantization type {type!r}: known are {names}")
+
+
+def dequantize(packed: Tensor, type: QuantTypeLike, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Unpacks a tensor, on the device where it is.
+
+    `packed` is uint8 (..., bytes of a row); for a plain type it may also be the numbers themselves. The
+    result is (..., weights of a row): float32 as ggml unpacks it to the last bit, another dtype that rounded.
+    """
+    kind = quant_type(type)
+    if kind.dtype is not None and packed.dtype == kind.dtype:
+        return packed.to(dtype)
+    if packed.dtype != torch.uint8:
+        raise TypeError(f"packed {kind.name} weights must be a uint8 tensor, not {packed.dtype}")
+    shape = (*packed.shape[:-1], kind.weights_per_row(packed.shape[-1]))
+    if kind.dtype is not None:
+        return packed.clone(memory_format=torch.contiguous_format).view(kind.dtype).to(dtype)
+    blocks = packed.reshape(packed.numel() // kind.type_size, kind.type_size)
+    weights = torch.empty(len(blocks), kind.block_size, dtype=dtype, device=packed.device)
+    step = _WEIGHTS_AT_ONCE // kind.block_size
+    for start in range(0, len(blocks), step):
+        weights[start : start + step] = kind.decode(blocks[start : start + step])
+    return weights.view(shape)
+
+
+def quantize(weights: Tensor, type: QuantTypeLike) -> Tensor:
+    """Packs weights (..., k) to uint8 (..., bytes of a row), on the device where they are.
+
+    NotImplementedError for types that can be unpacked only, which today are all but the plain ones.
+    """
+    kind = quant_type(type)
+    size = kind.bytes_per_row(weights.shape[-1])
+    if kind.dtype is None:
+        weights = weights.float()
+    blocks = weights.reshape(weights.numel() // kind.block_size, kind.block_size)
+    return kind.encode(blocks).reshape(*weights.shape[:-1], size)

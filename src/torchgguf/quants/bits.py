@@ -1,0 +1,35 @@
+"""Taking blocks of bytes apart. Everywhere n counts blocks, and a block's bytes are the last dimension."""
+
+import torch
+from torch import Tensor
+
+
+def fields(blocks: Tensor, *sizes: int) -> tuple[Tensor, ...]:
+    """The parts of each block, (n, size) bytes for each of `sizes`."""
+    return torch.split(blocks, list(sizes), dim=1)
+
+
+def reinterpret(data: Tensor, dtype: torch.dtype) -> Tensor:
+    """The numbers that the bytes (n, k) are, (n, k / itemsize); little-endian, at any alignment."""
+    return data.clone(memory_format=torch.contiguous_format).view(dtype)
+
+
+def half(data: Tensor) -> Tensor:
+    """FP16 numbers in bytes (n, 2 k), as float32 (n, k)."""
+    return reinterpret(data, torch.float16).float()
+
+
+def unsigned(data: Tensor, dtype: torch.dtype) -> Tensor:
+    """Little-endian unsigned numbers in bytes, as int64; `dtype` is the signed type of their size."""
+    return reinterpret(data, dtype).long() & ((1 << 8 * dtype.itemsize) - 1)
+
+
+def unpack(data: Tensor, bits: int, run: int) -> Tensor:
+    """Splits bytes (n, k) into uint8 codes (n, k * 8 / bits) of `bits` bits.
+
+    The bytes come in runs of `run`: a run gives first the lowest bits of each of its bytes, then the next
+    higher ones, and so on. With `run` = 1 the codes of a byte are neighbours.
+    """
+    shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=data.device).view(-1, 1)
+    codes = (data.reshape(len(data), -1, 1, run) >> shifts) & ((1 << bits) - 1)
+    return codes.flatten(1)
