@@ -1,1 +1,63 @@
+"""Operators on packed weights, for every device torch has and fast on the CPU.
 
+Each is a torch operator (`torch.ops.torchgguf.*`): it takes part in autograd, `torch.compile` and profiling.
+Where a type is asked for, its name ("Q4_K"), its ggml id or its class will do.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchgguf.kernels import ops
+from torchgguf.quants import QuantType, quant_type
+
+try:
+    from torchgguf.kernels.cpu import set_matmul_dtype
+except ImportError:  # built without the native part: the reference serves, slower
+
+    def set_matmul_dtype(dtype: torch.dtype | None) -> None:
+        """Do nothing: the reference multiplies in the activations' precision."""
+
+
+__all__ = ["dequantize", "embedding", "linear", "set_matmul_dtype"]
+
+AnyQuantType = QuantType | type[QuantType] | str | int
+
+
+def dequantize(packed: Tensor, type: AnyQuantType, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Unpack `packed`, uint8 (..., bytes), to (..., n) numbers; FP32 is bit-exact with ggml.
+
+    Raises:
+        ValueError: the rows are not whole blocks, or the type is unknown.
+    """
+    result: Tensor = torch.ops.torchgguf.dequantize.default(packed, quant_type(type).id, dtype)
+    return result
+
+
+def linear(input: Tensor, weight: Tensor, type: AnyQuantType, bias: Tensor | None = None) -> Tensor:
+    """Multiply activations (..., in_features) with a packed weight, uint8 (out_features, bytes_per_row).
+
+    The result is (..., out_features) in the dtype of the input. Gradients flow to `input` and `bias`.
+
+    Raises:
+        ValueError: the input does not fit the weight, or the type is unknown.
+    """
+    result: Tensor = torch.ops.torchgguf.linear.default(input, weight, quant_type(type).id, bias)
+    return result
+
+
+def embedding(
+    indices: Tensor, weight: Tensor, type: AnyQuantType, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Unpack the rows that `indices` (...) names of a packed table: (..., embedding_dim).
+
+    Raises:
+        IndexError: an index outside the table.
+        ValueError: the rows are not whole blocks, or the type is unknown.
+    """
+    result: Tensor = torch.ops.torchgguf.embedding.default(indices, weight, quant_type(type).id, dtype)
+    return result
+
+
+del ops

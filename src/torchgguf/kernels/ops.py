@@ -1,0 +1,155 @@
+"""The operators on packed weights, each defined once: schema, torch reference, fake and autograd.
+
+The reference is registered for every device; backends (`cpu`) register faster implementations of the same
+schemas. A packed weight is a uint8 tensor `(out_features, bytes_per_row)`, its type is a ggml id.
+
+Shapes: `dequantize` (..., bytes) → (..., n); `linear` (..., in_features) → (..., out_features);
+`linear_backward` the other way, x · W instead of x · Wᵀ; `embedding` (...) → (..., embedding_dim).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torchgguf.quants import QuantType, quant_type
+
+
+@cache
+def block_layout(type_id: int) -> tuple[int, int]:
+    """(block_size, type_size) of a type, looked up once: operators are called hundreds of times a token."""
+    kind = quant_type(type_id)
+    return kind.block_size, kind.type_size
+
+
+LIBRARY = torch.library.Library("torchgguf", "DEF")
+LIBRARY.define("dequantize(Tensor packed, int quant_type, ScalarType dtype) -> Tensor")
+LIBRARY.define("linear(Tensor input, Tensor weight, int quant_type, Tensor? bias=None) -> Tensor")
+LIBRARY.define("linear_backward(Tensor grad_output, Tensor weight, int quant_type) -> Tensor")
+LIBRARY.define("embedding(Tensor indices, Tensor weight, int quant_type, ScalarType dtype) -> Tensor")
+
+
+def row_length(packed: Tensor, type_id: int) -> int:
+    """Weights in a row of `packed`, whose last dimension is bytes.
+
+    Raises:
+        ValueError: the bytes are not whole blocks, or not bytes at all.
+    """
+    block_size, type_size = block_layout(type_id)
+    row_bytes = packed.shape[-1]
+    if row_bytes % type_size or packed.dtype is not torch.uint8:
+        raise ValueError(
+            f"a packed {quant_type(type_id).name} tensor is uint8 with a multiple of {type_size} bytes a row, "
+            f"not {packed.dtype} with {row_bytes}"
+        )
+    return row_bytes // type_size * block_size
+
+
+def check_linear(input: Tensor, weight: Tensor, type_id: int, *, transposed: bool = False) -> int:
+    """The in_features of `weight`, after making sure that `input` fits it."""
+    in_features = row_length(weight, type_id)
+    expected = weight.shape[0] if transposed else in_features
+    if input.shape[-1] != expected:
+        raise ValueError(
+            f"the last dimension of the input is {input.shape[-1]}, but the packed {quant_type(type_id).name} "
+            f"weight is {weight.shape[0]} × {in_features}"
+        )
+    return in_features
+
+
+def _decoded(kind: QuantType, packed: Tensor, dtype: torch.dtype) -> Tensor:
+    blocks = packed.reshape(-1, kind.type_size)
+    return kind.decode(blocks).to(dtype).reshape(*packed.shape[:-1], -1)
+
+
+def _dequantize(packed: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
+    row_length(packed, type_id)
+    return _decoded(quant_type(type_id), packed, dtype)
+
+
+def _linear(input: Tensor, weight: Tensor, type_id: int, bias: Tensor | None = None) -> Tensor:
+    check_linear(input, weight, type_id)
+    decoded = _decoded(quant_type(type_id), weight, input.dtype)
+    return F.linear(input, decoded, None if bias is None else bias.to(input.dtype))
+
+
+def _linear_backward(grad_output: Tensor, weight: Tensor, type_id: int) -> Tensor:
+    check_linear(grad_output, weight, type_id, transposed=True)
+    return grad_output @ _decoded(quant_type(type_id), weight, grad_output.dtype)
+
+
+def _embedding(indices: Tensor, weight: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
+    row_length(weight, type_id)
+    return _decoded(quant_type(type_id), weight[indices], dtype)
+
+
+REFERENCE = {
+    "dequantize": _dequantize,
+    "linear": _linear,
+    "linear_backward": _linear_backward,
+    "embedding": _embedding,
+}
+for _name, _reference in REFERENCE.items():
+    LIBRARY.impl(_name, _reference, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("torchgguf::dequantize", lib=LIBRARY)
+def _(packed: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
+    return packed.new_empty((*packed.shape[:-1], row_length(packed, type_id)), dtype=dtype)
+
+
+@torch.library.register_fake("torchgguf::linear", lib=LIBRARY)
+def _(input: Tensor, weight: Tensor, type_id: int, bias: Tensor | None = None) -> Tensor:
+    check_linear(input, weight, type_id)
+    return input.new_empty((*input.shape[:-1], weight.shape[0]))
+
+
+@torch.library.register_fake("torchgguf::linear_backward", lib=LIBRARY)
+def _(grad_output: Tensor, weight: Tensor, type_id: int) -> Tensor:
+    in_features = check_linear(grad_output, weight, type_id, transposed=True)
+    return grad_output.new_empty((*grad_output.shape[:-1], in_features))
+
+
+@torch.library.register_fake("torchgguf::embedding", lib=LIBRARY)
+def _(indices: Tensor, weight: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
+    return weight.new_empty((*indices.shape, row_length(weight, type_id)), dtype=dtype)
+
+
+# Packed weights get no gradient; activations and biases do. linear and linear_backward are each other's
+# derivative, so gradients of gradients come for free.
+
+
+def _remember_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, weight, ctx.type_id, *bias = inputs
+    ctx.bias_dtype = bias[0].dtype if bias and bias[0] is not None else None
+    ctx.save_for_backward(weight)
+
+
+def _differentiate_linear(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
+    (weight,) = ctx.saved_tensors
+    grad_input = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        grad_input = torch.ops.torchgguf.linear_backward(grad, weight, ctx.type_id)
+    if ctx.bias_dtype is not None and ctx.needs_input_grad[3]:
+        grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0).to(ctx.bias_dtype)
+    return grad_input, None, None, grad_bias
+
+
+def _differentiate_linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+    (weight,) = ctx.saved_tensors
+    grad_input = None
+    if ctx.needs_input_grad[0]:
+        grad_input = torch.ops.torchgguf.linear(grad, weight, ctx.type_id)
+    return grad_input, None, None
+
+
+torch.library.register_autograd(
+    "torchgguf::linear", _differentiate_linear, setup_context=_remember_weight, lib=LIBRARY
+)
+torch.library.register_autograd(
+    "torchgguf::linear_backward", _differentiate_linear_backward, setup_context=_remember_weight, lib=LIBRARY
+)

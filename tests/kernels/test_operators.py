@@ -1,0 +1,228 @@
+"""The operators against ggml's own unpacked data, on every instruction set, and torch's operator checks."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.support import QUANT_VECTORS
+from torchgguf import _native, kernels
+from torchgguf.kernels.ops import REFERENCE
+from torchgguf.quants import quant_type
+
+TYPES = sorted(path.stem for path in QUANT_VECTORS.glob("*.npz"))
+ISAS = ["scalar", "avx2", "avx512"][: ["scalar", "avx2", "avx512"].index(_native.best_isa()) + 1]
+FEW, MANY = 3, 40  # rows of activations: read packed, and unpacked in tiles
+
+
+def golden(name: str) -> tuple[Tensor, Tensor]:
+    """Packed rows and what ggml unpacks them to."""
+    with np.load(QUANT_VECTORS / f"{name}.npz") as data:
+        kind = "packed" if "packed" in data.files else "packed_imatrix"
+        return torch.from_numpy(data[kind]), torch.from_numpy(data["un" + kind])
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest):
+    _native.set_isa(request.param)
+    yield request.param
+    _native.set_isa(_native.best_isa())
+
+
+@pytest.fixture
+def fp32_matmul():
+    kernels.set_matmul_dtype(torch.float32)
+    yield
+    kernels.set_matmul_dtype(None)
+
+
+def activations(rows: int, features: int) -> Tensor:
+    return torch.randn(rows, features, generator=torch.Generator().manual_seed(rows))
+
+
+def assert_product(actual: Tensor, x: Tensor, weight: Tensor, tolerance: float) -> None:
+    """Each element is right to `tolerance` of what its terms could add up to."""
+    exact = x.double() @ weight.double().T
+    scale = x.double().norm(dim=1, keepdim=True) * weight.double().norm(dim=1)
+    assert ((actual - exact).abs() <= tolerance * scale + 1e-30).all()
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_dequantize_is_exact(name, isa):
+    packed, unpacked = golden(name)
+    assert torch.equal(kernels.dequantize(packed, name).view(torch.int32), unpacked.view(torch.int32))
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        assert torch.equal(kernels.dequantize(packed, name, dtype), unpacked.to(dtype))
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_embedding_is_exact(name, isa):
+    packed, unpacked = golden(name)
+    indices = torch.tensor([[7, 0, 3], [3, 3, 1]])
+    assert torch.equal(kernels.embedding(indices, packed, name), unpacked[indices])
+    assert torch.equal(
+        kernels.embedding(indices.int(), packed, name, torch.bfloat16), unpacked[indices].bfloat16()
+    )
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("rows", [1, 2, FEW, 4, 7, MANY])
+def test_linear(name, rows, isa, fp32_matmul):
+    packed, unpacked = golden(name)
+    x = activations(rows, unpacked.shape[1])
+    assert_product(kernels.linear(x, packed, name), x, unpacked, 3e-5)
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"])
+@pytest.mark.parametrize("blocks", [1, 3, 15])
+def test_linear_on_rows_that_end_within_a_vector(name, blocks, isa):
+    packed, unpacked = golden(name)
+    packed = packed[:, : blocks * quant_type(name).type_size].contiguous()
+    unpacked = unpacked[:, : blocks * 32]
+    x = activations(2, blocks * 32)
+    assert_product(kernels.linear(x, packed, name), x, unpacked, 3e-5)
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K", "Q6_K", "IQ2_XS"])
+def test_linear_on_rows_longer_than_a_segment(name, isa):
+    packed, unpacked = golden(name)
+    packed, unpacked = packed.repeat(1, 5), unpacked.repeat(1, 5)
+    x = activations(3, unpacked.shape[1])
+    assert_product(kernels.linear(x, packed, name), x, unpacked, 3e-5)
+
+
+@pytest.mark.parametrize("name", ["Q4_1", "Q5_0", "Q4_K", "Q6_K"])
+def test_linear_multiplies_many_rows_in_bf16_when_told_to(name):
+    packed, unpacked = golden(name)
+    x = activations(MANY, unpacked.shape[1])
+    kernels.set_matmul_dtype(torch.bfloat16)
+    try:
+        actual = kernels.linear(x, packed, name)
+    finally:
+        kernels.set_matmul_dtype(None)
+    assert_product(actual, x, unpacked, 2**-8)
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_linear_keeps_dtype_and_leading_dimensions_and_adds_bias(rows, dtype, fp32_matmul):
+    packed, unpacked = golden("Q4_K")
+    x = activations(rows, 512).to(dtype)
+    bias = activations(1, 8)[0]
+    y = kernels.linear(x.view(1, rows, 1, 512), packed, "Q4_K", bias.to(dtype))
+    assert y.dtype == dtype and y.shape == (1, rows, 1, 8)
+    expected = F.linear(x.float(), unpacked, bias.to(dtype).float())
+    torch.testing.assert_close(
+        y.view(rows, 8).float(), expected, rtol=2e-2, atol=2e-2 * expected.std().item()
+    )
+
+
+@pytest.mark.parametrize("name", ["Q5_0", "Q6_K", "IQ3_S", "F16"])
+@pytest.mark.parametrize("rows", [FEW, MANY])
+def test_gradients_reach_activations_and_bias(name, rows, fp32_matmul):
+    packed, unpacked = golden(name)
+    x = activations(rows, 512).requires_grad_()
+    bias = activations(1, 8)[0].requires_grad_()
+    weights = activations(rows, 8)
+    (kernels.linear(x, packed, name, bias).tanh() * weights).sum().backward()
+    x2, bias2 = x.detach().clone().requires_grad_(), bias.detach().clone().requires_grad_()
+    (F.linear(x2, unpacked, bias2).tanh() * weights).sum().backward()
+    torch.testing.assert_close(x.grad, x2.grad, rtol=1e-3, atol=1e-3 * x2.grad.std().item())
+    torch.testing.assert_close(bias.grad, bias2.grad, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_K", "Q6_K", "IQ2_XXS"])
+def test_operators_pass_torchs_checks(name):
+    packed, _ = golden(name)
+    type_id = quant_type(name).id
+    x = activations(FEW, 512)
+    check = torch.library.opcheck
+    check(torch.ops.torchgguf.dequantize.default, (packed, type_id, torch.float32))
+    check(torch.ops.torchgguf.embedding.default, (torch.tensor([1, 2]), packed, type_id, torch.float32))
+    check(torch.ops.torchgguf.linear.default, (x, packed, type_id))
+    check(
+        torch.ops.torchgguf.linear.default,
+        (x.requires_grad_(), packed, type_id, torch.ones(8, requires_grad=True)),
+    )
+    check(
+        torch.ops.torchgguf.linear_backward.default, (activations(FEW, 8).requires_grad_(), packed, type_id)
+    )
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_torch_reference_computes_the_same(name):
+    packed, unpacked = golden(name)
+    type_id = quant_type(name).id
+    x = activations(FEW, 512)
+    assert torch.equal(REFERENCE["dequantize"](packed, type_id, torch.float32), unpacked)
+    assert torch.equal(
+        REFERENCE["embedding"](torch.tensor([[5, 2]]), packed, type_id, torch.float32),
+        unpacked[torch.tensor([[5, 2]])],
+    )
+    assert_product(REFERENCE["linear"](x, packed, type_id), x, unpacked, 1e-6)
+    g = activations(FEW, 8)
+    assert_product(REFERENCE["linear_backward"](g, packed, type_id), g, unpacked.T, 1e-6)
+
+
+def test_same_result_for_any_number_of_threads():
+    packed, _ = golden("Q5_0")
+    packed = packed.repeat(500, 1)
+    x = activations(2, 512)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = kernels.linear(x, packed, "Q5_0")
+        torch.set_num_threads(4)
+        assert torch.equal(kernels.linear(x, packed, "Q5_0"), alone)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["Q4_0", "Q6_K"])
+def test_what_is_not_finite_stays_so(name, bad, isa):
+    packed, _ = golden(name)
+    x = activations(2, 512)
+    x[1, 100] = bad
+    y = kernels.linear(x, packed, name)
+    assert y[0].isfinite().all() and not y[1].isfinite().any()
+
+
+def test_zeros_give_zeros(isa):
+    packed, _ = golden("Q4_K")
+    assert torch.equal(kernels.linear(torch.zeros(2, 512), packed, "Q4_K"), torch.zeros(2, 8))
+
+
+def test_strided_tensors_are_read_right(fp32_matmul):
+    packed, unpacked = golden("Q8_0")
+    x = activations(FEW, 1024)[:, ::2]
+    assert_product(kernels.linear(x, packed[::2], "Q8_0"), x, unpacked[::2], 3e-5)
+    assert torch.equal(kernels.dequantize(packed[::2], "Q8_0"), unpacked[::2])
+
+
+def test_no_rows_are_fine():
+    packed, _ = golden("Q8_0")
+    assert kernels.linear(torch.empty(0, 512), packed, "Q8_0").shape == (0, 8)
+    assert kernels.embedding(torch.empty(0, dtype=torch.int64), packed, "Q8_0").shape == (0, 512)
+
+
+def test_errors_name_the_culprit():
+    packed, _ = golden("Q8_0")
+    with pytest.raises(ValueError, match=r"input is 500.*Q8_0 weight is 8 × 512"):
+        kernels.linear(torch.ones(1, 500), packed, "Q8_0")
+    with pytest.raises(ValueError, match="Q8_0 tensor is uint8 with a multiple of 34 bytes"):
+        kernels.dequantize(packed[:, :33], "Q8_0")
+    with pytest.raises(ValueError, match="Q9_0"):
+        kernels.dequantize(packed, "Q9_0")
+    with pytest.raises(IndexError, match=r"8 is outside the 8 embeddings"):
+        kernels.embedding(torch.tensor([0, 8]), packed, "Q8_0")
+    with pytest.raises(IndexError, match=r"-1 is outside"):
+        kernels.embedding(torch.tensor([-1]), packed, "Q8_0")
+
+
+def test_works_under_torch_compile():
+    packed, unpacked = golden("Q4_K")
+    x = activations(FEW, 512)
+    compiled = torch.compile(lambda x: kernels.linear(x.relu(), packed, "Q4_K") + 1, backend="aot_eager")
+    assert_product(compiled(x) - 1, x.relu(), unpacked, 1e-4)
