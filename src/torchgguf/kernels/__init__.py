@@ -1,7 +1,7 @@
 """Operators on packed weights, for every device torch has and fast on the CPU.
 
 Each is a torch operator (`torch.ops.torchgguf.*`): it takes part in autograd, `torch.compile` and profiling.
-Where a type is asked for, its name ("Q4_K"), its ggml id or its class will do.
+Where a type is asked for, its name ("Q4_K"), its ggml id or its QuantType will do.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchgguf.kernels import ops
-from torchgguf.quants import QuantType, quant_type
+from torchgguf.kernels import ops as _ops  # noqa: F401 (defines the operators)
+from torchgguf.quants import quant_type
+from torchgguf.quants.base import QuantTypeLike
 
 try:
     from torchgguf.kernels.cpu import set_matmul_dtype
@@ -22,10 +23,8 @@ except ImportError:  # built without the native part: the reference serves, slow
 
 __all__ = ["dequantize", "embedding", "linear", "set_matmul_dtype"]
 
-AnyQuantType = QuantType | type[QuantType] | str | int
 
-
-def dequantize(packed: Tensor, type: AnyQuantType, dtype: torch.dtype = torch.float32) -> Tensor:
+def dequantize(packed: Tensor, type: QuantTypeLike, dtype: torch.dtype = torch.float32) -> Tensor:
     """Unpack `packed`, uint8 (..., bytes), to (..., n) numbers; FP32 is bit-exact with ggml.
 
     Raises:
@@ -35,7 +34,7 @@ def dequantize(packed: Tensor, type: AnyQuantType, dtype: torch.dtype = torch.fl
     return result
 
 
-def linear(input: Tensor, weight: Tensor, type: AnyQuantType, bias: Tensor | None = None) -> Tensor:
+def linear(input: Tensor, weight: Tensor, type: QuantTypeLike, bias: Tensor | None = None) -> Tensor:
     """Multiply activations (..., in_features) with a packed weight, uint8 (out_features, bytes_per_row).
 
     The result is (..., out_features) in the dtype of the input. Gradients flow to `input` and `bias`.
@@ -48,7 +47,7 @@ def linear(input: Tensor, weight: Tensor, type: AnyQuantType, bias: Tensor | Non
 
 
 def embedding(
-    indices: Tensor, weight: Tensor, type: AnyQuantType, dtype: torch.dtype = torch.float32
+    indices: Tensor, weight: Tensor, type: QuantTypeLike, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Unpack the rows that `indices` (...) names of a packed table: (..., embedding_dim).
 
@@ -58,6 +57,3 @@ def embedding(
     """
     result: Tensor = torch.ops.torchgguf.embedding.default(indices, weight, quant_type(type).id, dtype)
     return result
-
-
-del ops

@@ -1,7 +1,7 @@
 """The operators on the CPU, by the native kernels.
 
-`linear` has two ways. A few rows (decoding) are multiplied with the packed bytes directly: each weight is read
-once and the memory's bandwidth is the limit. Many rows (prefill, training) are worth unpacking for: a tile of
+`linear` has two ways. A few rows (decoding) are multiplied with the packed bytes directly: each weight is
+read once and memory bandwidth is the limit. Many rows (prefill, training) are worth unpacking for: a tile of
 weight rows that fits the cache is decoded, met by torch's own matmul, and overwritten by the next.
 """
 
@@ -17,7 +17,7 @@ from torchgguf import _native
 from torchgguf.kernels.ops import LIBRARY, check_linear, row_length
 from torchgguf.quants import quant_type
 
-# From this many rows on, decoding the weight and a dense matmul beat reading it packed. Dense products in BF16
+# From this many rows on, decoding the weight and a dense matmul beat reading it packed. Products in BF16
 # hardware are so fast that it pays early.
 DENSE_FROM_ROWS = 17
 DENSE_FROM_ROWS_BF16 = 9

@@ -43,8 +43,8 @@ def row_length(packed: Tensor, type_id: int) -> int:
     row_bytes = packed.shape[-1]
     if row_bytes % type_size or packed.dtype is not torch.uint8:
         raise ValueError(
-            f"a packed {quant_type(type_id).name} tensor is uint8 with a multiple of {type_size} bytes a row, "
-            f"not {packed.dtype} with {row_bytes}"
+            f"a packed {quant_type(type_id).name} tensor is uint8 with a multiple of {type_size} bytes "
+            f"a row, not {packed.dtype} with {row_bytes}"
         )
     return row_bytes // type_size * block_size
 
@@ -55,8 +55,8 @@ def check_linear(input: Tensor, weight: Tensor, type_id: int, *, transposed: boo
     expected = weight.shape[0] if transposed else in_features
     if input.shape[-1] != expected:
         raise ValueError(
-            f"the last dimension of the input is {input.shape[-1]}, but the packed {quant_type(type_id).name} "
-            f"weight is {weight.shape[0]} × {in_features}"
+            f"the last dimension of the input is {input.shape[-1]}, but the packed "
+            f"{quant_type(type_id).name} weight is {weight.shape[0]} × {in_features}"
         )
     return in_features
 
