@@ -34,4 +34,7 @@ void bind_cpu(nb::module_& m) {
 
 NB_MODULE(_native, m) {
     torchgguf::bind_cpu(m);
+    torchgguf::bind_container(m);
+    torchgguf::bind_linear(m);
+    torchgguf::bind_quants(m);
 }

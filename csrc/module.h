@@ -4,4 +4,10 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
-namespace torchgguf {}
+namespace torchgguf {
+
+void bind_linear(nanobind::module_& m);
+void bind_quants(nanobind::module_& m);
+void bind_container(nanobind::module_& m);
+
+}  // namespace torchgguf

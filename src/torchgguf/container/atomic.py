@@ -1,0 +1,69 @@
+"""A file that appears under its name whole or not at all."""
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
+from os import PathLike
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
+    """A new unbuffered file, which takes the place of `path` when the block ends without an exception.
+
+    Until then whatever was there stays, and who has it open or mapped keeps it even afterwards. The new
+    file gets the old one's mode, or that of any new file. A symbolic link stays: what it names is replaced.
+    """
+    target = Path(path).resolve()
+    mode = _mode_of_old(target)
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor, name = _create(directory)
+        try:
+            with FileIO(descriptor, "wb") as file:
+                if mode is not None:
+                    os.fchmod(descriptor, mode)
+                yield file
+                os.fsync(descriptor)
+                if name is None:
+                    name = _new_name()
+                    os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.replace(name, target.name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            if name is not None:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=directory)
+            raise
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _mode_of_old(target: Path) -> int | None:
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        reason = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(reason, "only a regular file can be replaced", str(target))
+    if not os.access(target, os.W_OK):  # renaming would not ask
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+    return stat.S_IMODE(mode)
+
+
+def _create(directory: int) -> tuple[int, str | None]:
+    """A new file without a name, which even a killed process does not leave behind; else one with a name."""
+    if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
+        with suppress(OSError):  # not every file system has them
+            return os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o666, dir_fd=directory), None
+    name = _new_name()
+    return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=directory), name
+
+
+def _new_name() -> str:
+    return f".torchgguf-{secrets.token_hex(8)}"

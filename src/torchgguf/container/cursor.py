@@ -1,0 +1,132 @@
+"""Reading a header's parts one after the other, never past its end."""
+
+from __future__ import annotations
+
+import struct
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from torchgguf.container.errors import GGUFError, GGUFTruncatedError
+from torchgguf.container.strings import decode_strings, skip_strings
+from torchgguf.container.value_types import (
+    SCALARS,
+    ArrayType,
+    MetadataType,
+    MetadataValue,
+    ValueType,
+)
+
+# Far above any real file: the largest vocabularies have half a million entries, and llama.cpp reads no nested
+# array at all. What these let pass is read in seconds and fits into a laptop's memory.
+MAX_VALUES = 1 << 24
+MAX_ARRAYS = 1 << 20
+MAX_DEPTH = 8
+
+
+class Cursor:
+    """A position in a header, and how to take numbers, strings and metadata values from there on.
+
+    Every size is compared with the bytes that are left before it is used for anything. Errors name `what`
+    was being read, the file and the byte.
+    """
+
+    def __init__(self, data: memoryview, path: str | PathLike[str]) -> None:
+        self.data, self.path = data, path
+        self.order = "<"
+        self.position = 0
+        self._values_left, self._arrays_left = MAX_VALUES, MAX_ARRAYS
+
+    def error(self, reason: str, offset: int | None = None) -> GGUFError:
+        """A GGUFError at this place, or at `offset`."""
+        return GGUFError(reason, path=self.path, offset=self.position if offset is None else offset)
+
+    def take(self, size: int, what: str) -> int:
+        """Step over `size` bytes and return where they begin."""
+        left = len(self.data) - self.position
+        if size > left:
+            reason = f"{what} needs {size} bytes, but {left} are left"
+            raise GGUFTruncatedError(reason, path=self.path, offset=self.position)
+        self.position += size
+        return self.position - size
+
+    def number(self, code: str, what: str) -> Any:
+        """One number of this `struct` code."""
+        layout = self.order + code
+        return struct.unpack_from(layout, self.data, self.take(struct.calcsize(layout), what))[0]
+
+    def string(self, what: str, limit: int) -> str:
+        """One string of at most `limit` bytes; bytes that are no UTF-8 become surrogate escapes."""
+        length = self.number("Q", f"the length of {what}")
+        if length > limit:
+            raise self.error(f"{what} is {length} bytes long, more than {limit}", self.position - 8)
+        start = self.take(length, what)
+        return str(self.data[start : self.position], "utf-8", "surrogateescape")
+
+    def skip_value(self, type_id: int, what: str, depth: int = 0) -> None:
+        """Step over a metadata value, checking everything that `value` relies on, and keep nothing of it."""
+        value_type = self._value_type(type_id, what)
+        if value_type is not ValueType.ARRAY:
+            self._skip_values(value_type, 1, what)
+            return
+        self._arrays_left -= 1
+        if depth == MAX_DEPTH or self._arrays_left < 0:
+            limit = f"{MAX_DEPTH} deep" if depth == MAX_DEPTH else f"{MAX_ARRAYS} in number"
+            raise self.error(f"{what} has arrays more than {limit}, as no real file does")
+        element = self._value_type(self.number("I", what), what)
+        count = self.number("Q", what)
+        if element is not ValueType.ARRAY:
+            self._skip_values(element, count, what)
+            return
+        for _ in range(count):
+            self.skip_value(element, what, depth + 1)
+
+    def _value_type(self, type_id: int, what: str) -> ValueType:
+        if type_id >= len(ValueType):
+            raise self.error(f"{what} has the unknown value type {type_id}", self.position - 4)
+        return ValueType(type_id)
+
+    def _skip_values(self, value_type: ValueType, count: int, what: str) -> None:
+        start = self.position
+        is_string = value_type is ValueType.STRING
+        size = 8 if is_string else SCALARS[value_type].size  # a string has its length, at least
+        self.take(count * size, what if count == 1 else f"{what} of {count} values")
+        self._values_left -= count
+        if self._values_left < 0:
+            raise self.error(
+                f"with {what} there are more than {MAX_VALUES} values, as in no real file", start
+            )
+        if is_string:
+            walked, self.position = skip_strings(self.data, start, count, self.order == ">")
+            if walked < count:
+                self.string(f"string {walked} of {what}", len(self.data))  # raises: it does not fit
+
+    def value_at(self, position: int, value_type: ValueType) -> tuple[MetadataValue, MetadataType]:
+        """The value that begins at `position`, which `skip_value` has been over, and its full type."""
+        self.position = position
+        return self._value(value_type)
+
+    def _value(self, value_type: ValueType) -> tuple[MetadataValue, MetadataType]:
+        if value_type is ValueType.ARRAY:
+            return self._array()
+        return self._values(value_type, 1)[0], value_type
+
+    def _array(self) -> tuple[list[MetadataValue], ArrayType]:
+        element, count = ValueType(self.number("I", "")), self.number("Q", "")
+        if element is not ValueType.ARRAY:
+            return self._values(element, count), ArrayType(element)
+        inner = [self._array() for _ in range(count)]
+        return [values for values, _ in inner], ArrayType.of([array_type for _, array_type in inner])
+
+    def _values(self, value_type: ValueType, count: int) -> list[MetadataValue]:
+        values: list[MetadataValue]
+        if value_type is ValueType.STRING:
+            values, self.position = decode_strings(self.data, self.position, count, self.order == ">")  # type: ignore[assignment]
+            return values
+        code, size, _ = SCALARS[value_type]
+        start = self.take(count * size, "")
+        if value_type is ValueType.BOOL and max(self.data[start : self.position], default=0) > 1:
+            raise self.error("a bool is neither 0 nor 1", start)
+        values = np.frombuffer(self.data, self.order + code, count, start).tolist()
+        return values

@@ -1,0 +1,68 @@
+"""One GGUF file mapped into memory, and its tensors as views of the mapping."""
+
+import mmap
+import os
+import stat
+import sys
+import warnings
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from torchgguf.container.byte_order import swap_bytes
+from torchgguf.container.errors import GGUFError, GGUFWarning
+from torchgguf.container.parser import Header, padded, parse_header
+from torchgguf.container.tensors import TensorInfo
+
+# Python names this flag from 3.13 on. Without it Linux counts a writable private mapping as memory that will
+# be used, and refuses a file larger than the machine's.
+_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+
+
+class Shard(NamedTuple):
+    """One file: its header, and its bytes, mapped so that writing changes this process's copy only."""
+
+    path: Path
+    header: Header
+    mapping: mmap.mmap
+
+    def tensor(self, info: TensorInfo) -> torch.Tensor:
+        """The tensor as a view of the mapping, which it keeps alive; a copy where a view cannot be had."""
+        swapped = self.header.byte_order != sys.byteorder
+        if not swapped and info.offset % info.dtype.itemsize == 0:
+            count = info.nbytes // info.dtype.itemsize
+            flat = torch.frombuffer(self.mapping, dtype=info.dtype, count=count, offset=info.offset)
+        else:
+            data = np.frombuffer(self.mapping, np.uint8, info.nbytes, info.offset)
+            data = swap_bytes(data, info.type) if swapped else data.copy()
+            flat = torch.from_numpy(data).view(info.dtype)
+        return flat.view(info.storage_shape)
+
+
+def open_shard(path: str | PathLike[str]) -> Shard:
+    """Map one file and parse its header."""
+    path = Path(path)
+    status = path.stat()  # before opening: that would wait for the other end of a pipe
+    if stat.S_ISDIR(status.st_mode):
+        raise GGUFError("is a directory: name the .gguf file in it", path=path)
+    if not stat.S_ISREG(status.st_mode):
+        raise GGUFError("is not a regular file, so it cannot be mapped", path=path)
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise GGUFError("is empty", path=path)
+        flags, access = mmap.MAP_PRIVATE | _NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+        mapping = mmap.mmap(file.fileno(), 0, flags=flags, prot=access)
+    header = parse_header(mapping, path=path, file_size=len(mapping))
+    _warn_of_unused_bytes(path, header, len(mapping))
+    return Shard(path, header, mapping)
+
+
+def _warn_of_unused_bytes(path: Path, header: Header, file_size: int) -> None:
+    used = sum(padded(info.nbytes, header.alignment) for info in header.tensors.values())
+    unused = file_size - header.data_offset - used
+    if unused > 0:
+        message = f"{path}: {unused} bytes belong to no tensor, and would not be written back"
+        warnings.warn(message, GGUFWarning, stacklevel=4)

@@ -1,0 +1,181 @@
+"""The header of a GGUF file: metadata, and where its tensors lie."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from operator import attrgetter
+from os import PathLike
+from typing import Literal
+
+from typing_extensions import Buffer
+
+from torchgguf.container.cursor import Cursor
+from torchgguf.container.errors import GGUFError, GGUFTruncatedError
+from torchgguf.container.lookalike import describe
+from torchgguf.container.metadata import Metadata
+from torchgguf.container.tensor_types import TENSOR_TYPES
+from torchgguf.container.tensors import MAX_DIMS, MAX_NAME_BYTES, TensorInfo, check_tensor, storage_nbytes
+from torchgguf.container.value_types import ValueType, type_name
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+ALIGNMENT_KEY = "general.alignment"
+DEFAULT_ALIGNMENT = 32
+MAX_KEY_BYTES = 2**16 - 1
+
+_LEAST_PAIR = 8 + 1 + 4 + 1  # a key's length and one byte of it, the value's type and one byte of it
+_LEAST_TENSOR = 8 + 4 + 4 + 8  # the name's length, the number of dimensions, the type, the offset
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that a GGUF file says before its tensors' bytes, which begin at `data_offset`."""
+
+    version: int
+    byte_order: Literal["little", "big"]
+    alignment: int
+    metadata: Metadata
+    tensors: dict[str, TensorInfo]
+    data_offset: int
+
+    @property
+    def end(self) -> int:
+        """Where the last tensor ends, its padding included."""
+        ends = (padded(info.offset + info.nbytes, self.alignment) for info in self.tensors.values())
+        return max(ends, default=self.data_offset)
+
+
+def padded(size: int, alignment: int) -> int:
+    """`size` rounded up to a multiple of `alignment`."""
+    return -(-size // alignment) * alignment
+
+
+def is_alignment(value: int) -> bool:
+    """Whether tensors can be aligned to this many bytes: a power of two that uint32 holds."""
+    return 0 < value < 2**32 and value & (value - 1) == 0
+
+
+def parse_header(
+    buffer: Buffer, *, path: str | PathLike[str] = "<bytes>", file_size: int | None = None
+) -> Header:
+    """Parse the header at the beginning of `buffer`, which may end anywhere after it.
+
+    `path` is for messages. With `file_size`, tensors must end by then. Raises
+    GGUFTruncatedError if the buffer ends before the header does, and GGUFError for all else that is wrong.
+    Nothing is allocated for values before the header has been walked to its end and found sound.
+    """
+    cursor = Cursor(memoryview(buffer).cast("B"), path)
+    version = _read_version(cursor)
+    tensor_count = _read_count(cursor, "tensors", _LEAST_TENSOR)
+    pair_count = _read_count(cursor, "metadata pairs", _LEAST_PAIR)
+    pairs = _walk_pairs(cursor, pair_count)
+    alignment = _read_alignment(cursor, pairs.get(ALIGNMENT_KEY))
+    entries = _read_tensors(cursor, tensor_count)
+    data_offset = padded(cursor.position, alignment)
+    tensors = {name: replace(info, offset=data_offset + info.offset) for name, info in entries.items()}
+    _check_layout(cursor, tensors.values(), alignment, file_size)
+    metadata = Metadata()
+    for key, (value_type, position) in pairs.items():
+        metadata.set_unchecked(key, *cursor.value_at(position, value_type))
+    return Header(
+        version, "big" if cursor.order == ">" else "little", alignment, metadata, tensors, data_offset
+    )
+
+
+def _read_version(cursor: Cursor) -> int:
+    magic = bytes(cursor.data[:4])
+    if magic != MAGIC[: len(magic)]:
+        guess = describe(bytes(cursor.data[:64]))
+        reason = f"it begins with {magic!r}" if guess is None else f"it looks like {guess}"
+        raise GGUFError(f"not a GGUF file: {reason}", path=cursor.path)
+    cursor.take(4, "the magic number")
+    version: int = cursor.number("I", "the version")
+    if version & 0xFFFF == 0:  # a small number whose bytes come the other way round
+        cursor.order = ">"
+        version = int.from_bytes(version.to_bytes(4, "little"), "big")
+    if version not in VERSIONS:
+        advice = ": convert the model anew" if version == 1 else ""
+        raise cursor.error(f"GGUF version {version} is not supported, only 2 and 3 are{advice}", 4)
+    return version
+
+
+def _read_count(cursor: Cursor, what: str, least: int) -> int:
+    count: int = cursor.number("Q", f"the number of {what}")
+    left = len(cursor.data) - cursor.position
+    if count * least > left:
+        reason = f"{count} {what} need at least {count * least} bytes, but {left} are left"
+        raise GGUFTruncatedError(reason, path=cursor.path, offset=cursor.position - 8)
+    return count
+
+
+def _walk_pairs(cursor: Cursor, count: int) -> dict[str, tuple[ValueType, int]]:
+    """For each key its value's type and where the value begins."""
+    pairs: dict[str, tuple[ValueType, int]] = {}
+    for index in range(count):
+        start = cursor.position
+        key = cursor.string(f"metadata key {index}", MAX_KEY_BYTES)
+        if not key or key in pairs:
+            reason = f"duplicate metadata key {key!r}" if key else f"metadata key {index} is empty"
+            raise cursor.error(reason, start)
+        type_id = cursor.number("I", f"the type of {key!r}")
+        value_start = cursor.position
+        cursor.skip_value(type_id, f"the value of {key!r}")
+        pairs[key] = ValueType(type_id), value_start
+    return pairs
+
+
+def _read_alignment(cursor: Cursor, pair: tuple[ValueType, int] | None) -> int:
+    if pair is None:
+        return DEFAULT_ALIGNMENT
+    value_type, position = pair
+    if value_type is not ValueType.UINT32:
+        raise cursor.error(f"{ALIGNMENT_KEY} must be uint32, not {type_name(value_type)}", position)
+    alignment: int = struct.unpack_from(cursor.order + "I", cursor.data, position)[0]
+    if not is_alignment(alignment):
+        raise cursor.error(f"{ALIGNMENT_KEY} must be a power of two, not {alignment}", position)
+    return alignment
+
+
+def _read_tensors(cursor: Cursor, count: int) -> dict[str, TensorInfo]:
+    """What the file says of its tensors; their offsets still count from the beginning of the data."""
+    tensors: dict[str, TensorInfo] = {}
+    for index in range(count):
+        start = cursor.position
+        name = cursor.string(f"the name of tensor {index}", MAX_NAME_BYTES)
+        what = f"tensor {name!r}"
+        if name in tensors:
+            raise cursor.error(f"duplicate {what}", start)
+        dims = cursor.number("I", what)
+        if dims > MAX_DIMS:
+            raise cursor.error(f"{what} has {dims} dimensions, more than {MAX_DIMS}", start)
+        shape = tuple(reversed([cursor.number("Q", what) for _ in range(dims)]))
+        type_id = cursor.number("I", what)
+        if type_id not in TENSOR_TYPES:
+            raise cursor.error(f"{what} has the unknown type {type_id}", start)
+        tensor_type = TENSOR_TYPES[type_id]
+        offset = cursor.number("Q", what)
+        try:
+            check_tensor(name, shape, tensor_type)
+        except GGUFError as error:
+            raise cursor.error(f"{what}: {error}", start) from None
+        tensors[name] = TensorInfo(name, shape, tensor_type, offset, storage_nbytes(shape, tensor_type))
+    return tensors
+
+
+def _check_layout(
+    cursor: Cursor, tensors: Iterable[TensorInfo], alignment: int, file_size: int | None
+) -> None:
+    in_order = sorted(tensors, key=attrgetter("offset"))
+    for info in in_order:
+        end = info.offset + info.nbytes
+        if info.offset % alignment:
+            raise cursor.error(f"tensor {info.name!r} is not aligned to {alignment} bytes", info.offset)
+        if file_size is not None and end > file_size:
+            reason = f"tensor {info.name!r} ends at byte {end}, the file at {file_size}: is it incomplete?"
+            raise cursor.error(reason, info.offset)
+    for first, second in pairwise(in_order):
+        if first.offset + first.nbytes > second.offset:
+            raise cursor.error(f"tensors {first.name!r} and {second.name!r} overlap", second.offset)

@@ -1,0 +1,77 @@
+"""A GGUF file open for reading: metadata as a dict, tensors by name."""
+
+from collections.abc import Iterator
+from functools import partial
+from os import PathLike
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from torchgguf.container.errors import GGUFError
+from torchgguf.container.shards import join, open_shards
+from torchgguf.container.tensors import TensorSource
+
+
+def open_gguf(path: str | PathLike[str]) -> "GGUFFile":
+    """Open a GGUF file, version 2 or 3, of either byte order; of a split model, any of its files.
+
+    Reads the header only: tensors are mapped, and read from the disk as they are used. Raises GGUFError for
+    a file that is not sound or not whole, and OSError for one that is missing or may not be read.
+    """
+    return GGUFFile(path)
+
+
+class GGUFFile:
+    """An open GGUF file, or the files of a split model joined. Made by `open_gguf`.
+
+    `metadata`: the key-value pairs; where files were joined, of all of them and without `split.*`.
+    `tensors`: name -> TensorInfo, in the file's order.
+    `file[name]`: the torch tensor, of `TensorInfo.dtype` and `TensorInfo.storage_shape`: packed types are
+    uint8 `(*shape[:-1], bytes_per_row)`, all others have their own dtype and shape.
+
+    A tensor is a view of the file, mapped privately: writing into it changes this process's copy only, and
+    it stays valid when the GGUFFile is closed or gone. Only where the file has the other byte order (or
+    aligns its tensors to less than their elements) is it a copy, in the machine's order.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._shards = open_shards(path)
+        self.metadata, self.tensors = join(self._shards)
+        self.paths = tuple(shard.path for shard in self._shards)
+        header = self._shards[0].header
+        self.version, self.byte_order, self.alignment = header.version, header.byte_order, header.alignment
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        info = self.tensors[name]
+        if not self._shards:
+            raise GGUFError("the file has been closed", path=self.paths[info.shard])
+        return self._shards[info.shard].tensor(info)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def sources(self) -> dict[str, TensorSource]:
+        """The tensors as `write_gguf` takes them, each to be read when its turn comes."""
+        return {
+            name: TensorSource(info.shape, info.type, partial(self.__getitem__, name))
+            for name, info in self.tensors.items()
+        }
+
+    def close(self) -> None:
+        """Let go of the file. It stays mapped for as long as tensors taken from it live."""
+        self._shards = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,106 @@
+"""What a GGUF file says of a tensor, and what is needed to write one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+
+from torchgguf.container.errors import GGUFError
+from torchgguf.container.tensor_types import BLOCK_SIZES, DTYPES, TYPES_OF_DTYPES, TensorType
+
+MAX_DIMS = 4  # ggml.h: GGML_MAX_DIMS
+MAX_NAME_BYTES = 63  # ggml.h: GGML_MAX_NAME, less the NUL that ends it
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor as the header describes it.
+
+    `shape` counts elements and is in torch's order, the rows' length last (GGUF itself lists it first).
+    `offset` is where the first byte lies in its file, the `shard`-th of the files that were opened.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: TensorType
+    offset: int
+    nbytes: int
+    shard: int = 0
+
+    @property
+    def storage_shape(self) -> tuple[int, ...]:
+        """The shape of the torch tensor that holds it: the last dimension counts bytes if it is packed."""
+        return storage_shape(self.shape, self.type)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the torch tensor that holds it: uint8 if it is packed."""
+        return DTYPES.get(self.type, torch.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSource:
+    """A tensor to be written: what it will be, and how to get it when its turn comes.
+
+    `shape` counts elements, in torch's order. `load()` returns a tensor of the dtype that `type` has in
+    torch and of this shape or, for packed types, uint8 of shape `(*shape[:-1], bytes_per_row)`.
+    """
+
+    shape: tuple[int, ...]
+    type: TensorType
+    load: Callable[[], torch.Tensor]
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> "TensorSource":
+        """The source of a tensor in memory. Its dtype says its type; packed bytes need `TensorSource`."""
+        if tensor.dtype not in TYPES_OF_DTYPES:
+            raise GGUFError(
+                f"{tensor.dtype} alone does not say how the tensor is stored: wrap it in a TensorSource"
+            )
+        return cls(tuple(tensor.shape), TYPES_OF_DTYPES[tensor.dtype], lambda: tensor)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, without padding."""
+        return storage_nbytes(self.shape, self.type)
+
+    def load_checked(self) -> torch.Tensor:
+        """The tensor, which is certain to be what this source promises."""
+        tensor = self.load()
+        dtype, shape = DTYPES.get(self.type, torch.uint8), storage_shape(self.shape, self.type)
+        if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+            raise GGUFError(
+                f"{self.type.name} of shape {self.shape} must be {dtype} of shape {shape}, "
+                f"but it is {tensor.dtype} of shape {tuple(tensor.shape)}"
+            )
+        return tensor
+
+
+def check_tensor(name: str, shape: tuple[int, ...], tensor_type: TensorType) -> None:
+    """Raise GGUFError if ggml could not hold a tensor of this name, shape and type."""
+    name_bytes = len(name.encode("utf-8", "surrogateescape"))
+    if name_bytes > MAX_NAME_BYTES:
+        raise GGUFError(f"its name has {name_bytes} bytes, but ggml allows {MAX_NAME_BYTES}")
+    if len(shape) > MAX_DIMS:
+        raise GGUFError(f"it has {len(shape)} dimensions, but ggml allows {MAX_DIMS}")
+    if min(shape, default=1) < 1:
+        raise GGUFError(f"its shape {shape} holds no elements")
+    block_size, _ = BLOCK_SIZES[tensor_type]
+    row = shape[-1] if shape else 1
+    if row % block_size:
+        raise GGUFError(f"its rows of {row} elements are no whole {tensor_type.name} blocks of {block_size}")
+
+
+def storage_nbytes(shape: tuple[int, ...], tensor_type: TensorType) -> int:
+    """Bytes of a tensor on disk, without padding."""
+    block_size, type_size = BLOCK_SIZES[tensor_type]
+    return prod(shape) // block_size * type_size
+
+
+def storage_shape(shape: tuple[int, ...], tensor_type: TensorType) -> tuple[int, ...]:
+    """The shape of the torch tensor that holds it: in elements, but for packed types rows count bytes."""
+    if tensor_type in DTYPES:
+        return shape
+    block_size, type_size = BLOCK_SIZES[tensor_type]
+    return (*shape[:-1], shape[-1] // block_size * type_size)

@@ -1,0 +1,67 @@
+"""The types of metadata values: how each lies on disk and which Python values it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from gguf.constants import GGUFValueType
+
+ValueType = GGUFValueType
+
+MetadataValue: TypeAlias = bool | int | float | str | list["MetadataValue"]
+
+
+class Scalar(NamedTuple):
+    """One value of a fixed size: its code for `struct` and `numpy.dtype`, and the Python types it takes."""
+
+    code: str
+    size: int
+    python: frozenset[type]
+
+
+_INT, _FLOAT = frozenset({int}), frozenset({int, float})
+
+SCALARS = {
+    ValueType.UINT8: Scalar("B", 1, _INT),
+    ValueType.INT8: Scalar("b", 1, _INT),
+    ValueType.UINT16: Scalar("H", 2, _INT),
+    ValueType.INT16: Scalar("h", 2, _INT),
+    ValueType.UINT32: Scalar("I", 4, _INT),
+    ValueType.INT32: Scalar("i", 4, _INT),
+    ValueType.UINT64: Scalar("Q", 8, _INT),
+    ValueType.INT64: Scalar("q", 8, _INT),
+    ValueType.FLOAT32: Scalar("f", 4, _FLOAT),
+    ValueType.FLOAT64: Scalar("d", 8, _FLOAT),
+    ValueType.BOOL: Scalar("?", 1, frozenset({bool})),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayType:
+    """The type of an array, said by that of its elements.
+
+    On disk every inner array states its own type. Where those differ, and for an array of no arrays at all,
+    `element` is a tuple with one type for each.
+    """
+
+    element: ValueType | ArrayType | tuple[ArrayType, ...]
+
+    @staticmethod
+    def of(inner: Sequence[ArrayType]) -> ArrayType:
+        """The type of an array that holds arrays of these types."""
+        return ArrayType(inner[0] if len(set(inner)) == 1 else tuple(inner))
+
+    def __str__(self) -> str:
+        if isinstance(self.element, tuple):
+            return f"[{', '.join(map(str, self.element)) or '[]'}]"
+        return f"[{type_name(self.element)}]"
+
+
+MetadataType: TypeAlias = ValueType | ArrayType
+
+
+def type_name(value_type: MetadataType) -> str:
+    """The type as it is shown to people: `uint32`, `[string]`, `[[int32]]`."""
+    return value_type.name.lower() if isinstance(value_type, ValueType) else str(value_type)
