@@ -22,8 +22,10 @@ from torchgguf.quants import quant_type
 DENSE_FROM_ROWS = 17
 DENSE_FROM_ROWS_BF16 = 9
 
-# A tile stays in the second-level cache between its decoding and its product.
-TILE_BYTES = 1 << 20
+# A tile is small enough to stay in the cache between its decoding and its product, and tall enough that the
+# activations, which every tile reads anew, are not what is waited for.
+TILE_BYTES = 2 << 20
+TILE_ROWS = 256
 
 _OUTPUT_KIND = {torch.float32: 0, torch.bfloat16: 1}  # OutputKind in csrc/dequantize.h
 
@@ -138,7 +140,7 @@ def _decoded_tiles(
 ) -> Iterator[tuple[int, Tensor]]:
     """The rows of `weight`, decoded a tile at a time into one buffer: (first row, tile)."""
     weight = weight.contiguous()
-    tile_rows = max(16, TILE_BYTES // (in_features * dtype.itemsize) // 16 * 16)
+    tile_rows = max(TILE_ROWS, TILE_BYTES // (in_features * dtype.itemsize) // 16 * 16)
     buffer = torch.empty((min(tile_rows, weight.shape[0]), in_features), dtype=dtype)
     for begin in range(0, weight.shape[0], tile_rows):
         packed = weight[begin : begin + tile_rows]
