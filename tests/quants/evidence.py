@@ -1,0 +1,69 @@
+"""What the quantization types are tested against: ggml's own C code (golden files) and the gguf package."""
+
+from dataclasses import dataclass
+
+import gguf
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.support import QUANT_VECTORS
+from torchgguf.quants import QuantType, quant_types
+
+# The gguf package names this type but has no code for it.
+_NOT_IN_GGUF_QUANTS = {"Q1_0"}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What ggml packed, and what it unpacked from that. Rows of 512 weights."""
+
+    file: str
+    ggml_type: int
+    block_size: int
+    type_size: int
+    packed: Tensor
+    unpacked: Tensor
+
+
+def goldens() -> list[Golden]:
+    found = []
+    for path in sorted(QUANT_VECTORS.glob("*.npz")):
+        data = np.load(path)
+        layout = (int(data[key]) for key in ("ggml_type", "block_size", "type_size"))
+        ggml_type, block_size, type_size = layout
+        for kind in ("", "_imatrix"):
+            if f"packed{kind}" in data:
+                tensors = (torch.from_numpy(data[key + kind]) for key in ("packed", "unpacked"))
+                found.append(Golden(path.stem + kind, ggml_type, block_size, type_size, *tensors))
+    return found
+
+
+def types_in_gguf() -> list[QuantType]:
+    """The types that the gguf package can unpack."""
+    listed = gguf.GGMLQuantizationType.__members__.keys() - _NOT_IN_GGUF_QUANTS
+    return [kind for kind in quant_types() if kind.dtype is None and kind.name in listed]
+
+
+def random_rows(kind: QuantType, rows: int = 64, blocks: int = 9) -> Tensor:
+    """Packed rows with every pattern of bits: infinite, NaN, subnormal and negative scales among them."""
+    generator = torch.Generator().manual_seed(kind.id)
+    packed = torch.randint(0, 256, (rows, blocks * kind.type_size), dtype=torch.uint8, generator=generator)
+    packed[0] = 0
+    packed[1] = 255
+    return packed
+
+
+def unpacked_by_gguf(packed: Tensor, kind: QuantType) -> Tensor:
+    with np.errstate(all="ignore"):  # it meets infinities and NaNs
+        rows = gguf.quants.dequantize(packed.numpy(), gguf.GGMLQuantizationType(kind.id))
+    return torch.from_numpy(rows)
+
+
+def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
+    """Equal to the last bit, the sign of zero included; any NaN equals any NaN."""
+    bits = {2: torch.int16, 4: torch.int32}[expected.dtype.itemsize]
+    assert actual.shape == expected.shape
+    assert actual.dtype == expected.dtype
+    same = (actual.view(bits) == expected.view(bits)) | (actual.isnan() & expected.isnan())
+    assert same.all(), f"{(~same).sum()} of {same.numel()} differ"

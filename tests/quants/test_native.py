@@ -1,0 +1,120 @@
+"""The native decoders against ggml, to the last bit, on every instruction set that this machine has."""
+
+import ctypes
+import mmap
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.quants.evidence import assert_same_bits, goldens, random_rows, types_in_gguf, unpacked_by_gguf
+from torchgguf.quants import QuantType, dequantize, quant_type, quant_types
+
+_native = pytest.importorskip("torchgguf._native")
+
+ISAS = ("scalar", "avx2", "avx512")
+KINDS = {torch.float32: 0, torch.bfloat16: 1}
+
+
+@pytest.fixture(params=ISAS, autouse=True)
+def isa(request):
+    if ISAS.index(request.param) > ISAS.index(_native.best_isa()):
+        pytest.skip("this CPU does not have it")
+    before = _native.isa()
+    _native.set_isa(request.param)
+    yield request.param
+    _native.set_isa(before)
+
+
+def decode(packed: Tensor, kind: QuantType, dtype=torch.float32, threads: int = 1) -> Tensor:
+    rows, n = len(packed), kind.weights_per_row(packed.shape[1])
+    out = torch.full((rows + 1, n), 7, dtype=dtype)  # one row more, to see that nobody writes there
+    _native.dequantize_rows(kind.id, packed.data_ptr(), out.data_ptr(), rows, n, KINDS[dtype], threads)
+    assert (out[rows] == 7).all()
+    return out[:rows]
+
+
+@pytest.mark.parametrize("golden", goldens(), ids=lambda golden: golden.file)
+def test_unpacks_as_ggml_does(golden):
+    kind = quant_type(golden.ggml_type)
+    unpacked = decode(golden.packed, kind)
+    assert torch.equal(unpacked.view(torch.int32), golden.unpacked.view(torch.int32))
+    assert torch.equal(decode(golden.packed, kind, torch.bfloat16), golden.unpacked.bfloat16())
+
+
+@pytest.mark.parametrize("kind", types_in_gguf(), ids=lambda kind: kind.name)
+def test_unpacks_any_bytes_as_the_gguf_package_does(kind):
+    packed = random_rows(kind)
+    expected = unpacked_by_gguf(packed, kind)
+    assert_same_bits(decode(packed, kind), expected)
+    assert_same_bits(decode(packed, kind, torch.bfloat16), expected.bfloat16())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in quant_types() if kind.dtype], ids=lambda kind: kind.name)
+def test_plain_numbers_are_converted_as_torch_does(kind):
+    packed = random_rows(kind, rows=50, blocks=37)  # no multiple of any vector's length
+    numbers = packed.view(kind.dtype)
+    assert_same_bits(decode(packed, kind), numbers.float())
+    assert_same_bits(decode(packed, kind, torch.bfloat16), numbers.float().bfloat16())
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q6_K", "Q8_0", "IQ2_XS", "F16"])
+def test_the_number_of_threads_changes_nothing(name):
+    kind = quant_type(name)
+    packed = random_rows(kind, rows=301, blocks=4096 // kind.block_size)
+    once = decode(packed, kind)
+    for threads in (2, 3, 16):
+        assert_same_bits(decode(packed, kind, threads=threads), once)
+
+
+@pytest.mark.parametrize("kind", quant_types(), ids=lambda kind: kind.name)
+def test_rows_are_chosen_in_any_order(kind):
+    packed = random_rows(kind, rows=20, blocks=3)
+    indices = torch.tensor([19, 0, 7, 7, 3])
+    for dtype, number in KINDS.items():
+        out = torch.empty(5, 3 * kind.block_size, dtype=dtype)
+        _native.embedding_rows(
+            kind.id, packed.data_ptr(), indices.data_ptr(), 5, out.data_ptr(), out.shape[1], number, 2
+        )
+        assert_same_bits(out, decode(packed, kind, dtype)[indices])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects memory through libc")
+@pytest.mark.parametrize("kind", quant_types(), ids=lambda kind: kind.name)
+def test_no_byte_after_the_last_one_is_read(kind):
+    """A tensor may end where its file's mapping ends: here the next page may not be touched."""
+    blocks = 19 if kind.dtype else 3
+    packed = random_rows(kind, blocks=blocks)[-1:]
+    memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    guard = ctypes.c_void_p(start + mmap.PAGESIZE)
+    libc = ctypes.CDLL(None, use_errno=True)
+    memory[mmap.PAGESIZE - packed.numel() : mmap.PAGESIZE] = packed.numpy().tobytes()
+    assert libc.mprotect(guard, mmap.PAGESIZE, 0) == 0
+    n = blocks * kind.block_size
+    try:
+        for dtype, number in KINDS.items():
+            out = torch.empty(1, n, dtype=dtype)
+            _native.dequantize_rows(kind.id, guard.value - packed.numel(), out.data_ptr(), 1, n, number, 1)
+            assert_same_bits(out, dequantize(packed, kind, dtype=dtype))
+    finally:
+        assert libc.mprotect(guard, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+
+
+def test_layouts_are_those_of_the_types():
+    for kind in quant_types():
+        assert _native.block_layout(kind.id) == (kind.block_size, kind.type_size)
+    ours = {kind.id for kind in quant_types()}
+    for other in set(range(-1, 60)) - ours:
+        assert _native.block_layout(other) == (0, 0)
+
+
+def test_a_type_without_decoder_is_refused():
+    with pytest.raises(ValueError, match="no native decoder for ggml type 9"):
+        _native.dequantize_rows(9, 0, 0, 0, 0, 0, 1)
+
+
+def test_a_grid_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="ggml type 16 has no grid of this size"):
+        _native.set_grid(16, b"too short")
