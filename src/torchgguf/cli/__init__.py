@@ -1,1 +1,115 @@
+"""The command line, `torchgguf COMMAND ...`: one module a command, imported when it is used.
 
+Standard output holds what was asked for; everything else goes to standard error. Errors are one line. Exit
+codes: 0 done, 1 error, 2 wrong usage, 130 ended by Ctrl-C.
+"""
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from torchgguf.cli.options import DEBUG, Debug
+from torchgguf.cli.terminal import one_line
+
+COMMANDS = ("run", "chat", "info")
+USAGE, INTERRUPTED = 2, 130
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+# Typer keeps click's exceptions to itself, but for the one that every wrong usage is a relative of.
+UsageError: Any = typer.BadParameter.__base__
+
+
+class Commands(TyperGroup):
+    """Commands that are imported by name, so that none waits for another's imports."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command that is the module's function of the same name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"torchgguf.cli.{cmd_name}")
+        single = typer.Typer(add_completion=False, context_settings=HELP_OPTIONS)
+        single.command(cmd_name)(getattr(module, cmd_name))
+        return typer.main.get_command(single)
+
+
+app = typer.Typer(cls=Commands, add_completion=False, context_settings=HELP_OPTIONS)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"torchgguf {version('torchgguf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def torchgguf(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Run, inspect and talk to the language model in a GGUF file."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (that of the process if None); return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    meta: dict[str, Any] = {}
+    try:
+        with typer.main.get_command(app).make_context("torchgguf", arguments) as context:
+            meta = context.meta
+            context.command.invoke(context)
+            sys.stdout.flush()
+        return 0
+    except typer.Exit as exit:
+        return int(exit.exit_code)
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "torchgguf"
+        _complain(f"{error.format_message()} ('{command} --help' lists what there is)")
+        return USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has had enough. What is still buffered must not fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if meta.get(DEBUG):
+            traceback.print_exc()
+        else:
+            _complain(_message(error))
+        return 1
+
+
+def _message(error: Exception) -> str:
+    """What an exception says, if it was written for people; else its name as well."""
+    from torchgguf.container import GGUFError
+
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, (GGUFError, OSError, ValueError)) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error} (--debug shows where)"
+
+
+def _complain(message: str) -> None:
+    print(f"error: {one_line(message)}", file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"warning: {one_line(str(message))}", file=sys.stderr)

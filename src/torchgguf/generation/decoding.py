@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,24 +42,29 @@ class Decoding:
     cache: Any = None
     use_cache: bool = True
     prefill_chunk_size: int | None = None
+    repeats: int = 1  # how many continuations of each row, drawn apart
     _seen: int = field(init=False, default=0)  # how many tokens the cache holds
 
     def __post_init__(self) -> None:
         """Start after what a given cache holds."""
         self._seen = 0 if self.cache is None else self.cache.get_seq_length()
 
-    @torch.inference_mode()
     def steps(self) -> Iterator[Tensor]:
         """Yield the new token of each row, (batch,); a row that has ended goes on with the padding token.
 
         May be left at any point: then `cache` holds all tokens but the last one yielded.
         """
-        self._prefill()
-        running = torch.ones(len(self.input_ids), dtype=torch.bool, device=self.input_ids.device)
+        # A cache from outside will be written to outside, which inference mode's tensors do not allow.
+        mode = torch.inference_mode if self.cache is None else torch.no_grad
+        steps: Callable[[], Iterator[Tensor]] = mode()(self._steps)
+        return steps()
+
+    def _steps(self) -> Iterator[Tensor]:
+        scores = self._first_scores()
+        running = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
         for step in range(self.max_new_tokens):
-            scores = self._scores()
-            if step == 0 and bool(scores.isnan().any()):
-                raise RuntimeError("the model's logits are not numbers (NaN)")
+            if step > 0:
+                scores = self._scores()
             for process in self.processors:
                 scores = process(self.input_ids, scores)
             token = self._choose(scores)
@@ -72,12 +77,22 @@ class Decoding:
             if not running.any():
                 return
 
-    def _prefill(self) -> None:
-        """Run all but the last chunk of a long prompt, so that its activations never all exist at once."""
-        if self.prefill_chunk_size is None or not self.use_cache:
-            return
-        while self.input_ids.shape[1] - self._seen > self.prefill_chunk_size:
-            self._forward(self._seen + self.prefill_chunk_size)
+    def _first_scores(self) -> Tensor:
+        """Read the prompts, once each however many continuations they get."""
+        if self.prefill_chunk_size is not None and self.use_cache:
+            while self.input_ids.shape[1] - self._seen > self.prefill_chunk_size:
+                self._forward(self._seen + self.prefill_chunk_size)
+        scores = self._scores()
+        if bool(scores.isnan().any()):
+            raise RuntimeError("the model's logits are not numbers (NaN)")
+        if self.repeats == 1:
+            return scores
+        rows = torch.arange(len(scores), device=scores.device).repeat_interleave(self.repeats)
+        self.input_ids = self.input_ids[rows]
+        self.attention_mask = None if self.attention_mask is None else self.attention_mask[rows]
+        if self.use_cache:
+            self.cache.reorder_cache(rows)
+        return scores[rows]
 
     def _scores(self) -> Tensor:
         """Scores (batch, vocabulary), float32, of the token after the last one."""

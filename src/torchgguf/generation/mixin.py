@@ -112,8 +112,6 @@ class GenerationMixin:
 
         batch, length = prompts.shape
         repeats = config.num_return_sequences or 1
-        prompts, tokens = prompts.repeat_interleave(repeats, 0), tokens.repeat_interleave(repeats, 0)
-        mask = None if mask is None else mask.repeat_interleave(repeats, 0)
 
         criteria = list(stopping_criteria)
         if config.stop_strings:
@@ -123,8 +121,8 @@ class GenerationMixin:
         if config.eos_token_ids:
             criteria.append(EosTokenCriteria(config.eos_token_ids))
 
-        padding = None if mask is None else (mask == 0).sum(1)
-        return prompts, Decoding(
+        padding = None if mask is None else (mask == 0).sum(1).repeat_interleave(repeats)
+        return prompts.repeat_interleave(repeats, 0), Decoding(
             model=cast(CausalLM, self),
             input_ids=tokens,
             attention_mask=mask,
@@ -137,6 +135,7 @@ class GenerationMixin:
             cache=past_key_values,
             use_cache=config.use_cache is not False,
             prefill_chunk_size=config.prefill_chunk_size,
+            repeats=repeats,
         )
 
 

@@ -1,0 +1,151 @@
+"""`torchgguf info`: what a GGUF file says of itself, from its header alone."""
+
+import json
+import math
+import sys
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from torchgguf.cli.options import Debug, File
+from torchgguf.cli.terminal import one_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from torchgguf.container import GGUFFile
+
+Rows = list[tuple[str, ...]]
+Json = Annotated[bool, typer.Option("--json", help="Everything, for programs; arrays in full.")]
+SHOWN_CHARACTERS, SHOWN_ITEMS = 72, 6
+WIDTH_WITHOUT_TERMINAL = 160
+
+
+@dataclass
+class Totals:
+    """Sums over tensors; sizes in bytes."""
+
+    tensors: int = 0
+    parameters: int = 0
+    nbytes: int = 0
+
+    def add(self, shape: tuple[int, ...], nbytes: int) -> None:
+        """Count one more tensor."""
+        self.tensors += 1
+        self.parameters += math.prod(shape)
+        self.nbytes += nbytes
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Average storage of one parameter."""
+        return 8 * self.nbytes / self.parameters if self.parameters else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return asdict(self) | {"bits_per_weight": self.bits_per_weight}
+
+
+def info(file: File, as_json: Json = False, debug: Debug = False) -> None:
+    """Show metadata and tensors of a GGUF file, without reading the tensors."""
+    from torchgguf.container import open_gguf
+
+    with open_gguf(file) as gguf:
+        (_print_json if as_json else _print_tables)(gguf)
+
+
+def totals(gguf: "GGUFFile") -> tuple[Totals, dict[str, Totals]]:
+    """Sums over all tensors, and by type with the largest share first."""
+    whole, by_type = Totals(), defaultdict[str, Totals](Totals)
+    for tensor in gguf.tensors.values():
+        for part in (whole, by_type[tensor.type.name]):
+            part.add(tensor.shape, tensor.nbytes)
+    return whole, dict(sorted(by_type.items(), key=lambda item: -item[1].nbytes))
+
+
+def _print_json(gguf: "GGUFFile") -> None:
+    from torchgguf.container import type_name
+
+    whole, by_type = totals(gguf)
+    document = {
+        "files": [str(path) for path in gguf.paths],
+        "version": gguf.version,
+        "byte_order": gguf.byte_order,
+        "alignment": gguf.alignment,
+        "metadata": {key: _finite(value) for key, value in gguf.metadata.items()},
+        "metadata_types": {key: type_name(kind) for key, kind in gguf.metadata.types.items()},
+        "tensors": [
+            {
+                "name": tensor.name,
+                "type": tensor.type.name,
+                "shape": tensor.shape,
+                "nbytes": tensor.nbytes,
+                "offset": tensor.offset,
+                "file": tensor.shard,
+            }
+            for tensor in gguf.tensors.values()
+        ],
+        "totals": whole.to_dict(),
+        "types": {name: part.to_dict() for name, part in by_type.items()},
+    }
+    print(json.dumps(document, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become strings."""
+    if isinstance(value, list):
+        return [_finite(item) for item in value] if value and isinstance(value[0], float | list) else value
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print_tables(gguf: "GGUFFile") -> None:
+    from rich.console import Console
+
+    from torchgguf.container import type_name
+
+    console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
+    whole, by_type = totals(gguf)
+
+    rows: Rows = [(key, type_name(gguf.metadata.types[key]), _short(v)) for key, v in gguf.metadata.items()]
+    console.print(_table("metadata", ["key", "type", "value"], rows))
+    rows = [
+        (tensor.name, tensor.type.name, " × ".join(map(str, tensor.shape)), f"{tensor.nbytes:,}")
+        for tensor in gguf.tensors.values()
+    ]
+    console.print(_table("tensors (shape in torch's order)", ["name", "type", "shape", "bytes"], rows))
+    rows = [
+        (name, f"{part.tensors:,}", f"{part.parameters:,}", f"{part.nbytes:,}", f"{part.bits_per_weight:.3f}")
+        for name, part in [*by_type.items(), ("all", whole)]
+    ]
+    console.print(_table("types", ["type", "tensors", "parameters", "bytes", "bits per weight"], rows))
+    on_disk = sum(Path(path).stat().st_size for path in gguf.paths)
+    console.print(
+        f"GGUF version {gguf.version}, {gguf.byte_order} endian, alignment {gguf.alignment}, "
+        f"{on_disk:,} bytes in {len(gguf.paths)} file{'s'[: len(gguf.paths) > 1]}"
+    )
+
+
+def _table(title: str, columns: list[str], rows: Rows) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    numeric = {"tensors", "parameters", "bytes", "bits per weight"}
+    for column in columns:
+        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    return table
+
+
+def _short(value: Any) -> str:
+    """A value in about a line; of a long array the beginning and the length."""
+    if isinstance(value, list):
+        items = ", ".join(_short(item) for item in value[:SHOWN_ITEMS])
+        return f"[{items}]" if len(value) <= SHOWN_ITEMS else f"[{items}, … {len(value):,} in all]"
+    text = f"{value:.7g}" if isinstance(value, float) else str(value)
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    return f"{text[:SHOWN_CHARACTERS]}… ({len(text):,} characters)"

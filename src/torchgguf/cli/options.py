@@ -1,0 +1,80 @@
+"""The options that commands share. `Options` is their one list: names, types, defaults and help."""
+
+# No postponed annotations here: typer must find the annotations of `Options` as objects.
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+DEBUG = "torchgguf.debug"
+
+
+def _note_debug(context: typer.Context, wanted: bool) -> None:
+    context.meta[DEBUG] = wanted or context.meta.get(DEBUG, False)
+
+
+Debug = Annotated[bool, Option("--debug", callback=_note_debug, help="Show tracebacks of errors.")]
+File = Annotated[Path, Argument(metavar="FILE", help="A GGUF file; of a split model, any part.")]
+
+
+class DType(StrEnum):
+    """What the model calculates in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to load a model and how to let it answer."""
+
+    max_new_tokens: Annotated[
+        int, Option("-n", "--max-new-tokens", min=0, help="Longest answer; 0: until the context is full.")
+    ] = 1024
+    temperature: Annotated[
+        float, Option("-t", "--temperature", min=0, help="How freely to draw; 0 takes the best token always.")
+    ] = 0.7
+    top_k: Annotated[int, Option("--top-k", min=0, help="Draw from this many best tokens; 0: all.")] = 40
+    top_p: Annotated[
+        float, Option("--top-p", min=0, max=1, help="Draw from the best tokens with this probability in all.")
+    ] = 0.95
+    min_p: Annotated[
+        float, Option("--min-p", min=0, max=1, help="Drop tokens below this share of the best one's chance.")
+    ] = 0.05
+    repetition_penalty: Annotated[
+        float, Option("--repetition-penalty", help="Above 1 avoids what has been said before.")
+    ] = 1.0
+    seed: Annotated[int | None, Option("--seed", help="Draw the same answer every time.")] = None
+    stop: Annotated[list[str] | None, Option("--stop", help="End at this text; repeatable.")] = None
+    system: Annotated[str | None, Option("--system", help="Instructions that come first.")] = None
+    threads: Annotated[int | None, Option("--threads", min=1, help="CPU threads; one a core.")] = None
+    dtype: Annotated[DType | None, Option("--dtype", help="What to calculate in.")] = None
+    dequantize: Annotated[
+        bool, Option("--dequantize", help="Unpack all weights at load: more memory, plain torch layers.")
+    ] = False
+    stats: Annotated[
+        bool | None, Option("--stats/--no-stats", help="Tell tokens/s.", show_default="on a terminal")
+    ] = None
+    debug: Debug = False
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes `options: Options` the fields of `Options` as command line options."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.annotation is not Options]
+    shared = list(inspect.signature(Options).parameters.values())
+
+    def run(**values: Any) -> None:
+        arguments = {parameter.name: values.pop(parameter.name) for parameter in own}
+        command(**arguments, options=Options(**values))
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared)]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run

@@ -1,0 +1,113 @@
+"""A loaded model and its tokenizer, answering one text or a conversation."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchgguf import AutoModelForCausalLM, AutoTokenizer
+from torchgguf.cli.options import Options
+from torchgguf.generation import Detokenizer
+from torchgguf.nn import DynamicCache
+
+Message = dict[str, str]
+CONTEXT_TOKENS = 8  # tokens of a text to be continued that settle whether its next word starts with a space
+
+
+@dataclass
+class Stats:
+    """How long an answer took. The first token is counted to the prompt, which has to be read to get it."""
+
+    prompt_tokens: int
+    prompt_seconds: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        """One line for people."""
+        prompt = self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else 0
+        rate = (self.tokens - 1) / self.seconds if self.tokens > 1 and self.seconds else 0
+        read = f"prompt: {self.prompt_tokens} tokens, {prompt:.0f}/s"
+        return f"[{read}; answer: {self.tokens} tokens, {rate:.1f}/s]"
+
+
+class Session:
+    """Answers prompts; what the model has read of a conversation is not read again."""
+
+    stats: Stats
+
+    def __init__(self, file: Path, options: Options) -> None:
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        dtype = None if options.dtype is None else getattr(torch, options.dtype)
+        self.options = options
+        self.tokenizer = AutoTokenizer.from_pretrained(file)
+        self.model = AutoModelForCausalLM.from_pretrained(file, dequantize=options.dequantize, dtype=dtype)
+        self._generator = torch.Generator(self.model.device)
+        if options.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(options.seed)
+        self._cache = DynamicCache()
+        self._read: list[int] = []  # the tokens whose keys and values the cache holds
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model was taught to hold a conversation."""
+        return self.tokenizer.chat_template is not None
+
+    def reply(self, messages: list[Message]) -> Iterator[str]:
+        """The next message of a conversation, piece by piece."""
+        tokens = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        return self._answer(tokens, Detokenizer(self.tokenizer, skip_special_tokens=True))
+
+    def complete(self, text: str) -> Iterator[str]:
+        """How the text goes on, piece by piece."""
+        tokens = self.tokenizer.encode(text)
+        context = tokens[-CONTEXT_TOKENS:]
+        return self._answer(tokens, Detokenizer(self.tokenizer, context, skip_special_tokens=True))
+
+    @torch.inference_mode()
+    def _answer(self, tokens: list[int], detokenizer: Detokenizer) -> Iterator[str]:
+        length: int = self.model.config.max_position_embeddings
+        if len(tokens) >= length:
+            raise ValueError(f"the text has {len(tokens)} tokens, but the model's context is {length}")
+        known = min(_common_prefix(tokens, self._read), len(tokens) - 1)
+        self._cache.crop(known)
+        self.stats = Stats(len(tokens) - known)
+        told: list[int] = []
+        start = first = time.perf_counter()
+        try:
+            for token in self.model.generate_stream(
+                torch.tensor([tokens]),
+                past_key_values=self._cache,
+                max_new_tokens=min(self.options.max_new_tokens or length, length - len(tokens)),
+                generator=self._generator,
+                tokenizer=self.tokenizer,
+                stop_strings=self.options.stop,
+                repetition_penalty=self.options.repetition_penalty,
+                **self._sampling(),
+            ):
+                told.append(int(token))
+                if len(told) == 1:
+                    first = time.perf_counter()
+                yield detokenizer.push(told[-1:])
+            yield detokenizer.flush()
+        finally:
+            self._read = [*tokens, *told][: self._cache.get_seq_length()]
+            self.stats = Stats(len(tokens) - known, first - start, len(told), time.perf_counter() - first)
+
+    def _sampling(self) -> dict[str, Any]:
+        if self.options.temperature == 0:
+            return {"do_sample": False}
+        names = ("temperature", "top_k", "top_p", "min_p")
+        return {"do_sample": True} | {name: getattr(self.options, name) for name in names}
+
+
+def _common_prefix(left: list[int], right: list[int]) -> int:
+    """How many tokens two texts share at their beginning."""
+    pairs = zip(left, right, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
