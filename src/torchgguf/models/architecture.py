@@ -1,0 +1,93 @@
+"""`Architecture`: the record that ties a GGUF architecture to a config class and the two maps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torchgguf.container import GGUFError, GGUFFile, Metadata
+from torchgguf.models.config import PreTrainedConfig
+from torchgguf.models.config_map import Header, Rule, read_fields
+from torchgguf.models.weight_map import WeightMap
+
+# metadata key -> config field: read for generation; written by the tokenizer, whose keys they are
+_TOKEN_IDS = {
+    "tokenizer.ggml.bos_token_id": "bos_token_id",
+    "tokenizer.ggml.eos_token_id": "eos_token_id",
+    "tokenizer.ggml.padding_token_id": "pad_token_id",
+}
+# tokens that end a turn or a message, and so a generated text as well
+_MORE_ENDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture, as data.
+
+    Attributes:
+        gguf: the value of `general.architecture`, and the prefix of its keys.
+        config_class: what the metadata is read into.
+        rules: the config map.
+        weights: the weight map.
+        matches: tells apart architectures that share `gguf`, by the metadata.
+    """
+
+    gguf: str
+    config_class: type[PreTrainedConfig]
+    rules: Sequence[Rule]
+    weights: WeightMap
+    matches: Callable[[Metadata], bool] = lambda metadata: True
+
+    @property
+    def config_tensors(self) -> frozenset[str]:
+        """Names of the GGUF tensors that belong to the config, and to no module."""
+        return frozenset(name for rule in self.rules for name in rule.tensors)
+
+    def reads(self, metadata: Metadata) -> bool:
+        """Tell whether this is the architecture of a file."""
+        return metadata.get("general.architecture") == self.gguf and self.matches(metadata)
+
+    def read_config(self, file: GGUFFile) -> PreTrainedConfig:
+        """Read a file's config.
+
+        Raises:
+            GGUFError: a key is missing, wrong, or not understood; all that are wrong are named.
+        """
+        prefix = f"{self.gguf}."
+        values = {k.removeprefix(prefix): v for k, v in file.metadata.items() if k.startswith(prefix)}
+        header = Header(values, file.tensors, file.__getitem__)
+        try:
+            fields = read_fields(self.rules, header)
+            config = self.config_class(**fields, **_token_ids(file.metadata))
+            _check_sizes(config, header)
+            self._check_tensors(config, header)
+        except (GGUFError, ValueError) as error:
+            raise GGUFError(f"cannot read this {self.gguf} model: {error}") from None
+        return config
+
+    def _check_tensors(self, config: PreTrainedConfig, header: Header) -> None:
+        for rule in self.rules:
+            for name, tensor in rule.write_tensors(config).items():
+                if name in header.tensors and header.tensors[name].shape != tensor.shape:
+                    actual, expected = header.tensors[name].shape, tuple(tensor.shape)
+                    raise GGUFError(f"tensor {name} has shape {actual}, expected {expected}")
+
+
+def _token_ids(metadata: Metadata) -> dict[str, Any]:
+    ids: dict[str, Any] = {field: metadata[key] for key, field in _TOKEN_IDS.items() if key in metadata}
+    ends = [ids["eos_token_id"]] if "eos_token_id" in ids else []
+    ends += [metadata[key] for key in _MORE_ENDS if key in metadata]
+    if len(ends := list(dict.fromkeys(ends))) > 1:
+        ids["eos_token_id"] = ends
+    return ids
+
+
+def _check_sizes(config: Any, header: Header) -> None:
+    """Refuse sizes that no tensor bears out, before anything is allocated by them."""
+    largest = max((max(info.shape, default=0) for info in header.tensors.values()), default=0)
+    if config.num_hidden_layers > len(header.tensors):
+        raise GGUFError(
+            f"block_count is {config.num_hidden_layers}, with {len(header.tensors)} tensors in all"
+        )
+    if config.num_attention_heads * config.head_dim > largest:
+        size = f"{config.num_attention_heads} heads of {config.head_dim}"
+        raise GGUFError(f"{size} are larger than the largest dimension of any tensor, {largest}")

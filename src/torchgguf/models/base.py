@@ -1,0 +1,146 @@
+"""`PreTrainedModel`: what all models have, whatever their architecture."""
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from torchgguf.models import loading, saving
+from torchgguf.models.architecture import Architecture
+from torchgguf.nn import QuantizedEmbedding, QuantizedLinear
+
+
+class PreTrainedModel(nn.Module):
+    """Base of all models: loading, saving, unpacking, tying.
+
+    Attributes:
+        architecture: the tables by which GGUF files are read and written.
+        hf_prefix: what to put before this model's parameter names to get those of a whole checkpoint.
+        gguf: what to know of the file this was loaded from, to write it again; None if there is none.
+    """
+
+    architecture: ClassVar[Architecture]
+    hf_prefix: ClassVar[str] = ""
+    gguf: saving.GGUFSource | None = None
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | PathLike[str],
+        gguf_file: str | None = None,
+        *,
+        dequantize: bool = False,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str = "sdpa",
+    ) -> Self:
+        """Load from a GGUF file.
+
+        Args:
+            path: a GGUF file, a directory that holds `gguf_file`, or a repository of the Hugging Face Hub.
+            gguf_file: name of the file in there; of a split model, any of its files.
+            dequantize: unpack all weights to plain parameters of `dtype`; otherwise they stay in their
+                blocks, mapped from the file, and only norms and biases are parameters to train.
+            dtype: of the activations, and of unpacked weights; float32 by default.
+            attn_implementation: `"sdpa"`, torch's fused kernels, or `"eager"`, which can show probabilities.
+
+        Raises:
+            GGUFError: the file is broken, or of an unknown kind, or does not fit the model; the message says
+                which tensors or keys are in the way.
+            FileNotFoundError: there is no such file.
+        """
+        with loading.open_model(path, gguf_file) as file:
+            return loading.load_model(cls, file, dequantize, dtype, attn_implementation)
+
+    def save_gguf(
+        self,
+        path: str | PathLike[str],
+        tokenizer: Any = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        quantization: str | None = None,
+        progress: saving.Progress | None = None,
+    ) -> None:
+        """Write a GGUF file; the old one, if any, is replaced only once the new one is whole.
+
+        Every tensor keeps the type it has: packed ones their blocks, plain matrices the type of their dtype.
+        What came from a GGUF file and was not changed is written as it was, metadata included.
+
+        Args:
+            path: where to; it may be the file this model was loaded from.
+            tokenizer: its metadata replace those of the file this was loaded from. A model that came from no
+                file needs one to be of use.
+            metadata: further keys to set, over all others.
+            quantization: a type to pack the matrices to.
+            progress: told `(done, total)` bytes as they are written.
+
+        Raises:
+            ValueError: the config says what GGUF cannot, or this is no whole model.
+            NotImplementedError: matrices cannot be packed to `quantization`.
+        """
+        saving.save_gguf(self, path, tokenizer, metadata or {}, quantization, progress)
+
+    def dequantize(self, dtype: torch.dtype | None = None) -> Self:
+        """Unpack all weights, in place, to plain trainable parameters.
+
+        Args:
+            dtype: of all parameters and of the activations; by default that of the activations so far.
+        """
+        dtype = dtype or self.dtype
+        head, embedding = self.get_output_embeddings(), self.get_input_embeddings()
+        tied = head is not None and head.weight is embedding.weight
+        for parent in list(self.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, QuantizedLinear | QuantizedEmbedding) and not (tied and child is head):
+                    setattr(parent, name, child.dequantize(dtype))
+        if tied:
+            self.set_output_embeddings(loading.tied_head(self.get_input_embeddings()))
+        return self.to(dtype)
+
+    def tie_weights(self) -> None:
+        """Let the head use the weights of the embedding, if the config says so."""
+        if self.config.tie_word_embeddings and self.get_output_embeddings() is not None:
+            self.set_output_embeddings(loading.tied_head(self.get_input_embeddings()))
+
+    def post_init(self) -> None:
+        """Initialise the weights that are this model's own, not those of a model inside it."""
+        for child in self.children():
+            if not isinstance(child, PreTrainedModel):
+                child.apply(self._init_weights)
+        self.tie_weights()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the module that looks up tokens."""
+        raise NotImplementedError
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the module that scores tokens, or None if this model has no head."""
+        return None
+
+    def set_output_embeddings(self, module: nn.Module) -> None:
+        """Replace the module that scores tokens."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the activations."""
+        embedding = self.get_input_embeddings()
+        if isinstance(embedding, QuantizedEmbedding):
+            return embedding.dtype
+        return next(embedding.parameters()).dtype

@@ -1,0 +1,173 @@
+"""Config maps: which metadata key holds which config field, as rules read in either direction."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from torchgguf.container import GGUFError, TensorInfo
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a rule may look at: the architecture's keys without their prefix, and the tensors' headers."""
+
+    values: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    load: Callable[[str], Tensor]
+
+    def get(self, key: str, default: Any) -> Any:
+        """Return the value under a key, or `default`.
+
+        Raises:
+            GGUFError: it is not of the type that `default` has (an int will do for a float).
+        """
+        value = self.values.get(key, default)
+        if type(value) is type(default) or (type(default) is float and type(value) is int):
+            return value
+        raise GGUFError(f"{key} must be one {type(default).__name__}, but it is {_short(value)}")
+
+    def positive(self, key: str, kind: type[int] | type[float]) -> Any:
+        """Return the number under a key.
+
+        Raises:
+            GGUFError: it is missing, no number of this type, or not above zero.
+        """
+        if key not in self.values:
+            raise GGUFError(f"{key} is missing")
+        value = self.get(key, kind())
+        if not value > 0:
+            raise GGUFError(f"{key} must be above 0, but it is {value}")
+        return kind(value)
+
+
+class Rule:
+    """Owns some metadata keys and tensors, which say something about the config and nothing else does."""
+
+    keys: Sequence[str] = ()
+    tensors: Sequence[str] = ()
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Return the config fields that the header states."""
+        return {}
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Return the metadata that states the config's fields, keys without the architecture's prefix."""
+        return {}
+
+    def write_tensors(self, config: Any) -> dict[str, Tensor]:
+        """Return the tensors that state the config's fields."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Field(Rule):
+    """One key, one config field of the same value."""
+
+    key: str
+    name: str
+    kind: type[int] | type[float] = int
+    required: bool = True
+    keys: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Own the key."""
+        object.__setattr__(self, "keys", (self.key,))
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the number."""
+        if self.required or self.key in header.values:
+            return {self.name: header.positive(self.key, self.kind)}
+        return {}
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the number, unless the config leaves it open."""
+        value = getattr(config, self.name)
+        return {} if value is None else {self.key: self.kind(value)}
+
+
+@dataclass(frozen=True)
+class Only(Rule):
+    """A key for which one value is understood, the one that changes nothing."""
+
+    key: str
+    value: Any
+    reason: str
+    keys: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Own the key."""
+        object.__setattr__(self, "keys", (self.key,))
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Refuse every other value."""
+        value = header.values.get(self.key, self.value)
+        if value != self.value:
+            raise GGUFError(f"{self.key} = {_short(value)}: {self.reason}")
+        return {}
+
+
+@dataclass(frozen=True)
+class Harmless(Rule):
+    """Keys that say nothing about what the model computes."""
+
+    keys: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Implied(Rule):
+    """A field that no key states: it follows from which tensors there are, and what shape they have."""
+
+    name: str
+    infer: Callable[[Mapping[str, TensorInfo]], Any]
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Infer the field."""
+        return {self.name: self.infer(header.tensors)}
+
+
+@dataclass(frozen=True)
+class Unwritable(Rule):
+    """A field for which GGUF has no key: every reader takes it to have one value."""
+
+    name: str
+    value: Any
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Refuse every other value."""
+        if (value := getattr(config, self.name)) != self.value:
+            raise ValueError(f"GGUF cannot say {self.name}={value!r}: readers take it to be {self.value!r}")
+        return {}
+
+
+def read_fields(rules: Sequence[Rule], header: Header) -> dict[str, Any]:
+    """Return what all rules read.
+
+    Raises:
+        GGUFError: a key is missing, has a wrong value, is understood by no rule, or two of them disagree. All
+            that is wrong is in the one message.
+    """
+    fields: dict[str, Any] = {}
+    problems = []
+    for rule in rules:
+        try:
+            stated = rule.read(header)
+        except GGUFError as error:
+            problems.append(str(error))
+            continue
+        for name, value in stated.items():
+            if fields.setdefault(name, value) != value:
+                problems.append(f"{' and '.join(rule.keys) or name} says {value}, other keys {fields[name]}")
+    understood = {key for rule in rules for key in rule.keys}
+    unknown = [key for key in header.values if key not in understood]
+    if unknown:
+        problems.append(f"not understood, and perhaps important: {', '.join(unknown)}")
+    if problems:
+        raise GGUFError("; ".join(problems))
+    return fields
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,307 @@
+"""The decoder that llama-like models share: grouped-query attention, rotary embedding, gated MLP, RMS norms.
+
+Shape letters: B batch, T new positions, S positions seen including the new ones, H query heads, K key/value
+heads, D head size.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchgguf.generation import GenerationMixin
+from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.config import PreTrainedConfig
+from torchgguf.models.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from torchgguf.nn import (
+    ACTIVATIONS,
+    ATTENTION,
+    AttentionMask,
+    DynamicCache,
+    Embedding,
+    Linear,
+    RMSNorm,
+    RotaryEmbedding,
+    causal_mask,
+    rotate,
+)
+
+
+@dataclass(kw_only=True, repr=False)
+class DecoderConfig(PreTrainedConfig):
+    """Fields that all these models have; defaults differ."""
+
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-6
+    attention_dropout: float = 0.0
+
+    def __post_init__(self, rope_theta: float | None, rope_scaling: dict[str, Any] | None) -> None:
+        """Fill in the sizes left open."""
+        super().__post_init__(rope_theta, rope_scaling)
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if self.head_dim is None:
+            self.head_dim = self.hidden_size // self.num_attention_heads
+        if self.num_attention_heads % self.num_key_value_heads:
+            heads = (
+                f"{self.num_attention_heads} attention heads",
+                f"{self.num_key_value_heads} key/value heads",
+            )
+            raise ValueError(f"{heads[0]} cannot share {heads[1]} evenly")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even for rotary embedding, but it is {self.head_dim}")
+
+
+class Attention(nn.Module):
+    """Self-attention; `window` is how far back a position looks (None: to the start)."""
+
+    def __init__(
+        self, config: Any, layer_idx: int, window: int | None, qkv_bias: bool, output_bias: bool
+    ) -> None:
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.window = window
+        self.head_dim = config.head_dim
+        self.scaling = config.head_dim**-0.5
+        self.dropout = config.attention_dropout
+        queries, keys = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
+        self.q_proj = Linear(config.hidden_size, queries, bias=qkv_bias)
+        self.k_proj = Linear(config.hidden_size, keys, bias=qkv_bias)
+        self.v_proj = Linear(config.hidden_size, keys, bias=qkv_bias)
+        self.o_proj = Linear(queries, config.hidden_size, bias=output_bias)
+        self.attend = ATTENTION[config._attn_implementation]
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, cache: DynamicCache | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map `(B, T, hidden_size)` to itself; also the probabilities, if the implementation makes them."""
+        batch, new, _ = x.shape
+        heads = (batch, new, -1, self.head_dim)
+        query = rotate(self.q_proj(x).view(heads), cos, sin).transpose(1, 2)
+        key = rotate(self.k_proj(x).view(heads), cos, sin).transpose(1, 2)
+        value = self.v_proj(x).view(heads).transpose(1, 2)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
+        dropout = self.dropout if self.training else 0.0
+        output, probabilities = self.attend(query, key, value, mask, self.scaling, dropout)
+        return self.o_proj(output.transpose(1, 2).reshape(batch, new, -1)), probabilities
+
+
+class MLP(nn.Module):
+    """`down(act(gate(x)) * up(x))`."""
+
+    def __init__(self, config: Any, bias: bool) -> None:
+        super().__init__()
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=bias)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=bias)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=bias)
+        if config.hidden_act not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"hidden_act {config.hidden_act!r} is not supported; these are: {known}")
+        self.act_fn = ACTIVATIONS[config.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(..., hidden_size)` to itself."""
+        down: Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        return down
+
+
+class DecoderLayer(nn.Module):
+    """Attention and MLP, each on the normalised stream and added back to it."""
+
+    def __init__(
+        self,
+        config: Any,
+        layer_idx: int,
+        *,
+        window: int | None = None,
+        qkv_bias: bool = False,
+        output_bias: bool = False,
+        mlp_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.self_attn = Attention(config, layer_idx, window, qkv_bias, output_bias)
+        self.mlp = MLP(config, mlp_bias)
+        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, cache: DynamicCache | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map the stream `(B, T, hidden_size)` to the next layer's; also the attention probabilities."""
+        attended, probabilities = self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x)), probabilities
+
+
+class DecoderModel(PreTrainedModel):
+    """Embedding, layers and the last norm. Subclasses say how a layer is made."""
+
+    hf_prefix = "model."
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.embed_tokens: nn.Module = Embedding(config.vocab_size, config.hidden_size)
+        layers = list(self.make_layers(config))
+        self.layers = nn.ModuleList(layers)
+        self.windows = [layer.self_attn.window for layer in layers]
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = RotaryEmbedding(config.rope_parameters, config.head_dim)
+        self.post_init()
+
+    def make_layers(self, config: Any) -> Iterable[DecoderLayer]:
+        """Make the layers, first to last."""
+        raise NotImplementedError
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the module that looks up tokens."""
+        return self.embed_tokens
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: DynamicCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
+        """Run the decoder.
+
+        Args:
+            input_ids: tokens `(B, T)`; or give `inputs_embeds` `(B, T, hidden_size)`.
+            attention_mask: `(B, S)`, zero where a position, cached ones included, is padding on either side.
+            position_ids: `(B or 1, T)`; by default they count on from the cache.
+            past_key_values: cache of the positions before these; it is updated in place.
+            inputs_embeds: in place of `input_ids`.
+            use_cache: whether to make a cache if none is given; by default the config says.
+            output_attentions: also return all probabilities; with `attn_implementation="eager"` only.
+            output_hidden_states: also return the stream before, between and after the layers.
+            return_dict: return `BaseModelOutputWithPast`, or its `to_tuple()` if False.
+
+        Raises:
+            ValueError: inputs contradict each other or have wrong shapes.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        x: Tensor = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        cache = past_key_values
+        if cache is None and (self.config.use_cache if use_cache is None else use_cache):
+            cache = DynamicCache()
+        new, past = x.shape[1], 0 if cache is None else cache.get_seq_length()
+        if position_ids is None:
+            position_ids = torch.arange(past, past + new, device=x.device)[None]
+        cos, sin = self.rotary_emb(position_ids, x.dtype)
+        masks = self._masks(attention_mask, x, past, output_attentions)
+
+        states, attentions = [x], []
+        for layer, window in zip(self.layers, self.windows, strict=True):
+            x, probabilities = layer(x, cos, sin, masks[window], cache)
+            if output_hidden_states:
+                states.append(x)
+            if output_attentions:
+                attentions.append(probabilities)
+        x = states[-1] = self.norm(x)
+        output = BaseModelOutputWithPast(
+            last_hidden_state=x,
+            past_key_values=cache,
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def _masks(
+        self, attention_mask: Tensor | None, x: Tensor, past: int, output_attentions: bool
+    ) -> dict[int | None, AttentionMask]:
+        """Make one mask for each window size."""
+        batch, new, _ = x.shape
+        if attention_mask is not None and attention_mask.shape != (batch, past + new):
+            actual, expected = tuple(attention_mask.shape), (batch, past + new)
+            raise ValueError(f"attention_mask has shape {actual}, expected {expected}: the cache counts too")
+        explicit = self.config._attn_implementation == "eager"
+        if output_attentions and not explicit:
+            raise ValueError('output_attentions=True needs a model loaded with attn_implementation="eager"')
+        padding = None if attention_mask is None else attention_mask.to(x.device)
+        return {w: causal_mask(padding, new, past, w, x.device, explicit) for w in set(self.windows)}
+
+
+class DecoderForCausalLM(PreTrainedModel, GenerationMixin):
+    """A decoder with a head that scores the next token."""
+
+    base_class: ClassVar[type[DecoderModel]]
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model = self.base_class(config)
+        self.lm_head: nn.Module = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the module that looks up tokens."""
+        return self.model.embed_tokens
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the module that scores tokens."""
+        return self.lm_head
+
+    def set_output_embeddings(self, module: nn.Module) -> None:
+        """Replace the module that scores tokens."""
+        self.lm_head = module
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: DynamicCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        logits_to_keep: int | Tensor = 0,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Score the next token at every position: a `CausalLMOutputWithPast`.
+
+        Arguments and errors are those of `DecoderModel.forward`, and two more. `labels`, tokens `(B, T)`, -100
+        where none is to be predicted, ask for the loss: the mean negative log-likelihood, in nats, of each
+        token given those before it. `logits_to_keep` scores only so many last positions (0: all), or those of
+        an index.
+        """
+        decoded = self.model(
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            use_cache,
+            output_attentions,
+            output_hidden_states,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(decoded.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            predictions = logits[:, :-1].float().flatten(0, 1)
+            loss = F.cross_entropy(predictions, labels[:, 1:].flatten().to(logits.device))
+        output = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=decoded.past_key_values,
+            hidden_states=decoded.hidden_states,
+            attentions=decoded.attentions,
+        )
+        return output if return_dict else output.to_tuple()

@@ -1,0 +1,178 @@
+"""From a GGUF file to a model: every tensor finds its parameter, every parameter its tensor."""
+
+from __future__ import annotations
+
+import copy
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from torchgguf import kernels
+from torchgguf.container import GGUFError, GGUFFile, TensorInfo, open_gguf
+from torchgguf.models.saving import GGUFSource
+from torchgguf.models.weight_map import Row
+from torchgguf.nn import ATTENTION, Linear, QuantizedEmbedding, QuantizedLinear
+from torchgguf.quants import QuantType, quant_type
+
+if TYPE_CHECKING:
+    from torchgguf.models.base import PreTrainedModel
+
+Model = TypeVar("Model", bound="PreTrainedModel")
+
+
+class Place(NamedTuple):
+    """Where a tensor goes: parameter `name` of the child `child` of `parent`, by way of `row`."""
+
+    info: TensorInfo
+    row: Row
+    parent: nn.Module
+    child: str
+    name: str
+
+
+def open_model(path: str | PathLike[str], gguf_file: str | None = None) -> GGUFFile:
+    """Open a GGUF file named directly, by directory and name, or by Hub repository and name.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message names those there are.
+        GGUFError: it is no sound GGUF file.
+    """
+    place = Path(path)
+    if gguf_file is None and place.is_dir():
+        names = ", ".join(sorted(file.name for file in place.glob("*.gguf"))) or "none"
+        raise FileNotFoundError(f"{place} is a directory: say which file by gguf_file=... (there: {names})")
+    if gguf_file is None:
+        return open_gguf(place)
+    if place.is_dir():
+        return open_gguf(place / gguf_file)
+    from huggingface_hub import hf_hub_download  # takes a while to import, and local files need none of it
+
+    return open_gguf(hf_hub_download(str(path), gguf_file))
+
+
+def load_model(
+    model_class: type[Model],
+    file: GGUFFile,
+    dequantize: bool = False,
+    dtype: torch.dtype | str | None = None,
+    attn_implementation: str = "sdpa",
+) -> Model:
+    """Build a model from an open file; the rest is as in `PreTrainedModel.from_pretrained`."""
+    architecture = model_class.architecture
+    if not architecture.reads(file.metadata):
+        kind = file.metadata.get("general.architecture")
+        raise GGUFError(f"{model_class.__name__} cannot read this file, its architecture is {kind!r}")
+    if attn_implementation not in ATTENTION:
+        known = ", ".join(ATTENTION)
+        raise ValueError(f"attn_implementation={attn_implementation!r} is unknown; these are: {known}")
+    config = architecture.read_config(file)
+    source = GGUFSource.of(file, copy.deepcopy(config), architecture.config_tensors)
+    config.dtype = _dtype(dtype)
+    config.architectures = [model_class.__name__]
+    config._attn_implementation = attn_implementation
+    with torch.device("meta"):  # no memory, no initialisation: everything comes from the file
+        model = model_class(config)
+    # The bar shows itself only where there is something to wait for.
+    for place in tqdm(_match(model, file), "unpacking", unit="tensor", delay=1, leave=False):
+        _fill(place, file[place.info.name], config, dequantize)
+    model.tie_weights()
+    model.gguf = source
+    return model.eval()
+
+
+def _match(model: PreTrainedModel, file: GGUFFile) -> list[Place]:
+    """Give every tensor its place.
+
+    Raises:
+        GGUFError: naming all tensors without a parameter, parameters without a tensor, and wrong shapes.
+    """
+    architecture, prefix = model.architecture, model.hf_prefix
+    head = model.get_output_embeddings() if model.config.tie_word_embeddings else None
+    open_places: dict[str, tuple[nn.Module, str, str, Tensor]] = {
+        f"{prefix}{path}.{name}": (
+            model.get_submodule(path.rpartition(".")[0]),
+            path.rpartition(".")[2],
+            name,
+            value,
+        )
+        for path, module in model.named_modules()
+        if module is not head
+        for name, value in module.named_parameters(recurse=False)
+    }
+    places, unused, wrong = [], [], []
+    for name, info in file.tensors.items():
+        if name in architecture.config_tensors:
+            continue
+        hf_name, row = architecture.weights.to_hf(name) or ("", None)
+        if row is not None and hf_name in open_places:
+            parent, child, parameter, value = open_places.pop(hf_name)
+            places.append(Place(info, row, parent, child, parameter))
+            if info.shape != value.shape:
+                wrong.append(f"{name} has shape {info.shape}, expected {tuple(value.shape)}")
+        elif row is None or hf_name.startswith(prefix):  # else it belongs to a head that this model has not
+            unused.append(name)
+    missing = [(architecture.weights.to_gguf(name) or (name,))[0] for name in open_places]
+    problems = [
+        f"{what}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
+        for what, names in (
+            ("no parameter takes", unused),
+            ("no tensor fills", missing),
+            ("sizes differ from the metadata", wrong),
+        )
+        if names
+    ]
+    if problems:
+        raise GGUFError(f"the file does not fit {type(model).__name__}: {'; '.join(problems)}")
+    return places
+
+
+def _fill(place: Place, tensor: Tensor, config: Any, dequantize: bool) -> None:
+    """Put a tensor in its place; a packed one brings a packed layer along."""
+    kind = quant_type(place.info.type)
+    if place.row.transform is not None:
+        tensor = place.row.transform.to_hf(tensor, config)
+    layer = getattr(place.parent, place.child)
+    is_matrix = isinstance(layer, nn.Linear | nn.Embedding) and place.name == "weight"
+    if not is_matrix or dequantize or not _stays_packed(kind):
+        dtype = config.dtype if is_matrix or dequantize else torch.float32
+        value = kernels.dequantize(tensor, kind, dtype) if kind.dtype is None else tensor.to(dtype)
+        setattr(layer, place.name, nn.Parameter(value))
+    elif isinstance(layer, nn.Linear):
+        packed = QuantizedLinear.from_packed(tensor.view(torch.uint8), kind, layer.bias)
+        setattr(place.parent, place.child, packed)
+    else:
+        packed_embedding = QuantizedEmbedding.from_packed(tensor.view(torch.uint8), kind, config.dtype)
+        setattr(place.parent, place.child, packed_embedding)
+
+
+def _stays_packed(kind: QuantType) -> bool:
+    """Blocks, and halves, which the kernels widen as they read; other plain numbers are torch's own."""
+    return kind.dtype is None or kind.dtype in (torch.float16, torch.bfloat16)
+
+
+def tied_head(embedding: nn.Module) -> nn.Module:
+    """Return a head that shares the weights of an embedding."""
+    if isinstance(embedding, QuantizedEmbedding):
+        return QuantizedLinear.from_packed(embedding.weight, embedding.quant_type)
+    assert isinstance(embedding, nn.Embedding)
+    head = Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False, device="meta")
+    head.weight = embedding.weight
+    return head
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """Take a dtype by itself or by its name; `"auto"` and None are float32.
+
+    Raises:
+        ValueError: it is no floating point dtype.
+    """
+    found: Any = torch.float32 if dtype in (None, "auto") else dtype
+    if isinstance(found, str):
+        found = getattr(torch, found, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype={dtype!r} is no floating point dtype of torch")
+    return found

@@ -1,0 +1,189 @@
+"""The rule for rotary embeddings: `rope.*` keys and frequency tensors against the config's `rope_parameters`.
+
+GGUF states a scaling kind in `rope.scaling.type`, and divisors of the single frequencies (of Llama 3.1, or of
+LongRoPE) in tensors. Meanings are those of llama.cpp's converter (conversion/base.py) and of its runtime
+(llama-model.cpp, llama-context.cpp), which agree with transformers, save that the runtime ignores
+the `yarn_*` keys for most architectures; they are honoured here.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchgguf.container import GGUFError
+from torchgguf.models.config_map import Header, Rule
+from torchgguf.nn.rotary import llama3_factors, longrope_attention_factor, yarn_attention_factor
+
+FACTORS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
+
+# key under rope.scaling. -> field of rope_parameters, for those of YaRN that are simply copied
+_YARN = {
+    "yarn_ext_factor": "extrapolation_factor",
+    "yarn_beta_fast": "beta_fast",
+    "yarn_beta_slow": "beta_slow",
+}
+# What every Llama 3.1, 3.2 and 3.3 was trained with, besides its own `factor`.
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+class Rope(Rule):
+    """`rope_parameters`, as in Hugging Face configs."""
+
+    keys = (
+        "rope.freq_base",
+        "rope.scale_linear",
+        "rope.scaling.type",
+        "rope.scaling.factor",
+        "rope.scaling.attn_factor",
+        "rope.scaling.original_context_length",
+        "rope.scaling.finetuned",
+        "rope.scaling.yarn_attn_factor",
+        *(f"rope.scaling.{key}" for key in _YARN),
+    )
+    tensors = (FACTORS, LONG, SHORT)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read whichever kind of scaling there is."""
+        kind = header.get("rope.scaling.type", "linear")
+        if kind not in _READERS:
+            raise GGUFError(
+                f"rope.scaling.type = {kind!r} is not supported; these are: {', '.join(_READERS)}"
+            )
+        theta = header.get("rope.freq_base", 10000.0)
+        parameters = _READERS[kind](header)
+        if FACTORS in header.tensors:
+            if parameters["rope_type"] != "default":
+                raise GGUFError(f"{FACTORS} together with rope.scaling.type = {kind!r} is not supported")
+            parameters = _read_factors(header, theta)
+        factor = header.get("rope.scaling.attn_factor", 1.0)
+        if factor != 1.0 and kind not in ("yarn", "longrope"):
+            raise GGUFError(f"rope.scaling.attn_factor = {factor} has no meaning for scaling type {kind!r}")
+        return {"rope_parameters": {"rope_theta": theta, **parameters}}
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the keys of the config's kind of scaling."""
+        parameters = config.rope_parameters
+        kind = parameters["rope_type"]
+        scaling: dict[str, Any] = {}
+        if kind == "linear":
+            scaling = {"type": "linear", "factor": float(parameters["factor"])}
+        elif kind == "yarn":
+            scaling = _write_yarn(parameters)
+        elif kind == "longrope" and not _one_set(parameters):
+            scaling = {
+                "type": "longrope",
+                "original_context_length": parameters["original_max_position_embeddings"],
+                "attn_factor": longrope_attention_factor(parameters),
+            }
+        elif kind not in ("default", "llama3", "longrope"):
+            raise ValueError(f"GGUF cannot say rope_type {kind!r}")
+        theta = {"rope.freq_base": float(parameters["rope_theta"])}
+        return theta | {f"rope.scaling.{key}": value for key, value in scaling.items()}
+
+    def write_tensors(self, config: Any) -> dict[str, Tensor]:
+        """Write the divisors of the frequencies, where there are any."""
+        parameters = config.rope_parameters
+        if parameters["rope_type"] == "llama3":
+            return {FACTORS: llama3_factors(parameters, config.head_dim)}
+        if parameters["rope_type"] != "longrope":
+            return {}
+        long, short = (torch.tensor(parameters[f"{key}_factor"]).float() for key in ("long", "short"))
+        return {FACTORS: short} if _one_set(parameters) else {LONG: long, SHORT: short}
+
+
+def _factor(header: Header) -> float:
+    """Return how many times longer texts are; 0, as in llama.cpp, is no scaling."""
+    factor = header.get("rope.scaling.factor", 0.0) or header.get("rope.scale_linear", 0.0)
+    return float(factor) or 1.0
+
+
+def _original_length(header: Header) -> int:
+    given = header.get("rope.scaling.original_context_length", 0)
+    return int(given or header.positive("context_length", int))
+
+
+def _read_none(header: Header) -> dict[str, Any]:
+    return {"rope_type": "default"}
+
+
+def _read_linear(header: Header) -> dict[str, Any]:
+    factor = _factor(header)
+    return {"rope_type": "default"} if factor == 1.0 else {"rope_type": "linear", "factor": factor}
+
+
+def _read_yarn(header: Header) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "rope_type": "yarn",
+        "factor": _factor(header),
+        "original_max_position_embeddings": _original_length(header),
+    }
+    for key, name in _YARN.items():
+        if (value := header.get(f"rope.scaling.{key}", -1.0)) >= 0:  # llama.cpp writes -1 for "not set"
+            parameters[name] = float(value)
+    if "rope.scaling.yarn_attn_factor" in header.values:
+        parameters["attention_factor"] = header.positive("rope.scaling.yarn_attn_factor", float)
+    if (extra := header.get("rope.scaling.attn_factor", 1.0)) != 1.0:
+        parameters["attention_factor"] = yarn_attention_factor(parameters) * extra
+    return parameters
+
+
+def _write_yarn(parameters: dict[str, Any]) -> dict[str, Any]:
+    if not parameters.get("truncate", True):
+        raise ValueError("GGUF cannot say rope_parameters['truncate']=False")
+    scaling = {
+        "type": "yarn",
+        "factor": float(parameters["factor"]),
+        "original_context_length": parameters["original_max_position_embeddings"],
+    }
+    scaling |= {
+        key: float(parameters[name]) for key, name in _YARN.items() if parameters.get(name) is not None
+    }
+    # llama.cpp multiplies the paper's factor by this key, and reads no other.
+    paper = yarn_attention_factor({"factor": parameters["factor"]})
+    if not math.isclose(ratio := yarn_attention_factor(parameters) / paper, 1.0, rel_tol=1e-6):
+        scaling["attn_factor"] = ratio
+    return scaling
+
+
+def _read_longrope(header: Header) -> dict[str, Any]:
+    if missing := [name for name in (LONG, SHORT) if name not in header.tensors]:
+        raise GGUFError(f"rope.scaling.type = 'longrope', but {' and '.join(missing)} is missing")
+    return {
+        "rope_type": "longrope",
+        "short_factor": header.load(SHORT).float().tolist(),
+        "long_factor": header.load(LONG).float().tolist(),
+        "attention_factor": float(header.get("rope.scaling.attn_factor", 1.0)),
+        "original_max_position_embeddings": _original_length(header),
+    }
+
+
+def _read_factors(header: Header, theta: float) -> dict[str, Any]:
+    """Recognise Llama 3.1's divisors; any others are LongRoPE's with one set for short and long texts."""
+    factors = header.load(FACTORS).float()
+    llama3 = {"rope_type": "llama3", "factor": float(factors.max()), **_LLAMA3}
+    expected = llama3_factors({**llama3, "rope_theta": theta}, 2 * factors.numel())
+    if factors.max() > 1 and torch.allclose(factors, expected, rtol=1e-5):
+        return llama3
+    return {
+        "rope_type": "longrope",
+        "short_factor": factors.tolist(),
+        "long_factor": factors.tolist(),
+        "attention_factor": 1.0,
+        "original_max_position_embeddings": _original_length(header),
+    }
+
+
+def _one_set(parameters: dict[str, Any]) -> bool:
+    same = parameters["short_factor"] == parameters["long_factor"]
+    return same and longrope_attention_factor(parameters) == 1.0
+
+
+_READERS: dict[str, Callable[[Header], dict[str, Any]]] = {
+    "none": _read_none,
+    "linear": _read_linear,
+    "yarn": _read_yarn,
+    "longrope": _read_longrope,
+}

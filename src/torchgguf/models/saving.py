@@ -1,0 +1,207 @@
+"""From a model to a GGUF file: what came from a file and was not changed is written as it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from torchgguf import kernels
+from torchgguf.container import GGUFFile, Metadata, TensorSource, TensorType, write_gguf
+from torchgguf.models.config import PreTrainedConfig
+from torchgguf.models.weight_map import Row
+from torchgguf.nn import QuantizedEmbedding, QuantizedLinear
+from torchgguf.quants import QuantType, quant_type, quantize
+
+if TYPE_CHECKING:
+    from torchgguf.models.base import PreTrainedModel
+
+Progress = Callable[[int, int], None]
+
+# general.file_type of files whose weights are mostly of one plain type; llama.h: llama_ftype
+_FILE_TYPES = {TensorType.F32: 0, TensorType.F16: 1, TensorType.BF16: 32}
+_PLAIN_TYPES = {
+    torch.float32: TensorType.F32,
+    torch.float16: TensorType.F16,
+    torch.bfloat16: TensorType.BF16,
+    torch.float64: TensorType.F64,
+}
+# ggml.h: GGML_QNT_VERSION, the version of all block layouts
+_QUANTIZATION_VERSION = 2
+
+
+@dataclass(frozen=True)
+class GGUFSource:
+    """What to know of the file a model came from, in order to write it again.
+
+    Attributes:
+        metadata: all of it, types and order included.
+        types: each tensor's type, in the file's order.
+        config: as it was read, to tell what has been changed since.
+        config_tensors: those of the tensors that belong to the config.
+    """
+
+    metadata: Metadata
+    types: dict[str, TensorType]
+    config: PreTrainedConfig
+    config_tensors: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, file: GGUFFile, config: PreTrainedConfig, config_tensors: frozenset[str]) -> Self:
+        """Gather it from an open file."""
+        types = {name: info.type for name, info in file.tensors.items()}
+        return cls(
+            file.metadata, types, config, {name: file[name] for name in types if name in config_tensors}
+        )
+
+
+def save_gguf(
+    model: PreTrainedModel,
+    path: str | PathLike[str],
+    tokenizer: Any,
+    extra: Mapping[str, Any],
+    quantization: str | None,
+    progress: Progress | None,
+) -> None:
+    """Write a model; arguments and errors are those of `PreTrainedModel.save_gguf`."""
+    tensors = _tensors(model, None if quantization is None else quant_type(quantization))
+    metadata = _metadata(model, tokenizer)
+    types = {name: source.type for name, source in tensors.items()}
+    if model.gguf is None or types != model.gguf.types:
+        _describe_types(metadata, tensors)
+    metadata.update(extra)
+    write_gguf(path, metadata, tensors, progress=progress)
+
+
+class _Weight(NamedTuple):
+    """A parameter to be written: its places in the model and on the other side."""
+
+    gguf_name: str
+    row: Row
+    module: nn.Module
+    parameter: nn.Parameter
+
+
+def _weights(model: PreTrainedModel) -> Iterator[_Weight]:
+    """Iterate over all parameters once; a head that shares the embedding's weights has none of its own."""
+    embedding = model.get_input_embeddings()
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if module is not embedding and parameter is embedding.weight:
+                continue
+            hf_name = f"{model.hf_prefix}{path}.{name}"
+            if (target := model.architecture.weights.to_gguf(hf_name)) is None:
+                raise ValueError(f"GGUF has no place for the parameter {hf_name}")
+            yield _Weight(*target, module, parameter)
+
+
+def _tensors(model: PreTrainedModel, target: QuantType | None) -> dict[str, TensorSource]:
+    """Return all tensors of the file, in the order of the source, new ones last."""
+    if model.get_output_embeddings() is None and not model.config.tie_word_embeddings:
+        raise ValueError(
+            f"{type(model).__name__} has no head, and a GGUF file needs one: save the whole model"
+        )
+    types = model.gguf.types if model.gguf else {}
+    tensors = {name: TensorSource.of(tensor) for name, tensor in _config_tensors(model).items()}
+    for weight in _weights(model):
+        tensors[weight.gguf_name] = _source(weight, model.config, types.get(weight.gguf_name), target)
+    return {name: tensors[name] for name in dict.fromkeys((*types, *tensors)) if name in tensors}
+
+
+def _source(weight: _Weight, config: Any, old: TensorType | None, target: QuantType | None) -> TensorSource:
+    """Say what a tensor will be in the file, and how to get it."""
+    module, parameter = weight.module, weight.parameter
+    packed = isinstance(module, QuantizedLinear | QuantizedEmbedding) and parameter is module.weight
+    if packed:
+        assert isinstance(module, QuantizedLinear | QuantizedEmbedding)
+        kind, columns = module.quant_type, module.quant_type.weights_per_row(parameter.shape[1])
+        shape: tuple[int, ...] = (parameter.shape[0], columns)
+    else:
+        kind, shape = quant_type(_plain_type(parameter, old)), tuple(parameter.shape)
+    if target is None or len(shape) < 2:
+        target = kind
+
+    def load() -> Tensor:
+        rows = parameter.detach()
+        if weight.row.transform is not None:
+            rows = weight.row.transform.to_gguf(rows, config)
+        if packed and target is not kind:
+            rows = kernels.dequantize(rows, kind)
+        if target.dtype is not None:
+            return rows.view(target.dtype) if packed and target is kind else rows.to(target.dtype)
+        return rows if packed and target is kind else quantize(rows, target)
+
+    return TensorSource(shape, TensorType(target.id), load)
+
+
+def _plain_type(parameter: Tensor, old: TensorType | None) -> TensorType:
+    """Keep halves that were widened when they were read, unless training has filled the wider bits."""
+    if old in (TensorType.F16, TensorType.BF16):
+        half = quant_type(old).dtype
+        if torch.equal(parameter.to(half).to(parameter.dtype), parameter):
+            return old
+    if parameter.dim() < 2:
+        return TensorType.F32  # llama.cpp adds and multiplies vectors in this type only
+    return _PLAIN_TYPES[parameter.dtype]
+
+
+def _config_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for rule in model.architecture.rules:
+        new = rule.write_tensors(model.config)
+        if model.gguf is not None and _equal(new, rule.write_tensors(model.gguf.config)):
+            kept = model.gguf.config_tensors
+            new = {name: kept[name] for name in rule.tensors if name in kept}
+        tensors |= new
+    return tensors
+
+
+def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _metadata(model: PreTrainedModel, tokenizer: Any) -> Metadata:
+    """Return the source's metadata with what was changed, or all that there is to say."""
+    architecture, source = model.architecture, model.gguf
+    if source is not None:
+        metadata = source.metadata.copy()
+    else:
+        metadata = Metadata({"general.architecture": architecture.gguf, "general.type": "model"})
+    for rule in architecture.rules:
+        stated = rule.write(model.config)
+        if source is not None:
+            if stated == rule.write(source.config):
+                continue
+            for key in rule.keys:
+                metadata.pop(f"{architecture.gguf}.{key}", None)
+        metadata.update({f"{architecture.gguf}.{key}": value for key, value in stated.items()})
+    if tokenizer is not None:
+        _replace_vocabulary(metadata, tokenizer.to_gguf())
+    elif source is None:
+        metadata["tokenizer.ggml.model"] = "no_vocab"
+    return metadata
+
+
+def _replace_vocabulary(metadata: Metadata, vocabulary: Metadata) -> None:
+    for key in [key for key in metadata if key.startswith("tokenizer.") and key not in vocabulary]:
+        del metadata[key]
+    for key, value in vocabulary.items():
+        if metadata.get(key) != value:
+            metadata.set(key, value, vocabulary.types[key])
+
+
+def _describe_types(metadata: Metadata, tensors: Mapping[str, TensorSource]) -> None:
+    """State the type that most bytes have, where the format has a number for it."""
+    sizes: Counter[TensorType] = Counter()
+    for source in tensors.values():
+        sizes[source.type] += source.nbytes
+    ((most, _),) = sizes.most_common(1)
+    if most in _FILE_TYPES:
+        metadata["general.file_type"] = _FILE_TYPES[most]
+    if any(quant_type(type).dtype is None for type in sizes):
+        metadata.setdefault("general.quantization_version", _QUANTIZATION_VERSION)

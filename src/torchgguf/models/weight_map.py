@@ -1,0 +1,84 @@
+"""Weight maps: how a tensor is called and laid out in GGUF and in Hugging Face checkpoints.
+
+A map is rows of templates, read in either direction. Names are those of modules: what follows the last dot
+(`weight`, `bias`) is the same on both sides. `{}` stands for the number of the layer.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Given the config, an index p such that row i of the GGUF tensor is row p[i] of the Hugging Face tensor.
+RowOrder = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class RowPermutation:
+    """Rows in another order. Blocks run along the rows, so packed rows move whole and nothing is lost."""
+
+    order: RowOrder
+
+    def to_gguf(self, tensor: Tensor, config: Any) -> Tensor:
+        """Put the rows of a Hugging Face tensor, packed or not, in GGUF's order."""
+        return tensor.index_select(0, self.order(config).to(tensor.device))
+
+    def to_hf(self, tensor: Tensor, config: Any) -> Tensor:
+        """Put the rows of a GGUF tensor, packed or not, in Hugging Face's order."""
+        return tensor.index_select(0, torch.argsort(self.order(config)).to(tensor.device))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One module: its names on both sides, and what its tensors go through if their layouts differ."""
+
+    gguf: str
+    hf: str
+    transform: RowPermutation | None = None
+
+
+class WeightMap:
+    """The rows of an architecture."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows = tuple(rows)
+        self._by_gguf = {row.gguf: row for row in self.rows}
+        self._by_hf = {row.hf: row for row in self.rows}
+
+    def to_hf(self, name: str) -> tuple[str, Row] | None:
+        """Return the Hugging Face name of a GGUF tensor and its row, or None if the map has none."""
+        template, layer, suffix = _split(name)
+        row = self._by_gguf.get(template)
+        return None if row is None else (f"{row.hf.format(layer)}.{suffix}", row)
+
+    def to_gguf(self, name: str) -> tuple[str, Row] | None:
+        """Return the GGUF name of a Hugging Face tensor and its row, or None if the map has none."""
+        template, layer, suffix = _split(name)
+        row = self._by_hf.get(template)
+        return None if row is None else (f"{row.gguf.format(layer)}.{suffix}", row)
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """Take `blk.7.attn_q.weight` apart into `blk.{}.attn_q`, `7` and `weight`."""
+    module, _, suffix = name.rpartition(".")
+    match = re.search(r"(?<=\.)\d+(?=\.)", module)
+    if match is None:
+        return module, "", suffix
+    return f"{module[: match.start()]}{{}}{module[match.end() :]}", match[0], suffix
+
+
+def interleaved_rotary_rows(heads_field: str) -> RowPermutation:
+    """Rows of a query or key projection for rotary embeddings over neighbouring pairs.
+
+    Hugging Face pairs row i of a head with row i + D/2; GGUF files of some architectures pair 2i with 2i + 1
+    (`permute` in llama.cpp's converter). `heads_field` names the config field that counts the heads.
+    """
+
+    def order(config: Any) -> Tensor:
+        heads, head_dim = getattr(config, heads_field), config.head_dim
+        return torch.arange(heads * head_dim).view(heads, 2, head_dim // 2).transpose(1, 2).flatten()
+
+    return RowPermutation(order)

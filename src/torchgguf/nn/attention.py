@@ -1,0 +1,108 @@
+"""Scaled dot-product attention with grouped queries, sliding windows, causal and padding masks.
+
+Shape letters: B batch, T new positions, S positions seen including the new ones, H query heads,
+K key/value heads (H is a multiple of K), D head size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMask:
+    """Which positions a query may look at.
+
+    Either `allowed`, bool `(B or 1, 1, T, S)`; or, with `allowed` None, everything (`causal` False), or
+    everything up to itself with T = S (`causal` True), which the fused kernels know without a mask.
+    """
+
+    allowed: Tensor | None
+    causal: bool
+
+
+def causal_mask(
+    padding: Tensor | None,
+    new: int,
+    past: int,
+    window: int | None,
+    device: torch.device,
+    explicit: bool = False,
+) -> AttentionMask:
+    """Make the mask of one forward, to be shared by all layers with the same window.
+
+    Args:
+        padding: `(B, S)`, zero where a position is padding; None where there is none.
+        new: number T of new positions.
+        past: number of cached positions; S = past + new.
+        window: how many positions back from itself, itself included, a query may look; None: all.
+        device: where to make it.
+        explicit: make a tensor even where `causal` alone would say it.
+    """
+    total = past + new
+    if padding is not None and bool(padding.all()):
+        padding = None
+    if window is not None and window >= total:
+        window = None
+    if padding is None and window is None and (new == 1 or (past == 0 and not explicit)):
+        return AttentionMask(None, causal=new > 1)
+    query = torch.arange(past, total, device=device)[:, None]
+    key = torch.arange(total, device=device)
+    allowed = key <= query
+    if window is not None:
+        allowed &= key > query - window
+    if padding is None:
+        return AttentionMask(allowed[None, None], causal=False)
+    # Padding sees itself: a row with nothing to look at would be 0/0, and NaN spreads in gradients.
+    return AttentionMask(allowed & (padding.bool()[:, None, None] | (key == query)), causal=False)
+
+
+# (query (B, H, T, D), key and value (B, K, S, D), mask, scaling, dropout)
+# -> (output (B, H, T, D), probabilities (B, H, T, S) or None)
+AttentionFunction = Callable[
+    [Tensor, Tensor, Tensor, AttentionMask, float, float], tuple[Tensor, Tensor | None]
+]
+
+
+def sdpa_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scaling: float, dropout: float
+) -> tuple[Tensor, None]:
+    """Attend by torch's fused kernels; probabilities are never made."""
+    heads, kv_heads = query.shape[1], key.shape[1]
+    if heads == kv_heads or query.shape[2] > 1:
+        output = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask.allowed,
+            dropout_p=dropout,
+            is_causal=mask.causal,
+            scale=scaling,
+            enable_gqa=heads != kv_heads,
+        )
+        return output, None
+    # While decoding, a group's queries look at the same keys: as T of one head they need no copies.
+    groups = query.reshape(query.shape[0], kv_heads, heads // kv_heads, query.shape[3])
+    output = F.scaled_dot_product_attention(
+        groups, key, value, attn_mask=mask.allowed, dropout_p=dropout, scale=scaling
+    )
+    return output.reshape(query.shape), None
+
+
+def eager_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scaling: float, dropout: float
+) -> tuple[Tensor, Tensor]:
+    """Attend step by step, softmax in float32; returns the probabilities too. Needs an explicit mask."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(2, 3) * scaling
+    if mask.allowed is not None:
+        scores = scores.masked_fill(~mask.allowed, torch.finfo(scores.dtype).min)
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return F.dropout(probabilities, dropout) @ value, probabilities
+
+
+ATTENTION: dict[str, AttentionFunction] = {"sdpa": sdpa_attention, "eager": eager_attention}

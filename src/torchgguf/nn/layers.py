@@ -1,0 +1,170 @@
+"""Linear and embedding layers, plain and packed."""
+
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from torchgguf import kernels
+from torchgguf.quants import QuantType
+from torchgguf.quants import quant_type as find_quant_type
+
+AnyQuantType: TypeAlias = QuantType | str | int
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` whose weights are set by the model, not by the layer.
+
+    The layer's own initialisation would be thrown away a moment later, by a checkpoint or by the model's
+    scheme, and takes longer than loading a packed file.
+    """
+
+    def reset_parameters(self) -> None:
+        """Leave the parameters as allocated."""
+
+
+class Embedding(nn.Embedding):
+    """`torch.nn.Embedding` whose weights are set by the model, not by the layer (see `Linear`)."""
+
+    def reset_parameters(self) -> None:
+        """Leave the parameters as allocated."""
+
+
+class QuantizedLinear(nn.Module):
+    """`y = x @ dequantize(weight).T + bias`, the weight staying in its GGUF blocks.
+
+    `weight` is uint8 `(out_features, bytes_per_row)` and takes no gradient; the input and the bias do.
+
+    Args:
+        in_features: size of the input's last dimension; a multiple of the type's block size.
+        out_features: size of the output's last dimension.
+        quant_type: how to read the blocks, such as `"Q4_K"`.
+        bias: whether there is a bias `(out_features,)`.
+        device: where to allocate.
+
+    Raises:
+        ValueError: `in_features` is not a whole number of blocks.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        quant_type: AnyQuantType,
+        bias: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.quant_type = find_quant_type(quant_type)
+        self.weight = _packed(out_features, in_features, self.quant_type, device)
+        if bias:
+            self.bias = nn.Parameter(torch.zeros(out_features, device=device))
+        else:
+            self.register_parameter("bias", None)
+
+    @classmethod
+    def from_packed(
+        cls, weight: Tensor, quant_type: AnyQuantType, bias: nn.Parameter | None = None
+    ) -> "QuantizedLinear":
+        """Build around uint8 `(out_features, bytes_per_row)` and a bias, neither of which is copied."""
+        kind = find_quant_type(quant_type)
+        layer = cls(kind.weights_per_row(weight.shape[1]), weight.shape[0], kind, device="meta")
+        layer.weight, layer.bias = _parameter(weight), bias
+        return layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map `(..., in_features)` to `(..., out_features)` in the input's dtype."""
+        return kernels.linear(input, self.weight, self.quant_type, self.bias)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Linear:
+        """Return a plain layer with the same weights in `dtype`, trainable."""
+        linear = Linear(
+            self.in_features, self.out_features, bias=self.bias is not None, device="meta", dtype=dtype
+        )
+        linear.weight = nn.Parameter(kernels.dequantize(self.weight, self.quant_type, dtype))
+        if self.bias is not None:
+            linear.bias = nn.Parameter(self.bias.detach().to(dtype))
+        return linear
+
+    def extra_repr(self) -> str:
+        """Show the sizes and the type, as in `in_features=896, out_features=128, Q5_0, bias=True`."""
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{sizes}, {self.quant_type.name}, bias={self.bias is not None}"
+
+
+class QuantizedEmbedding(nn.Module):
+    """Rows of a packed matrix, unpacked as they are looked up.
+
+    `weight` is uint8 `(num_embeddings, bytes_per_row)` and takes no gradient. A head tied to the embedding
+    is a `QuantizedLinear` that holds the same parameter.
+
+    Args:
+        num_embeddings: number of rows.
+        embedding_dim: elements a row; a multiple of the type's block size.
+        quant_type: how to read the blocks, such as `"Q5_0"`.
+        device: where to allocate.
+        dtype: of the rows returned. `module.to(dtype)` changes it, as it would change a plain embedding's.
+
+    Raises:
+        ValueError: `embedding_dim` is not a whole number of blocks.
+    """
+
+    _dtype: Tensor
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        quant_type: AnyQuantType,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.quant_type = find_quant_type(quant_type)
+        self.weight = _packed(num_embeddings, embedding_dim, self.quant_type, device)
+        # An empty buffer follows `.to(dtype)` and `.half()`, which uint8 weights do not.
+        self.register_buffer("_dtype", torch.empty(0, dtype=dtype, device=device), persistent=False)
+
+    @classmethod
+    def from_packed(
+        cls, weight: Tensor, quant_type: AnyQuantType, dtype: torch.dtype = torch.float32
+    ) -> "QuantizedEmbedding":
+        """Build around uint8 `(num_embeddings, bytes_per_row)`, which is not copied."""
+        kind = find_quant_type(quant_type)
+        layer = cls(weight.shape[0], kind.weights_per_row(weight.shape[1]), kind, device="meta")
+        layer.weight, layer._dtype = _parameter(weight), torch.empty(0, dtype=dtype, device=weight.device)
+        return layer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the rows returned."""
+        return self._dtype.dtype
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Look up indices of any shape: `(...)` to `(..., embedding_dim)`."""
+        return kernels.embedding(input, self.weight, self.quant_type, self._dtype.dtype)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Embedding:
+        """Return a plain layer with the same weights in `dtype`, trainable."""
+        embedding = Embedding(self.num_embeddings, self.embedding_dim, device="meta", dtype=dtype)
+        embedding.weight = nn.Parameter(kernels.dequantize(self.weight, self.quant_type, dtype))
+        return embedding
+
+    def extra_repr(self) -> str:
+        """Show the sizes and the type, as in `151936, 896, Q5_0`."""
+        return f"{self.num_embeddings}, {self.embedding_dim}, {self.quant_type.name}"
+
+
+def _packed(rows: int, columns: int, type: QuantType, device: torch.device | str | None) -> nn.Parameter:
+    return _parameter(torch.empty((rows, type.bytes_per_row(columns)), dtype=torch.uint8, device=device))
+
+
+def _parameter(weight: Tensor) -> nn.Parameter:
+    """Keep a parameter as it is: that of a tied layer must stay one and the same."""
+    return weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight, requires_grad=False)

@@ -1,0 +1,29 @@
+"""Normalisation layers."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """`weight * x / sqrt(mean(x²) + eps)` (Zhang and Sennrich 2019, arXiv 1910.07467).
+
+    The mean is taken in float32 and the quotient rounded to the input's dtype before the weight is applied,
+    as transformers does, whatever the dtype of the weight; the result has the input's dtype.
+    """
+
+    def __init__(self, hidden_size: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of `(..., hidden_size)`."""
+        if x.dtype is torch.float32:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        normed = F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
+        return (self.weight * normed).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the size and the epsilon."""
+        return f"{tuple(self.weight.shape)}, eps={self.eps}"

@@ -1,0 +1,154 @@
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864) and the ways to stretch it.
+
+`rope_parameters` are those of Hugging Face configs: `rope_type` chooses the row of `SCALINGS`, `rope_theta`
+is the base of the wavelengths, the rest belongs to the row.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+RopeParameters = Mapping[str, Any]
+# (inverse frequencies (D/2,) float32, factor on cosine and sine)
+Frequencies = tuple[Tensor, float]
+
+
+def plain_frequencies(parameters: RopeParameters, dim: int) -> Tensor:
+    """Return `theta ** (-2i/dim)`, `(dim/2,)` float32 in radians a position."""
+    # Always on the CPU: a model's skeleton is built under the meta device, its frequencies are not.
+    exponents = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
+    return torch.reciprocal(parameters["rope_theta"] ** exponents)
+
+
+def _default(parameters: RopeParameters, dim: int) -> Frequencies:
+    return plain_frequencies(parameters, dim), 1.0
+
+
+def _linear(parameters: RopeParameters, dim: int) -> Frequencies:
+    """Position interpolation: every wavelength times `factor`."""
+    return plain_frequencies(parameters, dim) / parameters["factor"], 1.0
+
+
+def _llama3(parameters: RopeParameters, dim: int) -> Frequencies:
+    return plain_frequencies(parameters, dim) / llama3_factors(parameters, dim), 1.0
+
+
+def llama3_factors(parameters: RopeParameters, dim: int) -> Tensor:
+    """Return what Llama 3.1 divides each frequency by, `(dim/2,)` float32.
+
+    Wavelengths above `original_max_position_embeddings / low_freq_factor` are stretched by `factor`, those
+    below `… / high_freq_factor` are left, and between them the inverse of the divisor moves linearly.
+    """
+    factor, low, high = (parameters[key] for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    original = parameters["original_max_position_embeddings"]
+    turns = original * plain_frequencies(parameters, dim) / (2 * math.pi)
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return torch.reciprocal((1 - kept) / factor + kept)
+
+
+def yarn_attention_factor(parameters: RopeParameters) -> float:
+    """Return YaRN's factor on cosine and sine: the one given, or `0.1 ln(factor) + 1` of the paper."""
+    if (given := parameters.get("attention_factor")) is not None:
+        return float(given)
+    factor = parameters["factor"]
+
+    def scale(weight: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+
+    over, under = parameters.get("mscale"), parameters.get("mscale_all_dim")
+    return scale(over) / scale(under) if over and under else scale(1.0)
+
+
+def _yarn(parameters: RopeParameters, dim: int) -> Frequencies:
+    """YaRN (Peng et al. 2023, arXiv 2309.00071): stretch slow dimensions, leave fast ones, ramp between."""
+    theta, factor = parameters["rope_theta"], parameters["factor"]
+    original = parameters["original_max_position_embeddings"]
+
+    def dimension(rotations: float) -> float:
+        return float(dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta)))
+
+    low, high = dimension(parameters.get("beta_fast") or 32.0), dimension(parameters.get("beta_slow") or 1.0)
+    if parameters.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    ramp = (torch.arange(dim // 2, dtype=torch.float32, device="cpu") - low) / max(high - low, 0.001)
+    kept = (1 - ramp.clamp(0, 1)) * parameters.get("extrapolation_factor", 1.0)
+    plain = plain_frequencies(parameters, dim)
+    return plain / factor * (1 - kept) + plain * kept, yarn_attention_factor(parameters)
+
+
+def longrope_attention_factor(parameters: RopeParameters) -> float:
+    """Return LongRoPE's factor on cosine and sine: as given, or `sqrt(1 + ln(factor) / ln(original))`."""
+    if (given := parameters.get("attention_factor")) is not None:
+        return float(given)
+    factor = parameters["factor"]
+    original = parameters["original_max_position_embeddings"]
+    return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+
+
+def _longrope(parameters: RopeParameters, dim: int, key: str = "short_factor") -> Frequencies:
+    """LongRoPE (Ding et al. 2024, arXiv 2402.13753): a divisor for each frequency, one set for long texts."""
+    factors = torch.tensor(parameters[key], dtype=torch.float32, device="cpu")
+    if factors.shape != (dim // 2,):
+        raise ValueError(f"rope_parameters[{key!r}] has {factors.numel()} factors, needs {dim // 2}")
+    return plain_frequencies(parameters, dim) / factors, longrope_attention_factor(parameters)
+
+
+SCALINGS: dict[str, Callable[[RopeParameters, int], Frequencies]] = {
+    "default": _default,
+    "linear": _linear,
+    "llama3": _llama3,
+    "yarn": _yarn,
+    "longrope": _longrope,
+}
+
+
+class RotaryEmbedding(nn.Module):
+    """Cosines and sines of every position, computed once a forward and shared by all layers.
+
+    Args:
+        rope_parameters: as in Hugging Face configs.
+        head_dim: size D of a head, even; all of it is rotated.
+
+    Raises:
+        ValueError: the `rope_type` is unknown, or one of its parameters is missing or ill-shaped.
+    """
+
+    def __init__(self, rope_parameters: RopeParameters, head_dim: int) -> None:
+        super().__init__()
+        self.rope_type = rope_parameters["rope_type"]
+        if self.rope_type not in SCALINGS:
+            raise ValueError(
+                f"rope_type {self.rope_type!r} is not supported; these are: {', '.join(SCALINGS)}"
+            )
+        try:
+            # Plain attributes, not buffers: `model.to(bfloat16)` must not round them.
+            self.inv_freq, self.attention_scaling = SCALINGS[self.rope_type](rope_parameters, head_dim)
+            self.long_inv_freq: Tensor | None = None
+            if self.rope_type == "longrope":
+                self.long_inv_freq, _ = _longrope(rope_parameters, head_dim, "long_factor")
+                self.original_length = rope_parameters["original_max_position_embeddings"]
+        except KeyError as error:
+            raise ValueError(f"rope_parameters of type {self.rope_type!r} lack {error}") from None
+
+    def forward(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Turn positions `(B, T)` into `cos` and `sin` for `rotate`, each `(B, T, 1, D)` in `dtype`."""
+        frequencies = self.inv_freq = self.inv_freq.to(position_ids.device)
+        if self.long_inv_freq is not None:
+            self.long_inv_freq = self.long_inv_freq.to(position_ids.device)
+            long = position_ids.max() >= self.original_length
+            frequencies = torch.where(long, self.long_inv_freq, frequencies)
+        angles = position_ids[..., None, None].float() * frequencies
+        cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
+        return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate pairs `(x[i], x[i + D/2])` of heads `(B, T, H, D)` by the angles of `RotaryEmbedding`.
+
+    The first half of `sin` carries the minus sign, so that rolling by half a head does for both halves.
+    """
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
