@@ -16,7 +16,7 @@ from torchgguf.generation.configuration import GenerationConfig
 from torchgguf.generation.sampling import top_candidates
 
 NEVER = float("-inf")
-NUCLEUS_CANDIDATES = 512
+NUCLEUS_CANDIDATES = (256, 4096)
 
 Processor = Callable[[Tensor, Tensor], Tensor]
 """`(input_ids (batch, length), scores (batch, vocabulary)) -> scores`; what users may pass to `generate`."""
@@ -114,17 +114,21 @@ class TopP(LogitsProcessor):
         return scores.masked_fill(drop.scatter(1, order, drop), NEVER)
 
     def narrow(self, scores: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Sort a few hundred candidates, not the vocabulary, if they hold `top_p` of the probability."""
-        if scores.device.type != "cpu" or scores.shape[-1] <= NUCLEUS_CANDIDATES:
+        """Sort some hundred or thousand candidates, not the vocabulary, if they hold `top_p` of the mass."""
+        if scores.device.type != "cpu":
             return None  # a GPU sorts faster than it answers whether it needs to
-        best, tokens = top_candidates(scores, NUCLEUS_CANDIDATES)
-        probability = (best - scores.logsumexp(-1, keepdim=True)).exp()
-        mass = probability.cumsum(-1)
-        if bool((mass[:, -1] < self.top_p).any()):
-            return None
-        drop = mass - probability >= self.top_p
-        drop[:, 0] = False
-        return best.masked_fill(drop, NEVER), tokens
+        total = scores.logsumexp(-1, keepdim=True)
+        for candidates in NUCLEUS_CANDIDATES:
+            if candidates >= scores.shape[-1]:
+                break
+            best, tokens = top_candidates(scores, candidates)
+            probability = (best - total).exp()
+            mass = probability.cumsum(-1)
+            if bool((mass[:, -1] >= self.top_p).all()):
+                drop = mass - probability >= self.top_p
+                drop[:, 0] = False
+                return best.masked_fill(drop, NEVER), tokens
+        return None
 
 
 class MinP(LogitsProcessor):
