@@ -14,6 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 
 QUESTION = "Why is the sky blue? Answer in three sentences."
+SNIPPET = """\
+from torchgguf import AutoModelForCausalLM, AutoTokenizer
+
+path = "{path}"
+tok = AutoTokenizer.from_pretrained(path)
+model = AutoModelForCausalLM.from_pretrained(path)
+out = model.generate(**tok("The capital of France is", return_tensors="pt"), max_new_tokens=20)
+print(tok.decode(out[0]))"""
 console = Console(highlight=False)
 
 
@@ -121,16 +129,8 @@ def what_next() -> None:
         "make bench",
     ):
         console.print(f"  [cyan]{escape(line)}[/]", soft_wrap=True)
-    code = f"""
-    from torchgguf import AutoModelForCausalLM, AutoTokenizer
-
-    path = "{SMOLLM2}"
-    tok = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForCausalLM.from_pretrained(path)
-    out = model.generate(**tok("The capital of France is", return_tensors="pt"), max_new_tokens=20)
-    print(tok.decode(out[0]))
-    """
-    console.print("\n  or, in .venv/bin/python:", escape(code), soft_wrap=True, sep="\n")
+    console.print("\nor, in .venv/bin/python:\n")
+    console.print(SNIPPET.format(path=SMOLLM2), style="cyan", markup=False, soft_wrap=True)
 
 
 def main() -> None:
