@@ -1,0 +1,142 @@
+"""Tokens by their ids, texts and roles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from torchgguf.tokenization.models import TokenizerModel
+from torchgguf.tokenization.vocabulary import Vocabulary
+
+TokenIds = int | Sequence[int] | torch.Tensor
+
+
+class _RoleId:
+    """`tokenizer.eos_token_id` and the like: the id that has the role, or None."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.role = name.removesuffix("_token_id")
+
+    def __get__(self, tokenizer: TokenLookup, owner: type | None = None) -> int | None:
+        return tokenizer.roles.get(self.role)
+
+    def __set__(self, tokenizer: TokenLookup, token_id: int | None) -> None:
+        if token_id is None:
+            tokenizer.roles.pop(self.role, None)
+        else:
+            tokenizer.roles[self.role] = tokenizer.check_id(token_id)
+
+
+class _RoleToken:
+    """`tokenizer.eos_token` and the like: the text of the token that has the role, or None."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.role = name.removesuffix("_token")
+
+    def __get__(self, tokenizer: TokenLookup, owner: type | None = None) -> str | None:
+        token_id = tokenizer.roles.get(self.role)
+        return None if token_id is None else tokenizer.vocabulary.tokens[token_id]
+
+    def __set__(self, tokenizer: TokenLookup, token: str | None) -> None:
+        if token is None:
+            tokenizer.roles.pop(self.role, None)
+        elif token in tokenizer.vocabulary.ids:
+            tokenizer.roles[self.role] = tokenizer.vocabulary.ids[token]
+        else:
+            raise ValueError(f"{token!r} is not in the vocabulary, so it cannot be the {self.role} token")
+
+
+class TokenLookup:
+    """A vocabulary with the names that transformers' tokenizers give its parts.
+
+    `roles`: "bos", "eos", ... -> id, which `bos_token_id`, `bos_token` and so on read and set.
+    """
+
+    _model: TokenizerModel
+    roles: dict[str, int]
+
+    bos_token_id, bos_token = _RoleId(), _RoleToken()
+    eos_token_id, eos_token = _RoleId(), _RoleToken()
+    unk_token_id, unk_token = _RoleId(), _RoleToken()
+    sep_token_id, sep_token = _RoleId(), _RoleToken()
+    pad_token_id, pad_token = _RoleId(), _RoleToken()
+    cls_token_id, cls_token = _RoleId(), _RoleToken()
+    mask_token_id, mask_token = _RoleId(), _RoleToken()
+    eot_token_id, eot_token = _RoleId(), _RoleToken()
+    eom_token_id, eom_token = _RoleId(), _RoleToken()
+    fim_pre_token_id, fim_pre_token = _RoleId(), _RoleToken()
+    fim_suf_token_id, fim_suf_token = _RoleId(), _RoleToken()
+    fim_mid_token_id, fim_mid_token = _RoleId(), _RoleToken()
+    fim_pad_token_id, fim_pad_token = _RoleId(), _RoleToken()
+    fim_rep_token_id, fim_rep_token = _RoleId(), _RoleToken()
+    fim_sep_token_id, fim_sep_token = _RoleId(), _RoleToken()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens, and what is special about some of them."""
+        return self._model.vocabulary
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens."""
+        return len(self.vocabulary.tokens)
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def get_vocab(self) -> dict[str, int]:
+        """Every token's id."""
+        return dict(self.vocabulary.ids)
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids that `skip_special_tokens` leaves out, in order."""
+        return sorted(self.vocabulary.hidden)
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The tokens that `skip_special_tokens` leaves out, by their ids' order."""
+        return [self.vocabulary.tokens[i] for i in self.all_special_ids]
+
+    @property
+    def eog_token_ids(self) -> list[int]:
+        """The ids that end a generation, in order: EOS, end of turn, and what llama.cpp knows besides."""
+        return sorted(self.vocabulary.ends)
+
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """The tokens of transformers' roles, by names such as "bos_token"."""
+        names = [f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
+        return {name: token for name in names if (token := getattr(self, name)) is not None}
+
+    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
+        """The id of a token, or the ids of several: the unknown token's for one that is not there."""
+        if isinstance(tokens, str):
+            return self.vocabulary.ids.get(tokens, self.unk_token_id)
+        return [self.vocabulary.ids.get(token, self.unk_token_id) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """The token with an id, or the tokens with several, as they are written in the vocabulary."""
+        if isinstance(ids, int):
+            return self.vocabulary.tokens[self.check_id(ids)]
+        hidden = self.vocabulary.hidden if skip_special_tokens else ()
+        return [self.vocabulary.tokens[self.check_id(i)] for i in flat(ids) if i not in hidden]
+
+    def check_id(self, token_id: int) -> int:
+        """The id itself. ValueError if no token has it."""
+        if not 0 <= token_id < self.vocab_size:
+            raise ValueError(f"{token_id} is no token id: there are {self.vocab_size} tokens")
+        return token_id
+
+
+def flat(token_ids: TokenIds) -> list[int]:
+    """One id, a list or a tensor of ids, as a list. ValueError for a tensor of several sequences."""
+    if isinstance(token_ids, int):
+        return [token_ids]
+    if not isinstance(token_ids, torch.Tensor):
+        return list(token_ids)
+    if token_ids.dim() > 1 and len(token_ids) != 1:
+        raise ValueError(f"this takes one sequence, not a batch of shape {tuple(token_ids.shape)}")
+    return token_ids.flatten().tolist()
