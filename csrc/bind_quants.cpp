@@ -1,5 +1,4 @@
-// Decoding, for Python: pointers are integers, sizes are in elements. Shapes, types and indices are checked by
-// the caller; here only what would otherwise read through a null decoder.
+// Decoding, for Python: pointers are integers, sizes are in elements. The caller checks shapes and indices.
 #include <cstdint>
 #include <stdexcept>
 #include <string>

@@ -32,18 +32,18 @@ bool lacks_grid(int ggml_type) {
     return false;
 }
 
-const Decoder* decoders(Isa isa) {
-#if defined(__x86_64__)
-    if (isa == Isa::avx512) return decoders_avx512();
-    if (isa == Isa::avx2) return decoders_avx2();
-#endif
-    (void)isa;
-    return decoders_scalar();
-}
-
 Decoder decoder(int ggml_type, Isa isa) {
     if (ggml_type < 0 || ggml_type >= kGgmlTypes || lacks_grid(ggml_type)) return {};
-    return decoders(isa)[ggml_type];
+#if defined(__x86_64__)
+    static const bool rounds_to_bf16 = __builtin_cpu_supports("avx512bf16");
+    if (isa == Isa::avx512 && rounds_to_bf16) {
+        if (const Decoder& found = decoders_avx512_bf16()[ggml_type]; found.to_f32) return found;
+    }
+    if (isa == Isa::avx512) return decoders_avx512()[ggml_type];
+    if (isa == Isa::avx2) return decoders_avx2()[ggml_type];
+#endif
+    (void)isa;
+    return decoders_scalar()[ggml_type];
 }
 
 // About as many weights as are worth handing to another thread.
@@ -100,9 +100,10 @@ bool dequantize_rows(int ggml_type, const uint8_t* src, void* dst, int64_t rows,
     return decode_rows(ggml_type, src, dst, rows, n, kind, threads, [](int64_t row) { return row; });
 }
 
-bool embedding_rows(int ggml_type, const uint8_t* src, const int64_t* indices, int64_t count, void* dst, int64_t n,
-                    OutputKind kind, int threads) {
-    return decode_rows(ggml_type, src, dst, count, n, kind, threads, [=](int64_t row) { return indices[row]; });
+bool embedding_rows(int ggml_type, const uint8_t* src, const int64_t* indices, int64_t count, void* dst,
+                    int64_t n, OutputKind kind, int threads) {
+    const auto named_row = [indices](int64_t row) { return indices[row]; };
+    return decode_rows(ggml_type, src, dst, count, n, kind, threads, named_row);
 }
 
 }  // namespace torchgguf

@@ -14,8 +14,8 @@ namespace torchgguf {
 using DequantizeRow = void (*)(const uint8_t* src, float* dst, int64_t n);
 using DequantizeRowBf16 = void (*)(const uint8_t* src, uint16_t* dst, int64_t n);
 
-// nullptr if the type has no native decoder (never so for a type that torchgguf.quants knows), or if it is one
-// with a grid and the grid was not handed over yet.
+// nullptr if the type has no native decoder (each that torchgguf.quants knows has one), or if it is one with
+// a grid and the grid was not handed over yet.
 DequantizeRow dequantize_row(int ggml_type, Isa isa);
 DequantizeRowBf16 dequantize_row_bf16(int ggml_type, Isa isa);
 
@@ -49,7 +49,7 @@ bool dequantize_rows(int ggml_type, const uint8_t* src, void* dst, int64_t rows,
                      int threads);
 
 // Decodes the rows that `indices` names (each in [0, rows of the table), which is the caller's to check).
-bool embedding_rows(int ggml_type, const uint8_t* src, const int64_t* indices, int64_t count, void* dst, int64_t n,
-                    OutputKind kind, int threads);
+bool embedding_rows(int ggml_type, const uint8_t* src, const int64_t* indices, int64_t count, void* dst,
+                    int64_t n, OutputKind kind, int threads);
 
 }  // namespace torchgguf

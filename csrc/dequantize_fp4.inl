@@ -2,7 +2,7 @@
 
 struct CodeTable {
     int8_t values[16];
-    u8x16 operator()(u8x16 index) const { return lookup(load16(reinterpret_cast<const uint8_t*>(values)), index); }
+    u8x16 operator()(u8x16 index) const { return lookup(load<u8x16>(values), index); }
 };
 
 // Twice the values of E2M1 (sign, two bits of exponent, one of mantissa).
@@ -11,10 +11,10 @@ constexpr CodeTable kIQ4 = {{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25
 
 // Half of the power of two that an E8M0 byte stands for, 2^(e - 128); for the two smallest, a subnormal.
 inline float half_of_e8m0(uint8_t e) {
-    return bits_as<float>(e < 2 ? 0x00200000u << e : (e - 1u) << 23);
+    return bits_as<float>(e < 2 ? 0x00200000u << e : static_cast<uint32_t>(e - 1) << 23);
 }
 
-// Half of an unsigned E4M3 (bias 7). As in ggml the top bit counts for nothing, but 0x7f, and it alone, is zero.
+// Half of an unsigned E4M3 (bias 7). As in ggml bit 7 counts for nothing, but 0x7f, and it alone, is zero.
 inline float half_of_ue4m3(uint8_t x) {
     const uint32_t exponent = x >> 3 & 15u, mantissa = x & 7u;
     if (x == 0x7f) return 0.0f;
@@ -22,7 +22,8 @@ inline float half_of_ue4m3(uint8_t x) {
     return bits_as<float>((exponent + 119u) << 23 | mantissa << 20);
 }
 
-struct MXFP4 : Format<39, 32, 17> {  // E8M0 scale, nibbles
+// E8M0 scale, nibbles
+struct MXFP4 : Format<39, 32, 17> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half_of_e8m0(src[0]);
@@ -32,7 +33,8 @@ struct MXFP4 : Format<39, 32, 17> {  // E8M0 scale, nibbles
     }
 };
 
-struct NVFP4 : Format<40, 64, 36> {  // 4 scales of E4M3, then for each the nibbles of 16 weights
+// 4 scales of E4M3, then for each the nibbles of 16 weights
+struct NVFP4 : Format<40, 64, 36> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         for (int i = 0; i < 4; ++i) {
@@ -42,7 +44,8 @@ struct NVFP4 : Format<40, 64, 36> {  // 4 scales of E4M3, then for each the nibb
     }
 };
 
-struct IQ4_NL : Format<20, 32, 18> {  // half scale, nibbles
+// half; nibbles
+struct IQ4_NL : Format<20, 32, 18> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src);
@@ -52,7 +55,8 @@ struct IQ4_NL : Format<20, 32, 18> {  // half scale, nibbles
     }
 };
 
-struct IQ4_XS : Format<23, 256, 136> {  // half, 8 scales of 6 bits (high crumbs, low nibbles), nibbles
+// half, 8 scales of 6 bits (high crumbs, low nibbles), nibbles
+struct IQ4_XS : Format<23, 256, 136> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src);

@@ -1,23 +1,19 @@
 // Blocks of 256 weights whose codes are found eight (or four) at a time in a grid, with signs beside.
 
 // Which of 8 signs are minus, from 7 bits: there is always an even number of them.
-inline uint32_t even_signs(uint32_t seven) {
+inline uint16_t even_signs(uint32_t seven) {
     seven &= 127u;
     uint32_t parity = seven ^ seven >> 4;
     parity ^= parity >> 2;
     parity ^= parity >> 1;
-    return seven | (parity & 1u) << 7;
-}
-
-inline u8x16 negate_where(u8x16 codes, uint32_t bits) {
-    const u8x16 minus = byte_mask(static_cast<uint16_t>(bits));
-    return (codes ^ minus) - minus;
+    return static_cast<uint16_t>(seven | (parity & 1u) << 7);
 }
 
 inline u8x16 codes16(uint64_t a, uint64_t b) { return (u8x16)(u64x2){a, b}; }
 inline u8x16 codes16(uint32_t a, uint32_t b, uint32_t c, uint32_t d) { return (u8x16)(u32x4){a, b, c, d}; }
 
-struct IQ2_XXS : Format<16, 256, 66> {  // half; for each 32 weights 4 grid entries, 4 x 7 signs, 4-bit scale
+// half; for each 32 weights 4 grid entries, 4 x 7 signs, 4 bits of scale
+struct IQ2_XXS : Format<16, 256, 66> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src) * 0.125f;
@@ -27,14 +23,15 @@ struct IQ2_XXS : Format<16, 256, 66> {  // half; for each 32 weights 4 grid entr
             const float group_scale = scale * static_cast<float>((tail >> 28) * 2 + 1);
             for (int i = 0; i < 4; i += 2) {
                 const u8x16 codes = codes16(grids.iq2_xxs[entry[i]], grids.iq2_xxs[entry[i + 1]]);
-                const uint32_t signs = even_signs(tail >> 7 * i) | even_signs(tail >> (7 * i + 7)) << 8;
+                const uint16_t signs = even_signs(tail >> 7 * i) | even_signs(tail >> (7 * i + 7)) << 8;
                 put(dst + 32 * group + 8 * i, negate_where(codes, signs), group_scale);
             }
         }
     }
 };
 
-struct IQ2_XS : Format<17, 256, 74> {  // half; 32 times a grid entry of 9 bits and 7 signs; 16 scales of 4 bits
+// half; 32 grid entries of 9 bits with 7 signs each; 16 scales of 4 bits
+struct IQ2_XS : Format<17, 256, 74> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src) * 0.125f;
@@ -48,7 +45,8 @@ struct IQ2_XS : Format<17, 256, 74> {  // half; 32 times a grid entry of 9 bits 
     }
 };
 
-struct IQ2_S : Format<22, 256, 82> {  // half; 32 low bytes of grid entries, 32 of signs, 8 of high bits, 8 of scales
+// half; 32 low bytes of grid entries; 256 signs; 32 x 2 high bits of entries; 16 scales of 4 bits
+struct IQ2_S : Format<22, 256, 82> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src) * 0.125f;
@@ -64,7 +62,8 @@ struct IQ2_S : Format<22, 256, 82> {  // half; 32 low bytes of grid entries, 32 
     }
 };
 
-struct IQ3_XXS : Format<18, 256, 98> {  // half; 64 grid entries; for each 32 weights 4 x 7 signs, 4-bit scale
+// half; 64 grid entries; for each 32 weights 4 x 7 signs, 4 bits of scale
+struct IQ3_XXS : Format<18, 256, 98> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src) * 0.25f;
@@ -75,14 +74,15 @@ struct IQ3_XXS : Format<18, 256, 98> {  // half; 64 grid entries; for each 32 we
             for (int i = 0; i < 2; ++i, entry += 4) {
                 const auto& grid = grids.iq3_xxs;
                 const u8x16 codes = codes16(grid[entry[0]], grid[entry[1]], grid[entry[2]], grid[entry[3]]);
-                const uint32_t signs = even_signs(tail >> 14 * i) | even_signs(tail >> (14 * i + 7)) << 8;
+                const uint16_t signs = even_signs(tail >> 14 * i) | even_signs(tail >> (14 * i + 7)) << 8;
                 put(dst + 32 * group + 16 * i, negate_where(codes, signs), group_scale);
             }
         }
     }
 };
 
-struct IQ3_S : Format<21, 256, 110> {  // half; 64 low bytes of grid entries, 64 high bits, 256 signs, 8 scales
+// half; 64 low bytes of grid entries; their 64 high bits; 256 signs; 8 scales of 4 bits
+struct IQ3_S : Format<21, 256, 110> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src);
@@ -99,14 +99,15 @@ struct IQ3_S : Format<21, 256, 110> {  // half; 64 low bytes of grid entries, 64
     }
 };
 
-// IQ1: a grid of -1, 0, 1, all eight shifted by an eighth up or down. In eighths, and with the scale's eighth:
-inline uint64_t eighths(uint32_t entry, bool down) {
-    const uint64_t ones = 0x0101010101010101u;
-    const auto times_eight = (u8x16)(u64x2){grids.iq1[entry]} << 3;
-    return ((u64x2)(times_eight + (u8x16)(u64x2){down ? ones * 0xff : ones}))[0];
+// IQ1's grid holds -1, 0, 1, and eight at a time are moved up by an eighth, or down where `down` has ones.
+// Counted in eighths here.
+inline u8x16 eighths(uint32_t a, uint32_t b, uint32_t down) {
+    const u8x16 moved_up = (codes16(grids.iq1[a], grids.iq1[b]) << 3) + 1;
+    return add_where(moved_up, static_cast<uint16_t>(down), static_cast<uint8_t>(-2));
 }
 
-struct IQ1_S : Format<19, 256, 50> {  // half; 32 low bytes of grid entries; 8 times 4 x 3 high bits, scale, shift
+// half; 32 low bytes of grid entries; for each 32 weights 4 x 3 high bits, 3 bits of scale, one of down
+struct IQ1_S : Format<19, 256, 50> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src) * 0.125f;
@@ -114,28 +115,32 @@ struct IQ1_S : Format<19, 256, 50> {  // half; 32 low bytes of grid entries; 8 t
             const uint8_t* low = src + 2 + 4 * group;
             const uint32_t high = load<uint16_t>(src + 34 + 2 * group);
             const float group_scale = scale * static_cast<float>((high >> 12 & 7) * 2 + 1);
-            const bool down = high & 0x8000;
+            const uint32_t down = (high >> 15) * 0xffff;
             for (int i = 0; i < 4; i += 2) {
-                const uint32_t a = low[i] | (high >> 3 * i & 7) << 8, b = low[i + 1] | (high >> (3 * i + 3) & 7) << 8;
-                put(dst + 32 * group + 8 * i, codes16(eighths(a, down), eighths(b, down)), group_scale);
+                const uint32_t a = low[i] | (high >> 3 * i & 7) << 8;
+                const uint32_t b = low[i + 1] | (high >> (3 * i + 3) & 7) << 8;
+                put(dst + 32 * group + 8 * i, eighths(a, b, down), group_scale);
             }
         }
     }
 };
 
-struct IQ1_M : Format<29, 256, 56> {  // 32 low bytes of grid entries, 32 nibbles (3 high bits, shift), 4 x 16 bits of
-    template <class Out>              // scales: 4 x 3 bits, and above them a quarter of the half that scales all
+// 32 low bytes of grid entries; 32 nibbles side by side (3 high bits, one of down); 4 words of four scales of
+// 3 bits and, above these, a quarter of the half
+struct IQ1_M : Format<29, 256, 56> {
+    template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const auto scales = load<uint64_t>(src + 48);
-        const auto whole = (scales >> 12 & 0xf) | (scales >> 24 & 0xf0) | (scales >> 36 & 0xf00) | (scales >> 48 & 0xf000);
-        const float scale = half_to_float(static_cast<uint16_t>(whole)) * 0.125f;
+        const uint64_t low_half = (scales >> 12 & 0xf) | (scales >> 24 & 0xf0);
+        const uint64_t high_half = (scales >> 36 & 0xf00) | (scales >> 48 & 0xf000);
+        const float scale = half_to_float(static_cast<uint16_t>(low_half | high_half)) * 0.125f;
         for (int group = 0; group < 16; ++group) {
             const uint8_t* low = src + 2 * group;
             const uint32_t high = src[32 + group];
             const auto code = static_cast<uint32_t>(scales >> (group / 4 * 16 + group % 4 * 3)) & 7;
             const uint32_t a = low[0] | (high & 7) << 8, b = low[1] | (high & 0x70) << 4;
-            put(dst + 16 * group, codes16(eighths(a, high & 8), eighths(b, high & 0x80)),
-                scale * static_cast<float>(code * 2 + 1));
+            const uint32_t down = (high >> 3 & 1) * 0xff | (high >> 7) * 0xff00;
+            put(dst + 16 * group, eighths(a, b, down), scale * static_cast<float>(code * 2 + 1));
         }
     }
 };

@@ -15,7 +15,8 @@ struct ScalesAndMinima {
     float minimum(int group) const { return values[1][group + 8]; }
 };
 
-struct Q2_K : Format<10, 256, 84> {  // 16 scales and minima of 4 bits, 64 bytes of crumbs, two halves
+// 16 scales and minima of 4 bits; 64 bytes of crumbs (2 bits); two halves
+struct Q2_K : Format<10, 256, 84> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         float scale[16], minimum[16];
@@ -29,7 +30,8 @@ struct Q2_K : Format<10, 256, 84> {  // 16 scales and minima of 4 bits, 64 bytes
     }
 };
 
-struct Q3_K : Format<11, 256, 110> {  // 256 third bits (set: not minus four), crumbs, 16 scales of 6 bits, half
+// 256 third bits; 64 bytes of crumbs; 16 scales of 6 bits; half
+struct Q3_K : Format<11, 256, 110> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const auto a = load<uint32_t>(src + 96), b = load<uint32_t>(src + 100), c = load<uint32_t>(src + 104);
@@ -45,7 +47,8 @@ struct Q3_K : Format<11, 256, 110> {  // 256 third bits (set: not minus four), c
     }
 };
 
-struct Q4_K : Format<12, 256, 144> {  // two halves, 12 bytes of scales and minima, 128 bytes of nibbles
+// two halves; 12 bytes of scales and minima; 128 bytes of nibbles
+struct Q4_K : Format<12, 256, 144> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const ScalesAndMinima s(src);
@@ -59,7 +62,8 @@ struct Q4_K : Format<12, 256, 144> {  // two halves, 12 bytes of scales and mini
     }
 };
 
-struct Q5_K : Format<13, 256, 176> {  // as Q4_K, with 32 bytes of fifth bits (bit g for group g) before the nibbles
+// as Q4_K, with 32 bytes of fifth bits (bit g for group g) before the nibbles
+struct Q5_K : Format<13, 256, 176> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const ScalesAndMinima s(src);
@@ -75,7 +79,8 @@ struct Q5_K : Format<13, 256, 176> {  // as Q4_K, with 32 bytes of fifth bits (b
     }
 };
 
-struct Q6_K : Format<14, 256, 210> {  // 128 bytes of nibbles, 64 of crumbs, 16 signed scales, half
+// 128 bytes of nibbles; 64 of crumbs; 16 signed scales of a byte; half
+struct Q6_K : Format<14, 256, 210> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         float scale[16];

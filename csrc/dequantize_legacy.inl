@@ -6,12 +6,13 @@ struct Nibbles {
     explicit Nibbles(const uint8_t* src) : low(load16(src) & 15), high(load16(src) >> 4) {}
     // Adds a fifth bit to each.
     Nibbles(const uint8_t* src, uint32_t fifth) : Nibbles(src) {
-        low |= byte_mask(static_cast<uint16_t>(fifth)) & 16;
-        high |= byte_mask(static_cast<uint16_t>(fifth >> 16)) & 16;
+        low = add_where(low, static_cast<uint16_t>(fifth), 16);
+        high = add_where(high, static_cast<uint16_t>(fifth >> 16), 16);
     }
 };
 
-struct Q4_0 : Format<2, 32, 18> {  // half scale, 16 bytes of nibbles
+// half; 16 bytes of nibbles
+struct Q4_0 : Format<2, 32, 18> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src);
@@ -21,7 +22,8 @@ struct Q4_0 : Format<2, 32, 18> {  // half scale, 16 bytes of nibbles
     }
 };
 
-struct Q4_1 : Format<3, 32, 20> {  // half scale, half offset, nibbles
+// half; half offset; nibbles
+struct Q4_1 : Format<3, 32, 20> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src), minimum = -half(src + 2);
@@ -31,7 +33,8 @@ struct Q4_1 : Format<3, 32, 20> {  // half scale, half offset, nibbles
     }
 };
 
-struct Q5_0 : Format<6, 32, 22> {  // half scale, 32 fifth bits, nibbles
+// half; 32 fifth bits; nibbles
+struct Q5_0 : Format<6, 32, 22> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src);
@@ -41,7 +44,8 @@ struct Q5_0 : Format<6, 32, 22> {  // half scale, 32 fifth bits, nibbles
     }
 };
 
-struct Q5_1 : Format<7, 32, 24> {  // half scale, half offset, 32 fifth bits, nibbles
+// half; half offset; 32 fifth bits; nibbles
+struct Q5_1 : Format<7, 32, 24> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src), minimum = -half(src + 2);
@@ -51,7 +55,8 @@ struct Q5_1 : Format<7, 32, 24> {  // half scale, half offset, 32 fifth bits, ni
     }
 };
 
-struct Q8_0 : Format<8, 32, 34> {  // half scale, 32 signed bytes
+// half; 32 signed bytes
+struct Q8_0 : Format<8, 32, 34> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src);

@@ -7,6 +7,8 @@ inline F32x16 load_numbers(const uint8_t* src) {
     return load_f32(reinterpret_cast<const uint8_t*>(lanes));
 }
 
+inline F32x16 load_i8(const uint8_t* src) { return widen(load16(src)); }
+
 template <int Id, int TypeSize, F32x16 (*Load)(const uint8_t*)>
 struct Plain : Format<Id, 1, TypeSize> {
     template <class Out>
@@ -26,7 +28,7 @@ using F32 = Plain<0, 4, load_f32>;
 using F16 = Plain<1, 2, load_f16>;
 using BF16 = Plain<30, 2, load_bf16>;
 using F64 = Plain<28, 8, load_numbers<double>>;
-using I8 = Plain<24, 1, load_numbers<int8_t>>;
+using I8 = Plain<24, 1, load_i8>;
 using I16 = Plain<25, 2, load_numbers<int16_t>>;
 using I32 = Plain<26, 4, load_numbers<int32_t>>;
 using I64 = Plain<27, 8, load_numbers<int64_t>>;

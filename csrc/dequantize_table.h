@@ -13,9 +13,10 @@ struct Decoder {
     DequantizeRowBf16 to_bf16 = nullptr;
 };
 
-// kGgmlTypes entries, by ggml id; one without functions is not a type of its own in a file.
+// kGgmlTypes entries, by ggml id; without functions where no tensor has the type.
 const Decoder* decoders_scalar();
 const Decoder* decoders_avx2();
 const Decoder* decoders_avx512();
+const Decoder* decoders_avx512_bf16();  // not of every type
 
 }  // namespace torchgguf

@@ -1,22 +1,25 @@
 // One and two bits a weight, and three values a weight.
 
-struct Q1_0 : Format<41, 128, 18> {  // half scale, 128 bits: minus or plus one
+// half; 128 bits: minus or plus one
+struct Q1_0 : Format<41, 128, 18> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src);
-        for (int i = 0; i < 8; ++i) put(dst + 16 * i, (byte_mask(load<uint16_t>(src + 2 + 2 * i)) & 2) - 1, scale);
+        for (int i = 0; i < 8; ++i) {
+            put(dst + 16 * i, add_where(all_bytes(0xff), load<uint16_t>(src + 2 + 2 * i), 2), scale);
+        }
     }
 };
 
-struct Q2_0 : Format<42, 64, 18> {  // half scale, 64 times two bits, neighbours side by side: -1 .. 2
+// half; 64 fields of two bits, side by side: -1 .. 2
+struct Q2_0 : Format<42, 64, 18> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
-        const u8x16 byte_of_weight = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
-        const u8x16 to_the_top = {64, 16, 4, 1, 64, 16, 4, 1, 64, 16, 4, 1, 64, 16, 4, 1};
         const float scale = half(src);
-        for (int i = 0; i < 4; ++i) {
-            const auto bytes = (u8x16)(u32x4){load<uint32_t>(src + 2 + 4 * i)};
-            put(dst + 16 * i, ((lookup(bytes, byte_of_weight) * to_the_top) >> 6) - 1, scale);
+        for (int i = 2; i < 18; i += 4) {
+            const u32x4 q = {src[i], src[i + 1], src[i + 2], src[i + 3]};
+            const u32x4 spread = (q | q << 6 | q << 12 | q << 18) & 0x03030303;
+            put(dst + 4 * (i - 2), (u8x16)spread - 1, scale);
         }
     }
 };
@@ -28,9 +31,8 @@ inline u8x16 ternary_digit(u8x16 fractions, u8x16 power) {
     return -1 - (u8x16)(x > 85) - (u8x16)(x > 170);  // a comparison that holds is minus one
 }
 
-inline u8x16 all_bytes(uint8_t value) { return u8x16{} + value; }
-
-struct TQ1_0 : Format<34, 256, 54> {  // 48 bytes of five digits, 4 of four, half scale
+// 48 bytes of five ternary digits; 4 of four; half
+struct TQ1_0 : Format<34, 256, 54> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const uint8_t powers[5] = {1, 3, 9, 27, 81};
@@ -47,7 +49,8 @@ struct TQ1_0 : Format<34, 256, 54> {  // 48 bytes of five digits, 4 of four, hal
     }
 };
 
-struct TQ2_0 : Format<35, 256, 66> {  // 64 bytes of crumbs, half scale: -1 .. 2
+// 64 bytes of crumbs; half: -1 .. 2
+struct TQ2_0 : Format<35, 256, 66> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
         const float scale = half(src + 64);

@@ -1,12 +1,12 @@
 // Sixteen floats in two AVX registers. What each function does: simd_scalar.inl.
 
+#include "simd_x86.inl"
+
 struct F32x16 {
     __m256 low, high;
 };
 
-inline float half_to_float(uint16_t half) { return _cvtsh_ss(half); }
-
-inline F32x16 load_f32(const uint8_t* src) { return load<F32x16>(src); }
+inline F32x16 load_f32(const uint8_t* src) { return {load<__m256>(src), load<__m256>(src + 32)}; }
 
 inline F32x16 load_f16(const uint8_t* src) {
     return {_mm256_cvtph_ps(load<__m128i>(src)), _mm256_cvtph_ps(load<__m128i>(src + 16))};
@@ -40,8 +40,9 @@ inline __m256i bf16_in_32_bits(__m256 a) {
     const __m256i bits = _mm256_castps_si256(a);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-    const __m256 quiet_nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
-    const __m256 kept = _mm256_blendv_ps(_mm256_castsi256_ps(rounded), quiet_nan, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    const __m256 nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
+    const __m256 is_nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
+    const __m256 kept = _mm256_blendv_ps(_mm256_castsi256_ps(rounded), nan, is_nan);
     return _mm256_srli_epi32(_mm256_castps_si256(kept), 16);
 }
 
@@ -51,4 +52,17 @@ inline void store(uint16_t* dst, F32x16 a) {
     __builtin_memcpy(dst, &out, sizeof out);
 }
 
-inline u8x16 lookup(u8x16 table, u8x16 index) { return (u8x16)_mm_shuffle_epi8((__m128i)table, (__m128i)index); }
+inline u8x16 byte_mask(uint16_t bits) {
+    const u8x16 byte_of_bit = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+    const u8x16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    return (u8x16)((lookup((u8x16)_mm_cvtsi32_si128(bits), byte_of_bit) & bit) == bit);
+}
+
+inline u8x16 add_where(u8x16 codes, uint16_t bits, uint8_t value) {
+    return codes + (byte_mask(bits) & value);
+}
+
+inline u8x16 negate_where(u8x16 codes, uint16_t bits) {
+    const u8x16 minus = byte_mask(bits);
+    return (codes ^ minus) - minus;
+}

@@ -6,9 +6,10 @@ struct F32x16 {
 
 inline float half_to_float(uint16_t half) {
     const uint32_t magnitude = half & 0x7fffu, sign = (half & 0x8000u) << 16;
-    if (magnitude >= 0x7c00u) return bits_as<float>(sign | 0x7f800000u | magnitude << 13);  // infinity, NaN
-    if (magnitude >= 0x0400u) return bits_as<float>(sign | ((magnitude << 13) + (112u << 23)));
-    return bits_as<float>(sign | bits_as<uint32_t>(static_cast<float>(magnitude) * 0x1p-24f));  // subnormal
+    const uint32_t normal = (magnitude << 13) + (112u << 23);
+    const uint32_t special = magnitude << 13 | 0x7f800000u;  // infinity, NaN
+    const auto subnormal = bits_as<uint32_t>(static_cast<float>(static_cast<int>(magnitude)) * 0x1p-24f);
+    return bits_as<float>(sign | (magnitude < 0x0400u ? subnormal : magnitude < 0x7c00u ? normal : special));
 }
 
 inline F32x16 load_f32(const uint8_t* src) { return load<F32x16>(src); }
@@ -44,13 +45,43 @@ inline F32x16 operator-(F32x16 a, float b) {
 
 inline void store(float* dst, F32x16 a) { __builtin_memcpy(dst, &a, sizeof a); }
 
+// To BF16.
 inline void store(uint16_t* dst, F32x16 a) {
-    for (int i = 0; i < 16; ++i) dst[i] = static_cast<uint16_t>(bf16_bits(a.lane[i]));
+    for (int i = 0; i < 16; ++i) {
+        const auto bits = bits_as<uint32_t>(a.lane[i]);
+        const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;  // to nearest, ties to even
+        const bool is_nan = a.lane[i] != a.lane[i];                           // which might come out as zero
+        dst[i] = static_cast<uint16_t>(is_nan ? 0x7fc0u : rounded);
+    }
 }
+
+struct Bytes16 {
+    uint8_t byte[16];
+};
 
 // table[index[i]]; every index is below 16.
 inline u8x16 lookup(u8x16 table, u8x16 index) {
-    u8x16 out;
-    for (int i = 0; i < 16; ++i) out[i] = table[index[i]];
-    return out;
+    const auto from = bits_as<Bytes16>(table), at = bits_as<Bytes16>(index);
+    Bytes16 out;
+    for (int i = 0; i < 16; ++i) out.byte[i] = from.byte[at.byte[i]];
+    return bits_as<u8x16>(out);
+}
+
+// 0xff in each byte whose bit is set.
+inline u8x16 byte_mask(uint16_t bits) {
+    const u8x16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint64_t every_byte = 0x0101010101010101u;
+    const auto spread = (u8x16)(u64x2){(bits & 0xffu) * every_byte, (bits >> 8) * every_byte};
+    return (u8x16)((spread & bit) == bit);
+}
+
+// Adds `value` to each byte whose bit is set.
+inline u8x16 add_where(u8x16 codes, uint16_t bits, uint8_t value) {
+    return codes + (byte_mask(bits) & value);
+}
+
+// Negates each byte whose bit is set.
+inline u8x16 negate_where(u8x16 codes, uint16_t bits) {
+    const u8x16 minus = byte_mask(bits);
+    return (codes ^ minus) - minus;
 }
