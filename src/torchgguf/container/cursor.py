@@ -10,19 +10,15 @@ import numpy as np
 
 from torchgguf.container.errors import GGUFError, GGUFTruncatedError
 from torchgguf.container.strings import decode_strings, skip_strings
-from torchgguf.container.value_types import (
-    SCALARS,
-    ArrayType,
-    MetadataType,
-    MetadataValue,
-    ValueType,
-)
+from torchgguf.container.value_types import SCALARS, ArrayType, MetadataType, MetadataValue, ValueType
 
 # Far above any real file: the largest vocabularies have half a million entries, and llama.cpp reads no nested
 # array at all. What these let pass is read in seconds and fits into a laptop's memory.
 MAX_VALUES = 1 << 24
 MAX_ARRAYS = 1 << 20
 MAX_DEPTH = 8
+
+_VALUE_TYPES = {int(known): known for known in (*SCALARS, ValueType.STRING, ValueType.ARRAY)}
 
 
 class Cursor:
@@ -46,7 +42,7 @@ class Cursor:
         """Step over `size` bytes and return where they begin."""
         left = len(self.data) - self.position
         if size > left:
-            reason = f"{what} needs {size} bytes, but {left} are left"
+            reason = f"ends too early: {what} needs {size} bytes, {left} are left"
             raise GGUFTruncatedError(reason, path=self.path, offset=self.position)
         self.position += size
         return self.position - size
@@ -65,15 +61,15 @@ class Cursor:
         return str(self.data[start : self.position], "utf-8", "surrogateescape")
 
     def skip_value(self, type_id: int, what: str, depth: int = 0) -> None:
-        """Step over a metadata value, checking everything that `value` relies on, and keep nothing of it."""
+        """Step over a metadata value, checking everything that `value_at` relies on; keep nothing."""
         value_type = self._value_type(type_id, what)
         if value_type is not ValueType.ARRAY:
             self._skip_values(value_type, 1, what)
             return
         self._arrays_left -= 1
         if depth == MAX_DEPTH or self._arrays_left < 0:
-            limit = f"{MAX_DEPTH} deep" if depth == MAX_DEPTH else f"{MAX_ARRAYS} in number"
-            raise self.error(f"{what} has arrays more than {limit}, as no real file does")
+            limit = f"{MAX_DEPTH} arrays deep" if depth == MAX_DEPTH else f"{MAX_ARRAYS} arrays in all"
+            raise self.error(f"{what} is beyond {limit}, as in no real file")
         element = self._value_type(self.number("I", what), what)
         count = self.number("Q", what)
         if element is not ValueType.ARRAY:
@@ -83,9 +79,9 @@ class Cursor:
             self.skip_value(element, what, depth + 1)
 
     def _value_type(self, type_id: int, what: str) -> ValueType:
-        if type_id >= len(ValueType):
+        if type_id not in _VALUE_TYPES:
             raise self.error(f"{what} has the unknown value type {type_id}", self.position - 4)
-        return ValueType(type_id)
+        return _VALUE_TYPES[type_id]
 
     def _skip_values(self, value_type: ValueType, count: int, what: str) -> None:
         start = self.position
@@ -94,13 +90,12 @@ class Cursor:
         self.take(count * size, what if count == 1 else f"{what} of {count} values")
         self._values_left -= count
         if self._values_left < 0:
-            raise self.error(
-                f"with {what} there are more than {MAX_VALUES} values, as in no real file", start
-            )
+            raise self.error(f"{what} is beyond {MAX_VALUES} values in all, as in no real file", start)
         if is_string:
             walked, self.position = skip_strings(self.data, start, count, self.order == ">")
             if walked < count:
-                self.string(f"string {walked} of {what}", len(self.data))  # raises: it does not fit
+                what = what if count == 1 else f"string {walked} of {what}"
+                self.take(self.number("Q", f"the length of {what}"), what)  # raises: one of them is too long
 
     def value_at(self, position: int, value_type: ValueType) -> tuple[MetadataValue, MetadataType]:
         """The value that begins at `position`, which `skip_value` has been over, and its full type."""
@@ -119,14 +114,14 @@ class Cursor:
         inner = [self._array() for _ in range(count)]
         return [values for values, _ in inner], ArrayType.of([array_type for _, array_type in inner])
 
-    def _values(self, value_type: ValueType, count: int) -> list[MetadataValue]:
-        values: list[MetadataValue]
+    def _values(self, value_type: ValueType, count: int) -> list[Any]:
         if value_type is ValueType.STRING:
-            values, self.position = decode_strings(self.data, self.position, count, self.order == ">")  # type: ignore[assignment]
-            return values
+            strings, self.position = decode_strings(self.data, self.position, count, self.order == ">")
+            return strings
         code, size, _ = SCALARS[value_type]
         start = self.take(count * size, "")
-        if value_type is ValueType.BOOL and max(self.data[start : self.position], default=0) > 1:
+        array = np.frombuffer(self.data, self.order + code, count, start)
+        if value_type is ValueType.BOOL and array.view(np.uint8).max(initial=0) > 1:
             raise self.error("a bool is neither 0 nor 1", start)
-        values = np.frombuffer(self.data, self.order + code, count, start).tolist()
+        values: list[Any] = array.tolist()
         return values

@@ -65,4 +65,4 @@ def _warn_of_unused_bytes(path: Path, header: Header, file_size: int) -> None:
     unused = file_size - header.data_offset - used
     if unused > 0:
         message = f"{path}: {unused} bytes belong to no tensor, and would not be written back"
-        warnings.warn(message, GGUFWarning, stacklevel=4)
+        warnings.warn(message, GGUFWarning, stacklevel=6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,11 +83,30 @@ class Metadata(dict[str, MetadataValue]):
         self.update(other)
         return self
 
-    # dict's own would go past __setitem__ and __delitem__, and so past the types.
-    clear = MutableMapping.clear
-    pop = MutableMapping.pop
-    popitem = MutableMapping.popitem
-    setdefault = MutableMapping.setdefault
+    # dict's own methods would go past __setitem__ and __delitem__, and so past the types.
+
+    def setdefault(self, key: str, default: Any) -> MetadataValue:
+        """The key's value, which is set to `default` if there is none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove the key and its type, and return its value."""
+        value = super().pop(key, *default)
+        self.types.pop(key, None)
+        return value
+
+    def popitem(self) -> tuple[str, MetadataValue]:
+        """Remove the last key and its type, and return it and its value."""
+        key, value = super().popitem()
+        del self.types[key]
+        return key, value
+
+    def clear(self) -> None:
+        """Remove all keys and their types."""
+        super().clear()
+        self.types.clear()
 
     def __reduce__(self) -> tuple[type[Metadata], tuple[dict[str, Any], dict[str, MetadataType]]]:
         return Metadata, (dict(self), self.types)

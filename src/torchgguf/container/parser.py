@@ -41,12 +41,6 @@ class Header:
     tensors: dict[str, TensorInfo]
     data_offset: int
 
-    @property
-    def end(self) -> int:
-        """Where the last tensor ends, its padding included."""
-        ends = (padded(info.offset + info.nbytes, self.alignment) for info in self.tensors.values())
-        return max(ends, default=self.data_offset)
-
 
 def padded(size: int, alignment: int) -> int:
     """`size` rounded up to a multiple of `alignment`."""
@@ -63,9 +57,9 @@ def parse_header(
 ) -> Header:
     """Parse the header at the beginning of `buffer`, which may end anywhere after it.
 
-    `path` is for messages. With `file_size`, tensors must end by then. Raises
-    GGUFTruncatedError if the buffer ends before the header does, and GGUFError for all else that is wrong.
-    Nothing is allocated for values before the header has been walked to its end and found sound.
+    `path` is for messages. With `file_size`, the tensors must end by then. Raises GGUFTruncatedError if the
+    buffer ends before the header does, and GGUFError for all else that is wrong. Nothing is allocated for
+    values before the header has been walked to its end and found sound.
     """
     cursor = Cursor(memoryview(buffer).cast("B"), path)
     version = _read_version(cursor)
@@ -80,9 +74,8 @@ def parse_header(
     metadata = Metadata()
     for key, (value_type, position) in pairs.items():
         metadata.set_unchecked(key, *cursor.value_at(position, value_type))
-    return Header(
-        version, "big" if cursor.order == ">" else "little", alignment, metadata, tensors, data_offset
-    )
+    byte_order: Literal["little", "big"] = "big" if cursor.order == ">" else "little"
+    return Header(version, byte_order, alignment, metadata, tensors, data_offset)
 
 
 def _read_version(cursor: Cursor) -> int:
@@ -106,7 +99,7 @@ def _read_count(cursor: Cursor, what: str, least: int) -> int:
     count: int = cursor.number("Q", f"the number of {what}")
     left = len(cursor.data) - cursor.position
     if count * least > left:
-        reason = f"{count} {what} need at least {count * least} bytes, but {left} are left"
+        reason = f"ends too early: {count} {what} need {count * least} bytes or more, {left} are left"
         raise GGUFTruncatedError(reason, path=cursor.path, offset=cursor.position - 8)
     return count
 

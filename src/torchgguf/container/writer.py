@@ -62,7 +62,7 @@ def write_gguf(
             for name, source in sources.items():
                 out.pad(alignment)
                 out.write(_load(name, source))
-            file.truncate(total)  # to the last padding's end
+            out.finish()
     except OSError as error:
         if error.errno not in _FULL:
             raise
@@ -82,6 +82,11 @@ class _Output:
 
     def pad(self, alignment: int) -> None:
         self._file.seek(padded(self._file.tell(), alignment))  # what is skipped reads as zeros
+
+    def finish(self) -> None:
+        self._file.truncate(self._total)  # to the end of the last padding
+        if self._progress is not None:
+            self._progress(self._total, self._total)
 
 
 def _with_alignment(metadata: Mapping[str, Any], alignment: int | None) -> tuple[Metadata, int]:
