@@ -12,7 +12,10 @@ namespace torchgguf {
 namespace {
 
 void check(bool decoded, int type) {
-    if (!decoded) throw std::invalid_argument("no native decoder for ggml type " + std::to_string(type));
+    if (decoded) return;
+    const char* problem = block_layout(type).block_size ? "no grid was handed over for ggml type "
+                                                        : "no native decoder for ggml type ";
+    throw std::invalid_argument(problem + std::to_string(type));
 }
 
 template <class T>

@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import subprocess
 import sys
 
 import pytest
@@ -118,3 +119,10 @@ def test_a_type_without_decoder_is_refused():
 def test_a_grid_of_another_size_is_refused():
     with pytest.raises(ValueError, match="ggml type 16 has no grid of this size"):
         _native.set_grid(16, b"too short")
+
+
+def test_a_type_whose_grid_is_missing_is_refused():
+    """In a process of its own: here the quants package has handed the grids over."""
+    program = "from torchgguf import _native; _native.dequantize_rows(16, 0, 0, 1, 256, 0, 1)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "ValueError: no grid was handed over for ggml type 16" in run.stderr

@@ -1,9 +1,13 @@
 """Unpacking in torch against ggml, to the last bit."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from tests.quants.evidence import assert_same_bits, goldens, random_rows, types_in_gguf, unpacked_by_gguf
+from tests.support import ROOT
 from torchgguf.quants import dequantize, quant_type
 
 
@@ -43,3 +47,16 @@ def test_a_tensor_of_several_parts_is_whole(monkeypatch):
     assert torch.equal(dequantize(golden.packed, "Q6_K"), golden.unpacked)
     odd = golden.packed.view(-1, size)[:15]
     assert torch.equal(dequantize(odd, "Q6_K"), golden.unpacked.view(-1, 256)[:15])
+
+
+def test_without_the_native_part_types_with_grids_unpack_all_the_same():
+    program = """
+import sys
+sys.modules["torchgguf._native"] = None
+from tests.quants.evidence import goldens
+from torchgguf.quants import dequantize
+golden = next(golden for golden in goldens() if golden.file == "IQ3_S")
+assert dequantize(golden.packed, "IQ3_S").equal(golden.unpacked)
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
