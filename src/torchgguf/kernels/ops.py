@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchgguf.quants import QuantType, quant_type
+from torchgguf.quants import dequantize, quant_type
 
 
 @cache
@@ -61,30 +61,25 @@ def check_linear(input: Tensor, weight: Tensor, type_id: int, *, transposed: boo
     return in_features
 
 
-def _decoded(kind: QuantType, packed: Tensor, dtype: torch.dtype) -> Tensor:
-    blocks = packed.reshape(-1, kind.type_size)
-    return kind.decode(blocks).to(dtype).reshape(*packed.shape[:-1], -1)
-
-
 def _dequantize(packed: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
     row_length(packed, type_id)
-    return _decoded(quant_type(type_id), packed, dtype)
+    return dequantize(packed, type_id, dtype)
 
 
 def _linear(input: Tensor, weight: Tensor, type_id: int, bias: Tensor | None = None) -> Tensor:
     check_linear(input, weight, type_id)
-    decoded = _decoded(quant_type(type_id), weight, input.dtype)
+    decoded = dequantize(weight, type_id, input.dtype)
     return F.linear(input, decoded, None if bias is None else bias.to(input.dtype))
 
 
 def _linear_backward(grad_output: Tensor, weight: Tensor, type_id: int) -> Tensor:
     check_linear(grad_output, weight, type_id, transposed=True)
-    return grad_output @ _decoded(quant_type(type_id), weight, grad_output.dtype)
+    return grad_output @ dequantize(weight, type_id, grad_output.dtype)
 
 
 def _embedding(indices: Tensor, weight: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
     row_length(weight, type_id)
-    return _decoded(quant_type(type_id), weight[indices], dtype)
+    return dequantize(weight[indices], type_id, dtype)
 
 
 REFERENCE = {
