@@ -27,10 +27,9 @@ def load(model: Path, threads: int, **options: Any) -> tuple[torch.Tensor, Any]:
     from torchgguf import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(threads)
-    where = {"pretrained_model_name_or_path": model.parent, "gguf_file": model.name}
-    ids = AutoTokenizer.from_pretrained(**where).encode(licence_text())
+    ids = AutoTokenizer.from_pretrained(model).encode(licence_text())
     chunks = torch.tensor(ids[: CHUNKS * CHUNK]).view(CHUNKS, CHUNK)
-    return chunks, AutoModelForCausalLM.from_pretrained(**where, **options)
+    return chunks, AutoModelForCausalLM.from_pretrained(model, **options)
 
 
 @torch.inference_mode()

@@ -103,10 +103,10 @@ def gguf_py_open(model: Path, threads: int) -> Samples:
 
 def hugging_face_load(library: Any, model: Path, **options: Any) -> tuple[float, float, Any, Any]:
     """Seconds for the tokenizer, seconds for the model, and the two, by the names both libraries share."""
-    where = {"pretrained_model_name_or_path": model.parent, "gguf_file": model.name}
+    folder, name = model.parent, model.name
     auto_tokenizer, auto_model = library.AutoTokenizer, library.AutoModelForCausalLM  # may import lazily
-    tokenizer_seconds, tokenizer = timed(lambda: auto_tokenizer.from_pretrained(**where))
-    model_seconds, module = timed(lambda: auto_model.from_pretrained(**where, **options))
+    tokenizer_seconds, tokenizer = timed(lambda: auto_tokenizer.from_pretrained(folder, gguf_file=name))
+    model_seconds, module = timed(lambda: auto_model.from_pretrained(folder, gguf_file=name, **options))
     return tokenizer_seconds, model_seconds, tokenizer, module
 
 
