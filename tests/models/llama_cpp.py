@@ -1,0 +1,72 @@
+"""llama.cpp from outside: its converter makes files, its runtime reads them."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from tests.support import ROOT, SMOLLM2
+
+LLAMA_CPP = SMOLLM2.parents[1] / "llama.cpp"
+
+TEXT = (ROOT / "tests" / "data" / "gpl-3.0.txt").read_text()
+
+# The converter takes one model a run, and most of a run is importing.
+_CONVERT_ALL = """
+import runpy, sys
+script, *models = sys.argv[1:]
+sys.path.insert(0, script.rpartition("/")[0])
+for model in models:
+    directory, out, type = model.split("|")
+    sys.argv = [script, directory, "--outfile", out, "--outtype", type]
+    runpy.run_path(script, run_name="__main__")
+"""
+
+
+def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
+    """Convert transformers models, each to the type named for it (`f32` if none is)."""
+    tokenizer = _tiny_tokenizer(vocab_size=400)
+    jobs, files = [], {}
+    for name, model in models.items():
+        directory, files[name] = folder / name, folder / f"{name}.gguf"
+        model.save_pretrained(directory)
+        (directory / "tokenizer.model").write_bytes(tokenizer)
+        jobs.append(f"{directory}|{files[name]}|{types.get(name, 'f32')}")
+    script = LLAMA_CPP / "convert_hf_to_gguf.py"
+    command = [sys.executable, "-c", _CONVERT_ALL, str(script), *jobs]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return files
+
+
+def _tiny_tokenizer(vocab_size: int) -> bytes:
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.splitlines()),
+        model_writer=out,
+        vocab_size=vocab_size,
+        byte_fallback=True,
+        model_type="bpe",
+        minloglevel=2,
+    )
+    return out.getvalue()
+
+
+def greedy_text(path: Path, prompt: str, tokens: int = 24, threads: int = 1) -> str:
+    """llama.cpp's greedy continuation of a prompt."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = 512
+    params.cpuparams.n_threads = threads
+    params.warmup = False
+    server = xllamacpp.Server(params)
+    answer = server.handle_completions({"prompt": prompt, "max_tokens": tokens, "temperature": 0.0})
+    answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
+    return answer["choices"][0]["text"]

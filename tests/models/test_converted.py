@@ -1,0 +1,112 @@
+"""llama.cpp's converter and this package: each reads and writes a model as the other does."""
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.models.llama_cpp import LLAMA_CPP, convert, greedy_text
+from tests.models.tiny import CASES, counterpart, reference
+from torchgguf import kernels
+from torchgguf.models import AutoModelForCausalLM
+from torchgguf.tokenization import AutoTokenizer
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not LLAMA_CPP.exists(), reason="llama.cpp's converter is not there: python scripts/fetch_models.py"
+    ),
+]
+
+# The converter drops sliding windows, as llama.cpp has none for these architectures.
+CONVERTIBLE = [name for name in CASES if "sliding" not in name]
+HALVES = {"llama-tied": torch.float16, "llama-mha": torch.bfloat16, "qwen2-tied": torch.bfloat16}
+NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
+
+
+@pytest.fixture(scope="module")
+def originals() -> dict[str, Any]:
+    """The models; matrices hold only numbers that the type of the file holds too."""
+    models = {name: reference(CASES[name]) for name in CONVERTIBLE}
+    for name, dtype in HALVES.items():
+        for parameter in models[name].parameters():
+            if parameter.dim() == 2:
+                parameter.data = parameter.data.to(dtype).float()
+    return models
+
+
+@pytest.fixture(scope="module")
+def files(originals, tmp_path_factory) -> dict[str, Path]:
+    types = {name: NAMES_OF_HALVES[dtype] for name, dtype in HALVES.items()}
+    return convert(originals, tmp_path_factory.mktemp("converted"), types)
+
+
+@pytest.fixture
+def exact_products():
+    """Products of many rows with BF16 weights in FP32, not rounding the activations."""
+    kernels.set_matmul_dtype(torch.float32)
+    yield
+    kernels.set_matmul_dtype(None)
+
+
+@pytest.mark.parametrize("dequantize", [False, True], ids=["packed", "plain"])
+@pytest.mark.parametrize("name", CONVERTIBLE)
+@torch.no_grad()
+def test_read(originals, files, name, dequantize, exact_products):
+    model = AutoModelForCausalLM.from_pretrained(files[name], dequantize=dequantize)
+    ids = torch.randint(0, 400, (2, 24), generator=torch.Generator().manual_seed(0))
+    assert_close(model(ids).logits, originals[name](ids).logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dequantize", [False, True], ids=["packed", "plain"])
+@pytest.mark.parametrize("name", CONVERTIBLE)
+def test_written_back_it_is_the_same_file(files, name, dequantize, tmp_path):
+    """Plain parameters too: none of these files has a type that FP32 does not hold."""
+    model = AutoModelForCausalLM.from_pretrained(files[name], dequantize=dequantize)
+    model.save_gguf(tmp_path / "again.gguf", tokenizer=AutoTokenizer.from_pretrained(files[name]))
+    assert (tmp_path / "again.gguf").read_bytes() == files[name].read_bytes()
+
+
+@pytest.mark.parametrize("name", [name for name in CONVERTIBLE if name not in HALVES])
+def test_written_from_scratch_it_says_what_the_converter_says(originals, files, name, tmp_path):
+    """A model that came from no GGUF file is written as the converter writes it, and with all it states."""
+    path = tmp_path / "scratch.gguf"
+    counterpart(originals[name]).save_gguf(path, tokenizer=AutoTokenizer.from_pretrained(files[name]))
+    ours, theirs = gguf.GGUFReader(path), gguf.GGUFReader(files[name])
+    tensors = {tensor.name: tensor for tensor in ours.tensors}
+    assert tensors.keys() == {tensor.name for tensor in theirs.tensors}
+    for expected in theirs.tensors:
+        actual = tensors[expected.name]
+        assert (actual.tensor_type, list(actual.shape)) == (expected.tensor_type, list(expected.shape))
+        np.testing.assert_allclose(actual.data, expected.data, rtol=1e-6, err_msg=expected.name)
+    # Said in other words: the runtime reads attn_factor, but not what the converter writes.
+    replaced = {"llama.rope.scaling.yarn_attn_factor"}
+    for key, field in theirs.fields.items():
+        if not key.startswith(("GGUF.", "general.")) and key not in replaced:
+            assert ours.fields[key].contents() == pytest.approx(field.contents()), key
+            assert ours.fields[key].types == field.types, key
+
+
+@pytest.mark.parametrize(
+    "name", ["llama", "llama-biases", "llama-llama3", "llama-yarn", "llama-linear", "qwen2"]
+)
+def test_llama_cpp_runs_what_is_written_from_scratch(originals, files, name, tmp_path):
+    path, tokenizer = tmp_path / "scratch.gguf", AutoTokenizer.from_pretrained(files[name])
+    counterpart(originals[name]).save_gguf(path, tokenizer=tokenizer)
+    prompt = "The licenses for most software"
+    assert greedy_text(path, prompt) == greedy_text(files[name], prompt)
+
+
+def test_llama_cpp_continues_as_this_package(originals, files):
+    """The same weights, the same greedy text: rotary embedding, YaRN's factor included, is llama.cpp's."""
+    for name in ("llama", "llama-llama3", "llama-yarn", "qwen2", "qwen2-yarn"):
+        tokenizer = AutoTokenizer.from_pretrained(files[name])
+        model = AutoModelForCausalLM.from_pretrained(files[name], dequantize=True)
+        prompt = tokenizer("The licenses for most software and other practical works", return_tensors="pt")
+        new = model.generate(**prompt, max_new_tokens=8, do_sample=False)[0, prompt.input_ids.shape[1] :]
+        text = greedy_text(files[name], "The licenses for most software and other practical works", tokens=8)
+        assert tokenizer.decode(new, skip_special_tokens=True) == text, name

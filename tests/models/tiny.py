@@ -1,0 +1,120 @@
+"""Tiny random models of transformers, one for each thing that can go wrong, and the same models here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+
+import torchgguf.models as ours
+
+SIZES = {
+    "vocab_size": 400,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.15,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of model, what differs from `SIZES`."""
+
+    kind: str
+    config: dict[str, Any]
+
+
+def rope(kind: str, **parameters: Any) -> dict[str, Any]:
+    """`rope_parameters` of a config; short wavelengths, so that scaling shows within a short text."""
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 1000.0} | parameters}
+
+
+CASES = {
+    "llama": Case("Llama", {}),
+    "llama-mha": Case("Llama", {"num_key_value_heads": 4}),
+    "llama-mqa-odd-heads": Case(
+        "Llama", {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 1}
+    ),
+    "llama-head-dim": Case("Llama", {"head_dim": 32}),
+    "llama-tied": Case("Llama", {"tie_word_embeddings": True}),
+    "llama-biases": Case("Llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama-linear": Case("Llama", rope("linear", factor=3.0)),
+    "llama-llama3": Case(
+        "Llama",
+        rope(
+            "llama3",
+            factor=8.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_position_embeddings=64,
+        ),
+    ),
+    "llama-llama3-released": Case(
+        "Llama",
+        rope(
+            "llama3",
+            rope_theta=500000.0,
+            factor=32.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_position_embeddings=8192,
+        ),
+    ),
+    "llama-yarn": Case("Llama", rope("yarn", factor=4.0, original_max_position_embeddings=64)),
+    "llama-yarn-all": Case(
+        "Llama",
+        rope(
+            "yarn",
+            factor=4.0,
+            original_max_position_embeddings=64,
+            attention_factor=1.3,
+            beta_fast=16.0,
+            beta_slow=2.0,
+        ),
+    ),
+    "qwen2": Case("Qwen2", {}),
+    "qwen2-tied": Case("Qwen2", {"tie_word_embeddings": True}),
+    "qwen2-yarn": Case("Qwen2", rope("yarn", factor=2.0, original_max_position_embeddings=128)),
+    "qwen2-sliding": Case("Qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
+    "mistral": Case("Mistral", {"sliding_window": None}),
+    "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
+}
+# What GGUF can say, but no converter from Hugging Face for these architectures.
+LONGROPE = Case(
+    "Llama",
+    rope(
+        "longrope",
+        short_factor=[1.0 + 0.05 * i for i in range(8)],
+        long_factor=[2.0 + 0.5 * i for i in range(8)],
+        attention_factor=1.19,
+        original_max_position_embeddings=20,
+    ),
+)
+
+
+def reference(case: Case) -> Any:
+    """The transformers model, random but always the same. Biases are not zero, nor norms one."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{case.kind}Config")(**{**SIZES, **case.config})
+    config._attn_implementation = "eager"
+    model = getattr(transformers, f"{case.kind}ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.5)
+            elif "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+    return model
+
+
+def counterpart(model: Any, attn_implementation: str = "sdpa") -> Any:
+    """Return the model here that has the config and the weights of a transformers one."""
+    config = ours.AutoConfig.for_model(**model.config.to_dict())
+    config._attn_implementation = attn_implementation
+    twin = ours.AutoModelForCausalLM.from_config(config).eval()
+    twin.load_state_dict(model.state_dict())
+    return twin
