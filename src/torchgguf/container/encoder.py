@@ -4,7 +4,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from torchgguf.container.errors import GGUFError
+from torchgguf.container.errors import GGUFError, brief
 from torchgguf.container.value_types import SCALARS, ArrayType, MetadataType, Scalar, ValueType, type_name
 
 
@@ -20,7 +20,7 @@ def encode_string(text: str) -> bytes:
     try:
         data = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise GGUFError(f"the string {text[:40]!r} cannot be written as UTF-8: {error.reason}") from None
+        raise GGUFError(f"the string {brief(text)} cannot be written as UTF-8: {error.reason}") from None
     return struct.pack("<Q", len(data)) + data
 
 
@@ -31,7 +31,7 @@ def type_id(value_type: MetadataType | tuple[ArrayType, ...]) -> ValueType:
 
 def _encode_array(values: Any, element: MetadataType | tuple[ArrayType, ...]) -> bytes:
     if not isinstance(values, list):
-        raise GGUFError(f"{_brief(values)} is not a list")
+        raise GGUFError(f"{brief(values)} is not a list")
     head = struct.pack("<IQ", type_id(element), len(values))
     if isinstance(element, ValueType):
         return head + _encode_all(values, element)
@@ -53,13 +53,13 @@ def _encode_all(values: Sequence[Any], value_type: ValueType) -> bytes:
         return struct.pack(f"<{len(values)}{scalar.code}", *values)
     except (struct.error, OverflowError):
         misfit = next(value for value in values if not _fits(value, scalar))
-        raise GGUFError(f"{_brief(misfit)} does not fit {type_name(value_type)}") from None
+        raise GGUFError(f"{brief(misfit)} does not fit {type_name(value_type)}") from None
 
 
 def _check(values: Sequence[Any], allowed: frozenset[type], value_type: ValueType) -> None:
     if not set(map(type, values)) <= allowed:
         misfit = next(value for value in values if type(value) not in allowed)
-        raise GGUFError(f"{_brief(misfit)} is no {type_name(value_type)}")
+        raise GGUFError(f"{brief(misfit)} is no {type_name(value_type)}")
 
 
 def _fits(value: Any, scalar: Scalar) -> bool:
@@ -68,8 +68,3 @@ def _fits(value: Any, scalar: Scalar) -> bool:
     except (struct.error, OverflowError):
         return False
     return True
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -18,6 +18,12 @@ class GGUFError(Exception):
         super().__init__(f"{name}{reason}{place}")
 
 
+def brief(value: object) -> str:
+    """The value's repr, cut to what a message can hold."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 class GGUFTruncatedError(GGUFError):
     """The file, or the part of it at hand, ends before its header does. With more bytes it may be whole."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from torchgguf.container.encoder import encode_value
-from torchgguf.container.errors import GGUFError
+from torchgguf.container.errors import GGUFError, brief
 from torchgguf.container.value_types import SCALARS, ArrayType, MetadataType, MetadataValue, ValueType
 
 _INTEGERS = (
@@ -46,7 +46,7 @@ class Metadata(dict[str, MetadataValue]):
             value_type = infer_type(value) if value_type is None else value_type
             encode_value(plain, value_type)
         except GGUFError as error:
-            raise GGUFError(f"metadata key {key!r}: {error}") from None
+            raise GGUFError(f"metadata key {brief(key)}: {error}") from None
         self.set_unchecked(key, plain, value_type)
 
     def set_unchecked(self, key: str, value: MetadataValue, value_type: MetadataType) -> None:

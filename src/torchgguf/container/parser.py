@@ -13,7 +13,7 @@ from typing import Literal
 from typing_extensions import Buffer
 
 from torchgguf.container.cursor import Cursor
-from torchgguf.container.errors import GGUFError, GGUFTruncatedError
+from torchgguf.container.errors import GGUFError, GGUFTruncatedError, brief
 from torchgguf.container.lookalike import describe
 from torchgguf.container.metadata import Metadata
 from torchgguf.container.tensor_types import TENSOR_TYPES
@@ -111,11 +111,11 @@ def _walk_pairs(cursor: Cursor, count: int) -> dict[str, tuple[ValueType, int]]:
         start = cursor.position
         key = cursor.string(f"metadata key {index}", MAX_KEY_BYTES)
         if not key or key in pairs:
-            reason = f"duplicate metadata key {key!r}" if key else f"metadata key {index} is empty"
+            reason = f"duplicate metadata key {brief(key)}" if key else f"metadata key {index} is empty"
             raise cursor.error(reason, start)
-        type_id = cursor.number("I", f"the type of {key!r}")
+        type_id = cursor.number("I", f"the type of {brief(key)}")
         value_start = cursor.position
-        cursor.skip_value(type_id, f"the value of {key!r}")
+        cursor.skip_value(type_id, f"the value of {brief(key)}")
         pairs[key] = ValueType(type_id), value_start
     return pairs
 

@@ -15,7 +15,7 @@ import torch
 from torchgguf.container.atomic import atomic_write
 from torchgguf.container.byte_order import swap_bytes
 from torchgguf.container.encoder import encode_string, encode_value, type_id
-from torchgguf.container.errors import GGUFError
+from torchgguf.container.errors import GGUFError, brief
 from torchgguf.container.metadata import Metadata
 from torchgguf.container.parser import (
     ALIGNMENT_KEY,
@@ -125,7 +125,7 @@ def _encode_header(metadata: Metadata, sources: Mapping[str, TensorSource], alig
             parts += [_encode_key(key), struct.pack("<I", type_id(metadata.types[key]))]
             parts.append(encode_value(value, metadata.types[key]))
         except GGUFError as error:
-            raise GGUFError(f"metadata key {key!r}: {error}") from None
+            raise GGUFError(f"metadata key {brief(key)}: {error}") from None
     offset = 0
     for name, source in sources.items():
         dims = source.shape[::-1]
