@@ -58,7 +58,6 @@ class Architecture:
         try:
             fields = read_fields(self.rules, header)
             config = self.config_class(**fields, **_token_ids(file.metadata))
-            _check_sizes(config, header)
             self._check_tensors(config, header)
         except (GGUFError, ValueError) as error:
             raise GGUFError(f"cannot read this {self.gguf} model: {error}") from None
@@ -74,20 +73,10 @@ class Architecture:
 
 def _token_ids(metadata: Metadata) -> dict[str, Any]:
     ids: dict[str, Any] = {field: metadata[key] for key, field in _TOKEN_IDS.items() if key in metadata}
-    ends = [ids["eos_token_id"]] if "eos_token_id" in ids else []
-    ends += [metadata[key] for key in _MORE_ENDS if key in metadata]
-    if len(ends := list(dict.fromkeys(ends))) > 1:
-        ids["eos_token_id"] = ends
+    more = [metadata[key] for key in _MORE_ENDS if key in metadata]
+    if wrong := [id for id in (*ids.values(), *more) if type(id) is not int]:
+        raise GGUFError(f"the id of a special token must be an integer, but one is {wrong[0]!r}")
+    ends = dict.fromkeys((*([ids["eos_token_id"]] if "eos_token_id" in ids else []), *more))
+    if len(ends) > 1:
+        ids["eos_token_id"] = list(ends)
     return ids
-
-
-def _check_sizes(config: Any, header: Header) -> None:
-    """Refuse sizes that no tensor bears out, before anything is allocated by them."""
-    largest = max((max(info.shape, default=0) for info in header.tensors.values()), default=0)
-    if config.num_hidden_layers > len(header.tensors):
-        raise GGUFError(
-            f"block_count is {config.num_hidden_layers}, with {len(header.tensors)} tensors in all"
-        )
-    if config.num_attention_heads * config.head_dim > largest:
-        size = f"{config.num_attention_heads} heads of {config.head_dim}"
-        raise GGUFError(f"{size} are larger than the largest dimension of any tensor, {largest}")

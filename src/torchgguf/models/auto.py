@@ -46,6 +46,16 @@ class AutoConfig:
         with open_model(path, gguf_file) as file:
             return find_class(file, 0).architecture.read_config(file)
 
+    @staticmethod
+    def for_model(model_type: str, **fields: Any) -> PreTrainedConfig:
+        """Build the config that a config.json with this `model_type` and these fields is for."""
+        classes = {
+            row[0].architecture.config_class.model_type: row[0].architecture.config_class for row in MODELS
+        }
+        if model_type not in classes:
+            raise ValueError(f"model_type {model_type!r} is not supported; these are: {', '.join(classes)}")
+        return classes[model_type].from_dict(fields)
+
 
 class AutoModel:
     """Whatever model a file holds, without its head."""

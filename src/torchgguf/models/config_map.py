@@ -61,14 +61,28 @@ class Rule:
         return {}
 
 
+def largest_dimension(header: Header) -> int:
+    """Return the largest dimension of any tensor: no size of a model is larger."""
+    return max((max(info.shape, default=0) for info in header.tensors.values()), default=0)
+
+
+def tensor_count(header: Header) -> int:
+    """Return the number of tensors: no model has more layers."""
+    return len(header.tensors)
+
+
 @dataclass(frozen=True)
 class Field(Rule):
-    """One key, one config field of the same value."""
+    """One key, one config field of the same value.
+
+    `limit` is how large the value can be at most, so that no malformed file has anything allocated by it.
+    """
 
     key: str
     name: str
     kind: type[int] | type[float] = int
     required: bool = True
+    limit: Callable[[Header], int] | None = None
     keys: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,9 +91,12 @@ class Field(Rule):
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the number."""
-        if self.required or self.key in header.values:
-            return {self.name: header.positive(self.key, self.kind)}
-        return {}
+        if not self.required and self.key not in header.values:
+            return {}
+        value = header.positive(self.key, self.kind)
+        if self.limit is not None and value > (limit := self.limit(header)):
+            raise GGUFError(f"{self.key} = {value} cannot be: the {self.limit.__name__} is {limit}")
+        return {self.name: value}
 
     def write(self, config: Any) -> dict[str, Any]:
         """Write the number, unless the config leaves it open."""
@@ -124,7 +141,10 @@ class Implied(Rule):
 
     def read(self, header: Header) -> dict[str, Any]:
         """Infer the field."""
-        return {self.name: self.infer(header.tensors)}
+        try:
+            return {self.name: self.infer(header.tensors)}
+        except (KeyError, IndexError) as error:
+            raise GGUFError(f"{self.name} cannot be told from the tensors: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -158,7 +178,8 @@ def read_fields(rules: Sequence[Rule], header: Header) -> dict[str, Any]:
             continue
         for name, value in stated.items():
             if fields.setdefault(name, value) != value:
-                problems.append(f"{' and '.join(rule.keys) or name} says {value}, other keys {fields[name]}")
+                owner = " and ".join(rule.keys) or "the tensors"
+                problems.append(f"{name} is {value} by {owner}, but {fields[name]} by other keys")
     understood = {key for rule in rules for key in rule.keys}
     unknown = [key for key in header.values if key not in understood]
     if unknown:

@@ -276,10 +276,10 @@ class DecoderForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Score the next token at every position: a `CausalLMOutputWithPast`.
 
-        Arguments and errors are those of `DecoderModel.forward`, and two more. `labels`, tokens `(B, T)`, -100
-        where none is to be predicted, ask for the loss: the mean negative log-likelihood, in nats, of each
-        token given those before it. `logits_to_keep` scores only so many last positions (0: all), or those of
-        an index.
+        Arguments and errors are those of `DecoderModel.forward`, and two more. `labels`, tokens `(B, T)` with
+        -100 where none is to be predicted, ask for the loss: the mean negative log-likelihood, in nats, of
+        each token given those before it. `logits_to_keep` scores only so many last positions (0: all), or
+        those of an index.
         """
         decoded = self.model(
             input_ids,

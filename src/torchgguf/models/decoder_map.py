@@ -1,6 +1,6 @@
 """What the weight maps and config maps of llama-like decoders have in common."""
 
-from torchgguf.models.config_map import Field, Implied, Only, Unwritable
+from torchgguf.models.config_map import Field, Implied, Only, Unwritable, largest_dimension, tensor_count
 from torchgguf.models.rope_map import Rope
 from torchgguf.models.weight_map import Row
 
@@ -19,18 +19,18 @@ DECODER_ROWS = (
 )
 
 DECODER_RULES = (
-    Field("block_count", "num_hidden_layers"),
+    Field("block_count", "num_hidden_layers", limit=tensor_count),
     Field("context_length", "max_position_embeddings"),
-    Field("embedding_length", "hidden_size"),
-    Field("feed_forward_length", "intermediate_size"),
-    Field("attention.head_count", "num_attention_heads"),
-    Field("attention.head_count_kv", "num_key_value_heads", required=False),
-    Field("attention.key_length", "head_dim", required=False),
-    Field("attention.value_length", "head_dim", required=False),
+    Field("embedding_length", "hidden_size", limit=largest_dimension),
+    Field("feed_forward_length", "intermediate_size", limit=largest_dimension),
+    Field("attention.head_count", "num_attention_heads", limit=largest_dimension),
+    Field("attention.head_count_kv", "num_key_value_heads", required=False, limit=largest_dimension),
+    Field("attention.key_length", "head_dim", required=False, limit=largest_dimension),
+    Field("attention.value_length", "head_dim", required=False, limit=largest_dimension),
     Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float),
-    Field("rope.dimension_count", "head_dim", required=False),
+    Field("rope.dimension_count", "head_dim", required=False, limit=largest_dimension),
     Rope(),
-    Field("vocab_size", "vocab_size", required=False),
+    Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
     Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
     Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
     Only("attention.causal", True, "attention in both directions is not supported"),

@@ -74,8 +74,11 @@ def load_model(
     config.dtype = _dtype(dtype)
     config.architectures = [model_class.__name__]
     config._attn_implementation = attn_implementation
-    with torch.device("meta"):  # no memory, no initialisation: everything comes from the file
-        model = model_class(config)
+    try:
+        with torch.device("meta"):  # no memory, no initialisation: everything comes from the file
+            model = model_class(config)
+    except (ValueError, ArithmeticError) as error:
+        raise GGUFError(f"the metadata describe no model that can be: {error}") from None
     # The bar shows itself only where there is something to wait for.
     for place in tqdm(_match(model, file), "unpacking", unit="tensor", delay=1, leave=False):
         _fill(place, file[place.info.name], config, dequantize)

@@ -52,7 +52,7 @@ class Rope(Rule):
             raise GGUFError(
                 f"rope.scaling.type = {kind!r} is not supported; these are: {', '.join(_READERS)}"
             )
-        theta = header.get("rope.freq_base", 10000.0)
+        theta = header.positive("rope.freq_base", float) if "rope.freq_base" in header.values else 10000.0
         parameters = _READERS[kind](header)
         if FACTORS in header.tensors:
             if parameters["rope_type"] != "default":
@@ -96,8 +96,10 @@ class Rope(Rule):
 
 def _factor(header: Header) -> float:
     """Return how many times longer texts are; 0, as in llama.cpp, is no scaling."""
-    factor = header.get("rope.scaling.factor", 0.0) or header.get("rope.scale_linear", 0.0)
-    return float(factor) or 1.0
+    for key in ("rope.scaling.factor", "rope.scale_linear"):
+        if header.get(key, 0.0):
+            return float(header.positive(key, float))
+    return 1.0
 
 
 def _original_length(header: Header) -> int:

@@ -4,6 +4,7 @@ A map is rows of templates, read in either direction. Names are those of modules
 (`weight`, `bias`) is the same on both sides. `{}` stands for the number of the layer.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from torch import Tensor
 # Given the config, an index p such that row i of the GGUF tensor is row p[i] of the Hugging Face tensor.
 RowOrder = Callable[[Any], Tensor]
 
+_WIDE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 @dataclass(frozen=True, slots=True)
 class RowPermutation:
@@ -24,11 +27,20 @@ class RowPermutation:
 
     def to_gguf(self, tensor: Tensor, config: Any) -> Tensor:
         """Put the rows of a Hugging Face tensor, packed or not, in GGUF's order."""
-        return tensor.index_select(0, self.order(config).to(tensor.device))
+        return _take_rows(tensor, self.order(config))
 
     def to_hf(self, tensor: Tensor, config: Any) -> Tensor:
         """Put the rows of a GGUF tensor, packed or not, in Hugging Face's order."""
-        return tensor.index_select(0, torch.argsort(self.order(config)).to(tensor.device))
+        return _take_rows(tensor, torch.argsort(self.order(config)))
+
+
+def _take_rows(tensor: Tensor, index: Tensor) -> Tensor:
+    index = index.to(tensor.device)
+    if tensor.dim() < 2:
+        return tensor.index_select(0, index)
+    # torch moves elements: eight bytes at a time are eight times as fast as the bytes of packed rows.
+    wide = _WIDE[math.gcd(8, tensor.shape[1] * tensor.element_size())]
+    return tensor.view(wide).index_select(0, index).view(tensor.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,16 @@ _ROUND = 256  # positions; capacities are multiples of it, so that short generat
 
 @dataclass(slots=True)
 class _Layer:
-    """Keys and values `(B, K, capacity, D)` of one layer, the first `length` positions filled."""
+    """Keys and values `(B, K, capacity, D)` of one layer, the first `length` positions filled.
+
+    The first tensors are kept as they came, so that a prompt scored once is never copied; `owned` says that
+    they have been replaced by buffers, which may be written into.
+    """
 
     keys: Tensor
     values: Tensor
     length: int
+    owned: bool = False
 
     def append(self, key: Tensor, value: Tensor) -> None:
         end = self.length + key.shape[2]
@@ -23,9 +28,10 @@ class _Layer:
             self.keys = torch.cat((self.keys[:, :, : self.length], key), dim=2)
             self.values = torch.cat((self.values[:, :, : self.length], value), dim=2)
         else:
-            if end > self.keys.shape[2]:
+            if end > self.keys.shape[2] or not self.owned:
                 self.keys = self._grown(self.keys, end)
                 self.values = self._grown(self.values, end)
+                self.owned = True
             self.keys[:, :, self.length : end] = key
             self.values[:, :, self.length : end] = value
         self.length = end
@@ -60,7 +66,6 @@ class DynamicCache:
         What is returned are views, valid until the layer's next update. Layers come in order.
         """
         if layer_idx == len(self._layers):
-            # The first tensors are kept as they came: a prompt scored once is never copied.
             self._layers.append(_Layer(key, value, key.shape[2]))
             return key, value
         layer = self._layers[layer_idx]

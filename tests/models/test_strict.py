@@ -1,0 +1,197 @@
+"""What a file has too much, too little or wrong is an error that names it; nothing is made up or left out."""
+
+import time
+
+import pytest
+import torch
+
+from tests.models.files import edited
+from tests.models.tiny import CASES, counterpart, reference
+from torchgguf.container import GGUFError
+from torchgguf.models import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    path = tmp_path_factory.mktemp("strict") / "llama.gguf"
+    counterpart(reference(CASES["llama"])).save_gguf(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def qwen2(tmp_path_factory):
+    path = tmp_path_factory.mktemp("strict") / "qwen2.gguf"
+    counterpart(reference(CASES["qwen2"])).save_gguf(path)
+    return path
+
+
+def refused(path, *words, load=AutoModelForCausalLM.from_pretrained):
+    """The file is refused within a second, in one line that holds all the words."""
+    start = time.monotonic()
+    with pytest.raises(GGUFError) as caught:
+        load(path)
+    assert time.monotonic() - start < 5
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+TENSORS = {
+    "unknown": (
+        {"blk.0.attn_q_norm.weight": torch.ones(16)},
+        ["no parameter takes", "blk.0.attn_q_norm.weight"],
+    ),
+    "layer too many": ({"blk.3.attn_norm.weight": torch.ones(64)}, ["blk.3.attn_norm.weight"]),
+    "bias too many": ({"blk.1.ffn_up.bias": torch.ones(96)}, ["no parameter takes", "blk.1.ffn_up.bias"]),
+    "missing": ({"blk.1.ffn_up.weight": None}, ["no tensor fills", "blk.1.ffn_up.weight"]),
+    "no embedding": ({"token_embd.weight": None}, ["token_embd.weight"]),
+    "scalar embedding": ({"token_embd.weight": torch.ones(())}, ["vocab_size"]),
+    "wrong shape": ({"output_norm.weight": torch.ones(65)}, ["output_norm.weight", "(65,)", "(64,)"]),
+    "transposed": (
+        {"blk.0.ffn_down.weight": torch.ones(96, 64)},
+        ["blk.0.ffn_down.weight", "(96, 64)", "(64, 96)"],
+    ),
+    "biases in one layer": (
+        {"blk.0.attn_q.bias": torch.ones(64)},
+        ["blk.0.attn_k.bias", "blk.2.attn_q.bias"],
+    ),
+    "two at once": (
+        {"blk.2.attn_v.weight": None, "extra": torch.ones(3)},
+        ["no parameter takes: extra", "no tensor fills: blk.2.attn_v.weight"],
+    ),
+    "factors too many": ({"rope_freqs.weight": torch.full((9,), 2.0)}, ["short_factor", "9", "8"]),
+}
+
+
+@pytest.mark.parametrize(("tensors", "words"), TENSORS.values(), ids=TENSORS.keys())
+def test_tensors(llama, tmp_path, tensors, words):
+    refused(edited(llama, tmp_path / "wrong.gguf", tensors=tensors), *words)
+
+
+METADATA = {
+    "not understood": ({"attention.wobble": 3}, ["attention.wobble", "not understood"]),
+    "two not understood": ({"attention.wobble": 3, "logit_scale": 2.0}, ["attention.wobble", "logit_scale"]),
+    "mixture of experts": ({"expert_count": 8, "expert_used_count": 2}, ["expert_count = 8", "Mixtral"]),
+    "missing": ({"block_count": None}, ["block_count is missing"]),
+    "missing float": ({"attention.layer_norm_rms_epsilon": None}, ["layer_norm_rms_epsilon is missing"]),
+    "string": ({"block_count": "three"}, ["block_count", "'three'"]),
+    "one a layer": ({"attention.head_count_kv": [2, 2, 2]}, ["attention.head_count_kv", "[2, 2, 2]"]),
+    "boolean": ({"block_count": True}, ["block_count", "True"]),
+    "zero": ({"attention.head_count": 0}, ["attention.head_count must be above 0"]),
+    "not a number": ({"attention.layer_norm_rms_epsilon": float("nan")}, ["layer_norm_rms_epsilon"]),
+    "heads that share unevenly": ({"attention.head_count_kv": 3}, ["4 attention heads", "3 key/value heads"]),
+    "odd heads": (
+        {"attention.key_length": 15, "attention.value_length": 15, "rope.dimension_count": 15},
+        ["15"],
+    ),
+    "keys and values of other sizes": (
+        {"attention.value_length": 8},
+        ["8 by attention.value_length", "16"],
+    ),
+    "partial rotation": ({"rope.dimension_count": 8}, ["8 by rope.dimension_count"]),
+    "layers beyond measure": ({"block_count": 4_000_000_000}, ["block_count = 4000000000"]),
+    "width beyond measure": ({"embedding_length": 2**60}, ["embedding_length"]),
+    "heads beyond measure": ({"attention.key_length": 2**40}, ["attention.key_length"]),
+    "both directions": ({"attention.causal": False}, ["attention.causal = False"]),
+    "unknown scaling": ({"rope.scaling.type": "spiral"}, ["'spiral'", "linear", "yarn"]),
+    "scaling type no string": ({"rope.scaling.type": [1]}, ["rope.scaling.type", "[1]"]),
+    "negative scaling": ({"rope.scaling.factor": -2.0}, ["rope.scaling.factor"]),
+    "no base": ({"rope.freq_base": 0.0}, ["rope.freq_base"]),
+    "base one": ({"rope.freq_base": 1.0, "rope.scaling.type": "yarn"}, ["describe no model"]),
+    "factor without meaning": ({"rope.scaling.attn_factor": 1.5}, ["rope.scaling.attn_factor = 1.5"]),
+    "longrope without factors": ({"rope.scaling.type": "longrope"}, ["rope_factors_long.weight"]),
+    "hunyuan's scaling": ({"rope.scaling.alpha": 100.0}, ["rope.scaling.alpha"]),
+    "larger vocabulary": ({"vocab_size": 399}, ["vocab_size", "399", "400"]),
+}
+
+
+@pytest.mark.parametrize(("values", "words"), METADATA.values(), ids=METADATA.keys())
+def test_metadata(llama, tmp_path, values, words):
+    values = {f"llama.{key}": value for key, value in values.items()}
+    refused(edited(llama, tmp_path / "wrong.gguf", values), *words)
+
+
+GENERAL = {
+    "architecture": ({"general.architecture": "wombat"}, ["'wombat'", "llama", "qwen2"]),
+    "no architecture": ({"general.architecture": None}, ["None", "llama", "qwen2"]),
+    "architecture no string": ({"general.architecture": 7}, ["7", "llama"]),
+    "adapter": ({"general.type": "adapter"}, ["'adapter'"]),
+    "token id": ({"tokenizer.ggml.eos_token_id": "</s>"}, ["'</s>'"]),
+}
+
+
+@pytest.mark.parametrize(("values", "words"), GENERAL.values(), ids=GENERAL.keys())
+def test_general_metadata(llama, tmp_path, values, words):
+    path = edited(llama, tmp_path / "wrong.gguf", values)
+    for load in (AutoModelForCausalLM.from_pretrained, AutoModel.from_pretrained, AutoConfig.from_pretrained):
+        refused(path, *words, load=load)
+
+
+def test_layer_pattern_of_another_length(qwen2, tmp_path):
+    values = {"qwen2.attention.sliding_window": 8, "qwen2.attention.sliding_window_pattern": [True, False]}
+    refused(edited(qwen2, tmp_path / "wrong.gguf", values), "sliding_window_pattern", "3 booleans")
+
+
+def test_factors_together_with_a_scaling(llama, tmp_path):
+    values, factors = {"llama.rope.scaling.factor": 2.0}, {"rope_freqs.weight": torch.full((8,), 2.0)}
+    refused(edited(llama, tmp_path / "wrong.gguf", values, factors), "rope_freqs.weight", "'linear'")
+
+
+def test_class_of_another_architecture(llama):
+    refused(llama, "Qwen2ForCausalLM", "'llama'", load=Qwen2ForCausalLM.from_pretrained)
+
+
+def test_harmless_keys_are_read_over(llama, tmp_path):
+    values = {
+        "llama.rope.scaling.finetuned": True,
+        "llama.expert_count": 0,
+        "quantize.imatrix.file": "x",
+        "my.key": 1,
+    }
+    assert (
+        AutoModelForCausalLM.from_pretrained(edited(llama, tmp_path / "more.gguf", values)).config.vocab_size
+        == 400
+    )
+
+
+def test_all_ends_of_a_turn_end_a_text(llama, tmp_path):
+    ids = {"eos_token_id": 5, "eot_token_id": 6, "padding_token_id": 7, "bos_token_id": 4}
+    values = {f"tokenizer.ggml.{key}": value for key, value in ids.items()}
+    config = AutoConfig.from_pretrained(edited(llama, tmp_path / "ids.gguf", values))
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (4, [5, 6], 7)
+
+
+def test_places_without_a_file(tmp_path, llama):
+    with pytest.raises(FileNotFoundError, match=r"gguf_file=.*llama\.gguf"):
+        AutoModelForCausalLM.from_pretrained(llama.parent)
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "nothing.gguf")
+    with pytest.raises(FileNotFoundError, match="other"):
+        AutoModelForCausalLM.from_pretrained(llama.parent, gguf_file="other.gguf")
+
+
+def test_arguments(llama):
+    with pytest.raises(ValueError, match="flash"):
+        AutoModelForCausalLM.from_pretrained(llama, attn_implementation="flash")
+    with pytest.raises(ValueError, match="float99"):
+        AutoModelForCausalLM.from_pretrained(llama, dtype="float99")
+    with pytest.raises(ValueError, match="int32"):
+        AutoModelForCausalLM.from_pretrained(llama, dtype=torch.int32)
+    with pytest.raises(ValueError, match="rope_type 'dynamic'"):
+        AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(
+                "llama", rope_scaling={"rope_type": "dynamic", "factor": 2.0}, num_hidden_layers=1
+            )
+        )
+    with pytest.raises(ValueError, match="gpt9"):
+        AutoConfig.for_model("gpt9")
+
+
+def test_inputs(llama):
+    model, ids = LlamaForCausalLM.from_pretrained(llama), torch.ones(2, 5, dtype=torch.long)
+    with pytest.raises(ValueError, match="exactly one"):
+        model()
+    with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 4\), expected \(2, 5\)"):
+        model(ids, attention_mask=torch.ones(2, 4))
+    with pytest.raises(ValueError, match="eager"):
+        model(ids, output_attentions=True)

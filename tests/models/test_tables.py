@@ -1,0 +1,66 @@
+"""The architectures' tables: spelled as the format spells them, and the same in both directions."""
+
+import ast
+
+import gguf
+import pytest
+import torch
+
+from tests.models.tiny import CASES, counterpart, reference
+from tests.support import ROOT
+from torchgguf.models.auto import MODELS
+
+SOURCE = ROOT / "src" / "torchgguf"
+ARCHITECTURES = [row[1].architecture for row in MODELS]
+NAMES = {name for a in ARCHITECTURES for name in (a.gguf, a.config_class.model_type)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_parameter_has_one_name_on_each_side(name):
+    model = counterpart(reference(CASES[name]))
+    weights, tied = model.architecture.weights, model.config.tie_word_embeddings
+    names = [name for name in model.state_dict() if not (tied and name == "lm_head.weight")]
+    there = [weights.to_gguf(name)[0] for name in names]
+    assert len(set(there)) == len(there)
+    assert [weights.to_hf(name)[0] for name in there] == names
+    for name, value in model.named_parameters():
+        row = weights.to_gguf(name)[1]
+        if row.transform is not None:
+            changed = row.transform.to_gguf(value.detach(), model.config)
+            assert not torch.equal(changed, value)
+            assert torch.equal(row.transform.to_hf(changed, model.config), value)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.config_class.model_type)
+def test_names_are_those_of_the_format(architecture):
+    (arch,) = (key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture.gguf)
+    allowed = {gguf.TENSOR_NAMES[kind].replace("{bid}", "{}") for kind in gguf.MODEL_TENSORS[arch]}
+    assert {row.gguf for row in architecture.weights.rows} <= allowed
+    keys = {
+        value.removeprefix("{arch}.")
+        for group in vars(gguf.Keys).values()
+        for name, value in (vars(group).items() if isinstance(group, type) else ())
+        if isinstance(value, str) and not name.startswith("_")
+    }
+    own = {key for rule in architecture.rules for key in rule.keys}
+    # The first is in llama.cpp's list (llama-arch.cpp), the second in the format's description.
+    assert own - keys <= {"rope.scale_linear", "tensor_data_layout"}
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_other_file_asks_which_architecture_it_has(path):
+    """Only an architecture's own file knows its name; the Auto classes list it, by its classes."""
+    own = {SOURCE / "models" / f"{name}.py" for name in NAMES}
+    if path in own or path.is_relative_to(SOURCE / "tokenization"):  # `llama` is a kind of tokenizer as well
+        return
+    tree = ast.parse(path.read_text())
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert not texts & NAMES
+    asked = [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Compare) and "model_type" in ast.unparse(node))
+        or (isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"))
+    ]
+    classes = [row[i].__name__ for row in MODELS for i in (0, 1)]
+    assert not [text for text in asked if "model_type ==" in text or any(name in text for name in classes)]

@@ -1,0 +1,81 @@
+"""The cache against concatenation."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchgguf.nn import DynamicCache
+
+
+def random(new: int, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 3, new, 8)
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("append"), st.integers(1, 300)),
+    st.tuples(st.just("crop"), st.integers(-20, 400)),
+    st.tuples(st.just("reorder"), st.lists(st.integers(0, 1), min_size=2, max_size=2)),
+)
+
+
+@given(st.lists(STEPS, min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_like_concatenation(steps):
+    cache, expected = DynamicCache(), [torch.empty(2, 3, 0, 8)] * 4
+    for kind, argument in steps:
+        if kind == "append":
+            new = [random(argument) for _ in range(4)]
+            expected = [torch.cat(pair, dim=2) for pair in zip(expected, new, strict=True)]
+            for layer in (0, 1):
+                keys, values = cache.update(new[2 * layer], new[2 * layer + 1], layer)
+                assert torch.equal(keys, expected[2 * layer])
+                assert torch.equal(values, expected[2 * layer + 1])
+        elif kind == "crop":
+            cache.crop(argument)
+            length = expected[0].shape[2]
+            expected = [x[:, :, : argument if argument >= 0 else max(0, length + argument)] for x in expected]
+        else:
+            cache.reorder_cache(torch.tensor(argument))
+            expected = [x[argument] for x in expected]
+        assert cache.get_seq_length() == expected[0].shape[2]
+
+
+def test_decoding_does_not_copy_everything_each_step():
+    cache, places = DynamicCache(), set()
+    cache.update(random(10), random(10), 0)
+    for _ in range(2000):
+        keys, _ = cache.update(random(1), random(1), 0)
+        places.add(keys.data_ptr())
+    assert len(places) <= 5
+    assert cache.get_seq_length() == 2010
+
+
+def test_a_prompt_is_not_copied():
+    cache, keys = DynamicCache(), random(10)
+    assert cache.update(keys, random(10), 0)[0].data_ptr() == keys.data_ptr()
+
+
+def test_empty():
+    cache = DynamicCache()
+    assert (len(cache), cache.get_seq_length(), cache.get_seq_length(3)) == (0, 0, 0)
+
+
+def test_gradients_flow_through_it():
+    first, second = random(3).requires_grad_(), random(2).requires_grad_()
+    cache = DynamicCache()
+    cache.update(first, first, 0)
+    cache.update(second, second, 0)
+    keys, values = cache.update(random(1), random(1), 0)
+    (keys.sum() + 2 * values.sum()).backward()
+    assert torch.equal(first.grad, torch.full_like(first, 3.0))
+    assert torch.equal(second.grad, torch.full_like(second, 3.0))
+
+
+def test_appending_leaves_what_was_given_alone():
+    """After a crop new positions overwrite old ones in the cache, never in the tensors it was given."""
+    cache, keys, values = DynamicCache(), random(4), random(4)
+    copies = keys.clone(), values.clone()
+    cache.update(keys, values, 0)
+    cache.crop(2)
+    cache.update(random(1), random(1), 0)
+    assert torch.equal(keys, copies[0]) and torch.equal(values, copies[1])
