@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import TemplateError, nodes
 from jinja2.exceptions import SecurityError
@@ -29,10 +29,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_eval_context
 from jinja2.visitor import NodeTransformer
 
-SECONDS = 10.0
-SIZE = 1 << 25  # characters and list entries that a rendering may make, those that it throws away included
+SECONDS = 5.0
+SIZE = 1 << 25  # characters that a rendering may make, those that it throws away included
+ENTRY = 8  # what an entry of a list or dict counts, in characters
+INTEGER_BITS = 1 << 16
 TEMPLATE_SIZE = 1 << 20  # characters
 WIDTH = 1 << 10  # the largest number that may say how wide or many something is
+
+
+_Function = Callable[..., Any]
 
 
 class LimitError(TemplateError):
@@ -76,16 +81,10 @@ def _spend(size: int = 1) -> str:
 
 def _spend_on(value: Any, as_text: bool = False) -> Any:
     """Charge a value with all that it holds, as text or as entries: a list may hold another many times."""
-    if isinstance(value, str | bytes):
-        _spend(len(value) if as_text else 1)
-    elif isinstance(value, Mapping | list | tuple | set):
-        _spend()
+    _spend(len(value) if as_text and isinstance(value, str | bytes) else ENTRY)
+    if isinstance(value, Mapping | list | tuple | set):
         for item in chain.from_iterable(value.items()) if isinstance(value, Mapping) else value:
             _spend_on(item, as_text)
-    elif isinstance(value, int):
-        _spend(1 + value.bit_length() // 8)
-    else:
-        _spend()
     return value
 
 
@@ -96,13 +95,19 @@ def _check_widths(*values: Any) -> None:
 
 
 def _check_format(text: str | bytes, arguments: Any) -> None:
-    """Refuse a format with a width, its own as in "%99999d" or an argument's, that only fills memory."""
+    """Refuse a width that only fills memory, as in "%99999d"; charge all for each place they can go."""
     source = text if isinstance(text, str) else text.decode("latin-1")
     _check_widths(*(int(digits[:9]) for digits in re.findall(r"\d+", source)))
     values = list(arguments.values()) if isinstance(arguments, Mapping) else arguments
     if re.search(r"%[^a-zA-Z]*\*|\{[^{}]*\{", source):
         _check_widths(*(values if isinstance(values, list | tuple) else [values]))
+    before = _budget.get().left
     _spend_on(values, as_text=True)
+    _spend((before - _budget.get().left) * (source.count("{") + source.count("%")))
+
+
+def _width(value: Any) -> int:
+    return value if isinstance(value, int) else len(value or "")
 
 
 # How much a method of a string, or a filter on one, may return if that can be more than it is given.
@@ -113,35 +118,20 @@ _GROWTH: dict[str, Callable[..., int]] = {
     "zfill": lambda s, width: width,
     "expandtabs": lambda s, tabsize=8: len(s) * tabsize,
     "replace": lambda s, old, new, *_, **__: (s.count(old) + 1) * len(new),
+    "translate": lambda s, table: len(s) * max((len(str(new)) for new in table.values()), default=1),
     "join": lambda s, parts: sum(len(s) + len(part) for part in parts),
-    "indent": lambda s, width=4, *_, **__: (
-        (s.count("\n") + 1) * (width if isinstance(width, int) else len(width))
-    ),
-    "wordwrap": lambda s, width=79, *rest, wrapstring="\n", **__: (
-        len(s) * len(wrapstring if len(rest) < 2 else rest[1])
-    ),
+    "indent": lambda s, width=4, *_, **__: (s.count("\n") + 1) * _width(width),
+    "wordwrap": lambda s, width=79, split=True, wrapstring="\n", *_, **__: len(s) * _width(wrapstring),
 }
 
 # Filters that pass on what they are given without making text of it.
-_STRUCTURAL = frozenset(
-    (
-        *(
-            "attr",
-            "batch",
-            "count",
-            "d",
-            "default",
-            "dictsort",
-            "first",
-            "groupby",
-            "items",
-            "last",
-            "length",
-        ),
-        *("list", "map", "max", "min", "random", "reject", "rejectattr", "reverse", "select", "selectattr"),
-        *("slice", "sort", "sum", "unique"),
-    )
-)
+# fmt: off
+_STRUCTURAL = frozenset({
+    "attr", "batch", "count", "d", "default", "dictsort", "first", "groupby", "items", "last", "length",
+    "list", "map", "max", "min", "random", "reject", "rejectattr", "reverse", "select", "selectattr", "slice",
+    "sort", "sum", "unique",
+})
+# fmt: on
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
@@ -164,6 +154,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         }
         self.filters |= {"tojson": _tojson, "join": _join}
         self.filters = {name: _charged(name, function) for name, function in self.filters.items()}
+        self.tests = {name: _timed(cast(_Function, test)) for name, test in self.tests.items()}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         if len(source) > TEMPLATE_SIZE:
@@ -205,9 +196,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """An operator that can make something big of something small."""
-        sizes = [
-            len(side) if isinstance(side, str | bytes | list | tuple) else None for side in (left, right)
-        ]
+        sizes = [_size(side) for side in (left, right)]
         if operator == "%" and isinstance(left, str | bytes):
             _check_format(left, right)
         elif operator == "+" and None not in sizes:
@@ -216,8 +205,18 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             times = right if sizes[1] is None else left
             _spend((sizes[0] or sizes[1] or 0) * max(times, 0) if isinstance(times, int) else 0)
         elif isinstance(left, int) and isinstance(right, int):
-            _spend(left.bit_length() * (abs(right) if operator == "**" else 1) // 8 + right.bit_length() // 8)
+            bits = (
+                left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
+            )
+            if bits > INTEGER_BITS and operator != "%":
+                raise LimitError(f"it makes a number of {bits:,} bits")
         return super().call_binop(context, operator, left, right)
+
+
+def _size(value: Any) -> int | None:
+    if isinstance(value, list | tuple):
+        return len(value) * ENTRY
+    return len(value) if isinstance(value, str | bytes) else None
 
 
 class _Meter(NodeTransformer):
@@ -268,6 +267,17 @@ def _charged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return _spend_on(result)
 
     return filtered
+
+
+def _timed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A test that looks at the clock."""
+
+    @functools.wraps(function)
+    def tested(*args: Any) -> Any:
+        _spend()
+        return function(*args)
+
+    return tested
 
 
 @pass_eval_context
