@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from torchgguf.cli.options import File, Options, with_options
-from torchgguf.cli.terminal import busy, first_interrupt_noted, note, one_line
+from torchgguf.cli.terminal import first_interrupt_noted, note, one_line
 
 if TYPE_CHECKING:
     from torchgguf.cli.session import Message, Session
@@ -20,10 +20,9 @@ Ctrl-C  end the answer that is being given"""
 @with_options
 def chat(file: File, *, options: Options) -> None:
     """Talk to a model. Read from a pipe, every line is something said."""
-    with busy(f"loading {file.name}"):
-        from torchgguf.cli.session import Session
+    from torchgguf.cli.session import Session
 
-        session = Session(file, options)
+    session = Session(file, options)
     if not session.has_chat_template:
         raise ValueError(f"{file}: this model has no chat template; 'torchgguf run' continues a text")
     if sys.stdin.isatty():

@@ -105,26 +105,31 @@ def _print_tables(gguf: "GGUFFile") -> None:
 
     from torchgguf.container import type_name
 
-    console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
     whole, by_type = totals(gguf)
-
-    rows: Rows = [(key, type_name(gguf.metadata.types[key]), _short(v)) for key, v in gguf.metadata.items()]
-    console.print(_table("metadata", ["key", "type", "value"], rows))
-    rows = [
+    metadata: Rows = [
+        (key, type_name(gguf.metadata.types[key]), _short(value)) for key, value in gguf.metadata.items()
+    ]
+    tensors: Rows = [
         (tensor.name, tensor.type.name, " × ".join(map(str, tensor.shape)), f"{tensor.nbytes:,}")
         for tensor in gguf.tensors.values()
     ]
-    console.print(_table("tensors (shape in torch's order)", ["name", "type", "shape", "bytes"], rows))
-    rows = [
+    types: Rows = [
         (name, f"{part.tensors:,}", f"{part.parameters:,}", f"{part.nbytes:,}", f"{part.bits_per_weight:.3f}")
         for name, part in [*by_type.items(), ("all", whole)]
     ]
-    console.print(_table("types", ["type", "tensors", "parameters", "bytes", "bits per weight"], rows))
     on_disk = sum(Path(path).stat().st_size for path in gguf.paths)
-    console.print(
-        f"GGUF version {gguf.version}, {gguf.byte_order} endian, alignment {gguf.alignment}, "
-        f"{on_disk:,} bytes in {len(gguf.paths)} file{'s'[: len(gguf.paths) > 1]}"
-    )
+    console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
+    with console.capture() as shown:  # written by ourselves, as Console has its own ideas of broken pipes
+        console.print(_table("metadata", ["key", "type", "value"], metadata), "")
+        console.print(
+            _table("tensors (shape in torch's order)", ["name", "type", "shape", "bytes"], tensors), ""
+        )
+        console.print(_table("types", ["type", "tensors", "parameters", "bytes", "bits per weight"], types))
+        console.print(
+            f"GGUF version {gguf.version}, {gguf.byte_order} endian, alignment {gguf.alignment}, "
+            f"{on_disk:,} bytes in {len(gguf.paths)} file{'s'[: len(gguf.paths) > 1]}"
+        )
+    sys.stdout.write(shown.get())
 
 
 def _table(title: str, columns: list[str], rows: Rows) -> "Table":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from torchgguf.cli.options import File, Options, with_options
-from torchgguf.cli.terminal import busy, note
+from torchgguf.cli.terminal import note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +23,9 @@ def run(file: File, prompt: Prompt = None, raw: Raw = False, *, options: Options
     text = _read_prompt() if prompt in (None, "-") else prompt
     if not text:
         raise typer.BadParameter("the prompt is empty", param_hint="PROMPT")
-    with busy(f"loading {file.name}"):
-        from torchgguf.cli.session import Session
+    from torchgguf.cli.session import Session
 
-        session = Session(file, options)
+    session = Session(file, options)
     for piece in _answer(session, text, raw):
         sys.stdout.write(piece)
         sys.stdout.flush()

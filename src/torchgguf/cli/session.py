@@ -19,19 +19,24 @@ CONTEXT_TOKENS = 8  # tokens of a text to be continued that settle whether its n
 
 @dataclass
 class Stats:
-    """How long an answer took. The first token is counted to the prompt, which has to be read to get it."""
+    """How long an answer took. The first token is counted to the prompt, which has to be read to get it.
+
+    `cut_off`: it ended because it became too long.
+    """
 
     prompt_tokens: int
     prompt_seconds: float = 0.0
     tokens: int = 0
     seconds: float = 0.0
+    cut_off: bool = False
 
     def __str__(self) -> str:
         """One line for people."""
         prompt = self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else 0
         rate = (self.tokens - 1) / self.seconds if self.tokens > 1 and self.seconds else 0
         read = f"prompt: {self.prompt_tokens} tokens, {prompt:.0f}/s"
-        return f"[{read}; answer: {self.tokens} tokens, {rate:.1f}/s]"
+        end = ", cut off there" if self.cut_off else ""
+        return f"[{read}; answer: {self.tokens} tokens{end}, {rate:.1f}/s]"
 
 
 class Session:
@@ -61,7 +66,7 @@ class Session:
 
     def reply(self, messages: list[Message]) -> Iterator[str]:
         """The next message of a conversation, piece by piece."""
-        tokens = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        tokens = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         return self._answer(tokens, Detokenizer(self.tokenizer, skip_special_tokens=True))
 
     def complete(self, text: str) -> Iterator[str]:
@@ -77,16 +82,18 @@ class Session:
             raise ValueError(f"the text has {len(tokens)} tokens, but the model's context is {length}")
         known = min(_common_prefix(tokens, self._read), len(tokens) - 1)
         self._cache.crop(known)
-        self.stats = Stats(len(tokens) - known)
+        limit = min(self.options.max_new_tokens or length, length - len(tokens))
+        ends = self.tokenizer.eog_token_ids
         told: list[int] = []
         start = first = time.perf_counter()
         try:
             for token in self.model.generate_stream(
                 torch.tensor([tokens]),
                 past_key_values=self._cache,
-                max_new_tokens=min(self.options.max_new_tokens or length, length - len(tokens)),
+                max_new_tokens=limit,
                 generator=self._generator,
                 tokenizer=self.tokenizer,
+                eos_token_id=ends,
                 stop_strings=self.options.stop,
                 repetition_penalty=self.options.repetition_penalty,
                 **self._sampling(),
@@ -98,7 +105,9 @@ class Session:
             yield detokenizer.flush()
         finally:
             self._read = [*tokens, *told][: self._cache.get_seq_length()]
-            self.stats = Stats(len(tokens) - known, first - start, len(told), time.perf_counter() - first)
+            took = time.perf_counter() - first
+            cut_off = len(told) == limit and told[-1] not in ends
+            self.stats = Stats(len(tokens) - known, first - start, len(told), took, cut_off)
 
     def _sampling(self) -> dict[str, Any]:
         if self.options.temperature == 0:

@@ -1,4 +1,4 @@
-"""What the commands do to the terminal: escape what is not text, show that something takes its time."""
+"""What the commands do to the terminal: escape what is not text, put off Ctrl-C."""
 
 import re
 import signal
@@ -19,18 +19,6 @@ def one_line(text: str) -> str:
 def note(text: str) -> None:
     """Say something that is not part of the answer."""
     print(text, file=sys.stderr)
-
-
-@contextmanager
-def busy(text: str) -> Iterator[None]:
-    """Show on a terminal's standard error that something is going on."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(text):
-        yield
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Queue
 from typing import Any, Protocol
 
@@ -12,10 +12,11 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what the first bytes of a character 
 
 
 class Decoder(Protocol):
-    """What streaming asks of a tokenizer."""
+    """What streaming asks of a tokenizer, one of transformers' included."""
 
-    def decode(self, token_ids: list[int], /, **options: Any) -> str:
-        """The text of some tokens."""
+    @property
+    def decode(self) -> Callable[..., str]:
+        """`decode(token_ids, **options)`: the text of some tokens."""
 
 
 class Detokenizer:

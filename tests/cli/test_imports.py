@@ -1,0 +1,34 @@
+"""Help, version and `import torchgguf` do not wait for torch."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+import torchgguf as package
+from tests.cli.conftest import TIMEOUT
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["run", "--help"], ["--version"]], ids=str)
+def test_help_is_there_at_once(arguments):
+    command = [sys.executable, "-X", "importtime", "-m", "torchgguf", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    assert result.returncode == 0
+    assert ("--help" if arguments != ["--version"] else version("torchgguf")) in result.stdout
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "torchgguf.cli" in imported
+    assert "torch" not in imported
+
+
+def test_the_package_imports_nothing_until_asked():
+    code = "import torchgguf, sys; assert 'torch' not in sys.modules; torchgguf.open_gguf"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=TIMEOUT)
+
+
+def test_public_names_are_there():
+    for name in package.__all__:
+        assert getattr(package, name).__name__ == name
+    assert set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError, match="'torchgguf' has no attribute 'nonsense'"):
+        _ = package.nonsense
