@@ -26,8 +26,10 @@ def broken(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     "command, name",
-    [*(("info", name) for name in ("header", "tensors", "text", "empty", "missing"))]
-    + [*((command, name) for command in ("run", "chat") for name in ("tensors", "missing"))],
+    [
+        *(("info", name) for name in ("header", "tensors", "text", "empty", "missing")),
+        *((command, name) for command in ("run", "chat") for name in ("tensors", "missing")),
+    ],
 )
 def test_a_file_that_is_no_model(torchgguf, broken, command, name):
     file = broken / f"{name}.gguf"
