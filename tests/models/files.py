@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gguf
 import torch
 
-from torchgguf.container import TensorSource, open_gguf, write_gguf
+from torchgguf.container import TensorSource, TensorType, open_gguf, write_gguf
 
 
 def edited(
@@ -28,3 +29,10 @@ def edited(
                 sources[name] = tensor if isinstance(tensor, TensorSource) else TensorSource.of(tensor)
         write_gguf(path, values, sources)
     return path
+
+
+def packed(weights: torch.Tensor, name: str) -> TensorSource:
+    """Weights as gguf-py packs them."""
+    blocks = torch.from_numpy(gguf.quants.quantize(weights.numpy(), gguf.GGMLQuantizationType[name]))
+    blocks = blocks.view(torch.bfloat16) if name == "BF16" else blocks
+    return TensorSource(tuple(weights.shape), TensorType[name], lambda: blocks)

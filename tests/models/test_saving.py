@@ -6,17 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.models.files import edited
+from tests.models.files import edited, packed
 from tests.models.tiny import CASES, LONGROPE, counterpart, reference
-from torchgguf.container import GGUFError, TensorSource, TensorType, open_gguf
+from torchgguf.container import GGUFError, open_gguf
 from torchgguf.models import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-from torchgguf.quants import quant_type
-
-
-def packed_source(weights: torch.Tensor, name: str) -> TensorSource:
-    """Weights packed by gguf-py."""
-    blocks = torch.from_numpy(gguf.quants.quantize(weights.numpy(), gguf.GGMLQuantizationType[name]))
-    return TensorSource(tuple(weights.shape), TensorType[name], lambda: blocks)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +27,7 @@ def mixed(tmp_path_factory):
             "blk.1.attn_q.weight": "F16",
             "blk.1.attn_k.weight": "BF16",
         }
-        tensors = {}
-        for name, kind in types.items():
-            dtype = quant_type(kind).dtype
-            tensors[name] = packed_source(file[name], kind) if dtype is None else file[name].to(dtype)
+        tensors = {name: packed(file[name], kind) for name, kind in types.items()}
         tensors["blk.1.attn_norm.weight"] = file["blk.1.attn_norm.weight"].half()
         return edited(folder / "plain.gguf", folder / "mixed.gguf", tensors=tensors)
 

@@ -16,7 +16,7 @@ from torchgguf.container import GGUFError, GGUFFile, TensorInfo, open_gguf
 from torchgguf.models.saving import GGUFSource
 from torchgguf.models.weight_map import Row
 from torchgguf.nn import ATTENTION, Linear, QuantizedEmbedding, QuantizedLinear
-from torchgguf.quants import QuantType, quant_type
+from torchgguf.quants import quant_type
 
 if TYPE_CHECKING:
     from torchgguf.models.base import PreTrainedModel
@@ -134,13 +134,16 @@ def _match(model: PreTrainedModel, file: GGUFFile) -> list[Place]:
 
 
 def _fill(place: Place, tensor: Tensor, config: Any, dequantize: bool) -> None:
-    """Put a tensor in its place; a packed one brings a packed layer along."""
+    """Put a tensor in its place; a matrix that stays as it is in the file brings a packed layer along.
+
+    So nothing is rounded to the activations' dtype unless asked for, and all can be written back as it was.
+    """
     kind = quant_type(place.info.type)
     if place.row.transform is not None:
         tensor = place.row.transform.to_hf(tensor, config)
     layer = getattr(place.parent, place.child)
     is_matrix = isinstance(layer, nn.Linear | nn.Embedding) and place.name == "weight"
-    if not is_matrix or dequantize or not _stays_packed(kind):
+    if not is_matrix or dequantize or (kind.dtype is config.dtype is torch.float32):
         dtype = config.dtype if is_matrix or dequantize else torch.float32
         value = kernels.dequantize(tensor, kind, dtype) if kind.dtype is None else tensor.to(dtype)
         setattr(layer, place.name, nn.Parameter(value))
@@ -150,11 +153,6 @@ def _fill(place: Place, tensor: Tensor, config: Any, dequantize: bool) -> None:
     else:
         packed_embedding = QuantizedEmbedding.from_packed(tensor.view(torch.uint8), kind, config.dtype)
         setattr(place.parent, place.child, packed_embedding)
-
-
-def _stays_packed(kind: QuantType) -> bool:
-    """Blocks, and halves, which the kernels widen as they read; other plain numbers are torch's own."""
-    return kind.dtype is None or kind.dtype in (torch.float16, torch.bfloat16)
 
 
 def tied_head(embedding: nn.Module) -> nn.Module:
