@@ -114,11 +114,8 @@ _POOLS: list[list[str]] = [
 ]
 
 
-def hard_texts(count: int, special: Sequence[str] = (), seed: int = 0, composed: bool = False) -> list[str]:
-    """Random strings of everything that tokenizers stumble over, special tokens and halves of them included.
-
-    `composed`: in Unicode's composed form.
-    """
+def hard_texts(count: int, special: Sequence[str] = (), seed: int = 0) -> list[str]:
+    """Random strings of all that tokenizers stumble over, special tokens and halves of them included."""
     rng = random.Random(seed)
     pools = [*_POOLS, list(special) or [" "]]
 
@@ -131,8 +128,7 @@ def hard_texts(count: int, special: Sequence[str] = (), seed: int = 0, composed:
             return token[: rng.randrange(len(token) + 1)]
         return rng.choice(rng.choice(pools))
 
-    texts = ["".join(piece() for _ in range(rng.randrange(1, rng.choice([4, 12, 40])))) for _ in range(count)]
-    return [unicodedata.normalize("NFC", text) for text in texts] if composed else texts
+    return ["".join(piece() for _ in range(rng.randrange(1, rng.choice([4, 12, 40])))) for _ in range(count)]
 
 
 def _any_character(rng: random.Random) -> str:

@@ -47,7 +47,7 @@ def test_hard_text_in_each_vocabulary(name: str, tmp_path: Path) -> None:
         tokenizer = Tokenizer.from_gguf(file)
     oracle = LlamaCpp(with_tiny_model(tokenizer.to_gguf(), tmp_path / "tiny.gguf"))
     special = [*tokenizer.all_special_tokens, "<unk>"]
-    _assert_equal(tokenizer, oracle, hard_texts(4000, special, composed=name == "qwen2"))
+    _assert_equal(tokenizer, oracle, hard_texts(4000, special))
     text = "Hello world"
     assert tokenizer.encode(text) == oracle.encode_with_special(text)
 
@@ -63,7 +63,7 @@ def _written_in(tokenizer: Tokenizer, text: str) -> bool:
 )
 def test_hard_text_in_the_models(path: Path) -> None:
     tokenizer = Tokenizer.from_gguf(path)
-    texts = hard_texts(4000, tokenizer.all_special_tokens, seed=1, composed=True)
+    texts = hard_texts(4000, tokenizer.all_special_tokens, seed=1)
     # Bytes that no token is are dropped before merging, as by the original; llama.cpp drops them afterwards.
     texts = [text for text in texts if _written_in(tokenizer, text)]
     assert len(texts) > 2000
@@ -121,7 +121,7 @@ NAMES_OF_RULES = list({rule: name for name, rule in reversed(PRE_TOKENIZERS.item
 def test_every_splitting_rule(name: str, unsplit: dict[str, Any], tmp_path: Path) -> None:
     metadata = unsplit | {"tokenizer.ggml.pre": name}
     comparable = APPROXIMATE.get(name, lambda _: True)
-    texts = [text for text in hard_texts(1500, seed=6, composed=True) if "ſ" not in text and comparable(text)]
+    texts = [text for text in hard_texts(1500, seed=6) if "ſ" not in text and comparable(text)]
     assert len(texts) > 100
     tokenizer = Tokenizer.from_gguf(metadata)
     oracle = LlamaCpp(with_tiny_model(metadata, tmp_path / "tiny.gguf"))

@@ -1,12 +1,15 @@
-"""How the text of a byte-level BPE vocabulary is cut before merging: one row for each `tokenizer.ggml.pre`.
+r"""How the text of a byte-level BPE vocabulary is cut before merging: one row for each `tokenizer.ggml.pre`.
 
 A file states only the name of the rule. The names and what they stand for are facts of llama.cpp's
-`llama-vocab.cpp` and of the `tokenizer.json` files that its converter recognizes. Where llama.cpp only
-approximates the original tokenizer, because its regular expressions cannot express it, this is the original:
+`llama-vocab.cpp` and of the `tokenizer.json` files that its converter recognizes. Where llama.cpp's regular
+expressions only approximate the original tokenizer, this is the original:
 
-- llama.cpp does not normalize: `nfc` is the original's,
 - `(?i:'s|...)` also takes the long s (U+017F) for an s,
-- upper and lower case in `GPT4O` and `TEKKEN` are those of Unicode, not those of ASCII.
+- upper and lower case in `GPT4O`, `TEKKEN` and `YOUTU` are those of Unicode, not those of ASCII,
+- `\s` is any white space, also where a range of characters beside it holds some.
+
+Some original tokenizers, as Qwen's, GPT-NeoX's and Cohere's, also compose Unicode (NFC) first. A GGUF file does
+not say so, and for one neither llama.cpp nor transformers do. `replace(PRE_TOKENIZERS["qwen2"], nfc=True)` does.
 
 A regular expression is in the syntax of Oniguruma, which the `tokenizers` library uses. Several are applied
 one after the other, each to the pieces that the one before has left; what no match covers is a piece too.
@@ -113,89 +116,69 @@ CHAMELEON = PreTokenizer(
         _GPT2,
     )
 )
-_HALVING_SPACES = "".join(rf"|\s{{{n}}}(?!\S)" for n in (512, 256, 128, 64, 32, 16, 8, 4))
-
-_ROWS: tuple[tuple[tuple[str, ...], PreTokenizer], ...] = (
-    (("default",), DEFAULT),
-    (
-        ("gpt-2", "phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "a.x-4.0", "mellum"),
-        GPT2,
-    ),
-    (("jina-v1-en", "jina-v2-code", "roberta-bpe", "jais", "exaone4", "trillion", "granite-docling"), GPT2),
-    (("mpt", "olmo", "modern-bert"), replace(GPT2, nfc=True)),
-    (("starcoder", "refact", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"), STARCODER),
-    (("command-r",), replace(STARCODER, nfc=True)),
-    (
-        (
-            "llama3",
-            "llama-v3",
-            "llama-bpe",
-            "falcon3",
-            "falcon-h1",
-            "pixtral",
-            "midm-2.0",
-            "lfm2",
-            "jina-v5-nano",
-        ),
-        replace(LLAMA3, ignore_merges=True, add_bos=True),
-    ),
-    (("dbrx", "smaug-bpe", "chatglm-bpe"), LLAMA3),
-    (("glm4", "glm5"), replace(LLAMA3, ignore_merges=True)),
-    (("qwen2", "deepseek-r1-qwen", "f2llmv2"), replace(QWEN2, nfc=True)),
-    (("stablelm2", "hunyuan", "solar-open", "grok-2", "kormo", "megrez"), QWEN2),
-    (("qwen35",), QWEN35),
-    (("ufakzeka",), PreTokenizer((f"{_WORD}|{_DIGIT}|{_SYMBOLS}|{_LINES}",))),
-    (("laguna",), PreTokenizer((r"[^\n]+|[\n]+", *QWEN2.splits))),
-    (
-        ("minicpm5",),
-        PreTokenizer(
-            (_THREE_DIGITS, rf"{_CONTRACTION}|{_WORD}|\p{{N}}+|{_SYMBOLS}|{_LINES}"), ignore_merges=True
-        ),
-    ),
-    (
-        ("seed-coder",),
-        PreTokenizer((rf"{_CONTRACTION}|{_WORD}|{_DIGIT}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_LINES}",)),
-    ),
-    (
-        ("bailingmoe", "bailingmoe2", "llada-moe"),
-        PreTokenizer((rf"'(?i:[sdmt]|ll|ve|re)|{_WORD}|{_DIGIT}|{_SYMBOLS}|\s*[\r\n]|\s+(?!\S)|\s+",)),
-    ),
-    (
-        ("exaone-moe",),
-        PreTokenizer(
-            (
-                rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|{_DIGIT}"
-                r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",
-            )
-        ),
-    ),
-    (
-        ("jais-2",),
-        PreTokenizer(
-            (
-                rf"{_CONTRACTION}|{_WORD}|{_THREE_DIGITS}|{_SYMBOLS}|\s*[\r\n]+"
-                rf"{_HALVING_SPACES}|\s{{1,2}}(?!\S)|\s{{1}}",
-            )
-        ),
-    ),
-    (("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"), GPT4O),
-    (("granite-embed-multi-97m",), replace(GPT4O, ignore_merges=True)),
-    (("tiny_aya", "cohere2moe"), PreTokenizer((r"\d{1,3}(?=(?:\d{3})*\b)", *GPT4O.splits))),
-    (("tekken",), replace(TEKKEN, ignore_merges=True, add_bos=True)),
-    (("bloom", "poro-chat", "gpt3-finnish"), BLOOM),
-    (("viking",), PreTokenizer((*BLOOM.splits, _DIGIT))),
-    (("falcon",), FALCON),
-    (("superbpe",), PreTokenizer((r"\p{N}+", r"(?=(\d{3})+(?!\d))"))),
-    (("deepseek-llm",), DEEPSEEK_LLM),
-    (("deepseek-coder",), DEEPSEEK_CODER),
-    (("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"), DEEPSEEK3),
-    (("spark2_5",), SPARK),
-    (("youtu",), replace(YOUTU, ignore_merges=True)),
-    (("afmoe",), AFMOE),
-    (("chameleon",), replace(CHAMELEON, add_bos=True)),
+UFAKZEKA = PreTokenizer((f"{_WORD}|{_DIGIT}|{_SYMBOLS}|{_LINES}",))
+LAGUNA = PreTokenizer((r"[^\n]+|[\n]+", *QWEN2.splits))
+MINICPM5 = PreTokenizer((_THREE_DIGITS, rf"{_CONTRACTION}|{_WORD}|\p{{N}}+|{_SYMBOLS}|{_LINES}"))
+SEED_CODER = PreTokenizer((rf"{_CONTRACTION}|{_WORD}|{_DIGIT}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_LINES}",))
+BAILINGMOE = PreTokenizer(
+    (rf"'(?i:[sdmt]|ll|ve|re)|{_WORD}|{_DIGIT}|{_SYMBOLS}|\s*[\r\n]|\s+(?!\S)|\s+",),
 )
+EXAONE_MOE = PreTokenizer(
+    (
+        rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|{_DIGIT}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",
+    )
+)
+_HALVING_SPACES = "".join(rf"|\s{{{n}}}(?!\S)" for n in (512, 256, 128, 64, 32, 16, 8, 4))
+JAIS2 = PreTokenizer(
+    (
+        rf"{_CONTRACTION}|{_WORD}|{_THREE_DIGITS}|{_SYMBOLS}|\s*[\r\n]+"
+        rf"{_HALVING_SPACES}|\s{{1,2}}(?!\S)|\s",
+    )
+)
+TINY_AYA = PreTokenizer((r"\d{1,3}(?=(?:\d{3})*\b)", *GPT4O.splits))
+VIKING = PreTokenizer((*BLOOM.splits, _DIGIT))
+SUPERBPE = PreTokenizer((r"\p{N}+", r"(?=(\d{3})+(?!\d))"))
 
-PRE_TOKENIZERS: dict[str, PreTokenizer] = {name: rule for names, rule in _ROWS for name in names}
+# rule: the names that files have for it
+_ROWS: dict[PreTokenizer, str] = {
+    DEFAULT: "default",
+    GPT2: "gpt-2 phi-2 gigachat a.x-4.0 mellum modern-bert mpt olmo jais exaone4 trillion granite-docling "
+    "jina-es jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe",
+    STARCODER: "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2",
+    replace(LLAMA3, ignore_merges=True, add_bos=True): "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral "
+    "midm-2.0 lfm2 jina-v5-nano",
+    LLAMA3: "dbrx smaug-bpe chatglm-bpe",
+    replace(LLAMA3, ignore_merges=True): "glm4 glm5",
+    QWEN2: "qwen2 deepseek-r1-qwen f2llmv2 kormo megrez stablelm2 hunyuan solar-open grok-2",
+    QWEN35: "qwen35",
+    UFAKZEKA: "ufakzeka",
+    LAGUNA: "laguna",
+    replace(MINICPM5, ignore_merges=True): "minicpm5",
+    SEED_CODER: "seed-coder",
+    BAILINGMOE: "bailingmoe bailingmoe2 llada-moe",
+    EXAONE_MOE: "exaone-moe",
+    JAIS2: "jais-2",
+    GPT4O: "gpt-4o llama4 kanana2 talkie minimax-m2",
+    replace(GPT4O, ignore_merges=True): "granite-embed-multi-97m",
+    TINY_AYA: "tiny_aya cohere2moe",
+    replace(TEKKEN, ignore_merges=True, add_bos=True): "tekken",
+    BLOOM: "bloom poro-chat gpt3-finnish",
+    VIKING: "viking",
+    FALCON: "falcon",
+    SUPERBPE: "superbpe",
+    DEEPSEEK_LLM: "deepseek-llm",
+    DEEPSEEK_CODER: "deepseek-coder",
+    DEEPSEEK3: "deepseek-v3 hunyuan-dense joyai-llm hy_v4",
+    SPARK: "spark2_5",
+    replace(YOUTU, ignore_merges=True): "youtu",
+    AFMOE: "afmoe",
+    replace(CHAMELEON, add_bos=True): "chameleon",
+}
+
+PRE_TOKENIZERS: dict[str, PreTokenizer] = {
+    name: rule for rule, names in _ROWS.items() for name in names.split()
+}
 
 
 def pre_tokenizer(name: str) -> PreTokenizer:
