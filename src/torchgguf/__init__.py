@@ -6,37 +6,60 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torchgguf.container import GGUFError, open_gguf, write_gguf
     from torchgguf.generation import GenerationConfig, TextIteratorStreamer, TextStreamer
-    from torchgguf.models import AutoConfig, AutoModelForCausalLM
+    from torchgguf.models import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        LlamaConfig,
+        LlamaForCausalLM,
+        LlamaModel,
+        MistralConfig,
+        MistralForCausalLM,
+        MistralModel,
+        PreTrainedConfig,
+        PreTrainedModel,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        Qwen2Model,
+    )
     from torchgguf.tokenization import AutoTokenizer
-
-# Where each public name is. It is imported when first asked for, so that `import torchgguf` costs nothing.
-_MODULES = {
-    "torchgguf.container": ("GGUFError", "open_gguf", "write_gguf"),
-    "torchgguf.generation": ("GenerationConfig", "TextIteratorStreamer", "TextStreamer"),
-    "torchgguf.models": ("AutoConfig", "AutoModelForCausalLM"),
-    "torchgguf.tokenization": ("AutoTokenizer",),
-}
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "AutoConfig",
+    "AutoModel",
     "AutoModelForCausalLM",
     "AutoTokenizer",
     "GGUFError",
     "GenerationConfig",
+    "LlamaConfig",
+    "LlamaForCausalLM",
+    "LlamaModel",
+    "MistralConfig",
+    "MistralForCausalLM",
+    "MistralModel",
+    "PreTrainedConfig",
+    "PreTrainedModel",
+    "Qwen2Config",
+    "Qwen2ForCausalLM",
+    "Qwen2Model",
     "TextIteratorStreamer",
     "TextStreamer",
     "open_gguf",
     "write_gguf",
 ]
 
+# Where public names are looked for when first asked for, so that `import torchgguf` itself costs nothing.
+_PACKAGES = ("container", "generation", "tokenization", "models")
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
+    if name in __all__:
+        for package in _PACKAGES:
+            module = import_module(f"{__name__}.{package}")
+            if hasattr(module, name):
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -29,7 +29,9 @@ def top_candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if scores.device.type != "cpu" or n < 4 * k * CHUNK:
         best, index = scores.topk(k)
         return best, index
-    chunks = F.pad(scores, (0, -n % CHUNK), value=float("-inf")).view(batch, -1, CHUNK)
+    if n % CHUNK:
+        scores = F.pad(scores, (0, -n % CHUNK), value=float("-inf"))
+    chunks = scores.view(batch, -1, CHUNK)
     chosen = chunks.amax(-1).topk(k).indices
     candidates = chunks.gather(1, chosen[..., None].expand(-1, -1, CHUNK)).flatten(1)
     best, index = candidates.topk(k)
