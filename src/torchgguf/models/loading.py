@@ -25,12 +25,11 @@ Model = TypeVar("Model", bound="PreTrainedModel")
 
 
 class Place(NamedTuple):
-    """Where a tensor goes: parameter `name` of the child `child` of `parent`, by way of `row`."""
+    """Where a tensor goes: parameter `name` of the module at `path`, by way of `row`."""
 
     info: TensorInfo
     row: Row
-    parent: nn.Module
-    child: str
+    path: str
     name: str
 
 
@@ -79,9 +78,9 @@ def load_model(
             model = model_class(config)
     except (ValueError, ArithmeticError) as error:
         raise GGUFError(f"the metadata describe no model that can be: {error}") from None
-    # The bar shows itself only where there is something to wait for.
-    for place in tqdm(_match(model, file), "unpacking", unit="tensor", delay=1, leave=False):
-        _fill(place, file[place.info.name], config, dequantize)
+    # The bar shows itself only where there is something to wait for, and someone to see it.
+    for place in tqdm(_match(model, file), "unpacking", unit="tensor", delay=1, leave=False, disable=None):
+        _fill(model, place, file[place.info.name], dequantize)
     model.tie_weights()
     model.gguf = source
     return model.eval()
@@ -95,13 +94,8 @@ def _match(model: PreTrainedModel, file: GGUFFile) -> list[Place]:
     """
     architecture, prefix = model.architecture, model.hf_prefix
     head = model.get_output_embeddings() if model.config.tie_word_embeddings else None
-    open_places: dict[str, tuple[nn.Module, str, str, Tensor]] = {
-        f"{prefix}{path}.{name}": (
-            model.get_submodule(path.rpartition(".")[0]),
-            path.rpartition(".")[2],
-            name,
-            value,
-        )
+    open_places = {
+        f"{prefix}{path}.{name}": (path, name, value.shape)
         for path, module in model.named_modules()
         if module is not head
         for name, value in module.named_parameters(recurse=False)
@@ -112,10 +106,10 @@ def _match(model: PreTrainedModel, file: GGUFFile) -> list[Place]:
             continue
         hf_name, row = architecture.weights.to_hf(name) or ("", None)
         if row is not None and hf_name in open_places:
-            parent, child, parameter, value = open_places.pop(hf_name)
-            places.append(Place(info, row, parent, child, parameter))
-            if info.shape != value.shape:
-                wrong.append(f"{name} has shape {info.shape}, expected {tuple(value.shape)}")
+            path, parameter, shape = open_places.pop(hf_name)
+            places.append(Place(info, row, path, parameter))
+            if info.shape != shape:
+                wrong.append(f"{name} has shape {info.shape}, expected {tuple(shape)}")
         elif row is None or hf_name.startswith(prefix):  # else it belongs to a head that this model has not
             unused.append(name)
     missing = [(architecture.weights.to_gguf(name) or (name,))[0] for name in open_places]
@@ -133,26 +127,26 @@ def _match(model: PreTrainedModel, file: GGUFFile) -> list[Place]:
     return places
 
 
-def _fill(place: Place, tensor: Tensor, config: Any, dequantize: bool) -> None:
+def _fill(model: PreTrainedModel, place: Place, tensor: Tensor, dequantize: bool) -> None:
     """Put a tensor in its place; a matrix that stays as it is in the file brings a packed layer along.
 
     So nothing is rounded to the activations' dtype unless asked for, and all can be written back as it was.
     """
-    kind = quant_type(place.info.type)
+    kind, dtype = quant_type(place.info.type), model.config.dtype
     if place.row.transform is not None:
-        tensor = place.row.transform.to_hf(tensor, config)
-    layer = getattr(place.parent, place.child)
+        tensor = place.row.transform.to_hf(tensor, model.config)
+    layer = model.get_submodule(place.path)
     is_matrix = isinstance(layer, nn.Linear | nn.Embedding) and place.name == "weight"
-    if not is_matrix or dequantize or (kind.dtype is config.dtype is torch.float32):
-        dtype = config.dtype if is_matrix or dequantize else torch.float32
+    if not is_matrix or dequantize or (kind.dtype is dtype is torch.float32):
+        dtype = dtype if is_matrix or dequantize else torch.float32
         value = kernels.dequantize(tensor, kind, dtype) if kind.dtype is None else tensor.to(dtype)
         setattr(layer, place.name, nn.Parameter(value))
-    elif isinstance(layer, nn.Linear):
-        packed = QuantizedLinear.from_packed(tensor.view(torch.uint8), kind, layer.bias)
-        setattr(place.parent, place.child, packed)
+        return
+    packed = tensor.view(torch.uint8)
+    if isinstance(layer, nn.Linear):
+        model.set_submodule(place.path, QuantizedLinear.from_packed(packed, kind, layer.bias))
     else:
-        packed_embedding = QuantizedEmbedding.from_packed(tensor.view(torch.uint8), kind, config.dtype)
-        setattr(place.parent, place.child, packed_embedding)
+        model.set_submodule(place.path, QuantizedEmbedding.from_packed(packed, kind, dtype))
 
 
 def tied_head(embedding: nn.Module) -> nn.Module:

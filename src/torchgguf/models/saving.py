@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from torchgguf import kernels
 from torchgguf.container import GGUFFile, Metadata, TensorSource, TensorType, write_gguf
+from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.models.config import PreTrainedConfig
 from torchgguf.models.weight_map import Row
 from torchgguf.nn import QuantizedEmbedding, QuantizedLinear
@@ -114,29 +115,26 @@ def _tensors(model: PreTrainedModel, target: QuantType | None) -> dict[str, Tens
 
 
 def _source(weight: _Weight, config: Any, old: TensorType | None, target: QuantType | None) -> TensorSource:
-    """Say what a tensor will be in the file, and how to get it."""
-    module, parameter = weight.module, weight.parameter
+    """Say what a tensor will be in the file, and how to get it when its turn comes."""
+    module, parameter, transform = weight.module, weight.parameter, weight.row.transform
     packed = isinstance(module, QuantizedLinear | QuantizedEmbedding) and parameter is module.weight
-    if packed:
-        assert isinstance(module, QuantizedLinear | QuantizedEmbedding)
-        kind, columns = module.quant_type, module.quant_type.weights_per_row(parameter.shape[1])
-        shape: tuple[int, ...] = (parameter.shape[0], columns)
+    if isinstance(module, QuantizedLinear | QuantizedEmbedding) and packed:
+        kind = module.quant_type
+        shape: tuple[int, ...] = (parameter.shape[0], kind.weights_per_row(parameter.shape[1]))
     else:
         kind, shape = quant_type(_plain_type(parameter, old)), tuple(parameter.shape)
-    if target is None or len(shape) < 2:
-        target = kind
+    final = kind if target is None or len(shape) < 2 else target
 
     def load() -> Tensor:
         rows = parameter.detach()
-        if weight.row.transform is not None:
-            rows = weight.row.transform.to_gguf(rows, config)
-        if packed and target is not kind:
-            rows = kernels.dequantize(rows, kind)
-        if target.dtype is not None:
-            return rows.view(target.dtype) if packed and target is kind else rows.to(target.dtype)
-        return rows if packed and target is kind else quantize(rows, target)
+        if transform is not None:
+            rows = transform.to_gguf(rows, config)
+        if final is kind:
+            return rows.view(kind.dtype or torch.uint8) if packed else rows.to(kind.dtype)
+        numbers = kernels.dequantize(rows, kind) if packed else rows
+        return quantize(numbers, final).view(final.dtype or torch.uint8)
 
-    return TensorSource(shape, TensorType(target.id), load)
+    return TensorSource(shape, TENSOR_TYPES[final.id], load)
 
 
 def _plain_type(parameter: Tensor, old: TensorType | None) -> TensorType:
