@@ -27,6 +27,12 @@ def qwen2() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
+def qwen2_vocabulary() -> Tokenizer:
+    """Qwen2's vocabulary without the model."""
+    return Tokenizer.from_gguf(VOCABS / "ggml-vocab-qwen2.gguf")
+
+
+@pytest.fixture(scope="session")
 def llama() -> Tokenizer:
     """Llama 2's: SentencePiece with byte fallback."""
     return Tokenizer.from_gguf(VOCABS / "ggml-vocab-llama-spm.gguf")

@@ -161,7 +161,8 @@ def _bpe(vocabulary: Vocabulary, merges: list[Any], **options: Any) -> models.Mo
     try:
         return models.BPE(vocabulary.ids, merges, **options)
     except Exception as error:  # the library raises nothing narrower
-        raise TokenizerError(f"{PREFIX}merges do not fit {PREFIX}tokens: {error}") from None
+        reason = str(error).partition("\n")[0]
+        raise TokenizerError(f"{PREFIX}merges do not fit {PREFIX}tokens: {reason}") from None
 
 
 def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:

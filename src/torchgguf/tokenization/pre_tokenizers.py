@@ -8,8 +8,9 @@ expressions only approximate the original tokenizer, this is the original:
 - upper and lower case in `GPT4O`, `TEKKEN` and `YOUTU` are those of Unicode, not those of ASCII,
 - `\s` is any white space, also where a range of characters beside it holds some.
 
-Some original tokenizers, as Qwen's, GPT-NeoX's and Cohere's, also compose Unicode (NFC) first. A GGUF file does
-not say so, and for one neither llama.cpp nor transformers do. `replace(PRE_TOKENIZERS["qwen2"], nfc=True)` does.
+Some original tokenizers, as those of Qwen, GPT-NeoX and Cohere, also compose Unicode (NFC) first. A GGUF file
+does not say so, and neither llama.cpp nor transformers do it for a GGUF file.
+`replace(PRE_TOKENIZERS["qwen2"], nfc=True)` does.
 
 A regular expression is in the syntax of Oniguruma, which the `tokenizers` library uses. Several are applied
 one after the other, each to the pieces that the one before has left; what no match covers is a piece too.

@@ -64,15 +64,17 @@ def read_vocabulary(metadata: Mapping[str, Any], default_roles: Mapping[str, int
     tokens: list[str] | None = read(metadata, "tokens", list)
     if not tokens:
         raise TokenizerError(f"{PREFIX}tokens is missing: the file holds no vocabulary")
-    tokens = [
-        token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)
-    ]  # llama.cpp's name for one without text
+    if "" in tokens:
+        tokens = [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]  # as llama.cpp calls them
+    try:
+        "".join(tokens).encode()
+    except UnicodeEncodeError:
+        odd = next(token for token in tokens if not _is_unicode(token))
+        raise TokenizerError(f"{PREFIX}tokens: {odd!r} is not UTF-8") from None
     ids = dict(zip(tokens, range(len(tokens)), strict=True))
     if len(ids) != len(tokens):
-        again = next(i for i, token in enumerate(tokens) if ids[token] != i)
-        raise TokenizerError(
-            f"{PREFIX}tokens: {tokens[again]!r} stands at {again} and at {ids[tokens[again]]}"
-        )
+        i, token = next((i, token) for i, token in enumerate(tokens) if ids[token] != i)
+        raise TokenizerError(f"{PREFIX}tokens: {token!r} stands at {i} and at {ids[token]}")
 
     types: list[int] = read(metadata, "token_type", list, of=int, length=len(tokens)) or []
     if unknown := set(types) - _TYPES:
@@ -158,6 +160,10 @@ def _settle_types(
             if kind is not TokenType.NORMAL:
                 special[ids[text]] = kind
     return frozenset(ends)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _byte(token: str) -> bytes:

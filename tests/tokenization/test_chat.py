@@ -1,0 +1,226 @@
+"""Chat templates: which is used, what it sees, what it may do."""
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.tokenization.conversations import ASSISTANT, CONVERSATIONS, USER
+from tests.tokenization.test_malformed import BPE
+from torchgguf.tokenization import ChatTemplateError, Tokenizer, TokenizerError, sandbox
+
+NAMED = BPE | {
+    "tokenizer.chat_template": "{{ bos_token }}default",
+    "tokenizer.chat_template.tool_use": "{{ tools | length }} tools",
+    "tokenizer.chat_template.rag": "{{ documents[0].title }}",
+    "tokenizer.chat_templates": ["tool_use", "rag"],
+}
+
+
+def _render(template: str, messages: Any = (USER,), **options: Any) -> str:
+    tokenizer = Tokenizer.from_gguf(BPE)
+    return tokenizer.apply_chat_template(list(messages), chat_template=template, tokenize=False, **options)
+
+
+def test_named_templates() -> None:
+    tokenizer = Tokenizer.from_gguf(NAMED)
+
+    def render(**options: Any) -> str:
+        return tokenizer.apply_chat_template([USER], tokenize=False, **options)
+
+    assert render() == "<s>default"
+    assert render(tools=[{"name": "f"}]) == "1 tools"
+    assert render(chat_template="rag", documents=[{"title": "T", "text": ""}]) == "T"
+    assert render(chat_template="{{ x }}", x=5) == "5"
+    del tokenizer.chat_templates["default"]
+    with pytest.raises(ChatTemplateError, match="no chat template but those named rag, tool_use"):
+        render()
+
+
+def test_a_template_is_compiled_only_when_it_is_used() -> None:
+    tokenizer = Tokenizer.from_gguf(BPE | {"tokenizer.chat_template": "{% unheard_of %}"})
+    assert tokenizer.encode("ab") == [3]
+    with pytest.raises(ChatTemplateError, match="unheard_of"):
+        tokenizer.apply_chat_template([USER])
+
+
+def test_jinja_as_in_transformers() -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    template = (
+        "{%- for message in messages %}\n"
+        "    {%- if loop.index0 == 3 %}{% break %}{% endif %}\n"
+        "  {% generation %}{{ message | tojson }}{% endgeneration %}\n"
+        "    {{ message.content | trim | upper }} {{ message | tojson(indent=2) }}\n"
+        "{%- endfor %}\n"
+        "{% set ns = namespace(found=false) %}{% set ns.found = true %}{{ ns.found }} {{ 'a' ~ 1 ~ none }}"
+        "{{ '%s-%03d' % ('x', 7) }}{{ '{:>5}|{}'.format('y', [1]) }}{{ 'ab' * 3 }}{{ 2 ** 10 }}"
+        "{{ [1] + [2] }}{{ range(3) | list }}{{ 'a b'.split() }}{{ dict(a=1) }}"
+        "{{ messages | map(attribute='role') | join(',') }}{{ strftime_now('%Y') | length }}"
+        "{% macro m(x, y=2) %}[{{ x }}{{ y }}]{% endmacro %}{{ m(1) }}{{ {'a': 1} | items | list }}"
+        "{{ 'x' in ['x'] }}{{ messages[-1:] | length }}"
+    )
+    chats = [chat for chat in CONVERSATIONS.values() if all("content" in message for message in chat)]
+    for chat in chats:
+        plain = [{key: value for key, value in message.items() if value is not None} for message in chat]
+        if any("content" not in message for message in plain):
+            continue
+        expected, _ = render_jinja_template([plain], chat_template=template)
+        assert _render(template, chat) == expected[0]
+
+
+def test_refusals() -> None:
+    with pytest.raises(ChatTemplateError, match=r"failed: only users here$"):
+        _render("{{ raise_exception('only users\nhere') }}")
+    with pytest.raises(ValueError, match="exclude each other"):
+        _render("", add_generation_prompt=True, continue_final_message=True)
+    with pytest.raises(ValueError, match="empty"):
+        _render("", [])
+    with pytest.raises(TypeError, match="JSON schema"):
+        _render("", tools=[print])
+    with pytest.raises(ChatTemplateError, match="needs a final message"):
+        _render("", [{"role": "user"}], continue_final_message=True)
+    with pytest.raises(ChatTemplateError, match="leaves the final message out"):
+        _render("nothing", continue_final_message=True)
+    with pytest.raises(ChatTemplateError, match="no chat template: pass chat_template="):
+        Tokenizer.from_gguf(BPE).apply_chat_template([USER])
+    with pytest.raises(TokenizerError, match=r"tokenizer\.chat_template must be a string, not list"):
+        Tokenizer.from_gguf(BPE | {"tokenizer.chat_template": ["x"]})
+
+
+def test_batches_and_masks(smollm2: Tokenizer) -> None:
+    template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+        "{% if message.role == 'assistant' %}{% generation %}{{ message.content }}<|im_end|>"
+        "{% endgeneration %}{% else %}{{ message.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    )
+    chats = [[USER, ASSISTANT, USER, ASSISTANT], [USER]]
+    encoding = smollm2.apply_chat_template(
+        chats, chat_template=template, padding=True, return_assistant_tokens_mask=True, return_tensors="pt"
+    )
+    assert encoding.input_ids.shape == encoding.assistant_masks.shape
+    said = encoding.input_ids[0][encoding.assistant_masks[0].bool()]
+    assert smollm2.decode(said) == "Hello!\n<|im_end|>" * 2
+    assert encoding.assistant_masks[1].sum() == 0
+    ids = smollm2.apply_chat_template(chats[1], chat_template=template, return_dict=False)
+    assert ids == smollm2.encode(
+        smollm2.apply_chat_template(chats[1], chat_template=template, tokenize=False)
+    )
+
+
+REACHING_OUT = [
+    "{{ ''.__class__ }}",
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    "{{ raise_exception.__globals__ }}",
+    "{{ strftime_now.__globals__['sys'] }}",
+    "{{ namespace.__init__.__globals__ }}",
+    "{{ messages.append(1) }}",
+    "{{ messages[0].update(a=1) }}",
+    "{{ messages[0].__setitem__('a', 1) }}",
+    "{{ ''|attr('__class__') }}",
+    "{{ ['']|map(attribute='__class__')|first }}",
+    "{{ '{0.__class__}'.format('') }}",
+    "{{ '{a.__class__}'.format_map({'a': ''}) }}",
+    "{{ self.__init__.__globals__ }}",
+    "{{ self._TemplateReference__context }}",
+    "{{ (messages|map('list')).gi_frame }}",
+    "{% set ns = namespace(__class__=1) %}{{ ns.__class__ }}",
+    "{% set ns = namespace() %}{% set ns.__init__ = 1 %}",
+    "{% import 'os' as os %}",
+    "{% include '/etc/passwd' %}",
+    "{% extends '/etc/passwd' %}",
+]
+
+
+@pytest.mark.parametrize("template", REACHING_OUT)
+def test_templates_do_not_reach_pythons_internals(template: str) -> None:
+    messages = [dict(USER)]
+    try:
+        shown = _render(template, messages)
+    except ChatTemplateError:
+        shown = ""
+    assert shown in ("", "Undefined")
+    assert messages == [USER]
+
+
+def test_templates_get_no_objects() -> None:
+    class Secret:
+        def leak(self) -> str:
+            return "leaked"
+
+    assert _render("{{ x }}{{ x.leak }}", x=Secret()) == "<Secret>"
+
+
+DOUBLING = "{%% set ns = namespace(x=%s) %%}{%% for i in range(60) %%}%s{%% endfor %%}"
+TOO_MUCH = [
+    "{% for i in range(999999999) %}x{% endfor %}",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{% for i in range(99999) if range(99999)|sum %}{% endfor %}",
+    "{{ range(99999)|select('in', range(99999)|list|reverse|list)|list|length }}",
+    "{% macro f(n) %}{% if n %}{% set a = f(n-1) %}{% set b = f(n-1) %}{% endif %}{% endmacro %}{{ f(60) }}",
+    "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}",
+    "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+    "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}",
+    "{% for i in range(99999) %}" + "y" * 5000 + "{% endfor %}",
+    "{{ 'a' * 9999999999 }}",
+    "{% set x = 9999999999 * 'a' %}",
+    "{% set x = [1] * 9999999999 %}",
+    "{{ (range(99999)|list * 100)|sort|length }}",
+    "{{ 9 ** 999999999 }}",
+    "{% set x = (10 ** 5000) ** 5000 %}",
+    DOUBLING % ("'a'", "{% set ns.x = ns.x + ns.x %}"),
+    DOUBLING % ("'a'", "{% set ns.x = ns.x ~ ns.x %}"),
+    DOUBLING % ("'a'", "{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}"),
+    DOUBLING % ("'a'", "{% set ns.x = '%s%s' % (ns.x, ns.x) %}"),
+    DOUBLING % ("'a'", "{% set ns.x = '{0}{0}'.format(ns.x) %}"),
+    DOUBLING % ("'a'", "{% set ns.x = [ns.x, ns.x]|join %}"),
+    DOUBLING % ("'a'", "{% set ns.x = ns.x|replace('a', 'aa') %}"),
+    DOUBLING % ("[1]", "{% set ns.x = [ns.x, ns.x] %}"),
+    DOUBLING % ("1", "{% set ns.x = {'a': ns.x, 'b': ns.x} %}"),
+    DOUBLING % ("1", "{% set ns.x = dict(a=ns.x, b=ns.x) %}"),
+    DOUBLING % ("[1, 1]", "{% set ns.x = (ns.x|batch(2)|list) * 2 %}") + "{{ ns.x|tojson }}",
+    "{{ '%999999999d' % 1 }}",
+    "{{ '%*d' % (999999999, 1) }}",
+    "{{ '%999999999d'|format(1) }}",
+    "{{ '{:999999999}'.format(1) }}",
+    "{{ '{:{}}'.format(1, 999999999) }}",
+    "{{ ('{0}' * 1000).format('a' * 1000000) }}",
+    "{{ ('%(a)s' * 9999) % {'a': 'x' * 100000} }}",
+    "{{ 'a'.ljust(9999999999) }}",
+    "{{ 'a'.zfill(9999999999) }}",
+    "{{ ('\\t' * 10000).expandtabs(100000) }}",
+    "{{ ('a' * 100000).replace('a', 'b' * 100000) }}",
+    "{{ ('a' * 10000).translate({97: 'b' * 100000}) }}",
+    "{{ ('x' * 100000).join(['y' * 100000] * 10000) }}",
+    "{{ ([{'a': 'y' * 100000}] * 10000)|join('', attribute='a') }}",
+    "{{ 'a'.encode().ljust(9999999999) }}",
+    "{{ 'a'|center(9999999999) }}",
+    "{{ ('a\\n' * 100000)|indent(100000) }}",
+    "{{ ('a ' * 100000)|wordwrap(1, wrapstring='x' * 100000) }}",
+    "{{ [1]|batch(9999999999, 0)|list }}",
+    "{{ [1]|slice(9999999999)|list }}",
+    "{{ [[1]]|tojson(indent=999999999) }}",
+    "{{ lipsum(99999999) }}",
+    "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "{% if 1 %}" * 500 + "{% endif %}" * 500,
+    "x" * 9_999_999,
+]
+
+
+@pytest.mark.parametrize("template", TOO_MUCH, ids=lambda template: template[:60])
+def test_templates_that_ask_for_too_much_are_stopped(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "SECONDS", 0.5)
+    started = time.monotonic()
+    with pytest.raises(ChatTemplateError):
+        _render(template)
+    assert time.monotonic() - started < 20  # on a machine however slow; unbounded, these take hours
+
+
+def test_long_conversations_are_not_too_much() -> None:
+    template = (
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}"
+        "{{ '<|' + m.role + '|>' ~ m.content | trim }}{% endfor %}"
+    )
+    messages = [{"role": "user", "content": "word " * 2000}] * 300
+    assert len(_render(template, messages)) > 3_000_000
