@@ -105,7 +105,8 @@ def _backend(parts: _Parts, vocabulary: Vocabulary, special: Iterable[int]) -> T
     backend = Tokenizer(parts.model)
     backend.normalizer = parts.normalizer
     backend.pre_tokenizer = parts.pre_tokenizer
-    # Not normalized: they are looked for in the text as it came, the longest of those that begin first.
+    # Not normalized: they are looked for in the text as it came. Of two that overlap the one further left is
+    # taken, as in the original tokenizers, where llama.cpp takes the longer.
     backend.add_tokens(
         [
             AddedToken(
@@ -125,9 +126,6 @@ def _byte_level_bpe(vocabulary: Vocabulary, rule: PreTokenizer, add_space_prefix
     if vocabulary.merges is None:
         raise TokenizerError(f"{PREFIX}merges is missing, without which byte-level BPE cannot join anything")
     pairs = [tuple(merge.split(" ")) for merge in dict.fromkeys(vocabulary.merges)]
-    if set(map(len, pairs)) - {2}:
-        odd = next(pair for pair in pairs if len(pair) != 2)
-        raise TokenizerError(f"{PREFIX}merges: {' '.join(odd)!r} is not two tokens with a space between them")
     splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rule.splits]
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=add_space_prefix, use_regex=False)
     return _Parts(
@@ -161,8 +159,20 @@ def _bpe(vocabulary: Vocabulary, merges: list[Any], **options: Any) -> models.Mo
     try:
         return models.BPE(vocabulary.ids, merges, **options)
     except Exception as error:  # the library raises nothing narrower
-        reason = str(error).partition("\n")[0]
-        raise TokenizerError(f"{PREFIX}merges do not fit {PREFIX}tokens: {reason}") from None
+        raise TokenizerError(_what_is_wrong(vocabulary, merges) or f"{PREFIX}merges: {error}") from None
+
+
+def _what_is_wrong(vocabulary: Vocabulary, merges: list[Any]) -> str | None:
+    for token in vocabulary.tokens:
+        if any("\ud800" <= character <= "\udfff" for character in token):
+            return f"{PREFIX}tokens: {token!r} is not UTF-8"
+    for merge in merges:
+        if len(merge) != 2:
+            return f"{PREFIX}merges: {' '.join(merge)!r} is not two tokens with a space between them"
+        for part in (*merge, "".join(merge)):
+            if part not in vocabulary.ids:
+                return f"{PREFIX}merges: {' '.join(merge)!r} needs {part!r}, which is not among the tokens"
+    return None
 
 
 def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:

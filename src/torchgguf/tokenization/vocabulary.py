@@ -66,11 +66,6 @@ def read_vocabulary(metadata: Mapping[str, Any], default_roles: Mapping[str, int
         raise TokenizerError(f"{PREFIX}tokens is missing: the file holds no vocabulary")
     if "" in tokens:
         tokens = [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]  # as llama.cpp calls them
-    try:
-        "".join(tokens).encode()
-    except UnicodeEncodeError:
-        odd = next(token for token in tokens if not _is_unicode(token))
-        raise TokenizerError(f"{PREFIX}tokens: {odd!r} is not UTF-8") from None
     ids = dict(zip(tokens, range(len(tokens)), strict=True))
     if len(ids) != len(tokens):
         i, token = next((i, token) for i, token in enumerate(tokens) if ids[token] != i)
@@ -160,10 +155,6 @@ def _settle_types(
             if kind is not TokenType.NORMAL:
                 special[ids[text]] = kind
     return frozenset(ends)
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _byte(token: str) -> bytes:
