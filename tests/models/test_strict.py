@@ -1,5 +1,6 @@
 """What a file has too much, too little or wrong is an error that names it; nothing is made up or left out."""
 
+import contextlib
 import time
 
 import pytest
@@ -195,3 +196,24 @@ def test_inputs(llama):
         model(ids, attention_mask=torch.ones(2, 4))
     with pytest.raises(ValueError, match="eager"):
         model(ids, output_attentions=True)
+
+
+STRANGE = [-1, 0, 1, 2**63, "x", "", [1], [[1]], float("nan"), float("inf"), -1e38, True]
+
+
+@pytest.mark.parametrize("scaling", ["linear", "yarn", "none"])
+def test_no_value_of_any_key_breaks_more_than_the_promise(llama, tmp_path, scaling):
+    """Whatever stands under a key, the file is read, or refused by the one error there is."""
+    base = edited(llama, tmp_path / "base.gguf", {"llama.rope.scaling.type": scaling})
+    keys = [f"llama.{key}" for rule in LlamaForCausalLM.architecture.rules for key in rule.keys]
+    keys += [
+        "general.architecture",
+        "general.type",
+        "tokenizer.ggml.bos_token_id",
+        "tokenizer.ggml.eot_token_id",
+    ]
+    for key in keys:
+        for value in STRANGE:
+            path = edited(base, tmp_path / "strange.gguf", {key: value})
+            with contextlib.suppress(GGUFError):
+                AutoModelForCausalLM.from_pretrained(path)
