@@ -52,7 +52,10 @@ TRANSFORMERS = (Worker("transformers_fp32", slow=True),)
 
 ALL = {OURS: PACKED, "transformers": TRANSFORMERS, "llama.cpp": LLAMA_CPP}
 SPEED = {OURS: PACKED, "llama.cpp": LLAMA_CPP}
-FIDELITY = {OURS: (Worker("torchgguf_fidelity"),), "llama.cpp": (Worker("llama_cpp_fidelity", slow=True),)}
+FIDELITY = {
+    OURS: (Worker("torchgguf_fidelity", slow=True),),
+    "llama.cpp": (Worker("llama_cpp_fidelity", slow=True),),
+}
 
 FIGURES = (
     Figure(
