@@ -8,7 +8,7 @@ import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-m", "torchgguf"]
-TIMEOUT = 300  # seconds; far more than anything takes, so that nothing hangs for ever
+TIMEOUT = 120  # seconds; far more than anything takes, so that nothing hangs for ever
 
 
 @pytest.fixture
