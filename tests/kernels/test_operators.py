@@ -93,15 +93,49 @@ def test_linear_on_rows_longer_than_a_segment(name, isa):
 
 
 @pytest.mark.parametrize("name", ["Q4_1", "Q5_0", "Q4_K", "Q6_K"])
-def test_linear_multiplies_many_rows_in_bf16_when_told_to(name):
+def test_bf16_products_are_as_good_as_bf16_is(name):
     packed, unpacked = golden(name)
-    x = activations(MANY, unpacked.shape[1])
+    x, g = activations(MANY, 512).requires_grad_(), activations(MANY, 8)
     kernels.set_matmul_dtype(torch.bfloat16)
     try:
-        actual = kernels.linear(x, packed, name)
+        y = kernels.linear(x, packed, name)
+        y.backward(g)
     finally:
         kernels.set_matmul_dtype(None)
-    assert_product(actual, x, unpacked, 2**-8)
+    assert_product(y.detach(), x.detach(), unpacked, 1e-3)
+    assert_product(x.grad, g, unpacked.T, 8e-3)  # eight terms: their rounding does not average out
+
+
+def test_many_rows_are_multiplied_as_the_machine_does_best():
+    packed, unpacked = golden("Q4_K")
+    x = activations(MANY, 512)
+    bf16 = _native.has_native_bf16()
+    assert_product(kernels.linear(x, packed, "Q4_K"), x, unpacked, 1e-3 if bf16 else 1e-6)
+    plain = torch.randn(8, 512)
+    assert_product(kernels.linear(x, plain.view(torch.uint8), "F32"), x, plain, 1e-6)
+    with pytest.raises(ValueError, match=r"not torch\.int8"):
+        kernels.set_matmul_dtype(torch.int8)
+
+
+@pytest.mark.parametrize("rows", [1, FEW, MANY])
+@pytest.mark.parametrize("features", [1, 37, 1500])
+def test_plain_types_of_any_length(rows, features):
+    x = activations(rows, features)
+    for dtype, name in ((torch.float32, "F32"), (torch.float16, "F16"), (torch.float64, "F64")):
+        plain = torch.randn(5, features, dtype=dtype)
+        assert_product(kernels.linear(x, plain.view(torch.uint8), name), x, plain, 3e-5)
+
+
+def test_exact_numbers_stay_exact():
+    doubles = torch.tensor([[1 / 3, 1e300]], dtype=torch.float64)
+    assert torch.equal(kernels.dequantize(doubles.view(torch.uint8), "F64", torch.float64), doubles)
+    longs = torch.tensor([[2**62 + 1, -1]])
+    assert torch.equal(kernels.dequantize(longs.view(torch.uint8), "I64", torch.int64), longs)
+    row = torch.tensor([0])
+    assert torch.equal(kernels.embedding(row, longs.view(torch.uint8), "I64", torch.int64), longs)
+    packed, unpacked = golden("Q4_K")
+    x = activations(FEW, 512).double()
+    assert_product(kernels.linear(x, packed, "Q4_K"), x, unpacked, 1e-15)
 
 
 @pytest.mark.parametrize("rows", [FEW, MANY])
@@ -201,23 +235,68 @@ def test_strided_tensors_are_read_right(fp32_matmul):
     assert torch.equal(kernels.dequantize(packed[::2], "Q8_0"), unpacked[::2])
 
 
-def test_no_rows_are_fine():
-    packed, _ = golden("Q8_0")
-    assert kernels.linear(torch.empty(0, 512), packed, "Q8_0").shape == (0, 8)
-    assert kernels.embedding(torch.empty(0, dtype=torch.int64), packed, "Q8_0").shape == (0, 512)
+def test_a_large_strided_table_is_read_right():
+    packed, unpacked = golden("Q8_0")
+    table = packed.repeat(10_000, 1)[::2]
+    indices = torch.tensor([0, 39_999, 17])
+    assert torch.equal(kernels.embedding(indices, table, "Q8_0"), unpacked[::2].repeat(10_000, 1)[indices])
 
 
-def test_errors_name_the_culprit():
+@pytest.mark.parametrize("rows", [0, FEW, MANY])
+def test_empty_tensors_are_fine(rows):
     packed, _ = golden("Q8_0")
-    with pytest.raises(ValueError, match=r"input is 500.*Q8_0 weight is 8 × 512"):
-        kernels.linear(torch.ones(1, 500), packed, "Q8_0")
+    x = torch.ones(rows, 512, requires_grad=True)
+    y = kernels.linear(x[:, :0], packed[:, :0], "Q8_0", torch.ones(8))
+    assert torch.equal(y, torch.ones(rows, 8))
+    y = kernels.linear(x, packed[:0], "Q8_0")
+    assert y.shape == (rows, 0)
+    y.sum().backward()
+    assert torch.equal(x.grad, torch.zeros(rows, 512))
+    assert kernels.linear(x[:0], packed, "Q8_0").shape == (0, 8)
+    assert kernels.embedding(torch.empty(0, rows, dtype=torch.int64), packed, "Q8_0").shape == (0, rows, 512)
+    assert kernels.dequantize(packed[:0], "Q8_0").shape == (0, 512)
+
+
+CALLERS = {
+    "operator": lambda name: getattr(torch.ops.torchgguf, name).default,
+    "reference": lambda name: REFERENCE[name],
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_errors_name_the_culprit(caller):
+    linear, backward, embedding = map(CALLERS[caller], ("linear", "linear_backward", "embedding"))
+    packed, _ = golden("Q8_0")
+    q8_0 = quant_type("Q8_0").id
+    f32 = torch.float32
+    for rows in (1, MANY):
+        x = torch.ones(rows, 512)
+        with pytest.raises(ValueError, match=r"500\) does not fit the packed Q8_0 weight, which is 8 × 512"):
+            linear(torch.ones(rows, 500), packed, q8_0)
+        with pytest.raises(ValueError, match=r"bias has shape \(1,\), but the weight has 8 rows"):
+            linear(x, packed, q8_0, torch.ones(1))
+        with pytest.raises(ValueError, match=r"two dimensions, not the shape \(544,\)"):
+            linear(x, packed[0], q8_0)
+        with pytest.raises(ValueError, match=r"two dimensions, not the shape \(2, 4, 544\)"):
+            backward(torch.ones(rows, 8), packed.view(2, 4, -1), q8_0)
+    with pytest.raises(ValueError, match="weight is on meta, input and bias are on cpu"):
+        linear(torch.ones(1, 512), packed.to("meta"), q8_0)
+    with pytest.raises(ValueError, match="two dimensions"):
+        embedding(torch.tensor([0]), packed.view(2, 4, -1), q8_0, f32)
+    with pytest.raises(ValueError, match=r"not torch\.bool"):
+        embedding(torch.tensor([True]), packed, q8_0, f32)
+    for index in (8, -1):
+        with pytest.raises(IndexError):
+            embedding(torch.tensor([0, index]), packed, q8_0, f32)
+
+
+def test_errors_name_the_type():
+    packed, _ = golden("Q8_0")
     with pytest.raises(ValueError, match="Q8_0 tensor is uint8 with a multiple of 34 bytes"):
         kernels.dequantize(packed[:, :33], "Q8_0")
     with pytest.raises(ValueError, match="Q9_0"):
         kernels.dequantize(packed, "Q9_0")
-    with pytest.raises(IndexError, match=r"8 is outside the 8 embeddings"):
-        kernels.embedding(torch.tensor([0, 8]), packed, "Q8_0")
-    with pytest.raises(IndexError, match=r"-1 is outside"):
+    with pytest.raises(IndexError, match="-1 is outside the 8 embeddings"):
         kernels.embedding(torch.tensor([-1]), packed, "Q8_0")
 
 

@@ -9,22 +9,15 @@ Shapes: `dequantize` (..., bytes) → (..., n); `linear` (..., in_features) → 
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchgguf.quants import dequantize, quant_type
-
-
-@cache
-def block_layout(type_id: int) -> tuple[int, int]:
-    """(block_size, type_size) of a type, looked up once: operators are called hundreds of times a token."""
-    kind = quant_type(type_id)
-    return kind.block_size, kind.type_size
-
+from torchgguf.kernels.checks import check_embedding, check_linear, row_length
+from torchgguf.quants import dequantize
 
 LIBRARY = torch.library.Library("torchgguf", "DEF")
 LIBRARY.define("dequantize(Tensor packed, int quant_type, ScalarType dtype) -> Tensor")
@@ -33,41 +26,13 @@ LIBRARY.define("linear_backward(Tensor grad_output, Tensor weight, int quant_typ
 LIBRARY.define("embedding(Tensor indices, Tensor weight, int quant_type, ScalarType dtype) -> Tensor")
 
 
-def row_length(packed: Tensor, type_id: int) -> int:
-    """Weights in a row of `packed`, whose last dimension is bytes.
-
-    Raises:
-        ValueError: the bytes are not whole blocks, or not bytes at all.
-    """
-    block_size, type_size = block_layout(type_id)
-    row_bytes = packed.shape[-1]
-    if row_bytes % type_size or packed.dtype is not torch.uint8:
-        raise ValueError(
-            f"a packed {quant_type(type_id).name} tensor is uint8 with a multiple of {type_size} bytes "
-            f"a row, not {packed.dtype} with {row_bytes}"
-        )
-    return row_bytes // type_size * block_size
-
-
-def check_linear(input: Tensor, weight: Tensor, type_id: int, *, transposed: bool = False) -> int:
-    """The in_features of `weight`, after making sure that `input` fits it."""
-    in_features = row_length(weight, type_id)
-    expected = weight.shape[0] if transposed else in_features
-    if input.shape[-1] != expected:
-        raise ValueError(
-            f"the last dimension of the input is {input.shape[-1]}, but the packed "
-            f"{quant_type(type_id).name} weight is {weight.shape[0]} × {in_features}"
-        )
-    return in_features
-
-
 def _dequantize(packed: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
     row_length(packed, type_id)
     return dequantize(packed, type_id, dtype)
 
 
 def _linear(input: Tensor, weight: Tensor, type_id: int, bias: Tensor | None = None) -> Tensor:
-    check_linear(input, weight, type_id)
+    check_linear(input, weight, type_id, bias)
     decoded = dequantize(weight, type_id, input.dtype)
     return F.linear(input, decoded, None if bias is None else bias.to(input.dtype))
 
@@ -78,11 +43,11 @@ def _linear_backward(grad_output: Tensor, weight: Tensor, type_id: int) -> Tenso
 
 
 def _embedding(indices: Tensor, weight: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
-    row_length(weight, type_id)
-    return dequantize(weight[indices], type_id, dtype)
+    check_embedding(indices, weight, type_id)
+    return dequantize(F.embedding(indices, weight), type_id, dtype)
 
 
-REFERENCE = {
+REFERENCE: dict[str, Callable[..., Tensor]] = {
     "dequantize": _dequantize,
     "linear": _linear,
     "linear_backward": _linear_backward,
@@ -99,7 +64,7 @@ def _(packed: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
 
 @torch.library.register_fake("torchgguf::linear", lib=LIBRARY)
 def _(input: Tensor, weight: Tensor, type_id: int, bias: Tensor | None = None) -> Tensor:
-    check_linear(input, weight, type_id)
+    check_linear(input, weight, type_id, bias)
     return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
 
@@ -111,7 +76,7 @@ def _(grad_output: Tensor, weight: Tensor, type_id: int) -> Tensor:
 
 @torch.library.register_fake("torchgguf::embedding", lib=LIBRARY)
 def _(indices: Tensor, weight: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
-    return weight.new_empty((*indices.shape, row_length(weight, type_id)), dtype=dtype)
+    return weight.new_empty((*indices.shape, check_embedding(indices, weight, type_id)), dtype=dtype)
 
 
 # Packed weights get no gradient; activations and biases do. linear and linear_backward are each other's
@@ -130,7 +95,7 @@ def _differentiate_linear(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, 
     if ctx.needs_input_grad[0]:
         grad_input = torch.ops.torchgguf.linear_backward(grad, weight, ctx.type_id)
     if ctx.bias_dtype is not None and ctx.needs_input_grad[3]:
-        grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0).to(ctx.bias_dtype)
+        grad_bias = grad.sum(tuple(range(grad.dim() - 1))).to(ctx.bias_dtype)
     return grad_input, None, None, grad_bias
 
 
