@@ -1,12 +1,15 @@
 """What the shards of a split model must say, each rule broken once."""
 
+import math
+import struct
+
 import pytest
 
 from torchgguf.container import GGUFError, open_gguf
 
-from .raw import F32, INT32, STRING, UINT32, Raw, string
+from .raw import BOOL, F32, INT32, STRING, UINT32, Raw, string
 
-UINT16 = 2
+UINT16, FLOAT32 = 2, 6
 
 
 def shard(number, count, total, tensor, extra=()):
@@ -62,6 +65,21 @@ def test_metadata_of_later_shards_is_joined_and_may_not_contradict(tmp_path):
     write(tmp_path, shard(0, 2, 2, "a", [name]), shard(1, 2, 2, "b", [("general.name", STRING, string("y"))]))
     with pytest.raises(GGUFError, match=r"m-00002-of-00002\.gguf: metadata key 'general\.name' differs"):
         open_gguf(first)
+
+
+def test_metadata_is_compared_as_it_lies_on_disk(tmp_path):
+    nan = ("x", FLOAT32, struct.pack("<f", float("nan")))
+    first, _ = write(tmp_path, shard(0, 2, 2, "a", [nan]), shard(1, 2, 2, "b", [nan]))
+    assert math.isnan(open_gguf(first).metadata["x"])
+    one = ("x", UINT32, struct.pack("<I", 1))
+    for other in [
+        ("x", BOOL, b"\1"),
+        ("x", FLOAT32, struct.pack("<f", 1)),
+        ("x", INT32, struct.pack("<i", 1)),
+    ]:
+        write(tmp_path, shard(0, 2, 2, "a", [one]), shard(1, 2, 2, "b", [other]))
+        with pytest.raises(GGUFError, match="metadata key 'x' differs"):
+            open_gguf(first)
 
 
 @pytest.mark.parametrize("count", [0, 1])

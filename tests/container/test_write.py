@@ -158,6 +158,7 @@ def test_progress_reaches_the_files_size(tmp_path):
     ("tensors", "message"),
     [
         ({"x" * 64: torch.ones(1)}, "64 bytes, but ggml allows 63"),
+        ({"w\ud800": torch.ones(1)}, r"tensor 'w\\ud800': .* cannot be written as UTF-8"),
         ({"w": torch.ones(1, 1, 1, 1, 1)}, "tensor 'w': it has 5 dimensions"),
         ({"w": torch.ones(2, 0)}, r"tensor 'w': its shape \(2, 0\) holds no elements"),
         ({"w": torch.ones(2, dtype=torch.uint8)}, "tensor 'w': torch.uint8 .* TensorSource"),

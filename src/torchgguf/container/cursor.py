@@ -13,9 +13,9 @@ from torchgguf.container.strings import decode_strings, skip_strings
 from torchgguf.container.value_types import SCALARS, ArrayType, MetadataType, MetadataValue, ValueType
 
 # Far above any real file: the largest vocabularies have half a million entries, and llama.cpp reads no nested
-# array at all. What these let pass is read in seconds and fits into a laptop's memory.
+# array at all. What these let pass is walked within a second, whatever is wrong at its very end.
 MAX_VALUES = 1 << 24
-MAX_ARRAYS = 1 << 20
+MAX_ARRAYS = 1 << 15
 MAX_DEPTH = 8
 
 _VALUE_TYPES = {int(known): known for known in (*SCALARS, ValueType.STRING, ValueType.ARRAY)}

@@ -25,6 +25,7 @@ VERSIONS = (2, 3)
 ALIGNMENT_KEY = "general.alignment"
 DEFAULT_ALIGNMENT = 32
 MAX_KEY_BYTES = 2**16 - 1
+MAX_ENTRIES = 1 << 15  # pairs or tensors: ten times as many as in any real file, and read within a second
 
 _LEAST_PAIR = 8 + 1 + 4 + 1  # a key's length and one byte of it, the value's type and one byte of it
 _LEAST_TENSOR = 8 + 4 + 4 + 8  # the name's length, the number of dimensions, the type, the offset
@@ -101,6 +102,9 @@ def _read_count(cursor: Cursor, what: str, least: int) -> int:
     if count * least > left:
         reason = f"ends too early: {count} {what} need {count * least} bytes or more, {left} are left"
         raise GGUFTruncatedError(reason, path=cursor.path, offset=cursor.position - 8)
+    if count > MAX_ENTRIES:
+        reason = f"{count} {what} are more than {MAX_ENTRIES}, as in no real file"
+        raise cursor.error(reason, cursor.position - 8)
     return count
 
 

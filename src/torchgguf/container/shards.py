@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from os import PathLike
 
+from torchgguf.container.encoder import encode_value
 from torchgguf.container.errors import GGUFError
 from torchgguf.container.mapping import Shard, open_shard
 from torchgguf.container.metadata import Metadata
@@ -38,9 +39,14 @@ def join(shards: list[Shard]) -> tuple[Metadata, dict[str, TensorInfo]]:
         for key, value in header.metadata.items():
             if key in SPLIT_KEYS:
                 continue
-            if key in metadata and metadata[key] != value:
+            value_type = header.metadata.types[key]
+            # As bytes: a NaN equals no other, and 1 equals True and 1.0.
+            if key in metadata and (
+                metadata.types[key] != value_type
+                or encode_value(metadata[key], value_type) != encode_value(value, value_type)
+            ):
                 raise GGUFError(f"metadata key {key!r} differs from that of the other shards", path=path)
-            metadata.set_unchecked(key, value, header.metadata.types[key])
+            metadata.set_unchecked(key, value, value_type)
         for name, info in header.tensors.items():
             if name in tensors:
                 owner = shards[tensors[name].shard].path

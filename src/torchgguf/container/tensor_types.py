@@ -11,10 +11,12 @@ TensorType = GGMLQuantizationType
 
 def _type_beyond_gguf(type_id: int, name: str) -> TensorType:
     """A member of `TensorType` that the installed gguf package does not list yet."""
-    if type_id in set(TensorType):
+    if type_id in TensorType._value2member_map_:
         return TensorType(type_id)
     member = int.__new__(TensorType, type_id)
     member._name_, member._value_ = name, type_id
+    setattr(TensorType, name, member)  # found by name and by id, as copying and pickling ask for it
+    TensorType._member_map_[name] = TensorType._value2member_map_[type_id] = member
     return member
 
 

@@ -6,6 +6,7 @@ from math import prod
 
 import torch
 
+from torchgguf.container.encoder import encode_string
 from torchgguf.container.errors import GGUFError
 from torchgguf.container.tensor_types import BLOCK_SIZES, DTYPES, TYPES_OF_DTYPES, TensorType
 
@@ -79,7 +80,7 @@ class TensorSource:
 
 def check_tensor(name: str, shape: tuple[int, ...], tensor_type: TensorType) -> None:
     """Raise GGUFError if ggml could not hold a tensor of this name, shape and type."""
-    name_bytes = len(name.encode("utf-8", "surrogateescape"))
+    name_bytes = len(encode_string(name)) - 8  # less its length, which stands before it
     if name_bytes > MAX_NAME_BYTES:
         raise GGUFError(f"its name has {name_bytes} bytes, but ggml allows {MAX_NAME_BYTES}")
     if len(shape) > MAX_DIMS:
