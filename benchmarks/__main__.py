@@ -32,7 +32,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Run the benchmarks; 1 if a measurement failed, 130 if interrupted."""
-    args, console, start = arguments(), Console(), monotonic()
+    args, start = arguments(), monotonic()
+    # A log file has no width of its own: give the table the room it wants.
+    console = Console(width=None if sys.stdout.isatty() else 130)
     partial = args.quick or args.only
     name = args.name or f"{'quick' if partial else 'cpu'}-{args.threads}-threads"
     described = machine.describe(args.threads)

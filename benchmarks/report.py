@@ -1,8 +1,10 @@
 """The outcome as a record (JSON), as a table in the terminal and as a page of Markdown."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.figures import FIGURES, OURS, Figure
@@ -10,6 +12,7 @@ from benchmarks.runner import Outcome
 
 SIDES = list(dict.fromkeys(side for figure in FIGURES for side in figure.sides))
 GOOD, BAD = "reached", "missed"
+MARKS = {GOOD: "✓", BAD: "✗", "": ""}
 
 
 def show(value: float | None, unit: str) -> str:
@@ -71,33 +74,28 @@ def record(outcome: Outcome, machine: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def rows(outcome: Outcome, mark: Callable[[str], str] = str) -> list[list[str]]:
-    """The table's cells: model, figure, each side, goal and verdict."""
-    return [
-        [
-            figure.model.stem.split("-Instruct")[0],
-            figure.title,
-            *(show(outcome.value(figure, side), figure.unit) for side in SIDES),
-            goal_text(figure),
-            mark(verdict(figure, outcome)),
-        ]
-        for figure in FIGURES
-    ]
+def cells(figure: Figure, outcome: Outcome) -> list[str]:
+    """A row of the table: title, each side, the goal and whether it is reached."""
+    values = (show(outcome.value(figure, side), figure.unit) for side in SIDES)
+    return [figure.title, *values, f"{goal_text(figure)} {MARKS[verdict(figure, outcome)]}".strip()]
 
 
-HEADER = ["model", "figure", *SIDES, "goal", ""]
+def by_model() -> Iterator[tuple[str, list[Figure]]]:
+    """The figures in order, in one group for each run of rows with the same model."""
+    for model, group in groupby(FIGURES, key=lambda figure: figure.model.stem):
+        yield model, list(group)
 
 
 def table(outcome: Outcome) -> Table:
     """The table for the terminal."""
-    colours = {GOOD: "[green]reached[/]", BAD: "[red]missed[/]"}
-    out = Table(title="medians; same file, same threads, same run")
-    for name in HEADER:
-        out.add_column(
-            name, justify="right" if name in SIDES else "left", style="bold" if name == OURS else None
-        )
-    for row in rows(outcome, lambda word: colours.get(word, word)):
-        out.add_row(*row)
+    out = Table(title="medians; same file, same threads, same run", box=SIMPLE_HEAD)
+    for name in ("", *SIDES, "goal"):
+        out.add_column(name, justify="right" if name in SIDES else "left", no_wrap=name in SIDES)
+    for model, figures in by_model():
+        out.add_row(f"[bold]{model}[/]")
+        for figure in figures:
+            out.add_row(*cells(figure, outcome))
+        out.add_section()
     return out
 
 
@@ -107,14 +105,19 @@ def markdown(outcome: Outcome, machine: dict[str, str], plot: str) -> str:
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(cells) + " |"
 
-    aligned = ["---:" if name in SIDES else "---" for name in HEADER]
+    header = [line(["", *SIDES, "goal"]), line(["---", *("---:" for _ in SIDES), "---"])]
+    tables = [
+        "\n".join([f"## {model}\n", *header, *(line(cells(row, outcome)) for row in group)])
+        for model, group in by_model()
+    ]
     parts = [
         "# Benchmarks",
         "Medians; same file, same threads, same run. Written by `make bench`.",
         f"![{plot}]({plot})",
-        "\n".join([line(HEADER), line(aligned), *(line(row) for row in rows(outcome))]),
+        *tables,
+        "## Machine",
         "\n".join(f"- {name}: {value}" for name, value in machine.items()),
     ]
     if outcome.failures:
-        parts.append("Failed:\n\n" + "\n".join(f"- {job}: {why}" for job, why in outcome.failures.items()))
+        parts.append("## Failed\n\n" + "\n".join(f"- {job}: {why}" for job, why in outcome.failures.items()))
     return "\n\n".join(parts) + "\n"
