@@ -9,7 +9,6 @@
 namespace nb = nanobind;
 
 namespace torchgguf {
-namespace {
 
 void check(bool decoded, int type) {
     if (decoded) return;
@@ -17,13 +16,6 @@ void check(bool decoded, int type) {
                                                         : "no native decoder for ggml type ";
     throw std::invalid_argument(problem + std::to_string(type));
 }
-
-template <class T>
-T* pointer(uintptr_t address) {
-    return reinterpret_cast<T*>(address);
-}
-
-}  // namespace
 
 void bind_quants(nb::module_& m) {
     m.def("block_layout", [](int type) {

@@ -79,8 +79,6 @@ bool decode_rows(int ggml_type, const uint8_t* src, void* dst, int64_t rows, int
 
 DequantizeRow dequantize_row(int ggml_type, Isa isa) { return decoder(ggml_type, isa).to_f32; }
 
-DequantizeRowBf16 dequantize_row_bf16(int ggml_type, Isa isa) { return decoder(ggml_type, isa).to_bf16; }
-
 BlockLayout block_layout(int ggml_type) {
     if (ggml_type < 0 || ggml_type >= kGgmlTypes) return {};
     return decoders_scalar()[ggml_type].layout;

@@ -12,12 +12,10 @@ namespace torchgguf {
 // Decodes `n` weights, a multiple of the type's block size, that start at `src`. Neither pointer needs to be
 // aligned, and no byte outside the blocks is read.
 using DequantizeRow = void (*)(const uint8_t* src, float* dst, int64_t n);
-using DequantizeRowBf16 = void (*)(const uint8_t* src, uint16_t* dst, int64_t n);
 
 // nullptr if the type has no native decoder (each that torchgguf.quants knows has one), or if it is one with
 // a grid and the grid was not handed over yet.
 DequantizeRow dequantize_row(int ggml_type, Isa isa);
-DequantizeRowBf16 dequantize_row_bf16(int ggml_type, Isa isa);
 
 // Weights and bytes a block; both 0 if the type has no native decoder.
 struct BlockLayout {

@@ -10,7 +10,7 @@ constexpr int kGgmlTypes = 43;
 struct Decoder {
     BlockLayout layout;
     DequantizeRow to_f32 = nullptr;
-    DequantizeRowBf16 to_bf16 = nullptr;
+    void (*to_bf16)(const uint8_t* src, uint16_t* dst, int64_t n) = nullptr;
 };
 
 // kGgmlTypes entries, by ggml id; without functions where no tensor has the type.

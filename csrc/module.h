@@ -4,7 +4,17 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
+#include <cstdint>
+
 namespace torchgguf {
+
+template <class T>
+T* pointer(uintptr_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+// Throws what says why, if a type was not `decoded`.
+void check(bool decoded, int type);
 
 void bind_linear(nanobind::module_& m);
 void bind_quants(nanobind::module_& m);
