@@ -12,23 +12,12 @@
 // The including file opens an unnamed namespace: a function template compiled for AVX-512 must not be merged
 // by the linker with its baseline twin. For the same reason nothing of std:: is instantiated here.
 
-// Writes 16 weights.
-template <class Out>
-inline void put(Out* dst, u8x16 codes, float scale) {
-    store(dst, widen(codes) * scale);
-}
-template <class Out>
-inline void put(Out* dst, u8x16 codes, float scale, float minimum) {
-    store(dst, widen(codes) * scale - minimum);
-}
-
-inline float half(const uint8_t* src) { return half_to_float(load<uint16_t>(src)); }
-
 template <int Id, int BlockSize, int TypeSize>
 struct Format {
     static constexpr int id = Id, block_size = BlockSize, type_size = TypeSize;
 };
 
+#include "block_parts.inl"
 #include "dequantize_plain.inl"
 #include "dequantize_legacy.inl"
 #include "dequantize_ternary.inl"

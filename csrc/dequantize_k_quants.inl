@@ -1,20 +1,5 @@
 // Blocks of 256 weights in groups whose scales are quantized themselves.
 
-// The six-bit scales and minima of Q4_K and Q5_K: 8 of each in 12 bytes, times the two super-block factors
-// that stand before them.
-struct ScalesAndMinima {
-    float values[2][16];
-    explicit ScalesAndMinima(const uint8_t* src) {
-        const auto a = load<uint32_t>(src + 4), b = load<uint32_t>(src + 8), c = load<uint32_t>(src + 12);
-        const auto codes = (u8x16)(u32x4){a & 0x3f3f3f3f, (c & 0x0f0f0f0f) | (a >> 2 & 0x30303030),
-                                          b & 0x3f3f3f3f, (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030)};
-        put(values[0], codes, half(src));
-        put(values[1], codes, half(src + 2));
-    }
-    float scale(int group) const { return values[0][group]; }
-    float minimum(int group) const { return values[1][group + 8]; }
-};
-
 // 16 scales and minima of 4 bits; 64 bytes of crumbs (2 bits); two halves
 struct Q2_K : Format<10, 256, 84> {
     template <class Out>
@@ -34,10 +19,8 @@ struct Q2_K : Format<10, 256, 84> {
 struct Q3_K : Format<11, 256, 110> {
     template <class Out>
     static void decode(const uint8_t* src, Out* dst) {
-        const auto a = load<uint32_t>(src + 96), b = load<uint32_t>(src + 100), c = load<uint32_t>(src + 104);
-        const u32x4 low = {a, b, a >> 4, b >> 4}, high = {c << 4, c << 2, c, c >> 2};
         float scale[16];
-        put(scale, (u8x16)((low & 0x0f0f0f0f) | (high & 0x30303030)) - 32, half(src + 108));
+        put(scale, scales_of_q3_k(src + 96), half(src + 108));
 #pragma GCC unroll 16  // so that shifts are by constants
         for (int group = 0; group < 16; ++group) {
             const u8x16 low_bits = load16(src + 32 + group / 8 * 32 + group % 2 * 16) >> (group / 2 % 4 * 2);

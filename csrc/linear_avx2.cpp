@@ -10,7 +10,12 @@
 namespace torchgguf {
 namespace {
 
-struct Simd {
+#include "simd_bytes.inl"
+#include "simd_avx2.inl"
+#include "block_parts.inl"
+#include "linear_simd.inl"
+
+struct Simd : SimdX86 {
     using Bytes = __m256i;
     using Floats = __m256;
     static constexpr int64_t kWidth = 32;  // weights at a time
@@ -27,24 +32,12 @@ struct Simd {
         four = _mm_add_ps(four, _mm_movehl_ps(four, four));
         return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
     }
-    // 16 half-precision numbers, given by their bits.
     template <class Bits>
     static void store_halves16(float* out, Bits bits) {
-        const __m128i low = _mm_set_epi16(bits(7), bits(6), bits(5), bits(4), bits(3), bits(2), bits(1), bits(0));
-        const __m128i high =
-            _mm_set_epi16(bits(15), bits(14), bits(13), bits(12), bits(11), bits(10), bits(9), bits(8));
-        store(out, _mm256_cvtph_ps(low));
-        store(out + 8, _mm256_cvtph_ps(high));
+        const Halves16 halves = gather_halves16(bits);
+        store(out, _mm256_cvtph_ps(halves.low));
+        store(out + 8, _mm256_cvtph_ps(halves.high));
     }
-    static float half(const uint8_t* p) {
-        uint16_t bits;
-        __builtin_memcpy(&bits, p, 2);
-        return _cvtsh_ss(bits);
-    }
-
-    static void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
-    static __m128i load16(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
-    static Bytes load32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
     // 32 weights from the 16 bytes at p: low nibbles, then high ones.
     static Bytes nibbles16(const uint8_t* p, int64_t) {
@@ -62,11 +55,12 @@ struct Simd {
     template <int n>
     static Bytes shift_left(Bytes v) { return _mm256_slli_epi64(v, n); }
     static Bytes or_bits(Bytes a, Bytes b) { return _mm256_or_si256(a, b); }
-    static Bytes or_where(Bytes v, uint32_t first, uint32_t, char bit) {
-        // Each byte gets the byte of `first` that holds its bit, then keeps that bit alone.
+    // Sets `bit` in each byte whose bit among the 32 at p is set.
+    static Bytes or_where(Bytes v, const uint8_t* p, int64_t, char bit) {
+        // Each byte gets the byte of the 32 bits that holds its own, then keeps that alone.
         const Bytes holders = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
         const Bytes own_bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
-        const Bytes bits = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(first)), holders);
+        const Bytes bits = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(load_u32(p))), holders);
         const Bytes where = _mm256_cmpeq_epi8(_mm256_and_si256(bits, own_bit), own_bit);
         return _mm256_or_si256(v, mask(where, bit));
     }
@@ -114,14 +108,15 @@ struct Simd {
         store(lanes, largest_of);
         float largest = 0.0f;
         for (float lane : lanes) largest = lane > largest ? lane : largest;
-        const __m256 inverse = _mm256_set1_ps(largest > 0.0f ? max / largest : 0.0f);
+        const Scaling scaling = SimdX86::scaling(largest, max);
+        const __m256 inverse = _mm256_set1_ps(scaling.there);
         for (int i = 0; i < 32; i += 16) {
             const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(load(x + i), inverse));
             const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(load(x + i + 8), inverse));
             const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i), packed);
         }
-        return largest / max + sum(poison);
+        return scaling.back + sum(poison);
     }
 };
 
@@ -132,8 +127,7 @@ struct Simd {
 }  // namespace
 
 const LinearKernel* linear_kernel_avx2(int type) {
-    const LinearKernel* integers =
-        find_kernel<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4>(type);
+    const LinearKernel* integers = find_integer_kernel(type);
     return integers ? integers : &kDecodedKernel<Isa::avx2>;
 }
 

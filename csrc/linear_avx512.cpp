@@ -10,7 +10,12 @@
 namespace torchgguf {
 namespace {
 
-struct Simd {
+#include "simd_bytes.inl"
+#include "simd_avx512.inl"
+#include "block_parts.inl"
+#include "linear_simd.inl"
+
+struct Simd : SimdX86 {
     using Bytes = __m512i;
     using Floats = __m512;
     static constexpr int64_t kWidth = 64;   // weights at a time
@@ -23,24 +28,11 @@ struct Simd {
     static Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
     static float sum(Floats v) { return _mm512_reduce_add_ps(v); }
-    // 16 half-precision numbers, given by their bits. Inserting them one by one into a register beats a gather on
-    // every CPU but a few, and beats a detour through memory, whose narrow stores a wide load has to wait for.
     template <class Bits>
     static void store_halves16(float* out, Bits bits) {
-        const __m128i low = _mm_set_epi16(bits(7), bits(6), bits(5), bits(4), bits(3), bits(2), bits(1), bits(0));
-        const __m128i high =
-            _mm_set_epi16(bits(15), bits(14), bits(13), bits(12), bits(11), bits(10), bits(9), bits(8));
-        store(out, _mm512_cvtph_ps(_mm256_set_m128i(high, low)));
+        const Halves16 halves = gather_halves16(bits);
+        store(out, _mm512_cvtph_ps(_mm256_set_m128i(halves.high, halves.low)));
     }
-    static float half(const uint8_t* p) {
-        uint16_t bits;
-        __builtin_memcpy(&bits, p, 2);
-        return _cvtsh_ss(bits);
-    }
-
-    static void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
-    static __m128i load16(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
-    static __m256i load32(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
     // 32 weights from the 16 bytes at p (low nibbles, then high ones), and 32 from those at p + stride.
     static Bytes nibbles16(const uint8_t* p, int64_t stride) {
@@ -73,8 +65,10 @@ struct Simd {
     template <int n>
     static Bytes shift_left(Bytes v) { return _mm512_slli_epi64(v, n); }
     static Bytes or_bits(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
-    static Bytes or_where(Bytes v, uint32_t first, uint32_t second, char bit) {  // the bit is clear in v
-        const __mmask64 where = _cvtu64_mask64(first | static_cast<uint64_t>(second) << 32);
+    // Sets `bit`, which is clear in v, in each byte whose bit among the 32 at p and the 32 at p + stride is set.
+    static Bytes or_where(Bytes v, const uint8_t* p, int64_t stride, char bit) {
+        const uint64_t first = load_u32(p), second = load_u32(p + stride);
+        const __mmask64 where = _cvtu64_mask64(first | second << 32);
         return _mm512_mask_add_epi8(v, where, v, _mm512_set1_epi8(bit));
     }
     static Bytes flip_sign(Bytes v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
@@ -113,12 +107,13 @@ struct Simd {
         const __m512 a = load(x), b = load(x + 16);
         const __m512 poison = fma(a, zero(), mul(b, zero()));
         const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-        const __m512 inverse = _mm512_set1_ps(largest > 0.0f ? max / largest : 0.0f);
+        const Scaling scaling = SimdX86::scaling(largest, max);
+        const __m512 inverse = _mm512_set1_ps(scaling.there);
         const __m512i ia = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
         const __m512i ib = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm512_cvtsepi32_epi16(ia));
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + 16), _mm512_cvtsepi32_epi16(ib));
-        return largest / max + sum(poison);
+        return scaling.back + sum(poison);
     }
 
    private:
@@ -132,8 +127,7 @@ struct Simd {
 }  // namespace
 
 const LinearKernel* linear_kernel_avx512(int type) {
-    const LinearKernel* integers =
-        find_kernel<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4>(type);
+    const LinearKernel* integers = find_integer_kernel(type);
     return integers ? integers : &kDecodedKernel<Isa::avx512>;
 }
 

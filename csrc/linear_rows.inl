@@ -4,7 +4,8 @@
 // byte. Activations become 16-bit integers with one scale for each 32, so that
 //     sum(weight * x) = sum over sub-blocks of scale * x_scale * sum(q * x_int) + offset * x_sum,
 // where the inner sum is exact. Sixteen bits keep activations to about five decimal digits, hundreds of times
-// finer than the 8 bits that are usual.
+// finer than the 8 bits that are usual. A weight scale of ±inf gives NaN (infinity less infinity, through kZero),
+// where a row that is decoded first may give ±inf.
 //
 // Included once by each instruction set's file, inside its anonymous namespace, after its `Simd` and types.
 
@@ -146,4 +147,9 @@ const LinearKernel* find_kernel(int type) {
         if (ids[i] == type) return &kernels[i];
     }
     return nullptr;
+}
+
+// nullptr for a type without an integer kernel.
+inline const LinearKernel* find_integer_kernel(int type) {
+    return find_kernel<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4>(type);
 }

@@ -5,19 +5,14 @@
 // Types of 32-weight blocks unpack whole blocks: `unpack(block, stride)` takes Simd::kWidth / 32 of them, `stride`
 // bytes apart. Types of 256 unpack 32-weight groups: `unpack<group>(block)` takes kWidth / 32 from `group` on.
 
-inline uint16_t load_u16(const uint8_t* p) { uint16_t v; __builtin_memcpy(&v, p, 2); return v; }
-inline uint32_t load_u32(const uint8_t* p) { uint32_t v; __builtin_memcpy(&v, p, 4); return v; }
-
 // The n half-precision numbers at p, p + stride, ...; writes up to the next multiple of 16.
 template <int stride>
 inline void load_halves(const uint8_t* p, int64_t n, float* out) {
+    const auto bits = [p](int64_t i) { return load<uint16_t>(p + i * stride); };
     int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        Simd::store_halves16(out + i, [&](int j) { return load_u16(p + (i + j) * stride); });
-    }
-    if (i < n) {
-        Simd::store_halves16(out + i, [&](int j) { return i + j < n ? load_u16(p + (i + j) * stride) : uint16_t{0}; });
-    }
+    for (; i + 16 <= n; i += 16) Simd::store_halves16(out + i, [&](int j) { return bits(i + j); });
+    if (i == n) return;
+    Simd::store_halves16(out + i, [&](int j) { return i + j < n ? bits(i + j) : uint16_t{0}; });
 }
 
 struct ScaledBlock32 {  // a half-precision scale first, then the weights
@@ -52,7 +47,7 @@ struct Q5_0 : ScaledBlock32 {
     static constexpr float kZero = 16;
     static void scales(const uint8_t* w, int64_t n, float* scale, float*) { load_halves<bytes>(w, n, scale); }
     static Simd::Bytes unpack(const uint8_t* w, int64_t stride) {
-        return Simd::or_where(Simd::nibbles16(w + 6, stride), load_u32(w + 2), load_u32(w + 2 + stride), 0x10);
+        return Simd::or_where(Simd::nibbles16(w + 6, stride), w + 2, stride, 0x10);
     }
 };
 
@@ -63,7 +58,7 @@ struct Q5_1 : OffsetBlock32 {
         load_halves<bytes>(w + 2, n, offset);
     }
     static Simd::Bytes unpack(const uint8_t* w, int64_t stride) {
-        return Simd::or_where(Simd::nibbles16(w + 8, stride), load_u32(w + 4), load_u32(w + 4 + stride), 0x10);
+        return Simd::or_where(Simd::nibbles16(w + 8, stride), w + 4, stride, 0x10);
     }
 };
 
@@ -76,17 +71,23 @@ struct Q8_0 : ScaledBlock32 {
     }
 };
 
-// The 16 values that 4 bits choose from, plus 128 (IQ4_NL, IQ4_XS) or 12 (MXFP4: the FP4 values, doubled).
-alignas(16) constexpr uint8_t kNonLinearValues[16] = {1,   24,  45,  63,  79,  93,  106, 118,
-                                                      129, 141, 153, 166, 181, 197, 217, 241};
-alignas(16) constexpr uint8_t kFp4Values[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+// A table of sixteen with `zero` added to each, so that none is negative.
+struct UnsignedTable {
+    alignas(16) uint8_t values[16] = {};
+    constexpr UnsignedTable(const CodeTable& table, int zero) {
+        for (int i = 0; i < 16; ++i) values[i] = static_cast<uint8_t>(table.values[i] + zero);
+    }
+    Simd::Bytes operator()(Simd::Bytes index) const { return Simd::lookup(values, index); }
+};
+constexpr UnsignedTable kUnsignedIQ4(kIQ4, 128);
+constexpr UnsignedTable kUnsignedE2M1(kE2M1, 12);
 
 struct IQ4_NL : ScaledBlock32 {
     static constexpr int id = 20, bytes = 18;
     static constexpr float kZero = 128;
     static void scales(const uint8_t* w, int64_t n, float* scale, float*) { load_halves<bytes>(w, n, scale); }
     static Simd::Bytes unpack(const uint8_t* w, int64_t stride) {
-        return Simd::lookup(kNonLinearValues, Simd::nibbles16(w + 2, stride));
+        return kUnsignedIQ4(Simd::nibbles16(w + 2, stride));
     }
 };
 
@@ -94,15 +95,10 @@ struct MXFP4 : ScaledBlock32 {
     static constexpr int id = 39, bytes = 17;
     static constexpr float kZero = 12;
     static void scales(const uint8_t* w, int64_t n, float* scale, float*) {
-        for (int64_t i = 0; i < n; ++i) {
-            // Half of 2^(e - 127); the two smallest are subnormal.
-            const uint32_t e = w[i * bytes];
-            const uint32_t bits = e < 2 ? 0x00200000u << e : (e - 1) << 23;
-            __builtin_memcpy(scale + i, &bits, 4);
-        }
+        for (int64_t i = 0; i < n; ++i) scale[i] = half_of_e8m0(w[i * bytes]);
     }
     static Simd::Bytes unpack(const uint8_t* w, int64_t stride) {
-        return Simd::lookup(kFp4Values, Simd::nibbles16(w + 1, stride));
+        return kUnsignedE2M1(Simd::nibbles16(w + 1, stride));
     }
 };
 
@@ -128,11 +124,8 @@ struct Q2_K {
     static constexpr float kZero = 0;
     static void scales(const uint8_t* w, int64_t n, float* scale, float* offset) {
         for (; n > 0; --n, w += bytes, scale += 16, offset += 16) {
-            const float d = Simd::half(w + 80), dmin = -Simd::half(w + 82);
-            for (int i = 0; i < 16; ++i) {
-                scale[i] = d * static_cast<float>(w[i] & 15);
-                offset[i] = dmin * static_cast<float>(w[i] >> 4);
-            }
+            put(scale, load16(w) & 15, half(w + 80));
+            put(offset, load16(w) >> 4, -half(w + 82));
         }
     }
     template <int group>
@@ -144,15 +137,7 @@ struct Q3_K {
     static constexpr bool kHasOffsets = false;
     static constexpr float kZero = 4;
     static void scales(const uint8_t* w, int64_t n, float* scale, float*) {
-        for (; n > 0; --n, w += bytes, scale += 16) {
-            const float d = Simd::half(w + 108);
-            const uint8_t* packed = w + 96;  // 8 bytes of low nibbles, 4 bytes of two high bits
-            for (int i = 0; i < 16; ++i) {
-                const int low = packed[i % 8] >> (i / 8 * 4) & 15;
-                const int high = packed[8 + i % 4] >> (i / 4 * 2) & 3;
-                scale[i] = d * static_cast<float>((low | high << 4) - 32);
-            }
-        }
+        for (; n > 0; --n, w += bytes, scale += 16) put(scale, scales_of_q3_k(w + 96), half(w + 108));
     }
     template <int group>
     static Simd::Bytes unpack(const uint8_t* w) {
@@ -161,17 +146,15 @@ struct Q3_K {
     }
 };
 
-// The eight 6-bit scales and the eight 6-bit minima of Q4_K and Q5_K: 12 bytes.
-inline void scales_and_minima(const uint8_t* w, float* scale, float* offset) {
-    const float d = Simd::half(w), dmin = -Simd::half(w + 2);
-    const uint32_t a = load_u32(w + 4), b = load_u32(w + 8), c = load_u32(w + 12);
-    alignas(16) const uint32_t sixes[4] = {
-        a & 0x3f3f3f3f, (c & 0x0f0f0f0f) | (a >> 6 & 0x03030303) << 4,
-        b & 0x3f3f3f3f, (c >> 4 & 0x0f0f0f0f) | (b >> 6 & 0x03030303) << 4};
-    const auto* bytes = reinterpret_cast<const uint8_t*>(sixes);
-    for (int i = 0; i < 8; ++i) {
-        scale[i] = d * static_cast<float>(bytes[i]);
-        offset[i] = dmin * static_cast<float>(bytes[8 + i]);
+// The scales and minima of n blocks of Q4_K or Q5_K.
+template <int bytes>
+inline void load_scales_and_minima(const uint8_t* w, int64_t n, float* scale, float* offset) {
+    for (; n > 0; --n, w += bytes, scale += 8, offset += 8) {
+        const ScalesAndMinima s(w);
+        for (int i = 0; i < 8; ++i) {
+            scale[i] = s.scale(i);
+            offset[i] = -s.minimum(i);
+        }
     }
 }
 
@@ -180,7 +163,7 @@ struct Q4_K {
     static constexpr bool kHasOffsets = true;
     static constexpr float kZero = 0;
     static void scales(const uint8_t* w, int64_t n, float* scale, float* offset) {
-        for (int64_t i = 0; i < n; ++i) scales_and_minima(w + i * bytes, scale + 8 * i, offset + 8 * i);
+        load_scales_and_minima<bytes>(w, n, scale, offset);
     }
     template <int group>
     static Simd::Bytes unpack(const uint8_t* w) { return four_bits<16, group>(w); }
@@ -191,7 +174,7 @@ struct Q5_K {
     static constexpr bool kHasOffsets = true;
     static constexpr float kZero = 0;
     static void scales(const uint8_t* w, int64_t n, float* scale, float* offset) {
-        for (int64_t i = 0; i < n; ++i) scales_and_minima(w + i * bytes, scale + 8 * i, offset + 8 * i);
+        load_scales_and_minima<bytes>(w, n, scale, offset);
     }
     template <int group>
     static Simd::Bytes unpack(const uint8_t* w) {
@@ -205,10 +188,7 @@ struct Q6_K {
     static constexpr bool kHasOffsets = false;
     static constexpr float kZero = 32;
     static void scales(const uint8_t* w, int64_t n, float* scale, float*) {
-        for (; n > 0; --n, w += bytes, scale += 16) {
-            const float d = Simd::half(w + 208);
-            for (int i = 0; i < 16; ++i) scale[i] = d * static_cast<float>(static_cast<int8_t>(w[192 + i]));
-        }
+        for (; n > 0; --n, w += bytes, scale += 16) put(scale, load16(w + 192), half(w + 208));
     }
     // Each half of 128: groups 0 and 1 are the low nibbles of 64 bytes, groups 2 and 3 the high ones.
     static constexpr int low_offset(int group) { return group / 4 * 64 + group % 2 * 32; }
@@ -228,16 +208,12 @@ struct IQ4_XS {
     static constexpr float kZero = 128;
     static void scales(const uint8_t* w, int64_t n, float* scale, float*) {
         for (; n > 0; --n, w += bytes, scale += 8) {
-            const float d = Simd::half(w);
-            const uint16_t high = load_u16(w + 2);
-            for (int i = 0; i < 8; ++i) {
-                const int low = w[4 + i / 2] >> (i % 2 * 4) & 15;
-                scale[i] = d * static_cast<float>((low | (high >> 2 * i & 3) << 4) - 32);
-            }
+            const ScalesOfIQ4_XS scales(w);
+            for (int i = 0; i < 8; ++i) scale[i] = scales.scale(i);
         }
     }
     template <int group>
     static Simd::Bytes unpack(const uint8_t* w) {
-        return Simd::lookup(kNonLinearValues, Simd::nibbles16(w + 8 + 16 * group, 16));
+        return kUnsignedIQ4(Simd::nibbles16(w + 8 + 16 * group, 16));
     }
 };

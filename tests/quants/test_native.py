@@ -1,7 +1,5 @@
 """The native decoders against ggml, to the last bit, on every instruction set that this machine has."""
 
-import ctypes
-import mmap
 import subprocess
 import sys
 
@@ -9,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.guard_page import guarded, needs_guard_pages
 from tests.quants.evidence import assert_same_bits, goldens, random_rows, types_in_gguf, unpacked_by_gguf
 from torchgguf.quants import QuantType, dequantize, quant_type, quant_types
 
@@ -81,26 +80,16 @@ def test_rows_are_chosen_in_any_order(kind):
         assert_same_bits(out, decode(packed, kind, dtype)[indices])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="protects memory through libc")
+@needs_guard_pages
 @pytest.mark.parametrize("kind", quant_types(), ids=lambda kind: kind.name)
-def test_no_byte_after_the_last_one_is_read(kind):
-    """A tensor may end where its file's mapping ends: here the next page may not be touched."""
-    blocks = 19 if kind.dtype else 3
-    packed = random_rows(kind, blocks=blocks)[-1:]
-    memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    guard = ctypes.c_void_p(start + mmap.PAGESIZE)
-    libc = ctypes.CDLL(None, use_errno=True)
-    memory[mmap.PAGESIZE - packed.numel() : mmap.PAGESIZE] = packed.numpy().tobytes()
-    assert libc.mprotect(guard, mmap.PAGESIZE, 0) == 0
-    n = blocks * kind.block_size
-    try:
-        for dtype, number in KINDS.items():
-            out = torch.empty(1, n, dtype=dtype)
-            _native.dequantize_rows(kind.id, guard.value - packed.numel(), out.data_ptr(), 1, n, number, 1)
-            assert_same_bits(out, dequantize(packed, kind, dtype=dtype))
-    finally:
-        assert libc.mprotect(guard, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+def test_nothing_is_touched_behind_the_last_byte(kind):
+    """A tensor may end where its file's mapping ends."""
+    packed = random_rows(kind, blocks=19 if kind.dtype else 3)[-1:]
+    n = kind.weights_per_row(packed.shape[1])
+    for dtype, number in KINDS.items():
+        with guarded(packed) as src, guarded(torch.empty(1, n, dtype=dtype)) as dst:
+            _native.dequantize_rows(kind.id, src.data_ptr(), dst.data_ptr(), 1, n, number, 1)
+            assert_same_bits(dst, dequantize(packed, kind, dtype=dtype))
 
 
 def test_layouts_are_those_of_the_types():
