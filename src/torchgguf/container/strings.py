@@ -7,6 +7,8 @@ import struct
 
 from typing_extensions import Buffer
 
+from torchgguf._extension import native
+
 
 def skip_strings_python(buffer: Buffer, offset: int, count: int, big_endian: bool) -> tuple[int, int]:
     """How many of `count` strings from `offset` on lie inside the buffer, and where the next one begins."""
@@ -34,9 +36,9 @@ def decode_strings_python(buffer: Buffer, offset: int, count: int, big_endian: b
     return strings, offset
 
 
-try:
-    from torchgguf._native import decode_strings, skip_strings
-except ImportError:
+if native is not None:
+    decode_strings, skip_strings = native.decode_strings, native.skip_strings
+else:
     decode_strings, skip_strings = decode_strings_python, skip_strings_python
 
 __all__ = ["decode_strings", "decode_strings_python", "skip_strings", "skip_strings_python"]
