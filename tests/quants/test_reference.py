@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.quants.evidence import assert_same_bits, goldens, random_rows, types_in_gguf, unpacked_by_gguf
 from tests.support import ROOT
@@ -47,6 +48,14 @@ def test_a_tensor_of_several_parts_is_whole(monkeypatch):
     assert torch.equal(dequantize(golden.packed, "Q6_K"), golden.unpacked)
     odd = golden.packed.view(-1, size)[:15]
     assert torch.equal(dequantize(odd, "Q6_K"), golden.unpacked.view(-1, 256)[:15])
+
+
+@pytest.mark.parametrize("golden", goldens(), ids=lambda golden: golden.file)
+def test_fake_tensors_leave_nothing_fake_behind(golden):
+    with FakeTensorMode() as fake:
+        unpacked = dequantize(fake.from_tensor(golden.packed), golden.ggml_type)
+    assert unpacked.shape == golden.unpacked.shape
+    assert torch.equal(dequantize(golden.packed, golden.ggml_type), golden.unpacked)
 
 
 def test_without_the_native_part_types_with_grids_unpack_all_the_same():

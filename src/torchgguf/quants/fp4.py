@@ -6,8 +6,6 @@ halves the scales to match. Layouts: ggml-common.h of ggml; the tables of sixtee
 
 # ruff: noqa: N801 (classes bear the names that ggml gives the types)
 
-from functools import cache
-
 import torch
 from gguf import quants as gguf_quants
 from torch import Tensor
@@ -28,14 +26,9 @@ HALF_OF_E8M0 = tuple(2.0 ** (byte - 128) for byte in range(256))
 HALF_OF_UE4M3 = tuple(_half_of_ue4m3(byte) for byte in range(256))
 
 
-@cache
-def _table(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device)
-
-
 def look_up(values: tuple[float, ...], codes: Tensor) -> Tensor:
     """values[code] for each code, in float32."""
-    return _table(values, codes.device)[codes.int()]
+    return torch.tensor(values, dtype=torch.float32, device=codes.device)[codes.int()]
 
 
 class MXFP4(QuantType):
