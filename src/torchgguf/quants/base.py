@@ -47,7 +47,10 @@ class QuantType(ABC):
 
     @abstractmethod
     def decode(self, blocks: Tensor) -> Tensor:
-        """Unpacks blocks, uint8 (n, type_size), to float32 (n, block_size), to the last bit as ggml does."""
+        """Unpacks blocks, uint8 (n, type_size), to (n, block_size) numbers.
+
+        They are float32, to the last bit as ggml unpacks them; those of a plain type are of its own dtype.
+        """
 
     def encode(self, weights: Tensor) -> Tensor:
         """Packs weights, float32 (n, block_size), to uint8 (n, type_size)."""
@@ -113,8 +116,6 @@ def dequantize(packed: Tensor, type: QuantTypeLike, dtype: torch.dtype = torch.f
     if packed.dtype != torch.uint8:
         raise TypeError(f"packed {kind.name} weights must be a uint8 tensor, not {packed.dtype}")
     shape = (*packed.shape[:-1], kind.weights_per_row(packed.shape[-1]))
-    if kind.dtype is not None:
-        return packed.clone(memory_format=torch.contiguous_format).view(kind.dtype).to(dtype)
     blocks = packed.reshape(packed.numel() // kind.type_size, kind.type_size)
     weights = torch.empty(len(blocks), kind.block_size, dtype=dtype, device=packed.device)
     step = _WEIGHTS_AT_ONCE // kind.block_size

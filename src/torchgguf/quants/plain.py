@@ -15,7 +15,7 @@ class PlainType(QuantType, abstract=True):
     dtype: ClassVar[torch.dtype]
 
     def decode(self, blocks: Tensor) -> Tensor:
-        return reinterpret(blocks, self.dtype).float()
+        return reinterpret(blocks, self.dtype)
 
     def encode(self, weights: Tensor) -> Tensor:
         return weights.to(self.dtype).contiguous().view(torch.uint8)
