@@ -1,5 +1,8 @@
 """The cache against concatenation."""
 
+import itertools
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +21,15 @@ STEPS = st.one_of(
 )
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
 @given(st.lists(STEPS, min_size=1, max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_like_concatenation(steps):
+def test_like_concatenation(mode, steps):
+    with mode():
+        check_like_concatenation(steps)
+
+
+def check_like_concatenation(steps):
     cache, expected = DynamicCache(), [torch.empty(2, 3, 0, 8)] * 4
     for kind, argument in steps:
         if kind == "append":
@@ -40,6 +49,7 @@ def test_like_concatenation(steps):
         assert cache.get_seq_length() == expected[0].shape[2]
 
 
+@torch.no_grad()
 def test_decoding_does_not_copy_everything_each_step():
     cache, places = DynamicCache(), set()
     cache.update(random(10), random(10), 0)
@@ -71,6 +81,48 @@ def test_gradients_flow_through_it():
     assert torch.equal(second.grad, torch.full_like(second, 3.0))
 
 
+@pytest.mark.parametrize("trained", list(itertools.product([False, True], repeat=3)))
+@pytest.mark.parametrize("no_grad", list(itertools.product([False, True], repeat=4)))
+def test_gradients_whatever_is_trained(trained, no_grad):
+    """Of queries, keys and values any may be frozen, and any step, a crop between them, may leave no graph."""
+    first = [random(3).requires_grad_(flag) for flag in trained]
+
+    def losses(update):
+        found = []
+        for step, frozen in enumerate(no_grad):
+            with torch.set_grad_enabled(not frozen):
+                query, key, value = (x if frozen else x * (step + 1) for x in first)
+                keys, values = update(step, key, value)
+                found.append(((query @ keys.mT) @ values).square().sum())
+        return sum(found)
+
+    cache, parts = DynamicCache(), []
+
+    def through_cache(step, key, value):
+        if step == 2:
+            cache.crop(4)
+        return cache.update(key, value, 0)
+
+    def joined():
+        return [torch.cat(pieces, dim=2) for pieces in zip(*parts, strict=True)]
+
+    def by_concatenation(step, key, value):
+        if step == 2:
+            parts[:] = [[x[:, :, :4] for x in joined()]]
+        parts.append((key, value))
+        return joined()
+
+    actual, reference = losses(through_cache), losses(by_concatenation)
+    assert torch.allclose(actual, reference)
+    if reference.requires_grad:
+        inputs = [x for x in first if x.requires_grad]
+        for ours, theirs in zip(
+            torch.autograd.grad(actual, inputs), torch.autograd.grad(reference, inputs), strict=True
+        ):
+            assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
 def test_appending_leaves_what_was_given_alone():
     """After a crop new positions overwrite old ones in the cache, never in the tensors it was given."""
     cache, keys, values = DynamicCache(), random(4), random(4)

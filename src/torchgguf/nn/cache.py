@@ -13,7 +13,7 @@ class _Layer:
     """Keys and values `(B, K, capacity, D)` of one layer, the first `length` positions filled.
 
     The first tensors are kept as they came, so that a prompt scored once is never copied; `owned` says that
-    they have been replaced by buffers, which may be written into.
+    they have been replaced by buffers, which no graph holds, and which may be written into.
     """
 
     keys: Tensor
@@ -23,10 +23,11 @@ class _Layer:
 
     def append(self, key: Tensor, value: Tensor) -> None:
         end = self.length + key.shape[2]
-        if torch.is_grad_enabled() and (key.requires_grad or self.keys.requires_grad):
-            # Writing into a buffer would break the graph that earlier positions belong to.
+        if torch.is_grad_enabled():
+            # A graph may hold what was returned before, if only for the queries' sake: leave that as it is.
             self.keys = torch.cat((self.keys[:, :, : self.length], key), dim=2)
             self.values = torch.cat((self.values[:, :, : self.length], value), dim=2)
+            self.owned = False
         else:
             if end > self.keys.shape[2] or not self.owned:
                 self.keys = self._grown(self.keys, end)
