@@ -1,4 +1,4 @@
-"""Help, version and `import torchgguf` do not wait for torch."""
+"""Help, version, `info` and `import torchgguf` do not wait for torch."""
 
 import subprocess
 import sys
@@ -8,14 +8,25 @@ import pytest
 
 import torchgguf as package
 from tests.cli.conftest import TIMEOUT
+from tests.support import SMOLLM2
 
 
-@pytest.mark.parametrize("arguments", [["--help"], [], ["run", "--help"], ["--version"]], ids=str)
-def test_help_is_there_at_once(arguments):
+@pytest.mark.parametrize(
+    "arguments, shown",
+    [
+        (["--help"], "--help"),
+        ([], "--help"),
+        (["run", "--help"], "--help"),
+        (["--version"], version("torchgguf")),
+        (["info", SMOLLM2], "general.architecture"),
+    ],
+    ids=lambda value: " ".join(map(str, value[:1])) if isinstance(value, list) else "",
+)
+def test_what_needs_no_model_is_there_at_once(arguments, shown):
     command = [sys.executable, "-X", "importtime", "-m", "torchgguf", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
     assert result.returncode == 0
-    assert ("--help" if arguments != ["--version"] else version("torchgguf")) in result.stdout
+    assert shown in result.stdout
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "torchgguf.cli" in imported
     assert "torch" not in imported

@@ -6,11 +6,11 @@ import pytest
 from gguf.scripts.gguf_convert_endian import byteswap_tensors
 
 from torchgguf.container import open_gguf
-from torchgguf.container.tensor_types import BLOCK_SIZES, DTYPES, TENSOR_TYPES
+from torchgguf.container.tensor_types import BLOCK_SIZES, PLAIN, TENSOR_TYPES
 
 from .raw import Raw
 
-PACKED = [member for member in TENSOR_TYPES.values() if member not in DTYPES]
+PACKED = [member for member in TENSOR_TYPES.values() if member not in PLAIN]
 
 # Fields wider than a byte, as ggml/src/ggml-quants.c reads them: offset and width.
 WIDE = {

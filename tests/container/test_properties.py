@@ -21,7 +21,7 @@ from torchgguf.container import (
     open_gguf,
     write_gguf,
 )
-from torchgguf.container.tensor_types import BLOCK_SIZES, DTYPES
+from torchgguf.container.tensor_types import BLOCK_SIZES, PLAIN, storage_dtype
 
 from .raw import ARRAY, BOOL, F32, Q8_0, STRING, UINT32, Raw, string
 
@@ -92,7 +92,7 @@ def test_any_tensors_come_back(tmp_path, drawn, alignment, seed):
         bytes_per_row = (shape[-1] if shape else 1) * type_size
         rows = int(np.prod(shape[:-1]))
         data = torch.from_numpy(generator.integers(0, 256, rows * bytes_per_row, np.uint8))
-        dtype = DTYPES.get(tensor_type)
+        dtype = storage_dtype(tensor_type) if tensor_type in PLAIN else None
         stored = data.view(dtype).view(shape) if dtype else data.view(*shape[:-1], bytes_per_row)
         elements = (*shape[:-1], shape[-1] * block_size) if shape else ()
         sources[name] = TensorSource(elements, tensor_type, lambda stored=stored: stored)

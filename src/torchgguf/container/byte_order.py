@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchgguf.container.errors import GGUFError
-from torchgguf.container.tensor_types import BLOCK_SIZES, DTYPES, TensorType
+from torchgguf.container.tensor_types import BLOCK_SIZES, PLAIN, TensorType
 
 # One block each, in the letters of the struct module: H, I, f are numbers, s are bytes that stay.
 _BLOCKS = {
@@ -59,7 +59,7 @@ def _turned(layout: str) -> list[int]:
 @cache
 def _order(tensor_type: TensorType) -> list[int]:
     """For each byte of a block, which byte of the other order's block goes there."""
-    if tensor_type in DTYPES:
+    if tensor_type in PLAIN:
         return list(reversed(range(BLOCK_SIZES[tensor_type][1])))
     if tensor_type.name not in _BLOCKS:
         raise GGUFError(f"how {tensor_type.name} lies in a file of the other byte order is not known")

@@ -1,5 +1,7 @@
 """One GGUF file mapped into memory, and its tensors as views of the mapping."""
 
+from __future__ import annotations
+
 import mmap
 import os
 import stat
@@ -7,15 +9,17 @@ import sys
 import warnings
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from torchgguf.container.byte_order import swap_bytes
 from torchgguf.container.errors import GGUFError, GGUFWarning
 from torchgguf.container.parser import Header, padded, parse_header
 from torchgguf.container.tensors import TensorInfo
+
+if TYPE_CHECKING:
+    import torch
 
 # Python names this flag from 3.13 on. Without it Linux counts a writable private mapping as memory that will
 # be used, and refuses a file larger than the machine's.
@@ -31,6 +35,8 @@ class Shard(NamedTuple):
 
     def tensor(self, info: TensorInfo) -> torch.Tensor:
         """The tensor as a view of the mapping, which it keeps alive; a copy where a view cannot be had."""
+        import torch
+
         swapped = self.header.byte_order != sys.byteorder
         if not swapped and info.offset % info.dtype.itemsize == 0:
             count = info.nbytes // info.dtype.itemsize

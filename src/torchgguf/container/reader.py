@@ -1,19 +1,22 @@
 """A GGUF file open for reading: metadata as a dict, tensors by name."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from functools import partial
 from os import PathLike
 from types import TracebackType
-from typing import Self
-
-import torch
+from typing import TYPE_CHECKING, Self
 
 from torchgguf.container.errors import GGUFError
 from torchgguf.container.shards import join, open_shards
 from torchgguf.container.tensors import TensorSource
 
+if TYPE_CHECKING:
+    import torch
 
-def open_gguf(path: str | PathLike[str]) -> "GGUFFile":
+
+def open_gguf(path: str | PathLike[str]) -> GGUFFile:
     """Open a GGUF file, version 2 or 3, of either byte order; of a split model, any of its files.
 
     Reads the header only: tensors are mapped, and read from the disk as they are used. Raises GGUFError for

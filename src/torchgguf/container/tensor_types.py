@@ -1,10 +1,18 @@
 """The types of tensors: their ids, their blocks, and the torch dtype of those that torch has itself.
 
 Ids and sizes come from the `gguf` package. This is the one place that knows where it stands behind ggml.
+torch is imported by what handles tensors, when it does: reading a header does not wait for that.
 """
 
-import torch
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+if TYPE_CHECKING:
+    import torch
 
 TensorType = GGMLQuantizationType
 
@@ -28,15 +36,28 @@ BLOCK_SIZES = GGML_QUANT_SIZES | {
 
 TENSOR_TYPES = {int(member): member for member in BLOCK_SIZES}
 
-DTYPES = {
-    TensorType.F32: torch.float32,
-    TensorType.F16: torch.float16,
-    TensorType.BF16: torch.bfloat16,
-    TensorType.F64: torch.float64,
-    TensorType.I8: torch.int8,
-    TensorType.I16: torch.int16,
-    TensorType.I32: torch.int32,
-    TensorType.I64: torch.int64,
+# Types that torch has itself, by its name for them; all others are packed.
+PLAIN = {
+    TensorType.F32: "float32",
+    TensorType.F16: "float16",
+    TensorType.BF16: "bfloat16",
+    TensorType.F64: "float64",
+    TensorType.I8: "int8",
+    TensorType.I16: "int16",
+    TensorType.I32: "int32",
+    TensorType.I64: "int64",
 }
 
-TYPES_OF_DTYPES = {dtype: tensor_type for tensor_type, dtype in DTYPES.items()}
+
+@cache
+def storage_dtype(tensor_type: TensorType) -> torch.dtype:
+    """The dtype of the torch tensor that holds such a tensor: uint8 if it is packed."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, PLAIN.get(tensor_type, "uint8"))
+    return dtype
+
+
+def type_of_dtype(dtype: torch.dtype) -> TensorType | None:
+    """The type of a plain tensor of that dtype; None if GGUF has none."""
+    return next((plain for plain in PLAIN if storage_dtype(plain) == dtype), None)

@@ -1,14 +1,18 @@
 """What a GGUF file says of a tensor, and what is needed to write one."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-
-import torch
+from typing import TYPE_CHECKING
 
 from torchgguf.container.encoder import encode_string
 from torchgguf.container.errors import GGUFError
-from torchgguf.container.tensor_types import BLOCK_SIZES, DTYPES, TYPES_OF_DTYPES, TensorType
+from torchgguf.container.tensor_types import BLOCK_SIZES, PLAIN, TensorType, storage_dtype, type_of_dtype
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_DIMS = 4  # ggml.h: GGML_MAX_DIMS
 MAX_NAME_BYTES = 63  # ggml.h: GGML_MAX_NAME, less the NUL that ends it
@@ -37,7 +41,7 @@ class TensorInfo:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the torch tensor that holds it: uint8 if it is packed."""
-        return DTYPES.get(self.type, torch.uint8)
+        return storage_dtype(self.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +57,14 @@ class TensorSource:
     load: Callable[[], torch.Tensor]
 
     @classmethod
-    def of(cls, tensor: torch.Tensor) -> "TensorSource":
+    def of(cls, tensor: torch.Tensor) -> TensorSource:
         """The source of a tensor in memory. Its dtype says its type; packed bytes need `TensorSource`."""
-        if tensor.dtype not in TYPES_OF_DTYPES:
+        tensor_type = type_of_dtype(tensor.dtype)
+        if tensor_type is None:
             raise GGUFError(
                 f"{tensor.dtype} alone does not say how the tensor is stored: wrap it in a TensorSource"
             )
-        return cls(tuple(tensor.shape), TYPES_OF_DTYPES[tensor.dtype], lambda: tensor)
+        return cls(tuple(tensor.shape), tensor_type, lambda: tensor)
 
     @property
     def nbytes(self) -> int:
@@ -69,7 +74,7 @@ class TensorSource:
     def load_checked(self) -> torch.Tensor:
         """The tensor, which is certain to be what this source promises."""
         tensor = self.load()
-        dtype, shape = DTYPES.get(self.type, torch.uint8), storage_shape(self.shape, self.type)
+        dtype, shape = storage_dtype(self.type), storage_shape(self.shape, self.type)
         if tensor.dtype != dtype or tuple(tensor.shape) != shape:
             raise GGUFError(
                 f"{self.type.name} of shape {self.shape} must be {dtype} of shape {shape}, "
@@ -101,7 +106,7 @@ def storage_nbytes(shape: tuple[int, ...], tensor_type: TensorType) -> int:
 
 def storage_shape(shape: tuple[int, ...], tensor_type: TensorType) -> tuple[int, ...]:
     """The shape of the torch tensor that holds it: in elements, but for packed types rows count bytes."""
-    if tensor_type in DTYPES:
+    if tensor_type in PLAIN:
         return shape
     block_size, type_size = BLOCK_SIZES[tensor_type]
     return (*shape[:-1], shape[-1] // block_size * type_size)

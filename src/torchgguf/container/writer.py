@@ -1,16 +1,17 @@
 """Write a GGUF file: version 3, little-endian, tensor by tensor."""
 
+from __future__ import annotations
+
 import errno
 import struct
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from io import FileIO
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from torchgguf.container.atomic import atomic_write
 from torchgguf.container.byte_order import swap_bytes
@@ -27,6 +28,9 @@ from torchgguf.container.parser import (
 )
 from torchgguf.container.tensors import TensorSource, check_tensor
 from torchgguf.container.value_types import ValueType
+
+if TYPE_CHECKING:
+    import torch
 
 _VERSION = 3
 _CHUNK = 1 << 24  # bytes written between two calls of `progress`, and between two chances to interrupt
@@ -143,6 +147,8 @@ def _encode_key(key: str) -> bytes:
 
 
 def _load(name: str, source: TensorSource) -> memoryview:
+    import torch
+
     try:
         tensor = source.load_checked()
     except GGUFError as error:
