@@ -36,7 +36,7 @@ def llama_cpp_flags() -> str:
 
 def describe(threads: int) -> dict[str, str]:
     """The machine and the software, a line each."""
-    from torchgguf import _native
+    import torchgguf._native as _native
 
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*:\s*(.*)", cpuinfo)

@@ -11,7 +11,7 @@ from tests.support import QUANT_VECTORS
 from torchgguf.quants import QuantType, quant_types
 
 # The gguf package names this type but has no code for it.
-_NOT_IN_GGUF_QUANTS = {"Q1_0"}
+_NOT_IN_GGUF_QUANTS = {"Q1_0", "Q2_0"}
 
 
 @dataclass(frozen=True)

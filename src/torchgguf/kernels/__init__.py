@@ -9,17 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchgguf._extension import native
 from torchgguf.kernels import ops as _ops  # noqa: F401 (defines the operators)
+from torchgguf.kernels.precision import set_matmul_dtype
 from torchgguf.quants import quant_type
 from torchgguf.quants.base import QuantTypeLike
 
-try:
-    from torchgguf.kernels.cpu import set_matmul_dtype
-except ImportError:  # built without the native part: the reference serves, slower
-
-    def set_matmul_dtype(dtype: torch.dtype | None) -> None:
-        """Do nothing: the reference multiplies in the activations' precision."""
-
+if native is not None:
+    from torchgguf.kernels import cpu as _cpu  # noqa: F401 (registers its implementations)
 
 __all__ = ["dequantize", "embedding", "linear", "set_matmul_dtype"]
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchgguf import _native
+import torchgguf._native as _native
 from torchgguf.kernels.checks import check_embedding, check_linear, row_length
 from torchgguf.kernels.ops import LIBRARY, REFERENCE
+from torchgguf.kernels.precision import matmul_dtype
 from torchgguf.quants import quant_type
 
 # From this many rows on, decoding the weight and a dense matmul beat reading it packed. Products in BF16
@@ -29,31 +30,6 @@ TILE_BYTES = 2 << 20
 TILE_ROWS = 256
 
 _OUTPUT_KIND = {torch.float32: 0, torch.bfloat16: 1}  # OutputKind in csrc/dequantize.h
-
-_forced_matmul_dtype: torch.dtype | None = None
-
-
-def set_matmul_dtype(dtype: torch.dtype | None) -> None:
-    """Say how many rows are multiplied with a weight: in torch.float32, torch.bfloat16, or None to choose.
-
-    Left to choose, it is BF16 where the CPU multiplies BF16 in hardware and the weight's type is a packed
-    one. That rounds activations, decoded weights and products to eight significant bits (sums are kept in
-    FP32) and costs the models of the benchmarks 0.0004 to 0.0007 of KL divergence, a quarter of what 8-bit
-    activations cost them. FP32 is up to seven times slower.
-    """
-    global _forced_matmul_dtype
-    if dtype not in (None, *_OUTPUT_KIND):
-        raise ValueError(f"matrices are multiplied in float32 or bfloat16, not {dtype}")
-    _forced_matmul_dtype = dtype
-
-
-def matmul_dtype(type_id: int) -> torch.dtype:
-    """The precision in which `linear` multiplies many rows with a weight of this type."""
-    if _forced_matmul_dtype is not None:
-        return _forced_matmul_dtype
-    kind = quant_type(type_id)
-    coarse = kind.dtype is None or kind.dtype is torch.bfloat16
-    return torch.bfloat16 if coarse and _native.has_native_bf16() else torch.float32
 
 
 def _needs_reference(type_id: int, dtype: torch.dtype) -> bool:

@@ -4,8 +4,10 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, TypeAlias
 
 import torch
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGMLQuantizationType
 from torch import Tensor
+
+from torchgguf.container.tensor_types import BLOCK_SIZES
 
 # ggml's own formats for activations: they have ids, but no file holds tensors of them.
 _INTERNAL = {GGMLQuantizationType.Q8_1, GGMLQuantizationType.Q8_K}
@@ -13,15 +15,17 @@ _INTERNAL = {GGMLQuantizationType.Q8_1, GGMLQuantizationType.Q8_K}
 # Blocks are decoded a few at a time so that the temporaries stay small and in the cache.
 _WEIGHTS_AT_ONCE = 1 << 20
 
+_LAYOUTS = {kind.name: (kind.value, sizes) for kind, sizes in BLOCK_SIZES.items()}
+
 _types: dict[int, "QuantType"] = {}
 
 
 class QuantType(ABC):
     """One way to store numbers, in blocks of `block_size` weights that take `type_size` bytes.
 
-    A type is a subclass that has the type's name; defining it registers it. Its id and sizes are those of the
-    gguf package, or `layout` (id, block_size, type_size) for a type that the package does not list yet. There
-    is one instance of each type, which `quant_type` finds; copies and pickles of it are that instance again.
+    A type is a subclass that has the type's name; defining it registers it. Its id and sizes are those that
+    the container reads files by. There is one instance of each type, which `quant_type` finds; copies and
+    pickles of it are that instance again.
     """
 
     name: ClassVar[str]
@@ -31,18 +35,14 @@ class QuantType(ABC):
     #: The dtype of plain types, which store each number as torch does; None for packed types.
     dtype: ClassVar[torch.dtype | None] = None
 
-    def __init_subclass__(
-        cls, *, abstract: bool = False, layout: tuple[int, int, int] | None = None, **kwargs: Any
-    ) -> None:
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if abstract:
             return
         cls.name = cls.__name__
-        if (known := GGMLQuantizationType.__members__.get(cls.name)) is not None:
-            layout = (known.value, *GGML_QUANT_SIZES[known])
-        if layout is None:
-            raise TypeError(f"{cls.name} is no type that the gguf package lists: give its layout")
-        cls.id, cls.block_size, cls.type_size = layout
+        if cls.name not in _LAYOUTS:
+            raise TypeError(f"{cls.name} is no type that container.tensor_types lists")
+        cls.id, (cls.block_size, cls.type_size) = _LAYOUTS[cls.name]
         _types[cls.id] = cls()
 
     @abstractmethod

@@ -15,7 +15,7 @@ class Q1_0(QuantType):
         return half(d) * (2 * unpack(signs, 1, run=1).float() - 1)
 
 
-class Q2_0(QuantType, layout=(42, 64, 18)):
+class Q2_0(QuantType):
     def decode(self, blocks: Tensor) -> Tensor:
         d, crumbs = fields(blocks, 2, 16)
         return half(d) * (unpack(crumbs, 2, run=1).float() - 1)
