@@ -18,9 +18,17 @@ def test_field_names_and_defaults_are_those_of_transformers():
 def test_the_call_wins_over_the_given_config_over_the_models():
     model = GenerationConfig(eos_token_id=1, pad_token_id=2, top_k=7, do_sample=True)
     given = GenerationConfig(eos_token_id=[3, 4], temperature=0.5)
-    config = resolve(model, given, {"temperature": 0.9, "top_k": None})
+    config = resolve(model, given, {"temperature": 0.9})
     assert (config.eos_token_ids, config.pad_token_id, config.top_k) == ([3, 4], 2, 7)
     assert (config.temperature, config.top_p) == (0.9, 1.0)
+
+
+def test_none_in_the_call_means_none():
+    model = GenerationConfig(eos_token_id=1, top_k=7, do_sample=True)
+    given = GenerationConfig(eos_token_id=None, temperature=0.5)
+    assert resolve(model, given, {}).eos_token_ids == [1]
+    config = resolve(model, given, dict.fromkeys(["eos_token_id", "top_k", "num_return_sequences"]))
+    assert (config.eos_token_ids, config.top_k, config.temperature) == ([], None, 0.5)
 
 
 @pytest.mark.parametrize(

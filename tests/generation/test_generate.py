@@ -88,6 +88,7 @@ SETTINGS = [
     {"min_new_tokens": 9},
     {"min_length": 14},
     {"max_new_tokens": 6, "max_length": 10},
+    {"eos_token_id": None},
 ]
 
 
@@ -232,12 +233,26 @@ def test_an_exception_ends_the_stream(llama, hf_tokenizer):
     list(streamer)
 
 
+def test_refused_options_end_the_stream(llama, hf_tokenizer):
+    streamer = TextIteratorStreamer(hf_tokenizer, timeout=60)
+    with pytest.raises(TypeError, match="temprature"):
+        llama.generate(torch.tensor([[5, 6]]), streamer=streamer, temprature=0.5)
+    assert list(streamer) == []
+
+
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
         ({"num_beems": 2}, TypeError, "'num_beems'"),
         ({"num_return_sequences": 2}, ValueError, "do_sample"),
         ({"stop_strings": "x"}, ValueError, "tokenizer"),
+        ({"stop_strings": ""}, ValueError, "empty stop string"),
+        (
+            {"use_cache": False, "past_key_values": DynamicCache()},
+            ValueError,
+            "past_key_values need use_cache",
+        ),
+        ({"use_cache": False, "prefill_chunk_size": 2}, ValueError, "prefill_chunk_size needs use_cache"),
         ({"max_length": 2}, ValueError, "max_length=2 leaves no room after a prompt of 2"),
         ({"attention_mask": torch.tensor([[1, 1, 1]])}, ValueError, r"attention_mask has shape \(1, 3\)"),
         ({"attention_mask": torch.tensor([[0, 0]])}, ValueError, "no token in row 0"),

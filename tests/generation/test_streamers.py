@@ -8,6 +8,8 @@ import torch
 import transformers
 
 from tests.generation.conftest import TEXT
+from tests.support import VOCABS
+from torchgguf import AutoTokenizer
 from torchgguf.generation import Detokenizer, TextIteratorStreamer, TextStreamer
 
 
@@ -40,13 +42,6 @@ def test_whole_characters_only(hf_tokenizer):
     assert detokenizer.flush() == ""
 
 
-def test_context_keeps_the_space_that_a_first_token_would_lose(hf_tokenizer):
-    prompt, rest = hf_tokenizer("the fox")["input_ids"], hf_tokenizer("the fox stops")["input_ids"]
-    assert rest[: len(prompt)] == prompt
-    detokenizer = Detokenizer(hf_tokenizer, context=prompt)
-    assert "".join(detokenizer.push([token]) for token in rest[len(prompt) :]) == " stops"
-
-
 def feed(streamer, prompt: list[int], ids: list[int]) -> None:
     streamer.put(torch.tensor([prompt]))
     for token in ids:
@@ -75,6 +70,19 @@ def test_iterator_in_another_thread(hf_tokenizer):
     thread.join()
     assert "".join(pieces) == hf_tokenizer.decode(ids[3:])
     assert len(pieces) > 10
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "llama-spm"])
+@pytest.mark.parametrize("skip_special_tokens", [True, False])
+def test_our_tokenizers_say_at_once_what_no_later_token_can_change(name, skip_special_tokens):
+    tokenizer = AutoTokenizer.from_pretrained(VOCABS / f"ggml-vocab-{name}.gguf")
+    never = tokenizer.convert_tokens_to_ids("<0xFF>" if name == "llama-spm" else "ÿ")  # no byte of UTF-8
+    ids = [*tokenizer("".join(TEXT[:2]))["input_ids"], *[never] * 20, tokenizer.eos_token_id]
+    streamer = TextIteratorStreamer(tokenizer, timeout=60, skip_special_tokens=skip_special_tokens)
+    feed(streamer, ids[:3], ids[3:])
+    pieces = list(streamer)
+    assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+    assert pieces.count("\N{REPLACEMENT CHARACTER}") == 20
 
 
 def test_a_batch_is_refused(hf_tokenizer):

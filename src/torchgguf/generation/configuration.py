@@ -16,7 +16,8 @@ class GenerationConfig:
     """How to generate. Field names, meanings and defaults are those of transformers.
 
     A field that is None is unset: it is taken from the model's own `generation_config`, failing that from
-    `DEFAULTS`. Lengths are in tokens; `max_length` counts the prompt, `max_new_tokens` does not and wins.
+    `DEFAULTS`; given to `generate` itself, None says that there is none (`eos_token_id=None`: no token ends
+    the text). Lengths are in tokens; `max_length` counts the prompt, `max_new_tokens` does not and wins.
     Raises `ValueError` for a value outside its range.
     """
 
@@ -37,7 +38,7 @@ class GenerationConfig:
     # how it is computed
     use_cache: bool | None = None
     prefill_chunk_size: int | None = None
-    # special tokens; an empty list of eos tokens means that none ends the text
+    # special tokens
     eos_token_id: int | Sequence[int] | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -48,6 +49,7 @@ class GenerationConfig:
             value = getattr(self, name)
             if value is not None and not allowed(value):
                 raise ValueError(f"{name} must be {wish}, not {value!r}")
+        stop_texts(self.stop_strings)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are set."""
@@ -58,6 +60,14 @@ class GenerationConfig:
         """The tokens that end the text, as a list whichever way they were given."""
         eos = self.eos_token_id
         return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+
+
+def stop_texts(stop_strings: str | Sequence[str] | None) -> list[str]:
+    """The texts that end a text, as a list whichever way they were given. `ValueError` for an empty one."""
+    texts = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings or ())
+    if not all(texts):
+        raise ValueError("an empty stop string would stop everything")
+    return texts
 
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -102,11 +112,13 @@ def resolve(
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise TypeError(f"generate() does not know {', '.join(map(repr, unknown))}{hint}")
 
-    asked = (call_config.to_dict() if call_config else {}) | GenerationConfig(**arguments).to_dict()
+    asked = (call_config.to_dict() if call_config else {}) | arguments
     config = GenerationConfig(**DEFAULTS.to_dict() | model_config.to_dict() | asked)
-    unused = [name for name in SAMPLING_FIELDS if name in asked]
+    unused = [name for name in SAMPLING_FIELDS if asked.get(name) is not None]
     if unused and not config.do_sample:
         warnings.warn(f"{', '.join(unused)} have no effect without do_sample=True", UserWarning, stacklevel=4)
-    if config.num_return_sequences != 1 and not config.do_sample:
+    if config.num_return_sequences not in (None, 1) and not config.do_sample:
         raise ValueError("num_return_sequences above 1 needs do_sample=True: greedy decoding has one answer")
+    if config.use_cache is False and config.prefill_chunk_size is not None:
+        raise ValueError("prefill_chunk_size needs use_cache: without, the whole text is read at every step")
     return config

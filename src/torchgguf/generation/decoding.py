@@ -79,7 +79,7 @@ class Decoding:
 
     def _first_scores(self) -> Tensor:
         """Read the prompts, once each however many continuations they get."""
-        if self.prefill_chunk_size is not None and self.use_cache:
+        if self.prefill_chunk_size is not None:
             while self.input_ids.shape[1] - self._seen > self.prefill_chunk_size:
                 self._forward(self._seen + self.prefill_chunk_size)
         scores = self._scores()

@@ -12,7 +12,7 @@ from torchgguf.generation.configuration import DEFAULT_NEW_TOKENS, GenerationCon
 from torchgguf.generation.decoding import CausalLM, Decoding, align_left
 from torchgguf.generation.logits_process import Processor, processors_for, warpers_for
 from torchgguf.generation.stopping import Criterion, EosTokenCriteria, StopStringCriteria
-from torchgguf.generation.streamers import BaseStreamer, Decoder, Detokenizer
+from torchgguf.generation.streamers import BaseStreamer, Decoder, decoder_for, pieces
 
 
 class GenerationMixin:
@@ -41,9 +41,9 @@ class GenerationMixin:
         input_ids: (batch, length); None starts from the bos token. Rows that end early are filled up with
         `pad_token_id`. `streamer` gets the prompt, then every token as it comes. Options: see the class.
         """
-        prompts, decoding = self._prepare(input_ids, **options)
         new = []
         try:
+            prompts, decoding = self._prepare(input_ids, **options)
             if streamer is not None:
                 streamer.put(prompts.cpu())
             for token in decoding.steps():
@@ -74,8 +74,7 @@ class GenerationMixin:
         prompts, decoding = self._prepare(input_ids, tokenizer=tokenizer, **options)
         if len(prompts) != 1:
             raise ValueError(f"stream() follows one sequence, not a batch of {len(prompts)}")
-        detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens)
-        return detokenizer.pieces(decoding.steps())
+        return pieces(decoding.steps(), decoder_for(tokenizer, skip_special_tokens=skip_special_tokens))
 
     def _prepare(
         self,
@@ -108,6 +107,8 @@ class GenerationMixin:
             attention_mask = _guess_mask(prompts, config)
         tokens, mask = align_left(prompts, attention_mask)
         if past_key_values is not None:
+            if config.use_cache is False:
+                raise ValueError("past_key_values need use_cache: without it they are of no use")
             _check_cache(past_key_values, prompts, tokens)
 
         batch, length = prompts.shape

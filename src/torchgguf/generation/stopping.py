@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from torchgguf.generation.configuration import stop_texts
 from torchgguf.generation.streamers import UNFINISHED, Decoder
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -46,9 +47,7 @@ class StopStringCriteria:
 
     def __init__(self, tokenizer: Decoder, stop_strings: str | Sequence[str]) -> None:
         self.tokenizer = tokenizer
-        self.stop_strings = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
-        if not all(self.stop_strings):
-            raise ValueError("an empty stop string would stop everything")
+        self.stop_strings = stop_texts(stop_strings)
         # A token spells a byte or more; two to spare, as tokenizers may treat the first differently.
         self._reach = max((len(stop.encode()) for stop in self.stop_strings), default=0) + 2
 

@@ -1,4 +1,4 @@
-"""Text as it is generated: `Detokenizer` turns tokens into text piece by piece, streamers pass it on."""
+"""Text as it is generated: a decoder turns tokens into text piece by piece, streamers pass it on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from queue import Queue
 from typing import Any, Protocol
 
 from torch import Tensor
+
+from torchgguf.tokenization import StreamDecoder, Tokenizer
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what the first bytes of a character decode to
 
@@ -20,7 +22,7 @@ class Decoder(Protocol):
 
 
 class Detokenizer:
-    """Turns a growing list of tokens into text, in pieces that add up to the decoding of the whole.
+    """What `StreamDecoder` is, for tokenizers of which nothing is known but that they `decode`.
 
     (Except that a byte-fallback vocabulary, SentencePiece's, unsays a whole run of bytes when one that no
     character can have follows; what has been told then stays told.)
@@ -28,14 +30,13 @@ class Detokenizer:
     A token's text depends on its neighbours: a character's bytes may be spread over several tokens, and a
     tokenizer may swallow the space before the first one. So each piece is the difference between decoding
     the last tokens with and without the new ones; a character is held back until it is complete.
-    `context`: tokens that precede the first one and are not part of the text.
     """
 
-    def __init__(self, tokenizer: Decoder, context: Sequence[int] = (), **decode_options: Any) -> None:
+    def __init__(self, tokenizer: Decoder, **decode_options: Any) -> None:
         self._tokenizer = tokenizer
         self._options = decode_options
-        self._window = list(context)  # the tokens of the last piece, and those that have yielded no text yet
-        self._told = len(self._window)  # how many of them the text so far covers
+        self._window: list[int] = []  # the tokens of the last piece, and those that have yielded no text yet
+        self._told = 0  # how many of them the text so far covers
 
     def _decode(self, token_ids: list[int]) -> str:
         return self._tokenizer.decode(token_ids, **self._options)
@@ -50,20 +51,28 @@ class Detokenizer:
         """Return what was held back: the text ends here, in the middle of a character if need be."""
         return self._advance(self._decode(self._window))
 
-    def pieces(self, tokens: Iterable[Tensor]) -> Iterator[str]:
-        """The text of tokens (1,) as they come, without empty pieces."""
-        for token in tokens:
-            if piece := self.push(token.tolist()):
-                yield piece
-        if piece := self.flush():
-            yield piece
-
     def _advance(self, text: str) -> str:
         piece = text[len(self._decode(self._window[: self._told])) :]
         if piece:
             self._window = self._window[self._told :]
             self._told = len(self._window)
         return piece
+
+
+def decoder_for(tokenizer: Decoder, **decode_options: Any) -> StreamDecoder | Detokenizer:
+    """What gives the text of tokens in pieces that add up to `tokenizer.decode(tokens, **decode_options)`."""
+    if isinstance(tokenizer, Tokenizer) and decode_options.keys() <= {"skip_special_tokens"}:
+        return StreamDecoder(tokenizer, **decode_options)
+    return Detokenizer(tokenizer, **decode_options)
+
+
+def pieces(tokens: Iterable[Tensor], decoder: StreamDecoder | Detokenizer) -> Iterator[str]:
+    """The text of tokens (1,) as they come, without empty pieces."""
+    for token in tokens:
+        if piece := decoder.push(token.tolist()):
+            yield piece
+    if piece := decoder.flush():
+        yield piece
 
 
 class BaseStreamer:
@@ -92,7 +101,7 @@ class TextStreamer(BaseStreamer):
         self._start()
 
     def _start(self) -> None:
-        self._detokenizer = Detokenizer(self.tokenizer, **self.decode_options)
+        self._decoder = decoder_for(self.tokenizer, **self.decode_options)
         self._prompt_is_next = True
 
     def put(self, value: Tensor) -> None:
@@ -101,11 +110,11 @@ class TextStreamer(BaseStreamer):
             raise ValueError(f"a text streamer follows one sequence, not a batch of {len(value)}")
         is_prompt, self._prompt_is_next = self._prompt_is_next, False
         if not (is_prompt and self.skip_prompt):
-            self.on_finalized_text(self._detokenizer.push(value.flatten().tolist()))
+            self.on_finalized_text(self._decoder.push(value.flatten().tolist()))
 
     def end(self) -> None:
         """Print what is left and a newline."""
-        rest = self._detokenizer.flush()
+        rest = self._decoder.flush()
         self._start()
         self.on_finalized_text(rest, stream_end=True)
 
