@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Qwen2ForCausalLM,
         Qwen2Model,
     )
+    from torchgguf.nn import DynamicCache
     from torchgguf.tokenization import AutoTokenizer
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "AutoModel",
     "AutoModelForCausalLM",
     "AutoTokenizer",
+    "DynamicCache",
     "GGUFError",
     "GenerationConfig",
     "LlamaConfig",
@@ -49,7 +51,7 @@ __all__ = [
 ]
 
 # Where public names are looked for when first asked for, so that `import torchgguf` itself costs nothing.
-_PACKAGES = ("container", "generation", "tokenization", "models")
+_PACKAGES = ("container", "nn", "tokenization", "generation", "models")
 
 
 def __getattr__(name: str) -> Any:
