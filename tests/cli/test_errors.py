@@ -46,11 +46,16 @@ def test_a_file_that_is_no_model(torchgguf, broken, command, name):
         (["run", SMOLLM2, "x", "--temperature", "hot"], "--temperature"),
         (["run", SMOLLM2, "x", "--temperature", "-1"], "temperature"),
         (["run", SMOLLM2, "x", "--dtype", "float12"], "float12"),
+        (["run", SMOLLM2, "x", "--temperature", "nan"], "temperature"),
+        (["run", SMOLLM2, "x", "--repetition-penalty", "0"], "repetition_penalty"),
+        (["run", SMOLLM2, "x", "--stop", ""], "stop"),
+        (["run", SMOLLM2, "x", "--seed", str(2**70)], "seed"),
+        (["run", SMOLLM2, "x", "--raw", "--system", "y"], "--system"),
         (["run", SMOLLM2, ""], "prompt is empty"),
         (["run"], "FILE"),
         (["infos"], "infos"),
     ],
-    ids=lambda value: " ".join(map(str, value[:1])) if isinstance(value, list) else value,
+    ids=lambda value: " ".join(map(str, value[3:] or value[:1])) if isinstance(value, list) else "",
 )
 def test_wrong_usage(torchgguf, arguments, said):
     result = torchgguf(*arguments)
@@ -69,12 +74,31 @@ def test_debug_shows_the_traceback(torchgguf, broken, where):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes break differently elsewhere")
-@pytest.mark.parametrize("options", [[], ["--json"]])
-def test_a_reader_that_leaves_early(options):
-    process = subprocess.Popen(
-        [*COMMAND, "info", SMOLLM2, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", SMOLLM2, "--json"],
+        pytest.param(["run", SMOLLM2, "--raw", "Once upon a time", "-n", "200"], marks=pytest.mark.slow),
+    ],
+    ids=["info", "run"],
+)
+def test_a_reader_that_leaves_early(arguments):
+    command = [*COMMAND, *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.read(10)
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(TIMEOUT) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes the streams")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+@pytest.mark.parametrize("file, code", [(SMOLLM2, 0), ("missing.gguf", 1)], ids=["good", "missing"])
+def test_closed_streams_do_no_harm(closed, file, code):
+    command = ["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, "info", file]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    assert result.returncode == code
+    assert "general.architecture" in result.stdout if code == 0 and closed != ">&-" else not result.stdout
+    assert result.stderr == (
+        "" if code == 0 or closed == "2>&-" else "error: missing.gguf: No such file or directory\n"
+    )

@@ -3,15 +3,18 @@
 import contextlib
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
 
 from tests.cli.conftest import COMMAND, TIMEOUT
+from tests.models.files import edited
 from tests.support import SMOLLM2
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
 
@@ -85,8 +88,9 @@ def test_settings_reach_the_model(torchgguf):
     assert result.stdout.rstrip("\n").endswith("4")
 
 
-def test_system_needs_a_template(torchgguf):
-    result = torchgguf("run", SMOLLM2, "x", "--raw", "--system", "y")
+def test_system_needs_a_template(torchgguf, tmp_path):
+    plain = edited(SMOLLM2, tmp_path / "plain.gguf", {"tokenizer.chat_template": None})
+    result = torchgguf("run", plain, "x", "--system", "y")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: --system")
 
@@ -110,12 +114,16 @@ def test_ctrl_c_ends_run():
     assert process.wait(TIMEOUT) == 130
 
 
+# What ends a conversation: an empty line, for the shell to start on the next.
+LAST_LINE = re.compile(r"\r\n")
+
+
 class Terminal:
     """`torchgguf chat` in a pseudo-terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path, length: int) -> None:
         self.end, inner = pty.openpty()
-        command = [*COMMAND, "chat", SMOLLM2, "-n", "0", "--seed", "1"]
+        command = [*COMMAND, "chat", file, "-n", str(length), "--seed", "1"]
         self.process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner)
         os.close(inner)
         self.text = ""
@@ -142,15 +150,22 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal():
-    terminal = Terminal()
-    yield terminal
-    terminal.process.kill()
-    terminal.process.wait()
-    os.close(terminal.end)
+def chat():
+    """`chat(file, length)`: start one in a terminal, for answers of up to that length."""
+    with contextlib.ExitStack() as ends:
+
+        def start(file: Path = SMOLLM2, length: int = 0) -> Terminal:
+            terminal = Terminal(file, length)
+            ends.callback(os.close, terminal.end)
+            ends.callback(terminal.process.wait)
+            ends.callback(terminal.process.kill)
+            return terminal
+
+        yield start
 
 
-def test_ctrl_c_ends_the_answer_and_ctrl_d_the_conversation(terminal):
+def test_ctrl_c_ends_the_answer_and_ctrl_d_the_conversation(chat):
+    terminal = chat()
     terminal.wait_for("> ")
     terminal.type("Tell me a very long story about a fox.\n")
     terminal.wait_for("fox.\r\n")
@@ -159,16 +174,31 @@ def test_ctrl_c_ends_the_answer_and_ctrl_d_the_conversation(terminal):
     terminal.wait_for("tokens")
     terminal.wait_for("> ")
     terminal.type("\x04")
-    assert "Traceback" not in terminal.rest()
+    assert LAST_LINE.fullmatch(terminal.rest())
     assert terminal.process.wait(TIMEOUT) == 0
 
 
-def test_ctrl_c_while_nothing_is_said_leaves(terminal):
+def test_a_turn_that_is_too_long_is_not_the_end(chat, tmp_path):
+    terminal = chat(edited(SMOLLM2, tmp_path / "short.gguf", {"llama.context_length": 64}), length=4)
+    terminal.wait_for("> ")
+    terminal.type("word " * 64 + "\n")
+    terminal.wait_for("context is 64; /reset forgets the conversation\r\n")
+    terminal.wait_for("> ")
+    terminal.type("Hello\n")  # said in place of what was too long
+    terminal.wait_for("answer: 4 tokens")
+    terminal.wait_for("> ")
+    terminal.type("/exit\n")
+    assert "error" not in terminal.rest()
+    assert terminal.process.wait(TIMEOUT) == 0
+
+
+def test_ctrl_c_while_nothing_is_said_leaves(chat):
+    terminal = chat()
     terminal.wait_for("> ")
     for _ in range(10):  # Python misses a signal just before it starts to wait for a key
         terminal.process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             terminal.process.wait(TIMEOUT / 10)
             break
-    assert "Traceback" not in terminal.rest()
+    assert LAST_LINE.fullmatch(terminal.rest())
     assert terminal.process.wait(TIMEOUT) == 130

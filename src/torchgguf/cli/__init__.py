@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -65,6 +66,7 @@ def torchgguf(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (that of the process if None); return the exit code."""
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.showwarning = _show_warning  # type: ignore[assignment]
@@ -83,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"{error.format_message()} ('{command} --help' lists what there is)")
         return USAGE
     except (KeyboardInterrupt, typer.Abort):
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the shell's prompt gets a line of its own
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has had enough. What is still buffered must not fail once more at exit.
@@ -94,6 +98,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _complain(_message(error))
         return 1
+
+
+def _replace_closed_streams() -> None:
+    """Where the shell closed a stream (`>&-`) Python has None, with which not even errors can be told."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 (open to the end)
 
 
 def _message(error: Exception) -> str:

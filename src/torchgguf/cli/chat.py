@@ -65,6 +65,20 @@ class Conversation:
     def answer(self, said: str) -> None:
         """Say the answer while it comes into being; a first Ctrl-C ends it, a second ends the program."""
         self.messages.append({"role": "user", "content": said})
+        try:
+            answer = self._speak()
+        except ValueError as error:  # it is too long, or not what the template allows
+            if not sys.stdin.isatty():
+                raise
+            self.messages.pop()
+            note(f"error: {one_line(str(error))}; /reset forgets the conversation")
+            return
+        self.messages.append({"role": "assistant", "content": answer})
+        stats = self.session.options.stats
+        if stats or (stats is None and sys.stderr.isatty()):
+            note(str(self.session.stats))
+
+    def _speak(self) -> str:
         pieces = []
         with first_interrupt_noted() as interrupted:
             for piece in self.session.reply(self.messages):
@@ -74,15 +88,15 @@ class Conversation:
                 if interrupted.is_set():
                     break
         print(flush=True)
-        self.messages.append({"role": "assistant", "content": "".join(pieces)})
-        stats = self.session.options.stats
-        if stats or (stats is None and sys.stderr.isatty()):
-            note(str(self.session.stats))
+        return "".join(pieces)
 
 
 def _listen() -> str | None:
     """The next line said, None at the end."""
+    asks = sys.stdin.isatty() and sys.stdout.isatty()
     try:
-        return input("> " if sys.stdin.isatty() and sys.stdout.isatty() else "")
+        return input("> " if asks else "")
     except EOFError:
+        if asks:
+            print()
         return None

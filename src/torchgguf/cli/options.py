@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
+
+if TYPE_CHECKING:
+    from torchgguf.generation import GenerationConfig
 
 DEBUG = "torchgguf.debug"
 
@@ -50,7 +53,9 @@ class Options:
     repetition_penalty: Annotated[
         float, Option("--repetition-penalty", help="Above 1 avoids what has been said before.")
     ] = 1.0
-    seed: Annotated[int | None, Option("--seed", help="Draw the same answer every time.")] = None
+    seed: Annotated[
+        int | None, Option("--seed", min=0, max=2**32 - 1, help="Draw the same answer every time.")
+    ] = None
     stop: Annotated[list[str] | None, Option("--stop", help="End at this text; repeatable.")] = None
     system: Annotated[str | None, Option("--system", help="Instructions that come first.")] = None
     threads: Annotated[int | None, Option("--threads", min=1, help="CPU threads; one a core.")] = None
@@ -62,6 +67,21 @@ class Options:
         bool | None, Option("--stats/--no-stats", help="Tell tokens/s.", show_default="on a terminal")
     ] = None
     debug: Debug = False
+
+    def generation_config(self) -> "GenerationConfig":
+        """What they say of choosing tokens. Raises `typer.BadParameter` for what cannot be meant."""
+        from torchgguf.generation import GenerationConfig
+
+        sampling = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p")}
+        try:
+            return GenerationConfig(
+                do_sample=self.temperature != 0,
+                repetition_penalty=self.repetition_penalty,
+                stop_strings=self.stop,
+                **(sampling if self.temperature else {}),
+            )
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

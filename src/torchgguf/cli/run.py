@@ -20,6 +20,8 @@ Raw = Annotated[bool, typer.Option("--raw", help="Continue the text, without the
 @with_options
 def run(file: File, prompt: Prompt = None, raw: Raw = False, *, options: Options) -> None:
     """Answer a prompt, or continue a text if the model knows no conversation."""
+    if raw and options.system is not None:
+        raise typer.BadParameter("--system is said through a chat template, and --raw does without one")
     text = _read_prompt() if prompt in (None, "-") else prompt
     if not text:
         raise typer.BadParameter("the prompt is empty", param_hint="PROMPT")
@@ -44,8 +46,7 @@ def _answer(session: "Session", text: str, raw: bool) -> "Iterator[str]":
     system = session.options.system
     if raw or not session.has_chat_template:
         if system is not None:
-            why = "--raw does without one" if raw else "this model has none"
-            raise ValueError(f"--system is said through a chat template, and {why}")
+            raise ValueError("--system is said through a chat template, and this model has none")
         return session.complete(text)
     first = [] if system is None else [{"role": "system", "content": system}]
     return session.reply([*first, {"role": "user", "content": text}])

@@ -4,17 +4,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
 from torchgguf.cli.options import Options
-from torchgguf.generation import Detokenizer
 from torchgguf.nn import DynamicCache
+from torchgguf.tokenization import StreamDecoder
 
 Message = dict[str, str]
-CONTEXT_TOKENS = 8  # tokens of a text to be continued that settle whether its next word starts with a space
 
 
 @dataclass
@@ -45,6 +43,7 @@ class Session:
     stats: Stats
 
     def __init__(self, file: Path, options: Options) -> None:
+        self._generation_config = options.generation_config()
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         dtype = None if options.dtype is None else getattr(torch, options.dtype)
@@ -67,53 +66,42 @@ class Session:
     def reply(self, messages: list[Message]) -> Iterator[str]:
         """The next message of a conversation, piece by piece."""
         tokens = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        return self._answer(tokens, Detokenizer(self.tokenizer, skip_special_tokens=True))
+        return self._answer(tokens, StreamDecoder(self.tokenizer, skip_special_tokens=True))
 
     def complete(self, text: str) -> Iterator[str]:
         """How the text goes on, piece by piece."""
         tokens = self.tokenizer.encode(text)
-        context = tokens[-CONTEXT_TOKENS:]
-        return self._answer(tokens, Detokenizer(self.tokenizer, context, skip_special_tokens=True))
+        return self._answer(tokens, StreamDecoder(self.tokenizer, skip_special_tokens=True, continues=True))
 
     @torch.inference_mode()
-    def _answer(self, tokens: list[int], detokenizer: Detokenizer) -> Iterator[str]:
+    def _answer(self, tokens: list[int], decoder: StreamDecoder) -> Iterator[str]:
         length: int = self.model.config.max_position_embeddings
         if len(tokens) >= length:
             raise ValueError(f"the text has {len(tokens)} tokens, but the model's context is {length}")
         known = min(_common_prefix(tokens, self._read), len(tokens) - 1)
         self._cache.crop(known)
         limit = min(self.options.max_new_tokens or length, length - len(tokens))
-        ends = self.tokenizer.eog_token_ids
         told: list[int] = []
         start = first = time.perf_counter()
         try:
             for token in self.model.generate_stream(
                 torch.tensor([tokens]),
                 past_key_values=self._cache,
+                generation_config=self._generation_config,
                 max_new_tokens=limit,
                 generator=self._generator,
                 tokenizer=self.tokenizer,
-                eos_token_id=ends,
-                stop_strings=self.options.stop,
-                repetition_penalty=self.options.repetition_penalty,
-                **self._sampling(),
             ):
                 told.append(int(token))
                 if len(told) == 1:
                     first = time.perf_counter()
-                yield detokenizer.push(told[-1:])
-            yield detokenizer.flush()
+                yield decoder.push(told[-1])
+            yield decoder.flush()
         finally:
             self._read = [*tokens, *told][: self._cache.get_seq_length()]
             took = time.perf_counter() - first
-            cut_off = len(told) == limit and told[-1] not in ends
+            cut_off = len(told) == limit and told[-1] not in self.tokenizer.eog_token_ids
             self.stats = Stats(len(tokens) - known, first - start, len(told), took, cut_off)
-
-    def _sampling(self) -> dict[str, Any]:
-        if self.options.temperature == 0:
-            return {"do_sample": False}
-        names = ("temperature", "top_k", "top_p", "min_p")
-        return {"do_sample": True} | {name: getattr(self.options, name) for name in names}
 
 
 def _common_prefix(left: list[int], right: list[int]) -> int:
