@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from jinja2 import Template
 
+from torchgguf.tokenization.budget import limited
 from torchgguf.tokenization.encoder import TextEncoder
 from torchgguf.tokenization.errors import ChatTemplateError, TokenizerError
-from torchgguf.tokenization.sandbox import ChatEnvironment, limited
+from torchgguf.tokenization.sandbox import ChatEnvironment
 
 KEY = "tokenizer.chat_template"
 Message = Mapping[str, Any]
@@ -20,7 +21,7 @@ Spans = list[tuple[int, int]]
 _ENVIRONMENT = ChatEnvironment()
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)
 def _compiled(source: str) -> Template:
     return _ENVIRONMENT.from_string(source)
 

@@ -2,21 +2,18 @@
 
 Jinja's immutable sandbox keeps a template away from Python's internals and from changing what it is given.
 It does not stop one that loops for ever or fills the memory. So each turn of a loop, call and filter looks at
-the clock, and whatever makes something new (operators, literals, output, methods, filters) is charged its
-size, in advance where that can be more than what there was.
+the clock, and whatever makes something new (operators, literals, slices, output, methods, filters) or
+compares what may be large is charged, as `budget` says.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+import operator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from itertools import chain
+from itertools import pairwise
 from typing import Any, cast
 
 from jinja2 import TemplateError, nodes
@@ -25,113 +22,54 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import do_join, make_attrgetter
 from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace, pass_eval_context
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
+from jinja2.utils import Namespace, pass_context, pass_environment, pass_eval_context
 from jinja2.visitor import NodeTransformer
+from markupsafe import EscapeFormatter, Markup
 
-SECONDS = 5.0
-SIZE = 1 << 25  # characters that a rendering may make, those that it throws away included
-ENTRY = 8  # what an entry of a list or dict counts, in characters
-INTEGER_BITS = 1 << 16
-TEMPLATE_SIZE = 1 << 20  # characters
-WIDTH = 1 << 10  # the largest number that may say how wide or many something is
+from torchgguf.tokenization.budget import (
+    ENTRY,
+    INTEGER_BITS,
+    LimitError,
+    check_digits,
+    check_percent,
+    check_widths,
+    comparable,
+    generation_mark,
+    spend,
+    spend_on,
+    spend_on_growth,
+    spend_on_new,
+)
 
+TEMPLATE_SIZE = 1 << 16  # characters, four times as many as the longest known template has
 
 _Function = Callable[..., Any]
 
-
-class LimitError(TemplateError):
-    """The rendering takes too long or makes too much."""
-
-
-class _Budget:
-    def __init__(self) -> None:
-        self.end = time.monotonic() + SECONDS
-        self.left = SIZE
-        self.mark = ""  # what `{% generation %}` puts around its block, nothing if nobody wants to know
-
-
-_budget: ContextVar[_Budget] = ContextVar("budget")
-
-
-@contextmanager
-def limited(mark: str = "") -> Iterator[None]:
-    """Compiling and rendering inside have one budget: LimitError when it is used up.
-
-    `mark` is put before and after what is inside of `{% generation %}`.
-    """
-    budget = _Budget()
-    budget.mark = mark
-    token = _budget.set(budget)
-    try:
-        yield
-    finally:
-        _budget.reset(token)
-
-
-def _spend(size: int = 1) -> str:
-    budget = _budget.get()
-    budget.left -= size
-    if budget.left < 0:
-        raise LimitError(f"it makes more than {SIZE:,} characters")
-    if time.monotonic() > budget.end:
-        raise LimitError(f"it takes longer than {SECONDS:.0f} seconds")
-    return ""
-
-
-def _spend_on(value: Any, as_text: bool = False) -> Any:
-    """Charge a value with all that it holds, as text or as entries: a list may hold another many times."""
-    _spend(len(value) if as_text and isinstance(value, str | bytes) else ENTRY)
-    if isinstance(value, Mapping | list | tuple | set):
-        for item in chain.from_iterable(value.items()) if isinstance(value, Mapping) else value:
-            _spend_on(item, as_text)
-    return value
-
-
-def _check_widths(*values: Any) -> None:
-    for value in values:
-        if isinstance(value, int) and abs(value) > WIDTH:
-            raise LimitError(f"it asks for a width of {value}")
-
-
-def _check_format(text: str | bytes, arguments: Any) -> None:
-    """Refuse a width that only fills memory, as in "%99999d"; charge all for each place they can go."""
-    source = text if isinstance(text, str) else text.decode("latin-1")
-    _check_widths(*(int(digits[:9]) for digits in re.findall(r"\d+", source)))
-    values = list(arguments.values()) if isinstance(arguments, Mapping) else arguments
-    if re.search(r"%[^a-zA-Z]*\*|\{[^{}]*\{", source):
-        _check_widths(*(values if isinstance(values, list | tuple) else [values]))
-    before = _budget.get().left
-    _spend_on(values, as_text=True)
-    _spend((before - _budget.get().left) * (source.count("{") + source.count("%")))
-
-
-def _width(value: Any) -> int:
-    return value if isinstance(value, int) else len(value or "")
-
-
-# How much a method of a string, or a filter on one, may return if that can be more than it is given.
-_GROWTH: dict[str, Callable[..., int]] = {
-    "ljust": lambda s, width, *_: width,
-    "rjust": lambda s, width, *_: width,
-    "center": lambda s, width=80, *_: width,
-    "zfill": lambda s, width: width,
-    "expandtabs": lambda s, tabsize=8: len(s) * tabsize,
-    "replace": lambda s, old, new, *_, **__: (s.count(old) + 1) * len(new),
-    "translate": lambda s, table: len(s) * max((len(str(new)) for new in table.values()), default=1),
-    "join": lambda s, parts: sum(len(s) + len(part) for part in parts),
-    "indent": lambda s, width=4, *_, **__: (s.count("\n") + 1) * _width(width),
-    "wordwrap": lambda s, width=79, split=True, wrapstring="\n", *_, **__: len(s) * _width(wrapstring),
-}
-
-# Filters that pass on what they are given without making text of it.
+# Filters that pass on what they are given without looking at its text.
 # fmt: off
 _STRUCTURAL = frozenset({
-    "attr", "batch", "count", "d", "default", "dictsort", "first", "groupby", "items", "last", "length",
-    "list", "map", "max", "min", "random", "reject", "rejectattr", "reverse", "select", "selectattr", "slice",
-    "sort", "sum", "unique",
+    "attr", "batch", "count", "d", "default", "first", "items", "last", "length", "list", "map", "random",
+    "reject", "rejectattr", "reverse", "select", "selectattr", "slice",
 })
 # fmt: on
+_LISTING = frozenset({"batch", "list", "slice", "sort", "unique"})  # make a list of a string's characters
+_WIDE = frozenset({"batch", "center", "indent", "round", "slice", "tojson"})  # take a width or a precision
+_WITHOUT = ("striptags", "urlize")  # take quadratic time, and no template needs them
+_CODECS = frozenset({"ascii", "latin-1", "utf-8", "utf8", "ignore", "replace", "strict"})
+
+_OF_THE_LOOP = ("_loop_vars", "_block_vars")  # what Jinja adds to a call's arguments, and takes away again
+
+_COMPARISONS: dict[str, _Function] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "lteq": operator.le,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+    "in": lambda left, right: left in right,
+    "notin": lambda left, right: left not in right,
+}
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
@@ -144,17 +82,17 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=[_GenerationTag, loopcontrols],
-            finalize=lambda value: _spend_on(value, as_text=True),
+            finalize=_charged_output,
         )
         del self.globals["lipsum"]
         self.globals |= {
             "raise_exception": _raise_exception,
-            "strftime_now": lambda format: datetime.now().strftime(format),
+            "strftime_now": _strftime_now,
             "namespace": _Namespace,
         }
-        self.filters |= {"tojson": _tojson, "join": _join}
-        self.filters = {name: _charged(name, function) for name, function in self.filters.items()}
-        self.tests = {name: _timed(cast(_Function, test)) for name, test in self.tests.items()}
+        filters = {**self.filters, "tojson": _tojson, "join": _join, "sum": _sum}
+        self.filters = {name: _charged(name, filters[name]) for name in filters if name not in _WITHOUT}
+        self.tests = {name: _charged_test(name, cast(_Function, test)) for name, test in self.tests.items()}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         if len(source) > TEMPLATE_SIZE:
@@ -162,65 +100,99 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         tree: nodes.Template = _Meter().visit(Parser(self, source, name, filename).parse())
         return tree
 
-    spend = staticmethod(_spend)
-    spend_on = staticmethod(_spend_on)
+    spend = staticmethod(spend)
+
+    @staticmethod
+    def made(value: Any) -> Any:
+        """Something new, which `call` charges as what comes of any call."""
+        return value
 
     @staticmethod
     def concatenate(*values: Any) -> str:
         """The operator `~`."""
-        _spend_on(values, as_text=True)
+        spend_on(values, as_text=True)
         return "".join(map(str, values))
+
+    @staticmethod
+    def compare(operators: tuple[str, ...], *values: Any) -> bool:
+        """Comparisons: the operators between the values, all of which must hold."""
+        for name, (left, right) in zip(operators, pairwise(values), strict=True):
+            if not _COMPARISONS[name](left, comparable(name, left, right)):
+                return False
+        return True
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Call something, which may take time and make something."""
-        _spend()
+        spend()
         owner = getattr(__obj, "__self__", None)
-        if isinstance(owner, str | bytes) and (growth := _GROWTH.get(__obj.__name__)):
-            _spend(max(growth(owner, *args, **kwargs), 0))
+        named = {name: value for name, value in kwargs.items() if name not in _OF_THE_LOOP}
+        arguments = [*args, *named.values()]
+        if isinstance(owner, str | bytes):
+            if __obj.__name__ in ("encode", "decode") and not _CODECS.issuperset(map(str, arguments)):
+                raise LimitError(f"it takes longer than it may to {__obj.__name__} what is not UTF-8")
+            spend_on(arguments, as_text=True)
+            spend_on_growth(__obj.__name__, owner, *args, **named)
+        elif isinstance(owner, list | tuple):  # which look for the argument
+            spend_on(arguments, as_text=True, times=len(owner))
+        elif isinstance(owner, int):
+            check_widths(*arguments)
         result = super().call(__context, __obj, *args, **kwargs)
-        if isinstance(result, str | bytes):
-            _spend(len(result))
-        return _spend_on(result)
+        return spend_on(result, as_text=isinstance(owner, str | bytes) or isinstance(result, str | bytes))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """`str.format` in the sandbox, without excessive widths."""
-        wrapped = super().wrap_str_format(value)
-        if wrapped is None:
+        """`str.format` and `str.format_map` in the sandbox, charged for each field."""
+        if super().wrap_str_format(value) is None:
             return None
+        text = value.__self__
+        escape = {"escape": text.escape} if isinstance(text, Markup) else {}
+        formatter = (_EscapeFormatter if escape else _Formatter)(self, **escape)
 
-        def checked(*args: Any, **kwargs: Any) -> str:
-            _check_format(value.__self__, [*args, *kwargs.values()])
-            return wrapped(*args, **kwargs)
+        def formatted(*args: Any, **kwargs: Any) -> str:
+            if value.__name__ == "format_map":
+                args, kwargs = (), *args
+            return str(type(text)(formatter.vformat(text, args, kwargs)))
 
-        return checked
+        return formatted
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """An operator that can make something big of something small."""
-        sizes = [_size(side) for side in (left, right)]
+        is_number = [isinstance(side, int) for side in (left, right)]
         if operator == "%" and isinstance(left, str | bytes):
-            _check_format(left, right)
-        elif operator == "+" and None not in sizes:
-            _spend(sum(filter(None, sizes)))
-        elif operator == "*" and sizes != [None, None]:
-            times = right if sizes[1] is None else left
-            _spend((sizes[0] or sizes[1] or 0) * max(times, 0) if isinstance(times, int) else 0)
-        elif isinstance(left, int) and isinstance(right, int):
-            bits = (
-                left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
-            )
-            if bits > INTEGER_BITS and operator != "%":
+            check_percent(left, right)
+        elif operator == "+" and not any(is_number):
+            spend_on_new(left)
+            spend_on_new(right)
+        elif operator == "*" and is_number in ([True, False], [False, True]):
+            value, times = (right, left) if is_number[0] else (left, right)
+            spend_on(value, as_text=True, times=max(times, 0))
+        elif operator != "%" and all(is_number):
+            first, second = left.bit_length(), right.bit_length()
+            bits = first * abs(right) if operator == "**" else first + second
+            if bits > INTEGER_BITS:
                 raise LimitError(f"it makes a number of {bits:,} bits")
         return super().call_binop(context, operator, left, right)
 
 
-def _size(value: Any) -> int | None:
-    if isinstance(value, list | tuple):
-        return len(value) * ENTRY
-    return len(value) if isinstance(value, str | bytes) else None
+class _Formatter(SandboxedFormatter):
+    """What `str.format` does with each of its fields, charged."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
+        """The value of a field, of which text is going to be made."""
+        value, first = super().get_field(field_name, args, kwargs)
+        return spend_on(value, as_text=True), first
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        """The value as text of a certain width, which other fields may have said."""
+        check_digits(format_spec)
+        return super().format_field(value, format_spec)
+
+
+class _EscapeFormatter(_Formatter, EscapeFormatter):
+    """The same for text with escapes for HTML."""
 
 
 class _Meter(NodeTransformer):
-    """Rewrites a template so that loops, literals and `~` are charged."""
+    """Rewrites a template so that loops, literals, slices, comparisons and `~` are charged."""
 
     def _charged_body(self, node: Any) -> Any:
         text = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
@@ -233,13 +205,22 @@ class _Meter(NodeTransformer):
     def _charged_literal(self, node: Any) -> Any:
         self.generic_visit(node)
         is_target = getattr(node, "ctx", "load") != "load"  # the names in `{% for key, value in ... %}`
-        return node if is_target else _call("spend_on", node)
+        return node if is_target else _call("made", node)
 
     visit_List = visit_Tuple = visit_Dict = _charged_literal  # noqa: N815
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _call("concatenate", *node.nodes)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        operators = nodes.Const(tuple(operand.op for operand in node.ops))
+        return _call("compare", operators, node.expr, *(operand.expr for operand in node.ops))
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _call("made", node) if isinstance(node.arg, nodes.Slice) else node
 
 
 def _call(name: str, *arguments: nodes.Expr) -> nodes.Call:
@@ -252,30 +233,30 @@ def _charged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
-        given = args[skip:]
+        value, *more = args[skip:]
         if name not in _STRUCTURAL:
-            _spend_on([*given, *kwargs.values()], as_text=True)
-        if name in ("batch", "center", "indent", "slice", "tojson"):
-            _check_widths(*given[1:], *kwargs.values())
+            value = list(value) if isinstance(value, Iterator) else value  # else nobody knows how much it is
+            spend_on([value, *more, *kwargs.values()], as_text=True)
+        if name in _LISTING and isinstance(value, str | bytes):
+            spend(ENTRY * len(value))
+        if name in _WIDE:
+            check_widths(*more, *kwargs.values())
         if name == "format":
-            _check_format(str(given[0]), kwargs or given[1:])
-        if growth := _GROWTH.get(name) if name != "join" else None:
-            _spend(max(growth(str(given[0]), *given[1:], **kwargs), 0))
-        result = function(*args, **kwargs)
-        if isinstance(result, str):
-            _spend(len(result))
-        return _spend_on(result)
+            check_percent(str(value), kwargs or more)
+        elif name != "join":
+            spend_on_growth(name, value, *more, **kwargs)
+        return spend_on_new(function(*args[:skip], value, *more, **kwargs))
 
     return filtered
 
 
-def _timed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A test that looks at the clock."""
+def _charged_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A test that is charged for what it compares."""
 
     @functools.wraps(function)
     def tested(*args: Any) -> Any:
-        _spend()
-        return function(*args)
+        spend()
+        return function(args[0], comparable(name, *args)) if len(args) == 2 else function(*args)
 
     return tested
 
@@ -284,9 +265,18 @@ def _timed(function: Callable[..., Any]) -> Callable[..., Any]:
 def _join(eval_ctx: Any, value: Any, d: str = "", attribute: str | int | None = None) -> str:
     """Jinja's filter `join`, charged for its parts before they are joined."""
     parts = list(value if attribute is None else map(make_attrgetter(eval_ctx.environment, attribute), value))
-    _spend(len(parts) * len(str(d)))
-    _spend_on(parts, as_text=True)
+    spend(len(parts) * len(str(d)))
+    spend_on(parts, as_text=True)
     return str(do_join(eval_ctx, parts, d))
+
+
+@pass_environment
+def _sum(environment: Any, value: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
+    """Jinja's filter `sum`, charged for lists, of which each step makes a new one."""
+    parts = list(value if attribute is None else map(make_attrgetter(environment, attribute), value))
+    if isinstance(start, list | tuple):
+        spend_on([start, *parts], times=len(parts))
+    return sum(parts, start)
 
 
 def _tojson(
@@ -302,9 +292,20 @@ def _tojson(
     )
     chunks = []
     for chunk in encoder.iterencode(value):
-        _spend(len(chunk))
+        spend(len(chunk))
         chunks.append(chunk)
     return "".join(chunks)
+
+
+def _strftime_now(format: str) -> str:
+    check_widths(len(format))
+    check_percent(format)
+    return datetime.now().strftime(format)
+
+
+@pass_context  # so that Jinja does not do it once for all for what is constant
+def _charged_output(context: Context, value: Any) -> Any:
+    return spend_on(value, as_text=True)
 
 
 def _raise_exception(message: str) -> None:
@@ -345,5 +346,5 @@ class _GenerationTag(Extension):
         return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
 
     def _marked(self, caller: Macro) -> str:
-        mark = _budget.get().mark
+        mark = generation_mark()
         return f"{mark}{caller()}{mark}"
