@@ -163,5 +163,7 @@ if __name__ == "__main__":
         main()
     except FetchError as error:
         sys.exit(f"cannot fetch the model: {error}")
+    except OSError as error:
+        sys.exit(f"the demo cannot go on: {error}")
     except KeyboardInterrupt:
         sys.exit("\ninterrupted")

