@@ -1,5 +1,6 @@
 """Config maps: which metadata key holds which config field, as rules read in either direction."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,13 +33,13 @@ class Header:
         """Return the number under a key.
 
         Raises:
-            GGUFError: it is missing, no number of this type, or not above zero.
+            GGUFError: it is missing, no number of this type, or not finite and above zero.
         """
         if key not in self.values:
             raise GGUFError(f"{key} is missing")
         value = self.get(key, kind())
-        if not value > 0:
-            raise GGUFError(f"{key} must be above 0, but it is {value}")
+        if not 0 < value < math.inf:
+            raise GGUFError(f"{key} must be above 0 and finite, but it is {value}")
         return kind(value)
 
 

@@ -34,14 +34,19 @@ class Qwen2Config(DecoderConfig):
     max_window_layers: int = 28
     layer_types: list[str] | None = None
 
-    def __post_init__(self, rope_theta: float | None, rope_scaling: dict[str, Any] | None) -> None:
+    def __post_init__(self, *legacy: Any) -> None:
         """Say of each layer whether it has a window."""
-        super().__post_init__(rope_theta, rope_scaling)
+        super().__post_init__(*legacy)
         if not self.use_sliding_window:
             self.sliding_window = None
         if self.layer_types is None:
             windowed = self.num_hidden_layers if self.sliding_window is None else self.max_window_layers
             self.layer_types = [_FULL if i < windowed else _SLIDING for i in range(self.num_hidden_layers)]
+        if len(self.layer_types) != self.num_hidden_layers or not {*self.layer_types} <= {_FULL, _SLIDING}:
+            raise ValueError(
+                f"layer_types must name {_FULL!r} or {_SLIDING!r} once for each of "
+                f"{self.num_hidden_layers} layers, but it is {self.layer_types}"
+            )
 
     @property
     def windows(self) -> list[int | None]:
@@ -57,17 +62,18 @@ class LayerWindows(Rule):
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the window; 0 is none."""
-        window = header.get(self.keys[0], 0)
-        if not window:
-            return {}
-        layers = header.positive("block_count", int)
-        pattern = header.values.get(self.keys[1], [True] * layers)
+        window = header.positive(self.keys[0], int) if header.get(self.keys[0], 0) else None
+        stated = {"use_sliding_window": window is not None, "sliding_window": window}
+        if (pattern := header.values.get(self.keys[1])) is None:
+            return {} if window is None else {**stated, "max_window_layers": 0}
+        layers = header.get("block_count", 0)
         if not (
             isinstance(pattern, list) and len(pattern) == layers and all(type(x) is bool for x in pattern)
         ):
             raise GGUFError(f"{self.keys[1]} must be {layers} booleans, one a layer")
-        types = [_SLIDING if sliding else _FULL for sliding in pattern]
-        return {"use_sliding_window": True, "sliding_window": window, "layer_types": types}
+        if window is None and any(pattern):
+            raise GGUFError(f"{self.keys[1]} says which layers have a window, but {self.keys[0]} states none")
+        return {**stated, "layer_types": [_SLIDING if sliding else _FULL for sliding in pattern]}
 
     def write(self, config: Qwen2Config) -> dict[str, Any]:
         """Write window and pattern, if any layer has one."""

@@ -8,7 +8,7 @@ the `yarn_*` keys for most architectures; they are honoured here.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,11 +19,23 @@ from torchgguf.nn.rotary import llama3_factors, longrope_attention_factor, yarn_
 
 FACTORS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 
-# key under rope.scaling. -> field of rope_parameters, for those of YaRN that are simply copied
+_LENGTH = ("rope.scaling.factor", "rope.scale_linear")
+_ORIGINAL, _ATTENTION = "rope.scaling.original_context_length", "rope.scaling.attn_factor"
+_YARN_ATTENTION = "rope.scaling.yarn_attn_factor"
+# metadata key -> field of rope_parameters, for those of YaRN that are simply copied; -1 is "not set"
 _YARN = {
-    "yarn_ext_factor": "extrapolation_factor",
-    "yarn_beta_fast": "beta_fast",
-    "yarn_beta_slow": "beta_slow",
+    "rope.scaling.yarn_ext_factor": "extrapolation_factor",
+    "rope.scaling.yarn_beta_fast": "beta_fast",
+    "rope.scaling.yarn_beta_slow": "beta_slow",
+}
+# The values by which a key changes nothing, whatever the kind of scaling.
+_NEUTRAL = {
+    **dict.fromkeys(_LENGTH, (0.0, 1.0)),
+    _ATTENTION: (1.0,),
+    _YARN_ATTENTION: (1.0,),
+    "rope.scaling.yarn_ext_factor": (-1.0, 0.0),
+    "rope.scaling.yarn_beta_fast": (-1.0, 32.0),
+    "rope.scaling.yarn_beta_slow": (-1.0, 1.0),
 }
 # What every Llama 3.1, 3.2 and 3.3 was trained with, besides its own `factor`.
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -32,35 +44,27 @@ _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positi
 class Rope(Rule):
     """`rope_parameters`, as in Hugging Face configs."""
 
-    keys = (
-        "rope.freq_base",
-        "rope.scale_linear",
-        "rope.scaling.type",
-        "rope.scaling.factor",
-        "rope.scaling.attn_factor",
-        "rope.scaling.original_context_length",
-        "rope.scaling.finetuned",
-        "rope.scaling.yarn_attn_factor",
-        *(f"rope.scaling.{key}" for key in _YARN),
-    )
+    keys = ("rope.freq_base", "rope.scaling.type", "rope.scaling.finetuned", _ORIGINAL, *_NEUTRAL)
     tensors = (FACTORS, LONG, SHORT)
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read whichever kind of scaling there is."""
-        kind = header.get("rope.scaling.type", "linear")
-        if kind not in _READERS:
-            raise GGUFError(
-                f"rope.scaling.type = {kind!r} is not supported; these are: {', '.join(_READERS)}"
-            )
+        name = header.get("rope.scaling.type", "linear")
+        if name not in _KINDS:
+            raise GGUFError(f"rope.scaling.type = {name!r} is not supported; these are: {', '.join(_KINDS)}")
+        kind = _KINDS[name]
+        for key, neutral in _NEUTRAL.items():
+            if key not in kind.keys and (value := header.get(key, neutral[0])) not in neutral:
+                raise GGUFError(f"{key} = {value} has no meaning for rope.scaling.type = {name!r}")
+        for tensor in (LONG, SHORT):
+            if tensor in header.tensors and tensor not in kind.tensors:
+                raise GGUFError(f"{tensor} has no meaning for rope.scaling.type = {name!r}")
         theta = header.positive("rope.freq_base", float) if "rope.freq_base" in header.values else 10000.0
-        parameters = _READERS[kind](header)
+        parameters = kind.read(header)
         if FACTORS in header.tensors:
             if parameters["rope_type"] != "default":
-                raise GGUFError(f"{FACTORS} together with rope.scaling.type = {kind!r} is not supported")
+                raise GGUFError(f"{FACTORS} together with rope.scaling.type = {name!r} is not supported")
             parameters = _read_factors(header, theta)
-        factor = header.get("rope.scaling.attn_factor", 1.0)
-        if factor != 1.0 and kind not in ("yarn", "longrope"):
-            raise GGUFError(f"rope.scaling.attn_factor = {factor} has no meaning for scaling type {kind!r}")
         return {"rope_parameters": {"rope_theta": theta, **parameters}}
 
     def write(self, config: Any) -> dict[str, Any]:
@@ -69,19 +73,18 @@ class Rope(Rule):
         kind = parameters["rope_type"]
         scaling: dict[str, Any] = {}
         if kind == "linear":
-            scaling = {"type": "linear", "factor": float(parameters["factor"])}
+            scaling = {"rope.scaling.type": "linear", _LENGTH[0]: float(parameters["factor"])}
         elif kind == "yarn":
             scaling = _write_yarn(parameters)
         elif kind == "longrope" and not _one_set(parameters):
             scaling = {
-                "type": "longrope",
-                "original_context_length": parameters["original_max_position_embeddings"],
-                "attn_factor": longrope_attention_factor(parameters),
+                "rope.scaling.type": "longrope",
+                _ORIGINAL: parameters["original_max_position_embeddings"],
+                _ATTENTION: longrope_attention_factor(parameters),
             }
         elif kind not in ("default", "llama3", "longrope"):
             raise ValueError(f"GGUF cannot say rope_type {kind!r}")
-        theta = {"rope.freq_base": float(parameters["rope_theta"])}
-        return theta | {f"rope.scaling.{key}": value for key, value in scaling.items()}
+        return {"rope.freq_base": float(parameters["rope_theta"]), **scaling}
 
     def write_tensors(self, config: Any) -> dict[str, Tensor]:
         """Write the divisors of the frequencies, where there are any."""
@@ -96,15 +99,19 @@ class Rope(Rule):
 
 def _factor(header: Header) -> float:
     """Return how many times longer texts are; 0, as in llama.cpp, is no scaling."""
-    for key in ("rope.scaling.factor", "rope.scale_linear"):
-        if header.get(key, 0.0):
-            return float(header.positive(key, float))
-    return 1.0
+    factors = {float(header.positive(key, float)) for key in _LENGTH if header.get(key, 0.0)}
+    if len(factors) > 1:
+        raise GGUFError(f"{' and '.join(_LENGTH)} differ: {' and '.join(map(str, sorted(factors)))}")
+    return factors.pop() if factors else 1.0
+
+
+def _attention_factor(header: Header) -> float:
+    return float(header.positive(_ATTENTION, float)) if _ATTENTION in header.values else 1.0
 
 
 def _original_length(header: Header) -> int:
-    given = header.get("rope.scaling.original_context_length", 0)
-    return int(given or header.positive("context_length", int))
+    key = _ORIGINAL if header.get(_ORIGINAL, 0) else "context_length"
+    return int(header.positive(key, int))
 
 
 def _read_none(header: Header) -> dict[str, Any]:
@@ -123,11 +130,11 @@ def _read_yarn(header: Header) -> dict[str, Any]:
         "original_max_position_embeddings": _original_length(header),
     }
     for key, name in _YARN.items():
-        if (value := header.get(f"rope.scaling.{key}", -1.0)) >= 0:  # llama.cpp writes -1 for "not set"
-            parameters[name] = float(value)
-    if "rope.scaling.yarn_attn_factor" in header.values:
-        parameters["attention_factor"] = header.positive("rope.scaling.yarn_attn_factor", float)
-    if (extra := header.get("rope.scaling.attn_factor", 1.0)) != 1.0:
+        if header.get(key, -1.0) != -1.0:
+            parameters[name] = header.positive(key, float)
+    if _YARN_ATTENTION in header.values:
+        parameters["attention_factor"] = header.positive(_YARN_ATTENTION, float)
+    if (extra := _attention_factor(header)) != 1.0:
         parameters["attention_factor"] = yarn_attention_factor(parameters) * extra
     return parameters
 
@@ -136,9 +143,9 @@ def _write_yarn(parameters: dict[str, Any]) -> dict[str, Any]:
     if not parameters.get("truncate", True):
         raise ValueError("GGUF cannot say rope_parameters['truncate']=False")
     scaling = {
-        "type": "yarn",
-        "factor": float(parameters["factor"]),
-        "original_context_length": parameters["original_max_position_embeddings"],
+        "rope.scaling.type": "yarn",
+        _LENGTH[0]: float(parameters["factor"]),
+        _ORIGINAL: parameters["original_max_position_embeddings"],
     }
     scaling |= {
         key: float(parameters[name]) for key, name in _YARN.items() if parameters.get(name) is not None
@@ -146,7 +153,7 @@ def _write_yarn(parameters: dict[str, Any]) -> dict[str, Any]:
     # llama.cpp multiplies the paper's factor by this key, and reads no other.
     paper = yarn_attention_factor({"factor": parameters["factor"]})
     if not math.isclose(ratio := yarn_attention_factor(parameters) / paper, 1.0, rel_tol=1e-6):
-        scaling["attn_factor"] = ratio
+        scaling[_ATTENTION] = ratio
     return scaling
 
 
@@ -157,7 +164,7 @@ def _read_longrope(header: Header) -> dict[str, Any]:
         "rope_type": "longrope",
         "short_factor": header.load(SHORT).float().tolist(),
         "long_factor": header.load(LONG).float().tolist(),
-        "attention_factor": float(header.get("rope.scaling.attn_factor", 1.0)),
+        "attention_factor": _attention_factor(header),
         "original_max_position_embeddings": _original_length(header),
     }
 
@@ -183,9 +190,17 @@ def _one_set(parameters: dict[str, Any]) -> bool:
     return same and longrope_attention_factor(parameters) == 1.0
 
 
-_READERS: dict[str, Callable[[Header], dict[str, Any]]] = {
-    "none": _read_none,
-    "linear": _read_linear,
-    "yarn": _read_yarn,
-    "longrope": _read_longrope,
+class _Kind(NamedTuple):
+    """A `rope.scaling.type`: how its parameters are read, from which of the keys and tensors not all have."""
+
+    read: Callable[[Header], dict[str, Any]]
+    keys: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+
+
+_KINDS = {
+    "none": _Kind(_read_none),
+    "linear": _Kind(_read_linear, _LENGTH),
+    "yarn": _Kind(_read_yarn, (*_LENGTH, _ATTENTION, _YARN_ATTENTION, *_YARN)),
+    "longrope": _Kind(_read_longrope, (_ATTENTION,), (LONG, SHORT)),
 }
