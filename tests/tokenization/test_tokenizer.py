@@ -11,7 +11,7 @@ import torch
 from tests.support import QWEN2, SMOLLM2, VOCABS
 from tests.tokenization.oracles import hard_texts
 from torchgguf.container import open_gguf
-from torchgguf.tokenization import AutoTokenizer, StreamDecoder, Tokenizer, TokenizerError
+from torchgguf.tokenization import AutoTokenizer, StreamDecoder, Tokenizer
 
 FILES = [
     SMOLLM2,
@@ -145,6 +145,22 @@ def test_decoding_tensors(smollm2: Tokenizer) -> None:
         _ = batch.labels
 
 
+def test_ids_of_every_kind(smollm2: Tokenizer) -> None:
+    ids = [*smollm2.encode("Hello world"), smollm2.eos_token_id]
+    kinds = [torch.tensor(ids), list(torch.tensor(ids)), np.array(ids), list(np.array(ids)), iter(ids)]
+    for kind in kinds:
+        assert smollm2.decode(kind, skip_special_tokens=True) == "Hello world"
+    decoder = StreamDecoder(smollm2, skip_special_tokens=True)
+    assert "".join([*map(decoder.push, torch.tensor(ids)), decoder.flush()]) == "Hello world"
+    assert smollm2.decode(np.int64(ids[0])) == "Hello"
+    assert smollm2.convert_ids_to_tokens(np.int64(ids[0])) == "Hello"
+    tokens = smollm2.convert_ids_to_tokens(list(torch.tensor(ids)), skip_special_tokens=True)
+    assert tokens == ["Hello", "Ġworld"]
+    assert set(map(type, smollm2._pieces)) == {int}
+    with pytest.raises(TypeError):
+        smollm2.decode([1.5])
+
+
 def test_batches_that_are_no_tensor(smollm2: Tokenizer) -> None:
     with pytest.raises(ValueError, match=r"rows of different lengths.*padding=True"):
         smollm2(["Hello world", "It"], return_tensors="pt")
@@ -153,7 +169,13 @@ def test_batches_that_are_no_tensor(smollm2: Tokenizer) -> None:
     with pytest.raises(ValueError, match="padding='wide'"):
         smollm2(["Hello"], padding="wide")
     with pytest.raises(ValueError, match="truncation='middle'"):
-        smollm2(["Hello world"], truncation="middle", max_length=1)
+        smollm2(["Hello world"], truncation="middle", max_length=9)
+    with pytest.raises(ValueError, match="'only_second' needs a pair of texts"):
+        smollm2(["Hello world"], truncation="only_second", max_length=1)
+    crooked = copy.copy(smollm2)
+    crooked.truncation_side = "top"
+    with pytest.raises(ValueError, match="a side is 'left' or 'right', not 'top'"):
+        crooked("Hello world", truncation=True, max_length=1)
     with pytest.raises(ValueError, match="a side is 'left' or 'right', not 'top'"):
         smollm2(["Hello world", "It"], padding=True, padding_side="top")
     assert isinstance(smollm2("Hello", return_tensors="np").input_ids, np.ndarray)
@@ -178,7 +200,7 @@ def test_finding_the_file() -> None:
     assert AutoTokenizer.from_pretrained(path).encode("Hello") == expected
     assert AutoTokenizer.from_pretrained(str(VOCABS), gguf_file=path.name).encode("Hello") == expected
     assert AutoTokenizer.from_pretrained(path, padding_side="left").padding_side == "left"
-    with pytest.raises(TokenizerError, match=r"is a folder: pass gguf_file=.*ggml-vocab-gpt-2\.gguf"):
+    with pytest.raises(FileNotFoundError, match=r"is a folder: name a .* \(there: .*ggml-vocab-gpt-2\.gguf"):
         AutoTokenizer.from_pretrained(VOCABS)
-    with pytest.raises(TokenizerError, match=r"there is no file .*nothing\.gguf"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*nothing\.gguf"):
         AutoTokenizer.from_pretrained(VOCABS, gguf_file="nothing.gguf")
