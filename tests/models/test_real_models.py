@@ -22,14 +22,19 @@ class Real:
     """A file, and half the mean KL divergence, in nats a token, that llama.cpp's own arithmetic has on it.
 
     Read with `llama-perplexity --kl-divergence`, 12 chunks of 256 tokens of licence text, against the
-    logits of the same weights in FP32: 0.0031 and 0.0020.
+    logits of the same weights in FP32: 0.0031 and 0.0020. `ends`: what llama.cpp, loading the file, lists as
+    its EOG tokens.
     """
 
     path: Path
     max_divergence: float
+    ends: list[int]
 
 
-REAL = {"smollm2": Real(SMOLLM2, 0.0015), "qwen2": Real(QWEN2, 0.0010)}
+REAL = {
+    "smollm2": Real(SMOLLM2, 0.0015, [0, 2, 4]),
+    "qwen2": Real(QWEN2, 0.0010, [151643, 151645, 151662, 151663, 151664]),
+}
 
 
 @pytest.fixture(
@@ -108,6 +113,10 @@ def test_decoding_is_nearer_to_exact_than_llama_cpp(real, packed, plain, ids):
         near = F.log_softmax(output.logits[0, -1], dim=-1)
         divergences.append(F.kl_div(near, exact[i], log_target=True, reduction="sum"))
     assert torch.stack(divergences).mean() <= real.max_divergence
+
+
+def test_ends_of_a_text_are_llama_cpps(real, packed):
+    assert packed.generation_config.eos_token_ids == real.ends
 
 
 def test_unpacking_later_is_unpacking_at_once(real, plain):

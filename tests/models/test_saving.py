@@ -227,6 +227,6 @@ def test_config_json_goes_to_transformers_and_back(mixed):
     import transformers
 
     config = AutoConfig.from_pretrained(mixed)
-    theirs = transformers.LlamaConfig(**{k: v for k, v in config.to_dict().items() if v is not None})
+    theirs = transformers.LlamaConfig(**config.to_dict())
     assert theirs.hidden_size == 64 and theirs.rope_parameters == config.rope_parameters
     assert AutoConfig.for_model(**theirs.to_dict()).to_dict().items() >= config.to_dict().items()

@@ -1,6 +1,5 @@
 """What a file has too much, too little or wrong is an error that names it; nothing is made up or left out."""
 
-import contextlib
 import time
 
 import pytest
@@ -10,6 +9,9 @@ from tests.models.files import edited
 from tests.models.tiny import CASES, counterpart, reference
 from torchgguf.container import GGUFError
 from torchgguf.models import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM
+from torchgguf.models.decoder_map import DECODER_RULES
+from torchgguf.models.qwen2 import QWEN2
+from torchgguf.models.rope_map import Rope
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,8 @@ TENSORS = {
         {"blk.2.attn_v.weight": None, "extra": torch.ones(3)},
         ["no parameter takes: extra", "no tensor fills: blk.2.attn_v.weight"],
     ),
+    "long factors without longrope": ({"rope_factors_long.weight": torch.ones(8)}, ["rope_factors_long"]),
+    "short factors without longrope": ({"rope_factors_short.weight": torch.ones(8)}, ["rope_factors_short"]),
     "factors too many": ({"rope_freqs.weight": torch.full((9,), 2.0)}, ["short_factor", "9", "8"]),
 }
 
@@ -100,6 +104,27 @@ METADATA = {
     "no base": ({"rope.freq_base": 0.0}, ["rope.freq_base"]),
     "base one": ({"rope.freq_base": 1.0, "rope.scaling.type": "yarn"}, ["describe no model"]),
     "factor without meaning": ({"rope.scaling.attn_factor": 1.5}, ["rope.scaling.attn_factor = 1.5"]),
+    "factor without scaling": (
+        {"rope.scaling.type": "none", "rope.scaling.factor": 4.0},
+        ["rope.scaling.factor = 4.0", "'none'"],
+    ),
+    "old factor without scaling": (
+        {"rope.scaling.type": "none", "rope.scale_linear": 4.0},
+        ["rope.scale_linear = 4.0", "'none'"],
+    ),
+    "yarn's keys without yarn": (
+        {"rope.scaling.yarn_ext_factor": 0.5},
+        ["yarn_ext_factor = 0.5", "'linear'"],
+    ),
+    "yarn's attention without yarn": ({"rope.scaling.yarn_attn_factor": 2.0}, ["yarn_attn_factor = 2.0"]),
+    "two factors": (
+        {"rope.scaling.factor": 4.0, "rope.scale_linear": 2.0},
+        ["rope.scaling.factor", "rope.scale_linear", "2.0 and 4.0"],
+    ),
+    "endless yarn": (
+        {"rope.scaling.type": "yarn", "rope.scaling.factor": float("inf")},
+        ["rope.scaling.factor", "finite"],
+    ),
     "longrope without factors": ({"rope.scaling.type": "longrope"}, ["rope_factors_long.weight"]),
     "hunyuan's scaling": ({"rope.scaling.alpha": 100.0}, ["rope.scaling.alpha"]),
     "larger vocabulary": ({"vocab_size": 399}, ["vocab_size", "399", "400"]),
@@ -128,9 +153,36 @@ def test_general_metadata(llama, tmp_path, values, words):
         refused(path, *words, load=load)
 
 
-def test_layer_pattern_of_another_length(qwen2, tmp_path):
-    values = {"qwen2.attention.sliding_window": 8, "qwen2.attention.sliding_window_pattern": [True, False]}
-    refused(edited(qwen2, tmp_path / "wrong.gguf", values), "sliding_window_pattern", "3 booleans")
+WINDOWS = {
+    "another length": (
+        {"sliding_window": 8, "sliding_window_pattern": [True, False]},
+        ["sliding_window_pattern", "3 booleans"],
+    ),
+    "negative": ({"sliding_window": -5}, ["sliding_window must be above 0", "-5"]),
+    "none": ({"sliding_window_pattern": [False, True, False]}, ["sliding_window_pattern", "states none"]),
+}
+
+
+@pytest.mark.parametrize(("values", "words"), WINDOWS.values(), ids=WINDOWS.keys())
+def test_windows(qwen2, tmp_path, values, words):
+    values = {f"qwen2.attention.{key}": value for key, value in values.items()}
+    refused(edited(qwen2, tmp_path / "wrong.gguf", values), *words)
+
+
+def test_window_of_all_layers(qwen2, tmp_path):
+    config = AutoConfig.from_pretrained(
+        edited(qwen2, tmp_path / "window.gguf", {"qwen2.attention.sliding_window": 8})
+    )
+    assert config.windows == [8, 8, 8]
+
+
+def test_longrope_with_a_factor(llama, tmp_path):
+    """llama.cpp would divide by both."""
+    values = {"llama.rope.scaling.type": "longrope", "llama.rope.scaling.factor": 4.0}
+    factors = {f"rope_factors_{name}.weight": torch.ones(8) for name in ("long", "short")}
+    refused(
+        edited(llama, tmp_path / "wrong.gguf", values, factors), "rope.scaling.factor = 4.0", "'longrope'"
+    )
 
 
 def test_factors_together_with_a_scaling(llama, tmp_path):
@@ -138,13 +190,22 @@ def test_factors_together_with_a_scaling(llama, tmp_path):
     refused(edited(llama, tmp_path / "wrong.gguf", values, factors), "rope_freqs.weight", "'linear'")
 
 
-def test_class_of_another_architecture(llama):
-    refused(llama, "Qwen2ForCausalLM", "'llama'", load=Qwen2ForCausalLM.from_pretrained)
+def test_class_of_another_architecture(llama, tmp_path):
+    """The message names the classes that fit, as two may share what a file calls its architecture."""
+    words = ["Qwen2ForCausalLM cannot", "'llama'", "LlamaForCausalLM can"]
+    refused(llama, *words, load=Qwen2ForCausalLM.from_pretrained)
+    windowed = edited(llama, tmp_path / "windowed.gguf", {"llama.attention.sliding_window": 8})
+    words = ["LlamaForCausalLM cannot", "'llama'", "MistralForCausalLM can"]
+    refused(windowed, *words, load=LlamaForCausalLM.from_pretrained)
 
 
 def test_harmless_keys_are_read_over(llama, tmp_path):
     values = {
         "llama.rope.scaling.finetuned": True,
+        "llama.rope.scaling.original_context_length": 64,
+        "llama.rope.scaling.factor": 0.0,
+        "llama.rope.scaling.yarn_ext_factor": -1.0,
+        "llama.rope.scaling.yarn_beta_fast": 32.0,
         "llama.expert_count": 0,
         "quantize.imatrix.file": "x",
         "my.key": 1,
@@ -162,8 +223,31 @@ def test_all_ends_of_a_turn_end_a_text(llama, tmp_path):
     assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (4, [5, 6], 7)
 
 
+def test_no_special_tokens_are_made_up(llama, tmp_path):
+    config = AutoConfig.from_pretrained(llama)
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (None, None, None)
+    stated = edited(llama, tmp_path / "eot.gguf", {"tokenizer.ggml.eot_token_id": 6})
+    assert AutoConfig.from_pretrained(stated).eos_token_id == 6
+
+
+def test_what_plainly_ends_a_turn_ends_what_is_generated(llama, tmp_path):
+    """Ids that no key states are found by their texts, as llama.cpp does; the config has the stated ones."""
+    ids = torch.arange(3, 9)[None]
+    first = int(LlamaForCausalLM.from_pretrained(llama).generate(ids, max_new_tokens=1)[0, -1])
+    tokens = [f"token{i}" for i in range(400)]
+    tokens[first], tokens[(first + 1) % 400] = "<|im_end|>", "<|endoftext|>"
+    vocabulary = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.eos_token_id": (first + 1) % 400,
+    }
+    model = LlamaForCausalLM.from_pretrained(edited(llama, tmp_path / "chat.gguf", vocabulary))
+    assert model.generate(ids, max_new_tokens=8).tolist() == [[*ids[0].tolist(), first]]
+    assert model.config.eos_token_id == (first + 1) % 400
+
+
 def test_places_without_a_file(tmp_path, llama):
-    with pytest.raises(FileNotFoundError, match=r"gguf_file=.*llama\.gguf"):
+    with pytest.raises(FileNotFoundError, match=r"is a folder: name a \.gguf file in it .*llama\.gguf"):
         AutoModelForCausalLM.from_pretrained(llama.parent)
     with pytest.raises(FileNotFoundError, match="nothing"):
         AutoModelForCausalLM.from_pretrained(tmp_path / "nothing.gguf")
@@ -171,13 +255,28 @@ def test_places_without_a_file(tmp_path, llama):
         AutoModelForCausalLM.from_pretrained(llama.parent, gguf_file="other.gguf")
 
 
+def test_repositories(tmp_path, llama):
+    """Which state of which repository is asked for reaches the one that fetches: here, one fetched before."""
+    repository, commit = tmp_path / "models--me--model", "0123456789abcdef0123456789abcdef01234567"
+    for folder in ("refs", f"snapshots/{commit}"):
+        (repository / folder).mkdir(parents=True)
+    (repository / "refs" / "v2").write_text(commit)
+    (repository / "snapshots" / commit / "llama.gguf").symlink_to(llama)
+    options = {"revision": "v2", "cache_dir": tmp_path, "local_files_only": True}
+    for kind in (AutoConfig, AutoModel, AutoModelForCausalLM, LlamaForCausalLM):
+        assert kind.from_pretrained("me/model", "llama.gguf", **options)
+        with pytest.raises(FileNotFoundError):
+            kind.from_pretrained("me/model", "llama.gguf", **options | {"revision": "v1"})
+
+
 def test_arguments(llama):
     with pytest.raises(ValueError, match="flash"):
         AutoModelForCausalLM.from_pretrained(llama, attn_implementation="flash")
     with pytest.raises(ValueError, match="float99"):
         AutoModelForCausalLM.from_pretrained(llama, dtype="float99")
-    with pytest.raises(ValueError, match="int32"):
-        AutoModelForCausalLM.from_pretrained(llama, dtype=torch.int32)
+    for dtype in (torch.int32, torch.float8_e4m3fn):
+        with pytest.raises(ValueError, match=f"{dtype} .*bfloat16"):
+            AutoModelForCausalLM.from_pretrained(llama, dtype=dtype)
     with pytest.raises(ValueError, match="rope_type 'dynamic'"):
         AutoModelForCausalLM.from_config(
             AutoConfig.for_model(
@@ -201,19 +300,40 @@ def test_inputs(llama):
 STRANGE = [-1, 0, 1, 2**63, "x", "", [1], [[1]], float("nan"), float("inf"), -1e38, True]
 
 
-@pytest.mark.parametrize("scaling", ["linear", "yarn", "none"])
-def test_no_value_of_any_key_breaks_more_than_the_promise(llama, tmp_path, scaling):
-    """Whatever stands under a key, the file is read, or refused by the one error there is."""
-    base = edited(llama, tmp_path / "base.gguf", {"llama.rope.scaling.type": scaling})
-    keys = [f"llama.{key}" for rule in LlamaForCausalLM.architecture.rules for key in rule.keys]
-    keys += [
-        "general.architecture",
-        "general.type",
-        "tokenizer.ggml.bos_token_id",
-        "tokenizer.ggml.eot_token_id",
-    ]
+def check_strange_values(base, path, keys):
+    """Whatever stands under a key, the file is refused by the one error there is, or makes a sound model."""
+    ids = torch.arange(3, 9)[None]
     for key in keys:
         for value in STRANGE:
-            path = edited(base, tmp_path / "strange.gguf", {key: value})
-            with contextlib.suppress(GGUFError):
-                AutoModelForCausalLM.from_pretrained(path)
+            try:
+                model = AutoModelForCausalLM.from_pretrained(edited(base, path, {key: value}))
+            except GGUFError:
+                continue
+            if value != 2**63:  # whose square overflows
+                assert model(ids).logits.isfinite().all(), f"{key} = {value}"
+
+
+@torch.no_grad()
+def test_strange_values(llama, tmp_path):
+    keys = [f"llama.{key}" for rule in LlamaForCausalLM.architecture.rules for key in rule.keys]
+    ids = [f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eot")]
+    more = ["general.architecture", "general.type", "tokenizer.ggml.model", *ids]
+    check_strange_values(llama, tmp_path / "strange.gguf", [*keys, *more])
+
+
+@pytest.mark.parametrize("scaling", ["yarn", "longrope", "none"])
+@torch.no_grad()
+def test_strange_scalings(llama, tmp_path, scaling):
+    factors = {f"rope_factors_{name}.weight": torch.ones(8) for name in ("long", "short")}
+    values, tensors = {"llama.rope.scaling.type": scaling}, factors if scaling == "longrope" else {}
+    base = edited(llama, tmp_path / "base.gguf", values, tensors)
+    keys = [f"llama.{key}" for key in Rope.keys]
+    check_strange_values(base, tmp_path / "strange.gguf", ["llama.context_length", *keys])
+
+
+@torch.no_grad()
+def test_strange_windows(qwen2, tmp_path):
+    keys = [f"qwen2.{key}" for rule in QWEN2.rules[len(DECODER_RULES) :] for key in rule.keys]
+    check_strange_values(qwen2, tmp_path / "strange.gguf", keys)
+    base = edited(qwen2, tmp_path / "base.gguf", {"qwen2.attention.sliding_window": 4})
+    check_strange_values(base, tmp_path / "strange.gguf", keys)

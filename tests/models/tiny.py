@@ -114,7 +114,6 @@ def reference(case: Case) -> Any:
 def counterpart(model: Any, attn_implementation: str = "sdpa") -> Any:
     """Return the model here that has the config and the weights of a transformers one."""
     config = ours.AutoConfig.for_model(**model.config.to_dict())
-    config._attn_implementation = attn_implementation
-    twin = ours.AutoModelForCausalLM.from_config(config).eval()
+    twin = ours.AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation).eval()
     twin.load_state_dict(model.state_dict())
     return twin

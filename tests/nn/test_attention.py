@@ -29,17 +29,16 @@ def sees(query: int, key: int, window: int | None) -> bool:
     return key <= query and (window is None or query - key < window)
 
 
-@given(situations(), st.booleans())
+@given(situations())
 @settings(max_examples=300, deadline=None)
-def test_masks(situation, explicit):
+def test_masks(situation):
     total, new, window, padding, batch = situation
-    mask = causal_mask(padding, new, total - new, window, CPU, explicit)
+    mask = causal_mask(padding, new, total - new, window, CPU)
     allowed = mask.allowed
     if allowed is None:
         allowed = torch.ones(new, total, dtype=torch.bool)
         allowed = (allowed.tril() if mask.causal else allowed)[None, None]
         assert not mask.causal or new == total
-        assert not explicit or new == 1
     allowed = allowed.expand(batch, 1, new, total)
     for row in range(batch):
         for i, query in enumerate(range(total - new, total)):
@@ -64,7 +63,12 @@ def test_no_mask_is_made_where_the_kernels_know_it():
     assert causal_mask(None, 2, 10, None, CPU).allowed is not None
 
 
-def exact(query, key, value, allowed, scaling):
+def exact(query, key, value, padding, window, scaling):
+    new, total = query.shape[2], key.shape[2]
+    places = range(total - new, total)
+    seen = torch.tensor([[sees(i, j, window) for j in range(total)] for i in places])
+    itself = torch.tensor([[i == j for j in range(total)] for i in places])  # what padding sees
+    allowed = seen & (padding.bool()[:, None, None] | itself)
     groups = query.shape[1] // key.shape[1]
     key, value = (x.double().repeat_interleave(groups, 1) for x in (key, value))
     scores = (query.double() @ key.mT * scaling).masked_fill(~allowed, -torch.inf)
@@ -83,11 +87,9 @@ def test_attention(implementation, heads, kv_heads, new, past, window, padded):
     value = torch.randn(2, kv_heads, total, 16)
     padding = torch.ones(2, total, dtype=torch.long)
     padding[0, : total // 3] = 0 if padded else 1
-    mask = causal_mask(padding, new, past, window, CPU, explicit=implementation == "eager")
-    allowed = causal_mask(padding, new, past, window, CPU, explicit=True).allowed
-    allowed = torch.ones(1, 1, new, total, dtype=torch.bool) if allowed is None else allowed
+    mask = causal_mask(padding, new, past, window, CPU)
     output, probabilities = ATTENTION[implementation](query, key, value, mask, scaling, 0.0)
-    expected_output, expected_probabilities = exact(query, key, value, allowed, scaling)
+    expected_output, expected_probabilities = exact(query, key, value, padding, window, scaling)
     assert_close(output, expected_output, atol=1e-5, rtol=0)
     if probabilities is not None:
         assert_close(probabilities, expected_probabilities, atol=1e-6, rtol=0)

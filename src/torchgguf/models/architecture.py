@@ -15,8 +15,8 @@ _TOKEN_IDS = {
     "tokenizer.ggml.eos_token_id": "eos_token_id",
     "tokenizer.ggml.padding_token_id": "pad_token_id",
 }
-# tokens that end a turn or a message, and so a generated text as well
-_MORE_ENDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+# tokens that end a text, a turn or a message, and so what is generated
+_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Architecture:
 
 
 def _token_ids(metadata: Metadata) -> dict[str, Any]:
-    ids: dict[str, Any] = {field: metadata[key] for key, field in _TOKEN_IDS.items() if key in metadata}
-    more = [metadata[key] for key in _MORE_ENDS if key in metadata]
-    if wrong := [id for id in (*ids.values(), *more) if type(id) is not int]:
+    """Return the ids that the file states, and None for others: a class's defaults are not this file's."""
+    ids: dict[str, Any] = {field: metadata.get(key) for key, field in _TOKEN_IDS.items()}
+    ends = [id for key in _ENDS if (id := metadata.get(key)) is not None]
+    if wrong := [id for id in (*ids.values(), *ends) if id is not None and type(id) is not int]:
         raise GGUFError(f"the id of a special token must be an integer, but one is {wrong[0]!r}")
-    ends = dict.fromkeys((*([ids["eos_token_id"]] if "eos_token_id" in ids else []), *more))
-    if len(ends) > 1:
-        ids["eos_token_id"] = list(ends)
+    if ends := list(dict.fromkeys(ends)):
+        ids["eos_token_id"] = ends if len(ends) > 1 else ends[0]
     return ids

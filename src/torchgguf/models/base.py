@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import nn
 
+from torchgguf.container import GGUFError, open_gguf
+from torchgguf.hub import HubOptions, find_gguf
 from torchgguf.models import loading, saving
 from torchgguf.models.architecture import Architecture
 from torchgguf.nn import QuantizedEmbedding, QuantizedLinear
@@ -25,7 +27,7 @@ class PreTrainedModel(nn.Module):
     hf_prefix: ClassVar[str] = ""
     gguf: saving.GGUFSource | None = None
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
         super().__init__()
         self.config = config
 
@@ -38,6 +40,7 @@ class PreTrainedModel(nn.Module):
         dequantize: bool = False,
         dtype: torch.dtype | str | None = None,
         attn_implementation: str = "sdpa",
+        **hub: Unpack[HubOptions],
     ) -> Self:
         """Load from a GGUF file.
 
@@ -48,13 +51,23 @@ class PreTrainedModel(nn.Module):
                 blocks, mapped from the file, and only norms and biases are parameters to train.
             dtype: of the activations, and of unpacked weights; float32 by default.
             attn_implementation: `"sdpa"`, torch's fused kernels, or `"eager"`, which can show probabilities.
+            hub: what concerns fetching from a repository: `revision`, `token`, `cache_dir`,
+                `local_files_only`.
 
         Raises:
             GGUFError: the file is broken, or of an unknown kind, or does not fit the model; the message says
                 which tensors or keys are in the way.
             FileNotFoundError: there is no such file.
         """
-        with loading.open_model(path, gguf_file) as file:
+        with open_gguf(find_gguf(path, gguf_file, **hub)) as file:
+            if not cls.architecture.reads(file.metadata):
+                from torchgguf.models.auto import find_classes  # which knows all classes, this one's heirs
+
+                kind = file.metadata.get("general.architecture")
+                fitting = " or ".join(found.__name__ for found in find_classes(file))
+                raise GGUFError(
+                    f"{cls.__name__} cannot read this file of the architecture {kind!r}: {fitting} can"
+                )
             return loading.load_model(cls, file, dequantize, dtype, attn_implementation)
 
     def save_gguf(

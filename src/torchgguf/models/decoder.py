@@ -19,6 +19,7 @@ from torchgguf.models.outputs import BaseModelOutputWithPast, CausalLMOutputWith
 from torchgguf.nn import (
     ACTIVATIONS,
     ATTENTION,
+    AttentionFunction,
     AttentionMask,
     DynamicCache,
     Embedding,
@@ -26,6 +27,7 @@ from torchgguf.nn import (
     RMSNorm,
     RotaryEmbedding,
     causal_mask,
+    check_attention,
     rotate,
 )
 
@@ -44,9 +46,9 @@ class DecoderConfig(PreTrainedConfig):
     rms_norm_eps: float = 1e-6
     attention_dropout: float = 0.0
 
-    def __post_init__(self, rope_theta: float | None, rope_scaling: dict[str, Any] | None) -> None:
+    def __post_init__(self, *legacy: Any) -> None:
         """Fill in the sizes left open."""
-        super().__post_init__(rope_theta, rope_scaling)
+        super().__post_init__(*legacy)
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
         if self.head_dim is None:
@@ -78,12 +80,17 @@ class Attention(nn.Module):
         self.k_proj = Linear(config.hidden_size, keys, bias=qkv_bias)
         self.v_proj = Linear(config.hidden_size, keys, bias=qkv_bias)
         self.o_proj = Linear(queries, config.hidden_size, bias=output_bias)
-        self.attend = ATTENTION[config._attn_implementation]
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, cache: DynamicCache | None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: AttentionMask,
+        cache: DynamicCache | None,
+        attend: AttentionFunction,
     ) -> tuple[Tensor, Tensor | None]:
-        """Map `(B, T, hidden_size)` to itself; also the probabilities, if the implementation makes them."""
+        """Map `(B, T, hidden_size)` to itself; also the probabilities, if `attend` makes them."""
         batch, new, _ = x.shape
         heads = (batch, new, -1, self.head_dim)
         query = rotate(self.q_proj(x).view(heads), cos, sin).transpose(1, 2)
@@ -92,7 +99,7 @@ class Attention(nn.Module):
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         dropout = self.dropout if self.training else 0.0
-        output, probabilities = self.attend(query, key, value, mask, self.scaling, dropout)
+        output, probabilities = attend(query, key, value, mask, self.scaling, dropout)
         return self.o_proj(output.transpose(1, 2).reshape(batch, new, -1)), probabilities
 
 
@@ -135,21 +142,32 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, cache: DynamicCache | None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: AttentionMask,
+        cache: DynamicCache | None,
+        attend: AttentionFunction,
     ) -> tuple[Tensor, Tensor | None]:
         """Map the stream `(B, T, hidden_size)` to the next layer's; also the attention probabilities."""
-        attended, probabilities = self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
+        attended, probabilities = self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, attend)
         x = x + attended
         return x + self.mlp(self.post_attention_layernorm(x)), probabilities
 
 
 class DecoderModel(PreTrainedModel):
-    """Embedding, layers and the last norm. Subclasses say how a layer is made."""
+    """Embedding, layers and the last norm. Subclasses say how a layer is made.
+
+    `attn_implementation` is a name in `ATTENTION`, as in `PreTrainedModel.from_pretrained`.
+    """
 
     hf_prefix = "model."
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
         super().__init__(config)
+        check_attention(attn_implementation)
+        self.attn_implementation = attn_implementation
         self.embed_tokens: nn.Module = Embedding(config.vocab_size, config.hidden_size)
         layers = list(self.make_layers(config))
         self.layers = nn.ModuleList(layers)
@@ -196,6 +214,9 @@ class DecoderModel(PreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if output_attentions and self.attn_implementation != "eager":
+            raise ValueError('output_attentions=True needs a model loaded with attn_implementation="eager"')
+        attend = ATTENTION[self.attn_implementation]
         x: Tensor = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         cache = past_key_values
         if cache is None and (self.config.use_cache if use_cache is None else use_cache):
@@ -204,11 +225,11 @@ class DecoderModel(PreTrainedModel):
         if position_ids is None:
             position_ids = torch.arange(past, past + new, device=x.device)[None]
         cos, sin = self.rotary_emb(position_ids, x.dtype)
-        masks = self._masks(attention_mask, x, past, output_attentions)
+        masks = self._masks(attention_mask, x, past)
 
         states, attentions = [x], []
         for layer, window in zip(self.layers, self.windows, strict=True):
-            x, probabilities = layer(x, cos, sin, masks[window], cache)
+            x, probabilities = layer(x, cos, sin, masks[window], cache, attend)
             if output_hidden_states:
                 states.append(x)
             if output_attentions:
@@ -222,19 +243,14 @@ class DecoderModel(PreTrainedModel):
         )
         return output if return_dict else output.to_tuple()
 
-    def _masks(
-        self, attention_mask: Tensor | None, x: Tensor, past: int, output_attentions: bool
-    ) -> dict[int | None, AttentionMask]:
+    def _masks(self, attention_mask: Tensor | None, x: Tensor, past: int) -> dict[int | None, AttentionMask]:
         """Make one mask for each window size."""
         batch, new, _ = x.shape
         if attention_mask is not None and attention_mask.shape != (batch, past + new):
             actual, expected = tuple(attention_mask.shape), (batch, past + new)
             raise ValueError(f"attention_mask has shape {actual}, expected {expected}: the cache counts too")
-        explicit = self.config._attn_implementation == "eager"
-        if output_attentions and not explicit:
-            raise ValueError('output_attentions=True needs a model loaded with attn_implementation="eager"')
         padding = None if attention_mask is None else attention_mask.to(x.device)
-        return {w: causal_mask(padding, new, past, w, x.device, explicit) for w in set(self.windows)}
+        return {w: causal_mask(padding, new, past, w, x.device) for w in set(self.windows)}
 
 
 class DecoderForCausalLM(PreTrainedModel, GenerationMixin):
@@ -242,9 +258,9 @@ class DecoderForCausalLM(PreTrainedModel, GenerationMixin):
 
     base_class: ClassVar[type[DecoderModel]]
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
         super().__init__(config)
-        self.model = self.base_class(config)
+        self.model = self.base_class(config, attn_implementation)
         self.lm_head: nn.Module = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from torchgguf import kernels
-from torchgguf.container import GGUFError, GGUFFile, TensorInfo, open_gguf
+from torchgguf.container import GGUFError, GGUFFile, Metadata, TensorInfo
+from torchgguf.generation import GenerationConfig, GenerationMixin
+from torchgguf.models.config import PreTrainedConfig, floating_dtype
 from torchgguf.models.saving import GGUFSource
 from torchgguf.models.weight_map import Row
-from torchgguf.nn import ATTENTION, Linear, QuantizedEmbedding, QuantizedLinear
+from torchgguf.nn import Linear, QuantizedEmbedding, QuantizedLinear, check_attention
 from torchgguf.quants import quant_type
+from torchgguf.tokenization import TokenizerError
+from torchgguf.tokenization.models import read_tokens
 
 if TYPE_CHECKING:
     from torchgguf.models.base import PreTrainedModel
@@ -33,26 +35,6 @@ class Place(NamedTuple):
     name: str
 
 
-def open_model(path: str | PathLike[str], gguf_file: str | None = None) -> GGUFFile:
-    """Open a GGUF file named directly, by directory and name, or by Hub repository and name.
-
-    Raises:
-        FileNotFoundError: there is no such file; the message names those there are.
-        GGUFError: it is no sound GGUF file.
-    """
-    place = Path(path)
-    if gguf_file is None and place.is_dir():
-        names = ", ".join(sorted(file.name for file in place.glob("*.gguf"))) or "none"
-        raise FileNotFoundError(f"{place} is a directory: say which file by gguf_file=... (there: {names})")
-    if gguf_file is None:
-        return open_gguf(place)
-    if place.is_dir():
-        return open_gguf(place / gguf_file)
-    from huggingface_hub import hf_hub_download  # takes a while to import, and local files need none of it
-
-    return open_gguf(hf_hub_download(str(path), gguf_file))
-
-
 def load_model(
     model_class: type[Model],
     file: GGUFFile,
@@ -62,20 +44,14 @@ def load_model(
 ) -> Model:
     """Build a model from an open file; the rest is as in `PreTrainedModel.from_pretrained`."""
     architecture = model_class.architecture
-    if not architecture.reads(file.metadata):
-        kind = file.metadata.get("general.architecture")
-        raise GGUFError(f"{model_class.__name__} cannot read this file, its architecture is {kind!r}")
-    if attn_implementation not in ATTENTION:
-        known = ", ".join(ATTENTION)
-        raise ValueError(f"attn_implementation={attn_implementation!r} is unknown; these are: {known}")
+    check_attention(attn_implementation)
     config = architecture.read_config(file)
     source = GGUFSource.of(file, copy.deepcopy(config), architecture.config_tensors)
-    config.dtype = _dtype(dtype)
+    config.dtype = floating_dtype(dtype)
     config.architectures = [model_class.__name__]
-    config._attn_implementation = attn_implementation
     try:
         with torch.device("meta"):  # no memory, no initialisation: everything comes from the file
-            model = model_class(config)
+            model = model_class(config, attn_implementation)
     except (ValueError, ArithmeticError) as error:
         raise GGUFError(f"the metadata describe no model that can be: {error}") from None
     # The bar shows itself only where there is something to wait for, and someone to see it.
@@ -83,7 +59,22 @@ def load_model(
         _fill(model, place, file[place.info.name], dequantize)
     model.tie_weights()
     model.gguf = source
+    if isinstance(model, GenerationMixin):
+        model.generation_config = _generation_config(config, file.metadata)
     return model.eval()
+
+
+def _generation_config(config: PreTrainedConfig, metadata: Metadata) -> GenerationConfig | None:
+    """Say what ends a text as the file's tokenizer does: by its keys, and by tokens that plainly end it."""
+    try:
+        vocabulary = read_tokens(metadata)
+    except TokenizerError:  # the config's ids are all there is to know
+        return None
+    return GenerationConfig(
+        bos_token_id=vocabulary.roles.get("bos"),
+        eos_token_id=sorted(vocabulary.ends),
+        pad_token_id=config.pad_token_id,
+    )
 
 
 def _match(model: PreTrainedModel, file: GGUFFile) -> list[Place]:
@@ -157,17 +148,3 @@ def tied_head(embedding: nn.Module) -> nn.Module:
     head = Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False, device="meta")
     head.weight = embedding.weight
     return head
-
-
-def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    """Take a dtype by itself or by its name; `"auto"` and None are float32.
-
-    Raises:
-        ValueError: it is no floating point dtype.
-    """
-    found: Any = torch.float32 if dtype in (None, "auto") else dtype
-    if isinstance(found, str):
-        found = getattr(torch, found, None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"dtype={dtype!r} is no floating point dtype of torch")
-    return found

@@ -1,7 +1,7 @@
 """Parts that models are made of: packed layers, norms, rotary embedding, attention, key/value caches."""
 
 from torchgguf.nn.activations import ACTIVATIONS
-from torchgguf.nn.attention import ATTENTION, AttentionMask, causal_mask
+from torchgguf.nn.attention import ATTENTION, AttentionFunction, AttentionMask, causal_mask, check_attention
 from torchgguf.nn.cache import DynamicCache
 from torchgguf.nn.layers import Embedding, Linear, QuantizedEmbedding, QuantizedLinear
 from torchgguf.nn.norm import RMSNorm
@@ -10,6 +10,7 @@ from torchgguf.nn.rotary import RotaryEmbedding, rotate
 __all__ = [
     "ACTIVATIONS",
     "ATTENTION",
+    "AttentionFunction",
     "AttentionMask",
     "DynamicCache",
     "Embedding",
@@ -19,5 +20,6 @@ __all__ = [
     "RMSNorm",
     "RotaryEmbedding",
     "causal_mask",
+    "check_attention",
     "rotate",
 ]

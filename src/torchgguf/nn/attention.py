@@ -30,7 +30,6 @@ def causal_mask(
     past: int,
     window: int | None,
     device: torch.device,
-    explicit: bool = False,
 ) -> AttentionMask:
     """Make the mask of one forward, to be shared by all layers with the same window.
 
@@ -40,14 +39,13 @@ def causal_mask(
         past: number of cached positions; S = past + new.
         window: how many positions back from itself, itself included, a query may look; None: all.
         device: where to make it.
-        explicit: make a tensor even where `causal` alone would say it.
     """
     total = past + new
     if padding is not None and bool(padding.all()):
         padding = None
     if window is not None and window >= total:
         window = None
-    if padding is None and window is None and (new == 1 or (past == 0 and not explicit)):
+    if padding is None and window is None and (new == 1 or past == 0):
         return AttentionMask(None, causal=new > 1)
     query = torch.arange(past, total, device=device)[:, None]
     key = torch.arange(total, device=device)
@@ -95,14 +93,21 @@ def sdpa_attention(
 def eager_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scaling: float, dropout: float
 ) -> tuple[Tensor, Tensor]:
-    """Attend step by step, softmax in float32; returns the probabilities too. Needs an explicit mask."""
+    """Attend step by step, softmax in float32; returns the probabilities too."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(2, 3) * scaling
-    if mask.allowed is not None:
-        scores = scores.masked_fill(~mask.allowed, torch.finfo(scores.dtype).min)
+    allowed = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril() if mask.causal else mask.allowed
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
     probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return F.dropout(probabilities, dropout) @ value, probabilities
 
 
 ATTENTION: dict[str, AttentionFunction] = {"sdpa": sdpa_attention, "eager": eager_attention}
+
+
+def check_attention(name: str) -> None:
+    """Raise ValueError that lists the names in `ATTENTION`, if this is none."""
+    if name not in ATTENTION:
+        raise ValueError(f"attn_implementation={name!r} is unknown; these are: {', '.join(ATTENTION)}")

@@ -60,12 +60,7 @@ def read_model(metadata: Mapping[str, Any], pre: str | PreTokenizer | None = Non
 
     `pre`: a splitting rule, or the name of one, that replaces the file's.
     """
-    name = read(metadata, "model", str)
-    if name is None:
-        raise TokenizerError(f"{PREFIX}model is missing: the file holds no tokenizer")
-    kind = KINDS.get(name)
-    if kind is None:
-        raise TokenizerError(f"{PREFIX}model is {name!r}; supported are {', '.join(map(repr, KINDS))}")
+    kind = _kind(metadata)
     rule = _rule(metadata, pre) if kind.splits_by_rule else PreTokenizer(())
     vocabulary = read_vocabulary(metadata, kind.roles)
 
@@ -85,6 +80,20 @@ def read_model(metadata: Mapping[str, Any], pre: str | PreTokenizer | None = Non
         flag("add_eos_token", False),
         add_space_prefix,
     )
+
+
+def read_tokens(metadata: Mapping[str, Any]) -> Vocabulary:
+    """The vocabulary alone, for those who need to know its special tokens. Errors as of `read_model`."""
+    return read_vocabulary(metadata, _kind(metadata).roles)
+
+
+def _kind(metadata: Mapping[str, Any]) -> _Kind:
+    name = read(metadata, "model", str)
+    if name is None:
+        raise TokenizerError(f"{PREFIX}model is missing: the file holds no tokenizer")
+    if name not in KINDS:
+        raise TokenizerError(f"{PREFIX}model is {name!r}; supported are {', '.join(map(repr, KINDS))}")
+    return KINDS[name]
 
 
 def _rule(metadata: Mapping[str, Any], override: str | PreTokenizer | None) -> PreTokenizer:
