@@ -38,6 +38,24 @@ def test_named_templates() -> None:
         render()
 
 
+def test_named_templates_are_written() -> None:
+    tokenizer = Tokenizer.from_gguf(NAMED)
+    assert tokenizer.to_gguf() == NAMED
+    tokenizer.chat_templates["short"] = "x"
+    tokenizer.chat_templates["rag"] = "y"
+    del tokenizer.chat_templates["tool_use"]
+    tokenizer.chat_template = None
+    written = tokenizer.to_gguf()
+    assert {key: written[key] for key in written if "chat" in key} == {
+        "tokenizer.chat_templates": ["rag", "short"],
+        "tokenizer.chat_template.rag": "y",
+        "tokenizer.chat_template.short": "x",
+    }
+    assert Tokenizer.from_gguf(written).chat_templates == tokenizer.chat_templates
+    tokenizer.chat_templates.clear()
+    assert not [key for key in tokenizer.to_gguf() if "chat" in key]
+
+
 def test_a_template_is_compiled_only_when_it_is_used() -> None:
     tokenizer = Tokenizer.from_gguf(BPE | {"tokenizer.chat_template": "{% unheard_of %}"})
     assert tokenizer.encode("ab") == [3]
@@ -107,6 +125,15 @@ def test_batches_and_masks(smollm2: Tokenizer) -> None:
     said = encoding.input_ids[0][encoding.assistant_masks[0].bool()]
     assert smollm2.decode(said) == "Hello!\n<|im_end|>" * 2
     assert encoding.assistant_masks[1].sum() == 0
+    encoding = smollm2.apply_chat_template(
+        [USER, ASSISTANT, USER, {"role": "assistant", "content": "Well, then"}],
+        chat_template=template,
+        continue_final_message=True,
+        return_assistant_tokens_mask=True,
+        return_tensors="pt",
+    )
+    said = encoding.input_ids[0][encoding.assistant_masks[0].bool()]
+    assert smollm2.decode(said) == "Hello!\n<|im_end|>Well, then"
     ids = smollm2.apply_chat_template(chats[1], chat_template=template, return_dict=False)
     assert ids == smollm2.encode(
         smollm2.apply_chat_template(chats[1], chat_template=template, tokenize=False)

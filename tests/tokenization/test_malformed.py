@@ -51,6 +51,7 @@ def _changed(base: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         (BPE, "eos_token_id", True, "eos_token_id must be a int, not bool"),
         (BPE, "add_bos_token", 1, "add_bos_token must be a bool, not int"),
         (BPE, "pre", "nobody-knows", "'nobody-knows'.*pre='llama-bpe'"),
+        (SPM, "tokens", ["<unk>", "<s>", "</s>", "▁", "a", "a" * 999_999], "token 5 has 999999 characters"),
         (SPM, "scores", None, "scores is missing"),
         (SPM, "scores", [0.0], "scores has 1 entries for 6 tokens"),
     ],

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 SIDES = ("left", "right")
+STRATEGIES = ("longest_first", "only_first", "only_second", "do_not_truncate")
 
 
 class BatchEncoding(dict[str, Any]):
@@ -48,13 +49,16 @@ def truncated(lengths: Sequence[int], room: int, strategy: bool | str, side: str
     `strategy`: True or "longest_first" shortens the longer of the two until both fit; "only_first" and
     "only_second" shorten that one; False or "do_not_truncate" neither. ValueError if that is not enough.
     """
+    if strategy not in (True, False, *STRATEGIES):
+        raise ValueError(f"truncation={strategy!r} is neither a bool nor one of {', '.join(STRATEGIES)}")
+    if strategy == "only_second" and len(lengths) == 1:
+        raise ValueError("truncation='only_second' needs a pair of texts")
+    check_side(side)
     kept = list(lengths)
     excess = sum(lengths) - room
     if excess > 0 and strategy not in (False, "do_not_truncate"):
         if strategy in ("only_first", "only_second"):
             kept[strategy == "only_second"] -= excess
-        elif strategy not in (True, "longest_first"):
-            raise ValueError(f"truncation={strategy!r} is neither a bool nor a known strategy")
         elif len(kept) == 1:
             kept = [room]
         else:

@@ -15,6 +15,7 @@ from torchgguf.tokenization.errors import ChatTemplateError, TokenizerError
 from torchgguf.tokenization.sandbox import ChatEnvironment
 
 KEY = "tokenizer.chat_template"
+NAMES_KEY = "tokenizer.chat_templates"
 Message = Mapping[str, Any]
 Spans = list[tuple[int, int]]
 
@@ -90,6 +91,7 @@ class ChatTokenizer(TextEncoder):
     """Encodes conversations. `chat_templates`: the model's templates by their names."""
 
     chat_templates: dict[str, str]
+    _template_keys: list[str]  # of those that the file has
 
     def _read_templates(self, metadata: Mapping[str, Any]) -> None:
         self.chat_templates = {}
@@ -98,9 +100,16 @@ class ChatTokenizer(TextEncoder):
                 if not isinstance(source, str):
                     raise TokenizerError(f"{key} must be a string, not {type(source).__name__}")
                 self.chat_templates[key[len(KEY) + 1 :] or "default"] = source
+        self._template_keys = [_key(name) for name in self.chat_templates]
 
     def _template_settings(self) -> dict[str, Any]:
-        return {KEY: self.chat_template}
+        """What the metadata says of the templates: None for what it does not, or no longer."""
+        named = [name for name in self.chat_templates if name != "default"]
+        return {
+            **dict.fromkeys(self._template_keys),
+            **{_key(name): source for name, source in self.chat_templates.items()},
+            NAMES_KEY: named or None,
+        }
 
     @property
     def chat_template(self) -> str | None:
@@ -177,19 +186,17 @@ class ChatTokenizer(TextEncoder):
                 "add_generation_prompt": add_generation_prompt,
             }
         )
-        mark = secrets.token_hex(16) if return_assistant_tokens_mask or continue_final_message else ""
+        mark = secrets.token_hex(16) if return_assistant_tokens_mask else ""
+        tag = secrets.token_hex(16) + " "
         is_batch = not isinstance(conversation[0], Mapping)
         texts: list[str] = []
         spans: list[Spans] = []
         for messages in cast("Sequence[Sequence[Message]]", conversation if is_batch else [conversation]):
             chat = [_without_gaps(message) for message in messages]
-            if continue_final_message:
-                final = continued(chat, mark + " ")
-                texts.append(cut_at(render(source, {**variables, "messages": chat}), mark + " ", final))
-            else:
-                text, found = unmarked(render(source, {**variables, "messages": chat}, mark), mark)
-                texts.append(text)
-                spans.append(found)
+            final = continued(chat, tag) if continue_final_message else None
+            text, found = unmarked(render(source, {**variables, "messages": chat}, mark), mark)
+            texts.append(text if final is None else cut_at(text, tag, final))
+            spans.append(found)
         if not tokenize:
             return texts if is_batch else texts[0]
 
@@ -209,6 +216,10 @@ class ChatTokenizer(TextEncoder):
         if not is_batch and return_tensors is None:
             encoding = encoding.only_row()
         return encoding if return_dict else encoding["input_ids"]
+
+
+def _key(name: str) -> str:
+    return KEY if name == "default" else f"{KEY}.{name}"
 
 
 def _without_gaps(message: Message) -> dict[str, Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import operator
+from collections.abc import Iterable
+from typing import Any, SupportsIndex, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from torchgguf.tokenization.models import TokenizerModel
 from torchgguf.tokenization.vocabulary import Vocabulary
 
-TokenIds = int | Sequence[int] | torch.Tensor
+TokenIds: TypeAlias = SupportsIndex | Iterable[SupportsIndex] | torch.Tensor | npt.NDArray[np.integer[Any]]
 
 
 class _RoleId:
@@ -119,8 +122,8 @@ class TokenLookup:
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """The token with an id, or the tokens with several, as they are written in the vocabulary."""
-        if isinstance(ids, int):
-            return self.vocabulary.tokens[self.check_id(ids)]
+        if _is_id(ids):
+            return self.vocabulary.tokens[self.check_id(operator.index(ids))]
         hidden = self.vocabulary.hidden if skip_special_tokens else ()
         return [self.vocabulary.tokens[self.check_id(i)] for i in flat(ids) if i not in hidden]
 
@@ -132,11 +135,14 @@ class TokenLookup:
 
 
 def flat(token_ids: TokenIds) -> list[int]:
-    """One id, a list or a tensor of ids, as a list. ValueError for a tensor of several sequences."""
-    if isinstance(token_ids, int):
-        return [token_ids]
-    if not isinstance(token_ids, torch.Tensor):
-        return list(token_ids)
-    if token_ids.dim() > 1 and len(token_ids) != 1:
-        raise ValueError(f"this takes one sequence, not a batch of shape {tuple(token_ids.shape)}")
-    return token_ids.flatten().tolist()
+    """One id, or several in an iterable, tensor or array, as a list. ValueError for several sequences."""
+    if isinstance(token_ids, torch.Tensor | np.ndarray):
+        if token_ids.ndim > 1 and len(token_ids) != 1:
+            raise ValueError(f"this takes one sequence, not a batch of shape {tuple(token_ids.shape)}")
+        token_ids = token_ids.flatten().tolist()
+    several: Any = [token_ids] if _is_id(token_ids) else token_ids
+    return [operator.index(i) for i in several]
+
+
+def _is_id(token_ids: Any) -> bool:
+    return hasattr(token_ids, "__index__") and not isinstance(token_ids, torch.Tensor | np.ndarray)

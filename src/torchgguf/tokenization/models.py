@@ -14,6 +14,7 @@ from torchgguf.tokenization.pre_tokenizers import PreTokenizer, pre_tokenizer
 from torchgguf.tokenization.vocabulary import PREFIX, USER_DEFINED, Vocabulary, read, read_vocabulary
 
 SPACE = "▁"  # what SentencePiece writes for a space
+_LONGEST = 1 << 10  # characters of a token for SentencePiece; the ways to join one are as many, each as long
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,10 @@ def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     merges = []
     for i in sorted(range(len(tokens)), key=scores.__getitem__, reverse=True):
         token = tokens[i]
+        if len(token) > _LONGEST:
+            raise TokenizerError(
+                f"{PREFIX}tokens: token {i} has {len(token)} characters, more than {_LONGEST}"
+            )
         for cut in range(len(token) - 1, 0, -1):
             left = token[:cut]
             if left in ids and (right := token[cut:]) in ids:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
 from typing import Protocol
+
+from torchgguf.tokenization.lookup import TokenIds
 
 
 class Speller(Protocol):
@@ -14,7 +15,7 @@ class Speller(Protocol):
     def add_space_prefix(self) -> bool:
         """Whether each text is given a leading space, which decoding takes away."""
 
-    def spell(self, token_ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
+    def spell(self, token_ids: TokenIds, skip_special_tokens: bool = False) -> bytes:
         """The bytes that tokens stand for, one after the other."""
 
 
@@ -33,10 +34,9 @@ class StreamDecoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._drop_space = tokenizer.add_space_prefix and not continues
 
-    def push(self, token_ids: int | Iterable[int]) -> str:
-        """Add tokens; return the text they complete, which may be empty."""
-        ids = [token_ids] if isinstance(token_ids, int) else token_ids
-        return self._trimmed(self._utf8.decode(self._tokenizer.spell(ids, self._skip_special_tokens)))
+    def push(self, token_ids: TokenIds) -> str:
+        """Add a token, or several; return the text they complete, which may be empty."""
+        return self._trimmed(self._utf8.decode(self._tokenizer.spell(token_ids, self._skip_special_tokens)))
 
     def flush(self) -> str:
         """End the text. A character that lacks bytes becomes U+FFFD."""

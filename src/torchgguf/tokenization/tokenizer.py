@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -131,7 +131,7 @@ class Tokenizer(ChatTokenizer):
         the text had one.
         """
         decoder = StreamDecoder(self, skip_special_tokens)
-        text = decoder.push(flat(token_ids)) + decoder.flush()
+        text = decoder.push(token_ids) + decoder.flush()
         if clean_up_tokenization_spaces:
             for old, new in _CLEAN_UP:
                 text = text.replace(old, new)
@@ -141,10 +141,10 @@ class Tokenizer(ChatTokenizer):
         """The text of each sequence; `options` are those of `decode`."""
         return [self.decode(sequence, **options) for sequence in sequences]
 
-    def spell(self, token_ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
+    def spell(self, token_ids: TokenIds, skip_special_tokens: bool = False) -> bytes:
         """The bytes that tokens stand for, one after the other."""
         hidden = self.vocabulary.hidden if skip_special_tokens else ()
-        return b"".join([self._piece(i) for i in token_ids if i not in hidden])
+        return b"".join([self._piece(i) for i in flat(token_ids) if i not in hidden])
 
     def _piece(self, token_id: int) -> bytes:
         piece = self._pieces.get(token_id)
