@@ -46,16 +46,16 @@ class Figure:
 # OpenMP threads spin while they wait. That is quickest on an idle machine and ruinous on a busy one, so both
 # are measured spinning and sleeping, and the better one counts.
 SLEEPING = (("OMP_WAIT_POLICY", "passive"),)
-LLAMA_CPP = (Worker("llama_cpp"), Worker("llama_cpp", SLEEPING))
-PACKED = (Worker("torchgguf_packed"), Worker("torchgguf_packed", SLEEPING))
+LLAMA_CPP = (Worker("llama_cpp", SLEEPING), Worker("llama_cpp"))
+PACKED = (Worker("torchgguf_packed", SLEEPING), Worker("torchgguf_packed"))
 # Too slow to measure twice, and its steps too long for the waiting in between to matter on an idle machine.
 TRANSFORMERS = (Worker("transformers_fp32", SLEEPING, slow=True),)
 
 ALL = {OURS: PACKED, "transformers": TRANSFORMERS, "llama.cpp": LLAMA_CPP}
 SPEED = {OURS: PACKED, "llama.cpp": LLAMA_CPP}
 FIDELITY = {
-    OURS: (Worker("torchgguf_fidelity", slow=True),),
-    "llama.cpp": (Worker("llama_cpp_fidelity", slow=True),),
+    OURS: (Worker("torchgguf_fidelity", SLEEPING, slow=True),),
+    "llama.cpp": (Worker("llama_cpp_fidelity", SLEEPING, slow=True),),
 }
 
 

@@ -7,6 +7,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from statistics import median
 from time import monotonic
@@ -49,8 +50,15 @@ class Outcome:
         return median(samples) if samples else None
 
 
-def run_job(job: Job, threads: int) -> dict[str, list[float]]:
-    """One process; its samples. Raises RuntimeError with the last thing it said if it fails."""
+class TooLong(RuntimeError):
+    """A process was stopped at its time limit."""
+
+
+def run_job(job: Job, threads: int, limit: float) -> dict[str, list[float]]:
+    """One process; its samples. Raises RuntimeError with the last thing it said if it fails.
+
+    It has `limit` seconds, then it is stopped and TooLong is raised.
+    """
     if not job.model.exists():
         raise RuntimeError(f"{job.model.name} has not been fetched")
     command = [sys.executable, "-m", "benchmarks.workers", job.worker.function, str(job.model), str(threads)]
@@ -61,13 +69,13 @@ def run_job(job: Job, threads: int) -> dict[str, list[float]]:
             command,
             env=environment,
             cwd=root,
-            timeout=TIMEOUT,
+            timeout=limit,
             capture_output=True,
             text=True,
             errors="replace",
         )
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"took more than {TIMEOUT} s") from None
+        raise TooLong(f"took more than {limit:.0f} s") from None
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no word"]
         raise RuntimeError(f"exit code {done.returncode}: {said[-1]}")
@@ -89,22 +97,21 @@ def run(
         for worker in workers
         if not (quick and worker.slow)
     }
-    outcome, seconds = Outcome(), dict[Job, float]()
-
-    def again(job: Job) -> bool:
-        if job.worker.slow or job in outcome.failures:
-            return False
+    outcome, seconds, finished = Outcome(), dict[Job, float](), set[Job]()
+    for number, job in product(range(rounds), rivals):
+        if job in finished:
+            continue
+        announce(f"round {number + 1} of {rounds}: {job}")
         # Of two ways to run a side, one that takes twice as long as the other is not the one that counts.
-        return seconds[job] < 2 * min(seconds[rival] for rival in rivals[job] if rival in seconds)
-
-    for number in range(rounds):
-        for job in rivals if number == 0 else filter(again, rivals):
-            announce(f"round {number + 1} of {rounds}: {job}")
-            begin = monotonic()
-            try:
-                for metric, values in run_job(job, threads).items():
-                    outcome.samples[job].setdefault(metric, []).extend(values)
-                seconds[job] = monotonic() - begin
-            except RuntimeError as error:
+        others = [seconds[rival] for rival in rivals[job] if rival != job and rival in seconds]
+        begin, limit = monotonic(), min([TIMEOUT, *(2 * other + 5 for other in others)])
+        try:
+            for metric, values in run_job(job, threads, limit).items():
+                outcome.samples[job].setdefault(metric, []).extend(values)
+            seconds[job] = monotonic() - begin
+            finished |= {job} if job.worker.slow else set()
+        except RuntimeError as error:
+            finished.add(job)
+            if not (others and isinstance(error, TooLong)):
                 outcome.failures[job] = str(error)
     return outcome
