@@ -1,13 +1,11 @@
 """Finding the GGUF file that a path, or a repository of the Hugging Face Hub, names."""
 
-import re
 from glob import escape
 from os import PathLike
 from pathlib import Path
 from typing import TypedDict
 
-# As llama.cpp's gguf-split names the files of a split model.
-_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
+from torchgguf.container.shards import shard_names
 
 
 class HubOptions(TypedDict, total=False):
@@ -44,7 +42,7 @@ def find_gguf(
         try:
             folder = snapshot_download(
                 str(path),
-                allow_patterns=[escape(name) for name in _shards(str(gguf_file))],
+                allow_patterns=[escape(name) for name in shard_names(str(gguf_file))],
                 revision=revision,
                 token=token,
                 cache_dir=cache_dir,
@@ -62,10 +60,3 @@ def find_gguf(
     if not file.exists():
         raise FileNotFoundError(f"there is no file {file}")
     return file
-
-
-def _shards(name: str) -> list[str]:
-    """Return the names of all files of the model that one of them is part of."""
-    if (match := _SHARD.fullmatch(name)) is None:
-        return [name]
-    return [f"{match[1]}-{index + 1:05}-of-{match[2]}.gguf" for index in range(int(match[2]))]

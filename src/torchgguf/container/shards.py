@@ -15,6 +15,16 @@ NUMBER, COUNT, TENSORS = SPLIT_KEYS = ("split.no", "split.count", "split.tensors
 _NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 
+def shard_names(name: str) -> list[str]:
+    """The names of all files of the model that the file `name` is part of; itself alone if it is whole."""
+    match = _NAME.fullmatch(name)
+    return [name] if match is None else _member_names(match[1], int(match[3]))
+
+
+def _member_names(stem: str, count: int) -> list[str]:
+    return [f"{stem}-{index + 1:05}-of-{count:05}.gguf" for index in range(count)]
+
+
 def open_shards(path: str | PathLike[str]) -> list[Shard]:
     """Open a file and, if it is part of a split model, all the others of that in their order."""
     named = open_shard(path)
@@ -25,7 +35,8 @@ def open_shards(path: str | PathLike[str]) -> list[Shard]:
     if match is None or int(match[3]) != count:
         ending = f"-{_integer(named, NUMBER) + 1:05}-of-{count:05}.gguf"
         raise GGUFError(f"is one of {count} shards, so its name must end in {ending}", path=named.path)
-    return [_open_member(named, match[1], index, count) for index in range(count)]
+    names = _member_names(match[1], count)
+    return [_open_member(named, name, index, count) for index, name in enumerate(names)]
 
 
 def join(shards: list[Shard]) -> tuple[Metadata, dict[str, TensorInfo]]:
@@ -58,8 +69,8 @@ def join(shards: list[Shard]) -> tuple[Metadata, dict[str, TensorInfo]]:
     return metadata, tensors
 
 
-def _open_member(named: Shard, stem: str, index: int, count: int) -> Shard:
-    path = named.path.with_name(f"{stem}-{index + 1:05}-of-{count:05}.gguf")
+def _open_member(named: Shard, name: str, index: int, count: int) -> Shard:
+    path = named.path.with_name(name)
     try:
         shard = named if path == named.path else open_shard(path)
     except FileNotFoundError:
