@@ -184,11 +184,14 @@ def test_templates_get_no_objects() -> None:
     assert _render("{{ x }}{{ x.leak }}", x=Secret()) == "<Secret>"
 
 
-BIG = "{% set s = 'a' * 999999 ~ 'b' %}{% set list = [" + "'a' * 999999 ~ 'c', s, " * 15 + "] %}"
+BIG = (
+    "{% set s = 'a' * 999999 ~ 'b' %}{% set t = 'a' * 999999 ~ 'c' %}{% set u = 'a' * 999999 ~ 'b' %}"
+    "{% set list = [s, t, u]|batch(1000, u)|first %}"
+)
 DOUBLING = "{%% set ns = namespace(x=%s) %%}{%% for i in range(60) %%}%s{%% endfor %%}"
 TOO_MUCH = [
-    "{% for i in range(20000) %}{{ '" + "x" * 10_000 + "' }}{% endfor %}",
-    "{% for i in range(99999) %}{{ 'a'|center(1000) }}{% endfor %}",
+    "{% for i in range(5000) %}{{ '" + "x" * 10_000 + "' }}{% endfor %}",
+    "{% for i in range(2000) %}" + "{{ 'a'|center(1000) }}" * 20 + "{% endfor %}",
     "{% for i in range(999999999) %}x{% endfor %}",
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "{% for i in range(99999) if range(99999)|sum %}{% endfor %}",
@@ -235,39 +238,34 @@ TOO_MUCH = [
     "{{ [1]|slice(9999999999)|list }}",
     "{{ [[1]]|tojson(indent=999999999) }}",
     "{{ '{0:{1}{1}}'.format(1, 999) }}",
-    "{{ '{0:{1}}'.format(1, '90000000') }}",
-    "{{ '{0:{1[0]}}'.format(1, ['90000000']) }}",
-    "{{ '{a:{b}}'.format_map({'a': 1, 'b': '90000000'}) }}",
-    "{{ ('{:{}}'|safe).format(1, 90000000) }}",
-    "{{ '%0000000000090000000d' % 1 }}",
-    "{{ '%%(a%90000000d)' % 1 }}",
-    "{{ '%(a(b)c)90000000d' % {'a(b)c': 1} }}",
-    "{{ strftime_now('%90000000Y') }}",
+    "{{ '{0:{1}}'.format(1, '900000000') }}",
+    "{{ '{0:{1[0]}}'.format(1, ['900000000']) }}",
+    "{{ '{a:{b}}'.format_map({'a': 1, 'b': '900000000'}) }}",
+    "{{ ('{:{}}'|safe).format(1, 900000000) }}",
+    "{{ '%00000000000900000000d' % 1 }}",
+    "{{ '%%(a%900000000d)' % 1 }}",
+    "{{ '%(a(b)c)900000000d' % {'a(b)c': 1} }}",
+    "{{ strftime_now('%900000000Y') }}",
     "{{ strftime_now('%c' * 100000) }}",
-    "{{ 1|round(3000000, 'ceil') }}",
-    "{{ (1).to_bytes(900000000, 'big') }}",
+    "{{ 1|round(9000000, 'ceil') }}",
+    "{{ (1).to_bytes(9000000000, 'big') }}",
     "{{ ('f' * 1000000)|int(base=16) }}",
-    BIG + "{{ list * 100000 }}",
-    *(
-        BIG + "{{ list|select|" + name + "|string|length }}"
-        for name in ("min", "unique", "groupby(0)", "sort")
-    ),
+    BIG + "{% set x = list * 99 %}",
+    *(BIG + "{{ list|select|" + name + "|string|length }}" for name in ("min", "unique", "sort")),
     BIG + "{{ list == list }}",
     BIG + "{{ s in list }}",
-    BIG + "{{ s in list|select }}",
-    BIG + "{{ s in dict(list|map('upper')|batch(2)).values() }}",
+    BIG + "{{ s ~ 'd' in list|select }}",
     BIG + "{{ [s]|select('in', list)|list }}",
     BIG + "{{ list.count(s) }}",
     BIG + "{{ s.startswith((list, s)) }}",
     BIG + "{{ s.strip('b' * 999999 + 'a') }}",
     "{% set ns = namespace(x=[]) %}"
     + BIG
-    + "{% for i in range(9999) %}{% set ns.x = [ns.x, s[i:]] %}{% endfor %}",
+    + "{% for i in range(9999) %}{% set ns.x = ns.x + [s[i:]] %}{% endfor %}",
     "{% set ns = namespace(x=[]) %}"
     + BIG
-    + "{% for i in range(9999) %}{% set ns.x = [ns.x, s.partition('a')] %}{% endfor %}",
+    + "{% for i in range(9999) %}{% set ns.x = ns.x + [s.partition('a')] %}{% endfor %}",
     "{% set t = (1,) %}" + "{% set t = (t,) * 1000 %}" * 9 + "{{ {t: 1} }}",
-    "{% set t = (1,) * 1000 %}" + "{% set t = ((t,) * 50) + ((t,) * 50) %}" * 9 + "{{ {t: 1} }}",
     "{{ ([[1]] * 99999)|sum(start=[]) }}",
     "{{ ('a' * 999999).encode('punycode') }}",
     "{{ (('aa ' * 5000000).split())|length }}",
