@@ -147,7 +147,7 @@ def test_mutations_of_a_file_are_read_or_refused(tmp_path, order):
     assert len(open_gguf(path)) == 2
     read = refused = 0
     tracemalloc.start()
-    for _ in range(2000):
+    for _ in range(1000):
         path.write_bytes(mutated(original, generator))
         started = time.monotonic()
         tracemalloc.reset_peak()
@@ -164,5 +164,5 @@ def test_mutations_of_a_file_are_read_or_refused(tmp_path, order):
         assert time.monotonic() - started < 1
         assert tracemalloc.get_traced_memory()[1] < 4_000_000
     tracemalloc.stop()
-    assert read > 50
-    assert refused > 1000
+    assert read > 25
+    assert refused > 500

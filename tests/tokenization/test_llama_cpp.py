@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from tests.support import QWEN2, SMOLLM2, VOCABS
+from tests.support import SMOLLM2, VOCABS
 from tests.tokenization.oracles import LlamaCpp, hard_texts, with_tiny_model
 from torchgguf.container import open_gguf
 from torchgguf.tokenization import PRE_TOKENIZERS, Tokenizer
@@ -47,7 +47,7 @@ def test_hard_text_in_each_vocabulary(name: str, tmp_path: Path) -> None:
         tokenizer = Tokenizer.from_gguf(file)
     oracle = LlamaCpp(with_tiny_model(tokenizer.to_gguf(), tmp_path / "tiny.gguf"))
     special = [*tokenizer.all_special_tokens, "<unk>"]
-    _assert_equal(tokenizer, oracle, hard_texts(4000, special))
+    _assert_equal(tokenizer, oracle, hard_texts(2000, special))
     text = "Hello world"
     assert tokenizer.encode(text) == oracle.encode_with_special(text)
 
@@ -58,16 +58,12 @@ def _written_in(tokenizer: Tokenizer, text: str) -> bool:
     return all(character in tokenizer.vocabulary.ids for piece, _ in pieces for character in piece)
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(SMOLLM2, id="smollm2"), pytest.param(QWEN2, id="qwen2", marks=pytest.mark.slow)]
-)
-def test_hard_text_in_the_models(path: Path) -> None:
-    tokenizer = Tokenizer.from_gguf(path)
-    texts = hard_texts(4000, tokenizer.all_special_tokens, seed=1)
+def test_hard_text_in_a_model(smollm2: Tokenizer) -> None:
+    texts = hard_texts(3000, smollm2.all_special_tokens, seed=1)
     # Bytes that no token is are dropped before merging, as by the original; llama.cpp drops them afterwards.
-    texts = [text for text in texts if _written_in(tokenizer, text)]
-    assert len(texts) > 2000
-    _assert_equal(tokenizer, LlamaCpp(path), texts)
+    texts = [text for text in texts if _written_in(smollm2, text)]
+    assert len(texts) > 1500
+    _assert_equal(smollm2, LlamaCpp(SMOLLM2), texts)
 
 
 @pytest.fixture(scope="module")

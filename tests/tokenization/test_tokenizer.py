@@ -16,7 +16,7 @@ from torchgguf.tokenization import AutoTokenizer, StreamDecoder, Tokenizer
 FILES = [
     SMOLLM2,
     pytest.param(QWEN2, marks=pytest.mark.slow),
-    *(VOCABS / f"ggml-vocab-{name}.gguf" for name in ("gpt-2", "llama-spm", "qwen2")),
+    *(VOCABS / f"ggml-vocab-{name}.gguf" for name in ("gpt-2", "llama-spm")),
 ]
 
 
