@@ -59,7 +59,8 @@ def main() -> int:
     for job, reason in outcome.failures.items():
         console.print(f"[red]failed[/]: {job}: {reason}", highlight=False)
     RESULTS.mkdir(exist_ok=True)
-    subtitle = f"{described['CPU'].partition(';')[0]}; {args.threads} threads; logarithmic scale; hatched where behind"
+    cpu = described["CPU"].partition(";")[0]
+    subtitle = f"{cpu}; {args.threads} threads; logarithmic scale; hatched where behind"
     plot.draw(outcome, RESULTS / f"{name}.png", subtitle)
     (RESULTS / f"{name}.json").write_text(json.dumps(report.record(outcome, described), indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(report.markdown(outcome, described, f"{name}.png"))
