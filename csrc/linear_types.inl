@@ -5,14 +5,13 @@
 // Types of 32-weight blocks unpack whole blocks: `unpack(block, stride)` takes Simd::kWidth / 32 of them, `stride`
 // bytes apart. Types of 256 unpack 32-weight groups: `unpack<group>(block)` takes kWidth / 32 from `group` on.
 
-// The n half-precision numbers at p, p + stride, ...; writes up to the next multiple of 16.
+// The n half-precision numbers at p, p + stride, ...: by sixteen, and the few that are left one by one.
 template <int stride>
 inline void load_halves(const uint8_t* p, int64_t n, float* out) {
     const auto bits = [p](int64_t i) { return load<uint16_t>(p + i * stride); };
     int64_t i = 0;
     for (; i + 16 <= n; i += 16) Simd::store_halves16(out + i, [&](int j) { return bits(i + j); });
-    if (i == n) return;
-    Simd::store_halves16(out + i, [&](int j) { return i + j < n ? bits(i + j) : uint16_t{0}; });
+    for (; i < n; ++i) out[i] = half(p + i * stride);
 }
 
 struct ScaledBlock32 {  // a half-precision scale first, then the weights
