@@ -142,9 +142,7 @@ def what_next() -> None:
 def main() -> None:
     """Run the demo from beginning to end."""
     fetch_with_bar("smollm2")
-    # Threads that spin for long while they wait are ruinous on a machine that others use too; read when torch
-    # is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does, and for the same reason
     with step("imported torch and torchgguf"):
         from torchgguf import AutoModelForCausalLM, AutoTokenizer
     before = resident()

@@ -66,6 +66,9 @@ def torchgguf(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (that of the process if None); return the exit code."""
+    # Threads that spin for long while they wait make all crawl on a machine that others use too; none at all
+    # would cost an idle machine a third of its speed. OpenMP reads it when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
