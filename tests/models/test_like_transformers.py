@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
 
+import torchgguf
 from tests.models.tiny import CASES, LONGROPE, counterpart, reference
 
 ALL = {**CASES, "llama-longrope": LONGROPE}
@@ -139,3 +141,10 @@ def test_greedy_text(model):
     mask = torch.ones_like(ids)
     expected = model.generate(ids, attention_mask=mask, **options)
     assert torch.equal(counterpart(model).generate(ids, attention_mask=mask, **options), expected)
+
+
+@pytest.mark.parametrize("name", ["AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer"])
+def test_what_to_load_goes_by_the_name_it_has_in_transformers(name):
+    for library in (torchgguf, transformers):
+        with pytest.raises(OSError, match="there-is-none"):
+            getattr(library, name).from_pretrained(pretrained_model_name_or_path="./there-is-none")

@@ -43,10 +43,12 @@ class AutoConfig:
 
     @staticmethod
     def from_pretrained(
-        path: str | PathLike[str], gguf_file: str | None = None, **hub: Unpack[HubOptions]
+        pretrained_model_name_or_path: str | PathLike[str],
+        gguf_file: str | None = None,
+        **hub: Unpack[HubOptions],
     ) -> PreTrainedConfig:
         """Read the config; arguments and errors are those of `PreTrainedModel.from_pretrained`."""
-        with open_gguf(find_gguf(path, gguf_file, **hub)) as file:
+        with open_gguf(find_gguf(pretrained_model_name_or_path, gguf_file, **hub)) as file:
             return find_classes(file)[0].architecture.read_config(file)
 
     @staticmethod
@@ -68,7 +70,7 @@ class AutoModel:
     @classmethod
     def from_pretrained(
         cls,
-        path: str | PathLike[str],
+        pretrained_model_name_or_path: str | PathLike[str],
         gguf_file: str | None = None,
         *,
         dequantize: bool = False,
@@ -77,7 +79,7 @@ class AutoModel:
         **hub: Unpack[HubOptions],
     ) -> Any:
         """Load the model; arguments and errors are those of `PreTrainedModel.from_pretrained`."""
-        with open_gguf(find_gguf(path, gguf_file, **hub)) as file:
+        with open_gguf(find_gguf(pretrained_model_name_or_path, gguf_file, **hub)) as file:
             model_class = find_classes(file)[cls._column]
             return load_model(model_class, file, dequantize, dtype, attn_implementation)
 

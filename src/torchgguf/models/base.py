@@ -34,7 +34,7 @@ class PreTrainedModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        path: str | PathLike[str],
+        pretrained_model_name_or_path: str | PathLike[str],
         gguf_file: str | None = None,
         *,
         dequantize: bool = False,
@@ -45,7 +45,8 @@ class PreTrainedModel(nn.Module):
         """Load from a GGUF file.
 
         Args:
-            path: a GGUF file, a directory that holds `gguf_file`, or a repository of the Hugging Face Hub.
+            pretrained_model_name_or_path: a GGUF file, a directory that holds `gguf_file`, or a
+                repository of the Hugging Face Hub.
             gguf_file: name of the file in there; of a split model, any of its files.
             dequantize: unpack all weights to plain parameters of `dtype`; otherwise they stay in their
                 blocks, mapped from the file, and only norms and biases are parameters to train.
@@ -59,7 +60,7 @@ class PreTrainedModel(nn.Module):
                 which tensors or keys are in the way.
             FileNotFoundError: there is no such file.
         """
-        with open_gguf(find_gguf(path, gguf_file, **hub)) as file:
+        with open_gguf(find_gguf(pretrained_model_name_or_path, gguf_file, **hub)) as file:
             if not cls.architecture.reads(file.metadata):
                 from torchgguf.models.auto import find_classes  # which knows all classes, this one's heirs
 

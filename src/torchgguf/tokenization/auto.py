@@ -18,7 +18,7 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(
-        path: str | PathLike[str],
+        pretrained_model_name_or_path: str | PathLike[str],
         gguf_file: str | PathLike[str] | None = None,
         *,
         revision: str | None = None,
@@ -34,7 +34,7 @@ class AutoTokenizer:
         is no tokenizer in it.
         """
         file = find_gguf(
-            path,
+            pretrained_model_name_or_path,
             gguf_file,
             revision=revision,
             token=token,
