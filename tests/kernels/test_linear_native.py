@@ -10,19 +10,9 @@ from torchgguf.quants import QuantType, dequantize, quant_type, quant_types, qua
 
 _native = pytest.importorskip("torchgguf._native")
 
-ISAS = ("scalar", "avx2", "avx512")
+pytestmark = pytest.mark.usefixtures("isa")
 GOLDENS = {golden.ggml_type: golden.packed for golden in goldens()}
 each_type = pytest.mark.parametrize("kind", quant_types(), ids=lambda kind: kind.name)
-
-
-@pytest.fixture(params=ISAS, autouse=True)
-def isa(request):
-    if ISAS.index(request.param) > ISAS.index(_native.best_isa()):
-        pytest.skip("this CPU does not have it")
-    before = _native.isa()
-    _native.set_isa(request.param)
-    yield request.param
-    _native.set_isa(before)
 
 
 def packed_rows(kind: QuantType, blocks: int, rows: int = 3) -> Tensor:

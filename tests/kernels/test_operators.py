@@ -12,7 +12,6 @@ from torchgguf.kernels.ops import REFERENCE
 from torchgguf.quants import quant_type
 
 TYPES = sorted(path.stem for path in QUANT_VECTORS.glob("*.npz"))
-ISAS = ["scalar", "avx2", "avx512"][: ["scalar", "avx2", "avx512"].index(_native.best_isa()) + 1]
 FEW, MANY = 3, 40  # rows of activations: read packed, and unpacked in tiles
 
 
@@ -21,13 +20,6 @@ def golden(name: str) -> tuple[Tensor, Tensor]:
     with np.load(QUANT_VECTORS / f"{name}.npz") as data:
         kind = "packed" if "packed" in data.files else "packed_imatrix"
         return torch.from_numpy(data[kind]), torch.from_numpy(data["un" + kind])
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest):
-    _native.set_isa(request.param)
-    yield request.param
-    _native.set_isa(_native.best_isa())
 
 
 @pytest.fixture

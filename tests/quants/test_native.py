@@ -13,18 +13,8 @@ from torchgguf.quants import QuantType, dequantize, quant_type, quant_types
 
 _native = pytest.importorskip("torchgguf._native")
 
-ISAS = ("scalar", "avx2", "avx512")
+pytestmark = pytest.mark.usefixtures("isa")
 KINDS = {torch.float32: 0, torch.bfloat16: 1}
-
-
-@pytest.fixture(params=ISAS, autouse=True)
-def isa(request):
-    if ISAS.index(request.param) > ISAS.index(_native.best_isa()):
-        pytest.skip("this CPU does not have it")
-    before = _native.isa()
-    _native.set_isa(request.param)
-    yield request.param
-    _native.set_isa(before)
 
 
 def decode(packed: Tensor, kind: QuantType, dtype=torch.float32, threads: int = 1) -> Tensor:

@@ -1,0 +1,17 @@
+"""Fixtures of more than one layer's tests."""
+
+import pytest
+
+ISAS = ("scalar", "avx2", "avx512")
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    """Run a test with each instruction set of the native part that this CPU has."""
+    native = pytest.importorskip("torchgguf._native")
+    if ISAS.index(request.param) > ISAS.index(native.best_isa()):
+        pytest.skip("this CPU does not have it")
+    before = native.isa()
+    native.set_isa(request.param)
+    yield request.param
+    native.set_isa(before)
