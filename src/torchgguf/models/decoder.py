@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,8 +25,9 @@ from torchgguf.nn import (
     Linear,
     RMSNorm,
     RotaryEmbedding,
-    causal_mask,
+    attention_masks,
     check_attention,
+    next_positions,
     rotate,
 )
 
@@ -221,11 +221,10 @@ class DecoderModel(PreTrainedModel):
         cache = past_key_values
         if cache is None and (self.config.use_cache if use_cache is None else use_cache):
             cache = DynamicCache()
-        new, past = x.shape[1], 0 if cache is None else cache.get_seq_length()
         if position_ids is None:
-            position_ids = torch.arange(past, past + new, device=x.device)[None]
+            position_ids = next_positions(cache, x.shape[1], x.device)
         cos, sin = self.rotary_emb(position_ids, x.dtype)
-        masks = self._masks(attention_mask, x, past)
+        masks = attention_masks(self.windows, attention_mask, x, cache)
 
         states, attentions = [x], []
         for layer, window in zip(self.layers, self.windows, strict=True):
@@ -242,15 +241,6 @@ class DecoderModel(PreTrainedModel):
             attentions=tuple(attentions) if output_attentions else None,
         )
         return output if return_dict else output.to_tuple()
-
-    def _masks(self, attention_mask: Tensor | None, x: Tensor, past: int) -> dict[int | None, AttentionMask]:
-        """Make one mask for each window size."""
-        batch, new, _ = x.shape
-        if attention_mask is not None and attention_mask.shape != (batch, past + new):
-            actual, expected = tuple(attention_mask.shape), (batch, past + new)
-            raise ValueError(f"attention_mask has shape {actual}, expected {expected}: the cache counts too")
-        padding = None if attention_mask is None else attention_mask.to(x.device)
-        return {w: causal_mask(padding, new, past, w, x.device) for w in set(self.windows)}
 
 
 class DecoderForCausalLM(PreTrainedModel, GenerationMixin):

@@ -1,9 +1,10 @@
 """Parts that models are made of: packed layers, norms, rotary embedding, attention, key/value caches."""
 
 from torchgguf.nn.activations import ACTIVATIONS
-from torchgguf.nn.attention import ATTENTION, AttentionFunction, AttentionMask, causal_mask, check_attention
+from torchgguf.nn.attention import ATTENTION, AttentionFunction, check_attention
 from torchgguf.nn.cache import DynamicCache
 from torchgguf.nn.layers import Embedding, Linear, QuantizedEmbedding, QuantizedLinear
+from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, next_positions
 from torchgguf.nn.norm import RMSNorm
 from torchgguf.nn.rotary import RotaryEmbedding, rotate
 
@@ -19,7 +20,9 @@ __all__ = [
     "QuantizedLinear",
     "RMSNorm",
     "RotaryEmbedding",
+    "attention_masks",
     "causal_mask",
     "check_attention",
+    "next_positions",
     "rotate",
 ]

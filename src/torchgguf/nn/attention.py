@@ -1,62 +1,16 @@
-"""Scaled dot-product attention with grouped queries, sliding windows, causal and padding masks.
+"""Scaled dot-product attention with grouped queries.
 
 Shape letters: B batch, T new positions, S positions seen including the new ones, H query heads,
 K key/value heads (H is a multiple of K), D head size.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class AttentionMask:
-    """Which positions a query may look at.
-
-    Either `allowed`, bool `(B or 1, 1, T, S)`; or, with `allowed` None, everything (`causal` False), or
-    everything up to itself with T = S (`causal` True), which the fused kernels know without a mask.
-    """
-
-    allowed: Tensor | None
-    causal: bool
-
-
-def causal_mask(
-    padding: Tensor | None,
-    new: int,
-    past: int,
-    window: int | None,
-    device: torch.device,
-) -> AttentionMask:
-    """Make the mask of one forward, to be shared by all layers with the same window.
-
-    Args:
-        padding: `(B, S)`, zero where a position is padding; None where there is none.
-        new: number T of new positions.
-        past: number of cached positions; S = past + new.
-        window: how many positions back from itself, itself included, a query may look; None: all.
-        device: where to make it.
-    """
-    total = past + new
-    if padding is not None and bool(padding.all()):
-        padding = None
-    if window is not None and window >= total:
-        window = None
-    if padding is None and window is None and (new == 1 or past == 0):
-        return AttentionMask(None, causal=new > 1)
-    query = torch.arange(past, total, device=device)[:, None]
-    key = torch.arange(total, device=device)
-    allowed = key <= query
-    if window is not None:
-        allowed &= key > query - window
-    if padding is None:
-        return AttentionMask(allowed[None, None], causal=False)
-    # Padding sees itself: a row with nothing to look at would be 0/0, and NaN spreads in gradients.
-    return AttentionMask(allowed & (padding.bool()[:, None, None] | (key == query)), causal=False)
-
+from torchgguf.nn.masks import AttentionMask
 
 # (query (B, H, T, D), key and value (B, K, S, D), mask, scaling, dropout)
 # -> (output (B, H, T, D), probabilities (B, H, T, S) or None)
