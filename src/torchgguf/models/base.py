@@ -11,20 +11,21 @@ from torchgguf.container import GGUFError, open_gguf
 from torchgguf.hub import HubOptions, find_gguf
 from torchgguf.models import loading, saving
 from torchgguf.models.architecture import Architecture
-from torchgguf.nn import QuantizedEmbedding, QuantizedLinear
+from torchgguf.models.recompute import GradientCheckpointing
+from torchgguf.nn import PackedLayer, QuantizedEmbedding
 
 
-class PreTrainedModel(nn.Module):
+class PreTrainedModel(GradientCheckpointing):
     """Base of all models: loading, saving, unpacking, tying.
 
     Attributes:
         architecture: the tables by which GGUF files are read and written.
-        hf_prefix: what to put before this model's parameter names to get those of a whole checkpoint.
+        base_model_prefix: the attribute under which a model with a head holds the model without.
         gguf: what to know of the file this was loaded from, to write it again; None if there is none.
     """
 
     architecture: ClassVar[Architecture]
-    hf_prefix: ClassVar[str] = ""
+    base_model_prefix: ClassVar[str] = "model"
     gguf: saving.GGUFSource | None = None
 
     def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
@@ -110,7 +111,7 @@ class PreTrainedModel(nn.Module):
         tied = head is not None and head.weight is embedding.weight
         for parent in list(self.modules()):
             for name, child in parent.named_children():
-                if isinstance(child, QuantizedLinear | QuantizedEmbedding) and not (tied and child is head):
+                if isinstance(child, PackedLayer) and not (tied and child is head):
                     setattr(parent, name, child.dequantize(dtype))
         if tied:
             self.set_output_embeddings(loading.tied_head(self.get_input_embeddings()))
@@ -125,14 +126,28 @@ class PreTrainedModel(nn.Module):
         """Initialise the weights that are this model's own, not those of a model inside it."""
         for child in self.children():
             if not isinstance(child, PreTrainedModel):
-                child.apply(self._init_weights)
+                child.apply(self.init_weights)
         self.tie_weights()
 
-    def _init_weights(self, module: nn.Module) -> None:
+    def init_weights(self, module: nn.Module) -> None:
+        """Give a layer of a new model its first values."""
         if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+    @property
+    def base_model(self) -> nn.Module:
+        """The model without its head: itself if it has none."""
+        return getattr(self, self.base_model_prefix, self)
+
+    def checkpoint_name(self, name: str) -> str:
+        """Return what a parameter of this model is called in the checkpoint of a whole model."""
+        prefix = self.architecture.hf_prefix
+        if self.base_model is self:
+            return prefix + name
+        own = f"{self.base_model_prefix}."
+        return prefix + name.removeprefix(own) if name.startswith(own) else name
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that looks up tokens."""

@@ -162,8 +162,6 @@ class DecoderModel(PreTrainedModel):
     `attn_implementation` is a name in `ATTENTION`, as in `PreTrainedModel.from_pretrained`.
     """
 
-    hf_prefix = "model."
-
     def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
         super().__init__(config)
         check_attention(attn_implementation)
@@ -228,7 +226,7 @@ class DecoderModel(PreTrainedModel):
 
         states, attentions = [x], []
         for layer, window in zip(self.layers, self.windows, strict=True):
-            x, probabilities = layer(x, cos, sin, masks[window], cache, attend)
+            x, probabilities = self.run_layer(layer, x, cos, sin, masks[window], cache, attend)
             if output_hidden_states:
                 states.append(x)
             if output_attentions:
