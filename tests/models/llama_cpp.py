@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
+import tokenizers
 
 from tests.support import ROOT, SMOLLM2
 
@@ -16,13 +17,20 @@ LLAMA_CPP = SMOLLM2.parents[1] / "llama.cpp"
 
 TEXT = (ROOT / "tests" / "data" / "gpl-3.0.txt").read_text()
 
-# The converter takes one model a run, and most of a run is importing.
+VOCAB_SIZE = 400
+# Models with a byte-level vocabulary, and how theirs splits texts: the others get one of sentencepiece.
+BYTE_LEVEL = {"gpt2": "gpt-2", "bloom": "bloom"}
+
+# The converter takes one model a run, and most of a run is importing. It knows the split of a byte-level
+# vocabulary by what published ones make of a text, which ours is none of.
 _CONVERT_ALL = """
 import runpy, sys
 script, *models = sys.argv[1:]
 sys.path.insert(0, script.rpartition("/")[0])
+from conversion.base import TextModel
 for model in models:
-    directory, out, type = model.split("|")
+    directory, out, type, split = model.split("|")
+    TextModel.get_vocab_base_pre = lambda self, tokenizer: split
     sys.argv = [script, directory, "--outfile", out, "--outtype", type]
     runpy.run_path(script, run_name="__main__")
 """
@@ -30,13 +38,16 @@ for model in models:
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
     """Convert transformers models, each to the type named for it (`f32` if none is)."""
-    tokenizer = _tiny_tokenizer(vocab_size=400)
+    pieces, byte_level = _sentencepiece(), _byte_level()
     jobs, files = [], {}
     for name, model in models.items():
         directory, files[name] = folder / name, folder / f"{name}.gguf"
         model.save_pretrained(directory)
-        (directory / "tokenizer.model").write_bytes(tokenizer)
-        jobs.append(f"{directory}|{files[name]}|{types.get(name, 'f32')}")
+        if split := BYTE_LEVEL.get(model.config.model_type, ""):
+            byte_level.save(str(directory / "tokenizer.json"))
+        else:
+            (directory / "tokenizer.model").write_bytes(pieces)
+        jobs.append(f"{directory}|{files[name]}|{types.get(name, 'f32')}|{split}")
     script = LLAMA_CPP / "convert_hf_to_gguf.py"
     command = [sys.executable, "-c", _CONVERT_ALL, str(script), *jobs]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -44,12 +55,20 @@ def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -
     return files
 
 
-def _tiny_tokenizer(vocab_size: int) -> bytes:
+def _byte_level() -> tokenizers.ByteLevelBPETokenizer:
+    tokenizer = tokenizers.ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(
+        TEXT.splitlines(), VOCAB_SIZE, special_tokens=["<|endoftext|>"], show_progress=False
+    )
+    return tokenizer
+
+
+def _sentencepiece() -> bytes:
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT.splitlines()),
         model_writer=out,
-        vocab_size=vocab_size,
+        vocab_size=VOCAB_SIZE,
         byte_fallback=True,
         model_type="bpe",
         minloglevel=2,
