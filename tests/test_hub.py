@@ -24,13 +24,15 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0].replace("%5B", "[").replace("%5D", "]")
         if path == "/api/models/me/model/revision/main":
             self.answer(json.dumps({"id": "me/model", "sha": COMMIT}).encode())
-        elif path == f"/api/models/me/model/tree/{COMMIT}":
+        elif path.startswith("/api/models/me/model/tree/"):
             tree = [{"type": "file", "path": n, "size": len(b), "oid": n} for n, b in FILES.items()]
             self.answer(json.dumps(tree).encode())
-        elif (name := path.removeprefix(f"/me/model/resolve/{COMMIT}/")) in FILES:
-            self.answer(FILES[name], {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT})
+        elif (name := path.split("/", 5)[-1]) in FILES:
+            self.answer(FILES[name], {"ETag": f'"{hash(name)}"', "X-Repo-Commit": COMMIT})
         else:
-            self.send_error(404)
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.end_headers()
 
     do_HEAD = do_GET  # noqa: N815
 

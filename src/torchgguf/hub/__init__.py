@@ -1,0 +1,5 @@
+"""Files in folders and in repositories of the Hugging Face Hub."""
+
+from torchgguf.hub.files import HubOptions, find_file, find_files, find_gguf
+
+__all__ = ["HubOptions", "find_file", "find_files", "find_gguf"]
