@@ -1,4 +1,4 @@
-"""Normalisation layers."""
+"""Normalisation layers. Norms that came from a packed file stay in float32, whatever goes through them."""
 
 import torch
 import torch.nn.functional as F
@@ -27,3 +27,16 @@ class RMSNorm(nn.Module):
     def extra_repr(self) -> str:
         """Show the size and the epsilon."""
         return f"{tuple(self.weight.shape)}, eps={self.eps}"
+
+
+class LayerNorm(nn.LayerNorm):
+    """`torch.nn.LayerNorm` (Ba et al. 2016, arXiv 1607.06450) for inputs of any dtype, which the result has.
+
+    Where the parameters have another, everything up to the result is computed in the wider of the two.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise the last dimension of `(..., hidden_size)`."""
+        wide = torch.promote_types(input.dtype, self.weight.dtype)
+        weight, bias = self.weight.to(wide), self.bias.to(wide)
+        return F.layer_norm(input.to(wide), self.normalized_shape, weight, bias, self.eps).to(input.dtype)
