@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from torch.testing import assert_close
 
-from torchgguf.nn import QuantizedEmbedding, QuantizedLinear, RMSNorm
+from torchgguf.nn import Conv1D, QuantizedEmbedding, QuantizedLinear, RMSNorm
+from torchgguf.quants import quant_type
 
 TYPES = ["Q4_0", "Q8_0", "Q5_1", "F16", "BF16"]
 
@@ -38,7 +40,7 @@ def test_linear(name, bias):
     if bias:
         assert_close(offset.grad, torch.full((48,), 6.0))
     plain = layer.dequantize()
-    assert type(plain).__mro__[1] is torch.nn.Linear and plain.weight.requires_grad
+    assert isinstance(plain, torch.nn.Linear) and plain.weight.requires_grad
     assert torch.equal(plain.weight, weights)
     assert bias == (plain.bias is not None) and (not bias or torch.equal(plain.bias, offset))
     assert layer.dequantize(torch.bfloat16).weight.dtype is torch.bfloat16
@@ -51,6 +53,24 @@ def test_embedding(name):
     ids = torch.tensor([[3, 0, 47], [3, 3, 12]])
     assert torch.equal(layer(ids), weights[ids])
     assert torch.equal(layer.dequantize().weight, weights)
+
+
+def test_conv1d_is_a_linear_layer_transposed():
+    """As in transformers; packed blocks run along the input dimension, as in a linear layer."""
+    theirs = transformers.pytorch_utils.Conv1D(48, 64)
+    torch.nn.init.normal_(theirs.bias)
+    layer = Conv1D(48, 64)
+    layer.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, 64)
+    assert_close(layer(x), theirs(x))
+    rows = {slot.name: slot for slot in layer.slots()}
+    assert rows["weight"].shape == (48, 64) and torch.equal(rows["weight"].read(), theirs.weight.t())
+    blocks, weights = packed("Q8_0", 48, 64)
+    from_file = layer.pack("weight", blocks, quant_type("Q8_0"), torch.float32)
+    assert_close(from_file(x), F.linear(x, weights, theirs.bias), atol=0.05, rtol=0.01)
+    plain = from_file.dequantize()
+    assert torch.equal(plain.weight, weights.t()) and torch.equal(plain.bias, theirs.bias)
+    assert [slot.shape for slot in from_file.slots()] == [slot.shape for slot in layer.slots()]
 
 
 def test_dtype_of_an_embedding_follows_the_module():

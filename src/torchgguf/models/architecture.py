@@ -29,6 +29,7 @@ class Architecture:
         rules: the config map.
         weights: the weight map.
         matches: tells apart architectures that share `gguf`, by the metadata.
+        hf_prefix: what the weight map's names begin with for all that is not of a head.
     """
 
     gguf: str
@@ -36,6 +37,7 @@ class Architecture:
     rules: Sequence[Rule]
     weights: WeightMap
     matches: Callable[[Metadata], bool] = lambda metadata: True
+    hf_prefix: str = "model."
 
     @property
     def config_tensors(self) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
@@ -15,7 +16,8 @@ from torchgguf.generation import GenerationConfig, GenerationMixin
 from torchgguf.models.config import PreTrainedConfig, floating_dtype
 from torchgguf.models.saving import GGUFSource
 from torchgguf.models.weight_map import Row
-from torchgguf.nn import Linear, QuantizedEmbedding, QuantizedLinear, check_attention
+from torchgguf.nn import Linear, QuantizedEmbedding, QuantizedLinear, Slot, SlottedLayer, check_attention
+from torchgguf.nn.slots import fill, slots
 from torchgguf.quants import quant_type
 from torchgguf.tokenization import TokenizerError
 from torchgguf.tokenization.models import read_tokens
@@ -23,16 +25,18 @@ from torchgguf.tokenization.models import read_tokens
 if TYPE_CHECKING:
     from torchgguf.models.base import PreTrainedModel
 
+logger = logging.getLogger(__name__)
+
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
 class Place(NamedTuple):
-    """Where a tensor goes: parameter `name` of the module at `path`, by way of `row`."""
+    """Where a tensor goes: a slot of the layer at `path`, by way of `row`."""
 
     info: TensorInfo
     row: Row
     path: str
-    name: str
+    slot: Slot
 
 
 def load_model(
@@ -54,9 +58,11 @@ def load_model(
             model = model_class(config, attn_implementation)
     except (ValueError, ArithmeticError) as error:
         raise GGUFError(f"the metadata describe no model that can be: {error}") from None
+    places, new = _match(model, file)
     # The bar shows itself only where there is something to wait for, and someone to see it.
-    for place in tqdm(_match(model, file), "unpacking", unit="tensor", delay=1, leave=False, disable=None):
+    for place in tqdm(places, "unpacking", unit="tensor", delay=1, leave=False, disable=None):
         _fill(model, place, file[place.info.name], dequantize)
+    initialize_new(model, new)
     model.tie_weights()
     model.gguf = source
     if isinstance(model, GenerationMixin):
@@ -77,19 +83,20 @@ def _generation_config(config: PreTrainedConfig, metadata: Metadata) -> Generati
     )
 
 
-def _match(model: PreTrainedModel, file: GGUFFile) -> list[Place]:
-    """Give every tensor its place.
+def _match(model: PreTrainedModel, file: GGUFFile) -> tuple[list[Place], list[str]]:
+    """Give every tensor its place; also name the parameters of a head for which files have no tensors.
 
     Raises:
         GGUFError: naming all tensors without a parameter, parameters without a tensor, and wrong shapes.
     """
-    architecture, prefix = model.architecture, model.hf_prefix
-    head = model.get_output_embeddings() if model.config.tie_word_embeddings else None
+    architecture = model.architecture
+    head = model.get_output_embeddings()
+    tied = head if model.config.tie_word_embeddings else None
     open_places = {
-        f"{prefix}{path}.{name}": (path, name, value.shape)
-        for path, module in model.named_modules()
-        if module is not head
-        for name, value in module.named_parameters(recurse=False)
+        model.checkpoint_name(f"{path}.{slot.name}"): (path, slot)
+        for path, layer in model.named_modules()
+        if layer is not tied
+        for slot in slots(layer)
     }
     places, unused, wrong = [], [], []
     for name, info in file.tensors.items():
@@ -97,13 +104,20 @@ def _match(model: PreTrainedModel, file: GGUFFile) -> list[Place]:
             continue
         hf_name, row = architecture.weights.to_hf(name) or ("", None)
         if row is not None and hf_name in open_places:
-            path, parameter, shape = open_places.pop(hf_name)
-            places.append(Place(info, row, path, parameter))
-            if info.shape != shape:
-                wrong.append(f"{name} has shape {info.shape}, expected {tuple(shape)}")
-        elif row is None or hf_name.startswith(prefix):  # else it belongs to a head that this model has not
+            path, slot = open_places.pop(hf_name)
+            places.append(Place(info, row, path, slot))
+            if info.shape != slot.shape:
+                wrong.append(f"{name} has shape {info.shape}, expected {slot.shape}")
+        # What is not of the model without a head is of a head, which this model may not have.
+        elif row is None or head is not None or hf_name.startswith(architecture.hf_prefix):
             unused.append(name)
-    missing = [(architecture.weights.to_gguf(name) or (name,))[0] for name in open_places]
+    missing, new = [], []
+    for hf_name, (path, slot) in open_places.items():
+        target = architecture.weights.to_gguf(hf_name)
+        if target is None and not hf_name.startswith(architecture.hf_prefix):
+            new.append(f"{path}.{slot.name}")
+        else:
+            missing.append(target[0] if target else hf_name)
     problems = [
         f"{what}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
         for what, names in (
@@ -115,7 +129,7 @@ def _match(model: PreTrainedModel, file: GGUFFile) -> list[Place]:
     ]
     if problems:
         raise GGUFError(f"the file does not fit {type(model).__name__}: {'; '.join(problems)}")
-    return places
+    return places, new
 
 
 def _fill(model: PreTrainedModel, place: Place, tensor: Tensor, dequantize: bool) -> None:
@@ -127,17 +141,31 @@ def _fill(model: PreTrainedModel, place: Place, tensor: Tensor, dequantize: bool
     if place.row.transform is not None:
         tensor = place.row.transform.to_hf(tensor, model.config)
     layer = model.get_submodule(place.path)
-    is_matrix = isinstance(layer, nn.Linear | nn.Embedding) and place.name == "weight"
-    if not is_matrix or dequantize or (kind.dtype is dtype is torch.float32):
-        dtype = dtype if is_matrix or dequantize else torch.float32
-        value = kernels.dequantize(tensor, kind, dtype) if kind.dtype is None else tensor.to(dtype)
-        setattr(layer, place.name, nn.Parameter(value))
+    packable = place.slot.packable
+    if packable and not dequantize and not (kind.dtype is dtype is torch.float32):
+        assert isinstance(layer, SlottedLayer)
+        packed = layer.pack(place.slot.name, tensor.view(torch.uint8), kind, dtype)
+        if packed is not layer:
+            model.set_submodule(place.path, packed)
         return
-    packed = tensor.view(torch.uint8)
-    if isinstance(layer, nn.Linear):
-        model.set_submodule(place.path, QuantizedLinear.from_packed(packed, kind, layer.bias))
-    else:
-        model.set_submodule(place.path, QuantizedEmbedding.from_packed(packed, kind, dtype))
+    dtype = dtype if packable or dequantize else torch.float32
+    value = kernels.dequantize(tensor, kind, dtype) if kind.dtype is None else tensor.to(dtype)
+    fill(layer, place.slot.name, value)
+
+
+def initialize_new(model: PreTrainedModel, names: list[str]) -> None:
+    """Give parameters that no checkpoint holds random values, as a model that is built new has."""
+    if not names:
+        return
+    logger.warning(
+        "%s has parameters that the checkpoint has not; they are new, and to be trained: %s",
+        type(model).__name__,
+        ", ".join(names),
+    )
+    for path in dict.fromkeys(name.rpartition(".")[0] for name in names):
+        layer = model.get_submodule(path)
+        layer.to_empty(device="cpu", recurse=False).to(model.config.dtype)
+        model.init_weights(layer)
 
 
 def tied_head(embedding: nn.Module) -> nn.Module:

@@ -9,14 +9,14 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchgguf import kernels
 from torchgguf.container import GGUFFile, Metadata, TensorSource, TensorType, write_gguf
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.models.config import PreTrainedConfig
 from torchgguf.models.weight_map import Row
-from torchgguf.nn import QuantizedEmbedding, QuantizedLinear
+from torchgguf.nn.slots import Slot, slots
 from torchgguf.quants import QuantType, quant_type, quantize
 
 if TYPE_CHECKING:
@@ -80,25 +80,23 @@ def save_gguf(
 
 
 class _Weight(NamedTuple):
-    """A parameter to be written: its places in the model and on the other side."""
+    """A tensor to be written: its name and row on the other side, and the layer's slot that holds it."""
 
     gguf_name: str
     row: Row
-    module: nn.Module
-    parameter: nn.Parameter
+    slot: Slot
 
 
 def _weights(model: PreTrainedModel) -> Iterator[_Weight]:
-    """Iterate over all parameters once; a head that shares the embedding's weights has none of its own."""
-    embedding = model.get_input_embeddings()
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if module is not embedding and parameter is embedding.weight:
-                continue
-            hf_name = f"{model.hf_prefix}{path}.{name}"
+    """Iterate over all tensors once; a head that shares the embedding's weights has none of its own."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head if head is not None and head.weight is embedding.weight else None
+    for path, layer in model.named_modules():
+        for slot in slots(layer) if layer is not tied else ():
+            hf_name = model.checkpoint_name(f"{path}.{slot.name}")
             if (target := model.architecture.weights.to_gguf(hf_name)) is None:
                 raise ValueError(f"GGUF has no place for the parameter {hf_name}")
-            yield _Weight(*target, module, parameter)
+            yield _Weight(*target, slot)
 
 
 def _tensors(model: PreTrainedModel, target: QuantType | None) -> dict[str, TensorSource]:
@@ -116,17 +114,13 @@ def _tensors(model: PreTrainedModel, target: QuantType | None) -> dict[str, Tens
 
 def _source(weight: _Weight, config: Any, old: TensorType | None, target: QuantType | None) -> TensorSource:
     """Say what a tensor will be in the file, and how to get it when its turn comes."""
-    module, parameter, transform = weight.module, weight.parameter, weight.row.transform
-    packed = isinstance(module, QuantizedLinear | QuantizedEmbedding) and parameter is module.weight
-    if isinstance(module, QuantizedLinear | QuantizedEmbedding) and packed:
-        kind = module.quant_type
-        shape: tuple[int, ...] = (parameter.shape[0], kind.weights_per_row(parameter.shape[1]))
-    else:
-        kind, shape = quant_type(_plain_type(parameter, old)), tuple(parameter.shape)
-    final = kind if target is None or len(shape) < 2 else target
+    slot, transform = weight.slot, weight.row.transform
+    packed = slot.quant_type is not None
+    kind = slot.quant_type or quant_type(_plain_type(slot.read(), old))
+    final = kind if target is None or len(slot.shape) < 2 else target
 
     def load() -> Tensor:
-        rows = parameter.detach()
+        rows = slot.read()
         if transform is not None:
             rows = transform.to_gguf(rows, config)
         if final is kind:
@@ -134,7 +128,7 @@ def _source(weight: _Weight, config: Any, old: TensorType | None, target: QuantT
         numbers = kernels.dequantize(rows, kind) if packed else rows
         return quantize(numbers, final).view(final.dtype or torch.uint8)
 
-    return TensorSource(shape, TENSOR_TYPES[final.id], load)
+    return TensorSource(slot.shape, TENSOR_TYPES[final.id], load)
 
 
 def _plain_type(parameter: Tensor, old: TensorType | None) -> TensorType:

@@ -3,23 +3,36 @@
 from torchgguf.nn.activations import ACTIVATIONS
 from torchgguf.nn.attention import ATTENTION, AttentionFunction, check_attention
 from torchgguf.nn.cache import DynamicCache
-from torchgguf.nn.layers import Embedding, Linear, QuantizedEmbedding, QuantizedLinear
+from torchgguf.nn.layers import (
+    Conv1D,
+    Embedding,
+    Linear,
+    QuantizedConv1D,
+    QuantizedEmbedding,
+    QuantizedLinear,
+)
 from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, next_positions
 from torchgguf.nn.norm import RMSNorm
 from torchgguf.nn.rotary import RotaryEmbedding, rotate
+from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
 __all__ = [
     "ACTIVATIONS",
     "ATTENTION",
     "AttentionFunction",
     "AttentionMask",
+    "Conv1D",
     "DynamicCache",
     "Embedding",
     "Linear",
+    "PackedLayer",
+    "QuantizedConv1D",
     "QuantizedEmbedding",
     "QuantizedLinear",
     "RMSNorm",
     "RotaryEmbedding",
+    "Slot",
+    "SlottedLayer",
     "attention_masks",
     "causal_mask",
     "check_attention",

@@ -1,18 +1,31 @@
 """Linear and embedding layers, plain and packed."""
 
-from typing import TypeAlias
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Self, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf import kernels
+from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 from torchgguf.quants import QuantType
 from torchgguf.quants import quant_type as find_quant_type
 
 AnyQuantType: TypeAlias = QuantType | str | int
 
 
-class Linear(nn.Linear):
+class _MatrixLayer(SlottedLayer):
+    """A layer with one matrix, `weight`, that can stay packed."""
+
+    def slots(self) -> Iterable[Slot]:
+        """List the matrix, which can stay packed, and what there is beside it."""
+        for slot in super().slots():
+            yield replace(slot, packable=slot.name == "weight")
+
+
+class Linear(_MatrixLayer, nn.Linear):
     """`torch.nn.Linear` whose weights are set by the model, not by the layer.
 
     The layer's own initialisation would be thrown away a moment later, by a checkpoint or by the model's
@@ -22,15 +35,85 @@ class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         """Leave the parameters as allocated."""
 
+    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> "QuantizedLinear":
+        """Return the packed layer, as in `SlottedLayer.pack`."""
+        return QuantizedLinear.from_packed(blocks, quant_type, self.bias)
 
-class Embedding(nn.Embedding):
+
+class Conv1D(_MatrixLayer):
+    """`y = x @ weight + bias`, the weight being the transpose of a linear layer's: GPT-2's projections.
+
+    `weight` is `(nx, nf)`, `bias` `(nf,)`, named as in transformers; both are set by the model. In GGUF files
+    the weight is `(nf, nx)`.
+    """
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf = nf
+        self.nx = nx
+        self.weight = nn.Parameter(torch.empty(nx, nf))
+        self.bias = nn.Parameter(torch.empty(nf))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map `(..., nx)` to `(..., nf)`."""
+        return F.linear(input, self.weight.t(), self.bias)
+
+    def slots(self) -> Iterable[Slot]:
+        """List the weight as it is in files, transposed, and the bias."""
+        for slot in super().slots():
+            if slot.name == "weight":
+                yield replace(
+                    slot, shape=slot.shape[::-1], read=lambda: self.weight.detach().t().contiguous()
+                )
+            else:
+                yield slot
+
+    def _rows(self) -> Tensor:
+        return self.weight.detach().t().contiguous()
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Take the weight, transposed as it is in files, or the bias."""
+        super().fill(name, tensor.t().contiguous() if name == "weight" else tensor)
+
+    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> "QuantizedConv1D":
+        """Return the packed layer, as in `SlottedLayer.pack`."""
+        return QuantizedConv1D.from_packed(blocks, quant_type, self.bias)
+
+    def extra_repr(self) -> str:
+        """Show the sizes, as in `nf=2304, nx=768`."""
+        return f"nf={self.nf}, nx={self.nx}"
+
+
+class Embedding(_MatrixLayer, nn.Embedding):
     """`torch.nn.Embedding` whose weights are set by the model, not by the layer (see `Linear`)."""
 
     def reset_parameters(self) -> None:
         """Leave the parameters as allocated."""
 
+    def pack(
+        self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype
+    ) -> "QuantizedEmbedding":
+        """Return the packed layer, as in `SlottedLayer.pack`."""
+        return QuantizedEmbedding.from_packed(blocks, quant_type, dtype)
 
-class QuantizedLinear(nn.Module):
+
+class _PackedMatrixLayer(PackedLayer):
+    """A layer with one packed matrix, `weight`, and what there is beside it."""
+
+    weight: nn.Parameter
+    quant_type: QuantType
+
+    def slots(self) -> Iterable[Slot]:
+        """List the matrix by the number of its weights, and the rest as it is."""
+        for slot in super().slots():
+            if slot.name == "weight":
+                shape = (self.weight.shape[0], self.quant_type.weights_per_row(self.weight.shape[1]))
+                yield replace(slot, shape=shape, quant_type=self.quant_type, packable=True)
+            else:
+                yield slot
+
+
+class QuantizedLinear(_PackedMatrixLayer):
     """`y = x @ dequantize(weight).T + bias`, the weight staying in its GGUF blocks.
 
     `weight` is uint8 `(out_features, bytes_per_row)` and takes no gradient; the input and the bias do.
@@ -67,9 +150,7 @@ class QuantizedLinear(nn.Module):
             self.register_parameter("bias", None)
 
     @classmethod
-    def from_packed(
-        cls, weight: Tensor, quant_type: AnyQuantType, bias: nn.Parameter | None = None
-    ) -> "QuantizedLinear":
+    def from_packed(cls, weight: Tensor, quant_type: AnyQuantType, bias: nn.Parameter | None = None) -> Self:
         """Build around uint8 `(out_features, bytes_per_row)` and a bias, neither of which is copied."""
         kind = find_quant_type(quant_type)
         layer = cls(kind.weights_per_row(weight.shape[1]), weight.shape[0], kind, device="meta")
@@ -80,7 +161,7 @@ class QuantizedLinear(nn.Module):
         """Map `(..., in_features)` to `(..., out_features)` in the input's dtype."""
         return kernels.linear(input, self.weight, self.quant_type, self.bias)
 
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Linear:
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return a plain layer with the same weights in `dtype`, trainable."""
         linear = Linear(
             self.in_features, self.out_features, bias=self.bias is not None, device="meta", dtype=dtype
@@ -96,7 +177,20 @@ class QuantizedLinear(nn.Module):
         return f"{sizes}, {self.quant_type.name}, bias={self.bias is not None}"
 
 
-class QuantizedEmbedding(nn.Module):
+class QuantizedConv1D(QuantizedLinear):
+    """A packed `Conv1D`: its blocks run along the input dimension, as a linear layer's."""
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """Return a plain `Conv1D` with the same weights in `dtype`, trainable."""
+        with torch.device("meta"):
+            plain = Conv1D(self.out_features, self.in_features)
+        plain.fill("weight", kernels.dequantize(self.weight, self.quant_type, dtype))
+        assert self.bias is not None
+        plain.fill("bias", self.bias.detach().to(dtype))
+        return plain
+
+
+class QuantizedEmbedding(_PackedMatrixLayer):
     """Rows of a packed matrix, unpacked as they are looked up.
 
     `weight` is uint8 `(num_embeddings, bytes_per_row)` and takes no gradient. A head tied to the embedding

@@ -1,0 +1,79 @@
+"""How a layer's parameters lie in GGUF files: one slot a tensor, to be read, filled or left packed.
+
+Most layers hold their tensors as files do. Those that do not (weights transposed, several tensors in one
+parameter, packed bytes) are `SlottedLayer`s and say so themselves: nobody else needs to know.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from torchgguf.quants import QuantType
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A tensor of a GGUF file as a layer holds it.
+
+    Attributes:
+        name: of the tensor, after the name of the layer.
+        shape: in the file, counted in weights.
+        read: returns the tensor as it lies in the file: uint8 rows of blocks if `quant_type` is given.
+        quant_type: of a packed tensor.
+        packable: whether the layer has a packed form, in which this tensor stays in its blocks.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+    quant_type: QuantType | None = None
+    packable: bool = False
+
+
+class SlottedLayer(nn.Module):
+    """A layer that says itself how its parameters lie in GGUF files."""
+
+    def slots(self) -> Iterable[Slot]:
+        """List the tensors that the layer takes from a file."""
+        return [_parameter_slot(name, value) for name, value in self.named_parameters(recurse=False)]
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Take a slot's tensor, unpacked, in its dtype."""
+        setattr(self, name, nn.Parameter(tensor))
+
+    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> nn.Module:
+        """Return the packed form of the layer, holding a slot's tensor in its blocks, which are not copied.
+
+        `blocks`: uint8 `(..., rows, bytes_per_row)`. `dtype`: of the activations. The other parameters move
+        along. A layer that is packed already takes the blocks and returns itself.
+        """
+        raise NotImplementedError
+
+
+class PackedLayer(SlottedLayer):
+    """A layer whose matrices stay in their GGUF blocks."""
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """Return the plain layer with the same weights in `dtype`, trainable."""
+        raise NotImplementedError
+
+
+def slots(layer: nn.Module) -> list[Slot]:
+    """List the tensors that any layer, children not counted, takes from a GGUF file."""
+    if isinstance(layer, SlottedLayer):
+        return list(layer.slots())
+    return [_parameter_slot(name, value) for name, value in layer.named_parameters(recurse=False)]
+
+
+def fill(layer: nn.Module, name: str, tensor: Tensor) -> None:
+    """Give any layer a slot's tensor, unpacked."""
+    if isinstance(layer, SlottedLayer):
+        layer.fill(name, tensor)
+    else:
+        setattr(layer, name, nn.Parameter(tensor))
+
+
+def _parameter_slot(name: str, value: Tensor) -> Slot:
+    return Slot(name, tuple(value.shape), value.detach)
