@@ -2,10 +2,15 @@
 
 import inspect
 import json
-from dataclasses import MISSING, InitVar, dataclass, fields
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import wraps
+from operator import attrgetter
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
+
+Config = TypeVar("Config", bound="PreTrainedConfig")
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -23,50 +28,55 @@ def floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     return found
 
 
+def aliases(**names: str) -> Callable[[type[Config]], type[Config]]:
+    """Give fields of a config class second names, to be set and read by; they are never written."""
+
+    def add(cls: type[Config]) -> type[Config]:
+        init = cls.__init__
+
+        @wraps(init)
+        def init_by_either_name(self: Any, **fields: Any) -> None:
+            if twice := [alias for alias, name in names.items() if {alias, name} <= fields.keys()]:
+                raise ValueError(f"{twice[0]} is {names[twice[0]]}: give one of them")
+            init(self, **{names.get(name, name): value for name, value in fields.items()})
+
+        cls.__init__ = init_by_either_name  # type: ignore[method-assign]
+        cls.attribute_map = names
+        for alias, name in names.items():
+            setattr(cls, alias, _alias(name))
+        return cls
+
+    return add
+
+
+def _alias(name: str) -> property:
+    return property(attrgetter(name), lambda config, value: setattr(config, name, value))
+
+
 @dataclass(kw_only=True, repr=False)
 class PreTrainedConfig:
     """Base of all configs; subclasses are dataclasses that add fields.
 
-    `rope_theta`, `rope_scaling` and `partial_rotary_factor`, as configs had them before transformers 5, may
-    be given instead of `rope_parameters`.
+    Attributes:
+        model_type: the key in config.json that says which model it is for.
+        attribute_map: second names of fields (see `aliases`).
 
     Raises:
         ValueError: fields contradict each other; the message names them.
     """
 
     model_type: ClassVar[str] = ""
+    attribute_map: ClassVar[Mapping[str, str]] = {}
 
     vocab_size: int = 32000
-    max_position_embeddings: int = 2048
     initializer_range: float = 0.02
     use_cache: bool = True
     tie_word_embeddings: bool = False
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
-    rope_parameters: dict[str, Any] | None = None
     architectures: list[str] | None = None
     dtype: torch.dtype | None = None
-    rope_theta: InitVar[float | None] = None
-    rope_scaling: InitVar[dict[str, Any] | None] = None
-    partial_rotary_factor: InitVar[float | None] = None
-
-    def __post_init__(
-        self,
-        rope_theta: float | None,
-        rope_scaling: dict[str, Any] | None,
-        partial_rotary_factor: float | None,
-    ) -> None:
-        """Bring `rope_parameters` to the form with `rope_type` and `rope_theta` always there."""
-        given = {**(self.rope_parameters or rope_scaling or {})}
-        legacy_type = given.pop("type", "default")
-        given.setdefault("rope_type", legacy_type)
-        given.setdefault("rope_theta", 10000.0 if rope_theta is None else rope_theta)
-        if given["rope_type"] not in ("default", "linear"):
-            given.setdefault("original_max_position_embeddings", self.max_position_embeddings)
-        if (rotated := given.pop("partial_rotary_factor", partial_rotary_factor)) not in (None, 1.0):
-            raise ValueError(f"partial_rotary_factor={rotated}: rotating a part of a head is not supported")
-        self.rope_parameters = given
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -81,7 +91,7 @@ class PreTrainedConfig:
         legacy_dtype = values.pop("torch_dtype", None)  # its name before transformers 5
         if (dtype := values.get("dtype") or legacy_dtype) is not None:
             values["dtype"] = floating_dtype(dtype)
-        known = inspect.signature(cls).parameters
+        known = {*inspect.signature(cls).parameters, *cls.attribute_map}
         config = cls(**{key: value for key, value in values.items() if key in known})
         for key, value in values.items():
             if key not in known:
@@ -103,8 +113,3 @@ class PreTrainedConfig:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
-
-
-# A dataclass leaves the defaults of the arguments above on the class, where None would pass for an answer.
-PreTrainedConfig.rope_theta = property(lambda self: self.rope_parameters["rope_theta"])  # type: ignore[attr-defined]
-PreTrainedConfig.rope_scaling = property(lambda self: self.rope_parameters)  # type: ignore[attr-defined]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from torchgguf.generation import GenerationMixin
 from torchgguf.models.base import PreTrainedModel
-from torchgguf.models.config import PreTrainedConfig
 from torchgguf.models.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from torchgguf.models.rotary_config import RotaryConfig
 from torchgguf.nn import (
     ACTIVATIONS,
     ATTENTION,
@@ -33,7 +33,7 @@ from torchgguf.nn import (
 
 
 @dataclass(kw_only=True, repr=False)
-class DecoderConfig(PreTrainedConfig):
+class DecoderConfig(RotaryConfig):
     """Fields that all these models have; defaults differ."""
 
     hidden_size: int = 4096
