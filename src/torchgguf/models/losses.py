@@ -1,0 +1,84 @@
+"""Losses of the heads, as transformers computes them: scalars, means over what counts."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = -100  # labels of this value are left out
+
+
+def next_token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    """Negative log-likelihood, in nats a token, of each token given those before it.
+
+    Args:
+        logits: scores `(B, T, V)` of the token after each position.
+        labels: tokens `(B, T)`, `IGNORED` where none is to be predicted.
+        num_items_in_batch: what to divide the sum by, where a batch comes in parts; by default it is the
+            number of tokens predicted.
+
+    Raises:
+        ValueError: there is not one label for each position scored.
+    """
+    _expect(labels, logits.shape[:-1], "a token for each position scored")
+    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # positions, not logits, are moved: they are small
+    return _cross_entropy(logits.float(), targets, num_items_in_batch)
+
+
+def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of logits `(B, T, num_labels)` and labels `(B, T)`, `IGNORED` where none counts."""
+    _expect(labels, logits.shape[:-1], "a label for each token")
+    return _cross_entropy(logits.float(), labels)
+
+
+def sequence_loss(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
+    """Loss of scores `(B, num_labels)` by the config's `problem_type`.
+
+    Where that is None it is found by the labels' number and dtype, and then stays: a classifier that is
+    saved after its training tells how its scores are to be read.
+    """
+    if config.problem_type is None:
+        config.problem_type = _problem_type(config.num_labels, labels.dtype)
+    if config.problem_type == "single_label_classification":
+        _expect(labels.flatten(), logits.shape[:1], "a label for each text")
+        return F.cross_entropy(logits, labels.flatten().to(logits.device), ignore_index=IGNORED)
+    loss = F.mse_loss if config.problem_type == "regression" else F.binary_cross_entropy_with_logits
+    if config.num_labels == 1:
+        labels = labels.reshape(-1, 1)
+    _expect(labels, logits.shape, "a number for each text and label")
+    return loss(logits, labels.to(logits))
+
+
+def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """Mean of the cross-entropies of where spans start and end; scores `(B, T)`, positions `(B,)`.
+
+    Positions behind the text do not count (the answer was cut off); negative ones are its first position.
+    """
+    behind = start_logits.shape[1]
+    losses = []
+    for logits, positions in ((start_logits, starts), (end_logits, ends)):
+        _expect(positions.flatten(), logits.shape[:1], "a position for each text")
+        target = positions.flatten().clamp(0, behind).to(logits.device)
+        losses.append(F.cross_entropy(logits, target, ignore_index=behind))
+    return (losses[0] + losses[1]) / 2
+
+
+def _problem_type(num_labels: int, dtype: torch.dtype) -> str:
+    if num_labels == 1:
+        return "regression"
+    return (
+        "single_label_classification" if dtype in (torch.int64, torch.int32) else "multi_label_classification"
+    )
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, count: Tensor | int | None = None) -> Tensor:
+    targets = labels.flatten().to(logits.device)
+    reduction = "mean" if count is None else "sum"
+    loss = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORED, reduction=reduction)
+    return loss if count is None else loss / torch.as_tensor(count, device=loss.device)
+
+
+def _expect(labels: Tensor, shape: torch.Size, what: str) -> None:
+    if labels.shape != shape:
+        raise ValueError(f"labels must be {what}, {tuple(shape)}, but have shape {tuple(labels.shape)}")
