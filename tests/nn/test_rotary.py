@@ -7,6 +7,7 @@ import torch
 import transformers
 from torch.testing import assert_close
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+from transformers.models.phi3 import modeling_phi3
 
 from torchgguf.nn import RotaryEmbedding, rotate
 
@@ -64,6 +65,49 @@ def test_like_transformers(name, start):
     cos, sin = ours(positions, torch.float32)
     for x, rotated in zip((query, key), expected, strict=True):
         assert_close(rotate(x.transpose(1, 2), cos, sin).transpose(1, 2), rotated, atol=2e-4, rtol=0)
+
+
+PARTS = {  # how much of a head is rotated, what the frequencies are divided by for short and for long texts
+    "half": (0.5, {}),
+    "three-quarters": (0.75, {}),
+    "three-quarters-longrope": (
+        0.75,
+        {
+            "rope_type": "longrope",
+            "original_max_position_embeddings": 512,
+            "short_factor": [1 + i / 8 for i in range(12)],
+            "long_factor": [2 + i / 2 for i in range(12)],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("start", [0, 471, 472, 473, 1500])
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_heads_like_transformers(name, start):
+    """LongRoPE's two sets change places where the text is one longer than the original length."""
+    part, scaling = PARTS[name]
+    given = {"rope_type": "default", "rope_theta": 20000.0, "partial_rotary_factor": part, **scaling}
+    config = transformers.Phi3Config(
+        hidden_size=4 * DIM,
+        num_attention_heads=4,
+        max_position_embeddings=2048,
+        original_max_position_embeddings=512,
+        rope_parameters=dict(given),
+    )
+    theirs, ours = modeling_phi3.Phi3RotaryEmbedding(config), RotaryEmbedding({**given, "factor": 4.0}, DIM)
+    positions = torch.arange(start, start + 40)[None].repeat(2, 1)
+    query, key = torch.randn(2, 4, 40, DIM), torch.randn(2, 2, 40, DIM)
+    expected = modeling_phi3.apply_rotary_pos_emb(query, key, *theirs(query, positions))
+    cos, sin = ours(positions, torch.float32)
+    for x, rotated in zip((query, key), expected, strict=True):
+        assert_close(rotate(x.transpose(1, 2), cos, sin).transpose(1, 2), rotated, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("part", [0.0, -0.5, 0.1, 1.25])
+def test_impossible_parts_of_heads(part):
+    with pytest.raises(ValueError, match=rf"partial_rotary_factor={part} would rotate -?\d+ of .* {DIM} "):
+        RotaryEmbedding({**parameters("default"), "partial_rotary_factor": part}, DIM)
 
 
 def test_extrapolation_factor():

@@ -1,7 +1,8 @@
 """Rotary position embedding (Su et al. 2021, arXiv 2104.09864) and the ways to stretch it.
 
 `rope_parameters` are those of Hugging Face configs: `rope_type` chooses the row of `SCALINGS`, `rope_theta`
-is the base of the wavelengths, the rest belongs to the row.
+is the base of the wavelengths, `partial_rotary_factor` how much of a head is rotated (all of it if it is not
+there), the rest belongs to the row.
 """
 
 import math
@@ -14,6 +15,21 @@ from torch import Tensor, nn
 RopeParameters = Mapping[str, Any]
 # (inverse frequencies (D/2,) float32, factor on cosine and sine)
 Frequencies = tuple[Tensor, float]
+
+
+def rotated_size(parameters: RopeParameters, head_dim: int) -> int:
+    """Return how many of a head's numbers, the first ones, are rotated.
+
+    Raises:
+        ValueError: they cannot be paired, are none, or more than there are.
+    """
+    size = int(head_dim * (factor := parameters.get("partial_rotary_factor", 1.0)))
+    if size % 2 or not 0 < size <= head_dim:
+        raise ValueError(
+            f"partial_rotary_factor={factor} would rotate {size} of a head's {head_dim} numbers: "
+            "it must be an even number of them"
+        )
+    return size
 
 
 def plain_frequencies(parameters: RopeParameters, dim: int) -> Tensor:
@@ -111,10 +127,10 @@ class RotaryEmbedding(nn.Module):
 
     Args:
         rope_parameters: as in Hugging Face configs.
-        head_dim: size D of a head, even; all of it is rotated.
+        head_dim: size D of a head; R of it are rotated (see `rotated_size`).
 
     Raises:
-        ValueError: the `rope_type` is unknown, or one of its parameters is missing or ill-shaped.
+        ValueError: the `rope_type` is unknown, or one of the parameters is missing or ill-shaped.
     """
 
     def __init__(self, rope_parameters: RopeParameters, head_dim: int) -> None:
@@ -124,18 +140,19 @@ class RotaryEmbedding(nn.Module):
             raise ValueError(
                 f"rope_type {self.rope_type!r} is not supported; these are: {', '.join(SCALINGS)}"
             )
+        size = rotated_size(rope_parameters, head_dim)
         try:
             # Plain attributes, not buffers: `model.to(bfloat16)` must not round them.
-            self.inv_freq, self.attention_scaling = SCALINGS[self.rope_type](rope_parameters, head_dim)
+            self.inv_freq, self.attention_scaling = SCALINGS[self.rope_type](rope_parameters, size)
             self.long_inv_freq: Tensor | None = None
             if self.rope_type == "longrope":
-                self.long_inv_freq, _ = _longrope(rope_parameters, head_dim, "long_factor")
+                self.long_inv_freq, _ = _longrope(rope_parameters, size, "long_factor")
                 self.original_length = rope_parameters["original_max_position_embeddings"]
         except KeyError as error:
             raise ValueError(f"rope_parameters of type {self.rope_type!r} lack {error}") from None
 
     def forward(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Turn positions `(B, T)` into `cos` and `sin` for `rotate`, each `(B, T, 1, D)` in `dtype`."""
+        """Turn positions `(B, T)` into `cos` and `sin` for `rotate`, each `(B, T, 1, R)` in `dtype`."""
         frequencies = self.inv_freq = self.inv_freq.to(position_ids.device)
         if self.long_inv_freq is not None:
             self.long_inv_freq = self.long_inv_freq.to(position_ids.device)
@@ -147,8 +164,11 @@ class RotaryEmbedding(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate pairs `(x[i], x[i + D/2])` of heads `(B, T, H, D)` by the angles of `RotaryEmbedding`.
+    """Rotate pairs `(x[i], x[i + R/2])` of heads `(B, T, H, D)` by the angles of `RotaryEmbedding`.
 
-    The first half of `sin` carries the minus sign, so that rolling by half a head does for both halves.
+    The first half of `sin` carries the minus sign, so that rolling by half of R does for both halves.
     """
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    size = cos.shape[-1]
+    if size < x.shape[-1]:
+        return torch.cat((rotate(x[..., :size], cos, sin), x[..., size:]), dim=-1)
+    return torch.addcmul(x * cos, x.roll(size // 2, -1), sin)
