@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, InitVar, dataclass, fields
 from functools import wraps
 from operator import attrgetter
 from typing import Any, ClassVar, Self, TypeVar
@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 
 Config = TypeVar("Config", bound="PreTrainedConfig")
+
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -57,6 +59,9 @@ def _alias(name: str) -> property:
 class PreTrainedConfig:
     """Base of all configs; subclasses are dataclasses that add fields.
 
+    `num_labels`, how many labels a classifier knows (two unless said otherwise), is the number of names in
+    `id2label`; to set it gives the labels new names. `problem_type` says how they exclude each other.
+
     Attributes:
         model_type: the key in config.json that says which model it is for.
         attribute_map: second names of fields (see `aliases`).
@@ -77,6 +82,24 @@ class PreTrainedConfig:
     pad_token_id: int | None = None
     architectures: list[str] | None = None
     dtype: torch.dtype | None = None
+    id2label: dict[int, str] | None = None
+    label2id: dict[str, int] | None = None
+    problem_type: str | None = None
+    num_labels: InitVar[int | None] = None
+
+    def __post_init__(self, num_labels: int | None) -> None:
+        """Give labels without names some."""
+        if self.id2label is None:
+            _set_num_labels(self, 2 if num_labels is None else num_labels)
+        else:
+            self.id2label = {int(id): label for id, label in self.id2label.items()}  # strings in JSON
+            if num_labels not in (None, len(self.id2label)):
+                raise ValueError(f"num_labels={num_labels}, but id2label names {len(self.id2label)} labels")
+        if self.problem_type not in (None, *PROBLEM_TYPES):
+            known = ", ".join(PROBLEM_TYPES)
+            raise ValueError(f"problem_type {self.problem_type!r} is not supported; these are: {known}")
+        if self.problem_type == "single_label_classification" and len(self.id2label or ()) == 1:
+            raise ValueError(f"problem_type {self.problem_type!r} needs num_labels of 2 or more, not 1")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -108,8 +131,23 @@ class PreTrainedConfig:
     def to_json_string(self) -> str:
         """Return the text of config.json: fields that differ from the defaults, and `model_type`."""
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
+        defaults |= _label_names(2)
         changed = {k: v for k, v in self.to_dict().items() if k not in defaults or v != defaults[k]}
         return json.dumps(changed, indent=2, sort_keys=True) + "\n"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
+
+
+def _label_names(count: int) -> dict[str, Any]:
+    names = [f"LABEL_{i}" for i in range(count)]
+    return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+
+def _set_num_labels(config: PreTrainedConfig, count: int) -> None:
+    if config.id2label is None or len(config.id2label) != count:
+        vars(config).update(_label_names(count))
+
+
+# A dataclass leaves the default of the argument on the class, where None would pass for an answer.
+PreTrainedConfig.num_labels = property(lambda config: len(config.id2label), _set_num_labels)  # type: ignore

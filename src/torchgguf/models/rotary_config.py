@@ -22,11 +22,13 @@ class RotaryConfig(PreTrainedConfig):
 
     def __post_init__(
         self,
+        num_labels: int | None,
         rope_theta: float | None,
         rope_scaling: dict[str, Any] | None,
         partial_rotary_factor: float | None,
     ) -> None:
         """Bring `rope_parameters` to the form with `rope_type` and `rope_theta` always there."""
+        super().__post_init__(num_labels)
         given = {**(self.rope_parameters or rope_scaling or {})}
         legacy_type = given.pop("type", "default")
         given.setdefault("rope_type", legacy_type)
