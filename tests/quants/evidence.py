@@ -24,6 +24,8 @@ class Golden:
     type_size: int
     packed: Tensor
     unpacked: Tensor
+    weights: Tensor  # what was packed
+    imatrix: Tensor | None  # importance of each column, if it was packed with that
 
 
 def goldens() -> list[Golden]:
@@ -35,7 +37,10 @@ def goldens() -> list[Golden]:
         for kind in ("", "_imatrix"):
             if f"packed{kind}" in data:
                 tensors = (torch.from_numpy(data[key + kind]) for key in ("packed", "unpacked"))
-                found.append(Golden(path.stem + kind, ggml_type, block_size, type_size, *tensors))
+                importance = torch.from_numpy(data["imatrix"]) if kind else None
+                original = torch.from_numpy(data["x"])
+                layout_and_tensors = (ggml_type, block_size, type_size, *tensors, original, importance)
+                found.append(Golden(path.stem + kind, *layout_and_tensors))
     return found
 
 

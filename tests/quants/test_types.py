@@ -78,12 +78,6 @@ def test_packed_weights_must_be_bytes():
         dequantize(torch.zeros(2, 18), "Q4_0")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in quant_types() if kind.dtype is None], ids=lambda k: k.name)
-def test_packing_says_that_it_cannot_yet(kind):
-    with pytest.raises(NotImplementedError, match=f"cannot pack to {kind.name} yet"):
-        quantize(torch.zeros(2, kind.block_size), kind)
-
-
 MINUS_TWO = {
     "F32": "000000c0",
     "F16": "00c0",

@@ -12,7 +12,7 @@ from torchgguf.container.tensor_types import BLOCK_SIZES
 # ggml's own formats for activations: they have ids, but no file holds tensors of them.
 _INTERNAL = {GGMLQuantizationType.Q8_1, GGMLQuantizationType.Q8_K}
 
-# Blocks are decoded a few at a time so that the temporaries stay small and in the cache.
+# Blocks are decoded and encoded a few at a time so that the temporaries stay small and in the cache.
 _WEIGHTS_AT_ONCE = 1 << 20
 
 _LAYOUTS = {kind.name: (kind.value, sizes) for kind, sizes in BLOCK_SIZES.items()}
@@ -53,7 +53,7 @@ class QuantType(ABC):
         """
 
     def encode(self, weights: Tensor) -> Tensor:
-        """Packs weights, float32 (n, block_size), to uint8 (n, type_size)."""
+        """Packs weights, float32 (n, block_size) and finite, to uint8 (n, type_size)."""
         raise NotImplementedError(f"torchgguf cannot pack to {self.name} yet, only unpack from it")
 
     def bytes_per_row(self, weights: int) -> int:
@@ -127,11 +127,18 @@ def dequantize(packed: Tensor, type: QuantTypeLike, dtype: torch.dtype = torch.f
 def quantize(weights: Tensor, type: QuantTypeLike) -> Tensor:
     """Packs weights (..., k) to uint8 (..., bytes of a row), on the device where they are.
 
-    NotImplementedError for types that can be unpacked only, which today are all but the plain ones.
+    ValueError for weights that are not finite or do not divide into blocks; NotImplementedError for types
+    that can be unpacked only, which today are all but the plain ones, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0.
     """
     kind = quant_type(type)
     size = kind.bytes_per_row(weights.shape[-1])
-    if kind.dtype is None:
-        weights = weights.float()
     blocks = weights.reshape(weights.numel() // kind.block_size, kind.block_size)
-    return kind.encode(blocks).reshape(*weights.shape[:-1], size)
+    if kind.dtype is not None:
+        return kind.encode(blocks).reshape(*weights.shape[:-1], size)
+    if not blocks.isfinite().all():
+        raise ValueError(f"weights that are infinite or not a number cannot be packed to {kind.name}")
+    packed = torch.empty(len(blocks), kind.type_size, dtype=torch.uint8, device=weights.device)
+    step = _WEIGHTS_AT_ONCE // kind.block_size
+    for start in range(0, len(blocks), step):
+        packed[start : start + step] = kind.encode(blocks[start : start + step].float())
+    return packed.view(*weights.shape[:-1], size)

@@ -1,4 +1,7 @@
-"""Taking blocks of bytes apart. Everywhere n counts blocks, and a block's bytes are the last dimension."""
+"""Taking blocks of bytes apart, and putting them together.
+
+Everywhere n counts blocks, and a block's bytes are the last dimension.
+"""
 
 import torch
 from torch import Tensor
@@ -33,3 +36,14 @@ def unpack(data: Tensor, bits: int, run: int) -> Tensor:
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=data.device).view(-1, 1)
     codes = (data.reshape(len(data), -1, 1, run) >> shifts) & ((1 << bits) - 1)
     return codes.flatten(1)
+
+
+def half_bytes(numbers: Tensor) -> Tensor:
+    """The bytes (n, 2 k) of numbers (n, k) rounded to FP16; `half` undone."""
+    return numbers.to(torch.float16).view(torch.uint8)
+
+
+def pack(codes: Tensor, bits: int, run: int) -> Tensor:
+    """Joins uint8 codes (n, m) of `bits` bits to bytes (n, m * bits / 8); `unpack` undone."""
+    shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=codes.device).view(-1, 1)
+    return (codes.reshape(len(codes), -1, 8 // bits, run) << shifts).sum(dim=2, dtype=torch.uint8).flatten(1)

@@ -1,0 +1,66 @@
+"""Packing against ggml, byte for byte."""
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from tests.quants.evidence import goldens
+from torchgguf.quants import dequantize, quant_type, quant_types, quantize
+
+EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16")
+PACKED = [kind for kind in quant_types() if kind.dtype is None]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_packs_as_ggml_does(name):
+    golden = next(golden for golden in goldens() if golden.file == name)
+    assert torch.equal(quantize(golden.weights, name), golden.packed)
+
+
+@pytest.mark.parametrize("name", [name for name in EXACT if name[0] == "Q"])
+def test_packs_any_weights_as_the_gguf_package_does(name):
+    """Zeros, subnormal and large numbers, and many that are equally far from zero."""
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((64, 256), np.float32) * 10.0 ** rng.integers(-9, 4, (64, 1))
+    weights[0] = 0
+    weights[1] = rng.integers(-3, 4, 256)
+    weights[2, ::2] = -1.5
+    weights = weights.astype(np.float32)
+    expected = gguf.quants.quantize(weights, gguf.GGMLQuantizationType[name])
+    actual = quantize(torch.from_numpy(weights), name)
+    assert torch.equal(actual, torch.from_numpy(expected))
+
+
+def test_a_tensor_of_several_parts_and_dimensions_is_whole(monkeypatch):
+    golden = next(golden for golden in goldens() if golden.file == "Q5_1")
+    monkeypatch.setattr("torchgguf.quants.base._WEIGHTS_AT_ONCE", 96)
+    packed = quantize(golden.weights.view(2, 4, 512), "Q5_1")
+    assert torch.equal(packed, golden.packed.view(2, 4, -1))
+
+
+def test_halves_are_packed_as_the_numbers_that_they_are():
+    weights = torch.randn(4, 64).bfloat16()
+    assert torch.equal(quantize(weights, "Q8_0"), quantize(weights.float(), "Q8_0"))
+
+
+def test_what_is_packed_again_stays_as_it_is():
+    golden = next(golden for golden in goldens() if golden.file == "Q8_0")
+    again = quantize(dequantize(golden.packed, "Q8_0"), "Q8_0")
+    assert torch.equal(dequantize(again, "Q8_0"), golden.unpacked)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(wrong):
+    weights = torch.ones(2, 64)
+    weights[1, 40] = wrong
+    with pytest.raises(ValueError, match="infinite or not a number cannot be packed to Q4_0"):
+        quantize(weights, "Q4_0")
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in PACKED if kind.name not in EXACT], ids=lambda kind: kind.name
+)
+def test_packing_says_that_it_cannot_yet(kind):
+    with pytest.raises(NotImplementedError, match=f"cannot pack to {kind.name} yet"):
+        quantize(torch.zeros(2, kind.block_size), quant_type(kind))
