@@ -7,7 +7,7 @@ from typing import Any
 from torchgguf.container import GGUFError, GGUFFile, Metadata
 from torchgguf.models.config import PreTrainedConfig
 from torchgguf.models.config_map import Header, Rule, read_fields
-from torchgguf.models.weight_map import WeightMap
+from torchgguf.models.weight_map import Stack, WeightMap
 
 # metadata key -> config field: read for generation; written by the tokenizer, whose keys they are
 _TOKEN_IDS = {
@@ -30,6 +30,7 @@ class Architecture:
         weights: the weight map.
         matches: tells apart architectures that share `gguf`, by the metadata.
         hf_prefix: what the weight map's names begin with for all that is not of a head.
+        stacks: parameters that Hugging Face checkpoints hold in parts.
     """
 
     gguf: str
@@ -38,6 +39,7 @@ class Architecture:
     weights: WeightMap
     matches: Callable[[Metadata], bool] = lambda metadata: True
     hf_prefix: str = "model."
+    stacks: Sequence[Stack] = ()
 
     @property
     def config_tensors(self) -> frozenset[str]:

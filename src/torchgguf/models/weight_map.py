@@ -52,6 +52,21 @@ class Row:
     transform: RowPermutation | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A parameter `(E, rows, columns)` that Hugging Face checkpoints hold in parts, matrices of each expert.
+
+    What expert `e` has, `parameter[e]`, is its parts one above the other, all of the same height.
+
+    Attributes:
+        name: of the parameter; `{}` stands for the number of the layer.
+        parts: names of the parts, from top to bottom; a second `{}` stands for the number of the expert.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+
+
 class WeightMap:
     """The rows of an architecture."""
 
