@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from torchgguf.nn import ATTENTION, causal_mask
+from torchgguf.nn.masks import static_mask
 
 CPU = torch.device("cpu")
 
@@ -32,13 +33,31 @@ def sees(query: int, key: int, window: int | None) -> bool:
 @given(situations())
 @settings(max_examples=300, deadline=None)
 def test_masks(situation):
-    total, new, window, padding, batch = situation
+    total, new, window, padding, _ = situation
     mask = causal_mask(padding, new, total - new, window, CPU)
     allowed = mask.allowed
     if allowed is None:
         allowed = torch.ones(new, total, dtype=torch.bool)
         allowed = (allowed.tril() if mask.causal else allowed)[None, None]
         assert not mask.causal or new == total
+    check_allowed(situation, allowed)
+
+
+@given(situations(), st.integers(0, 5), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_masks_of_a_static_cache(situation, room, whole):
+    total, new, window, padding, _ = situation
+    capacity = total + room
+    if padding is not None and whole:
+        padding = torch.cat((padding, padding.new_ones(len(padding), room)), 1)
+    mask = static_mask(padding, torch.arange(total - new, total), capacity, window)
+    assert mask.allowed.shape[2:] == (new, capacity)
+    assert not mask.allowed[..., total:].any()
+    check_allowed(situation, mask.allowed[..., :total])
+
+
+def check_allowed(situation, allowed):
+    total, new, window, padding, batch = situation
     allowed = allowed.expand(batch, 1, new, total)
     for row in range(batch):
         for i, query in enumerate(range(total - new, total)):

@@ -1,13 +1,18 @@
-"""The cache against concatenation."""
+"""The caches against concatenation; steps of a model compiled with a static one are compiled once."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounter
 
-from torchgguf.nn import DynamicCache
+from tests.models.tiny import CASES, counterpart, reference
+from torchgguf.nn.cache import Cache, DynamicCache, StaticCache
+
+ROOM = 4096
 
 
 def random(new: int, batch: int = 2) -> torch.Tensor:
@@ -21,24 +26,35 @@ STEPS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
+def static(room: int = ROOM) -> StaticCache:
+    return StaticCache(SimpleNamespace(num_hidden_layers=2), max_cache_len=room)
+
+
+@pytest.mark.parametrize(
+    ("make", "mode"),
+    [(DynamicCache, torch.no_grad), (DynamicCache, torch.enable_grad), (static, torch.no_grad)],
+)
 @given(st.lists(STEPS, min_size=1, max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_like_concatenation(mode, steps):
+def test_like_concatenation(make, mode, steps):
     with mode():
-        check_like_concatenation(steps)
+        check_like_concatenation(make(), steps)
 
 
-def check_like_concatenation(steps):
-    cache, expected = DynamicCache(), [torch.empty(2, 3, 0, 8)] * 4
+def check_like_concatenation(cache: Cache, steps):
+    expected = [torch.empty(2, 3, 0, 8)] * 4
     for kind, argument in steps:
         if kind == "append":
             new = [random(argument) for _ in range(4)]
             expected = [torch.cat(pair, dim=2) for pair in zip(expected, new, strict=True)]
             for layer in (0, 1):
-                keys, values = cache.update(new[2 * layer], new[2 * layer + 1], layer)
-                assert torch.equal(keys, expected[2 * layer])
-                assert torch.equal(values, expected[2 * layer + 1])
+                both = cache.update(new[2 * layer], new[2 * layer + 1], layer)
+                for actual, reference in zip(both, expected[2 * layer :], strict=False):
+                    length = reference.shape[2]
+                    assert torch.equal(actual[:, :, :length], reference)
+                    assert actual.shape[2] in (
+                        (length,) if isinstance(cache, DynamicCache) else (length, ROOM)
+                    )
         elif kind == "crop":
             cache.crop(argument)
             length = expected[0].shape[2]
@@ -126,3 +142,66 @@ def test_appending_leaves_what_was_given_alone():
     cache.crop(2)
     cache.update(random(1), random(1), 0)
     assert torch.equal(keys, copies[0]) and torch.equal(values, copies[1])
+
+
+@torch.no_grad()
+def test_a_static_cache_stays_where_it_is():
+    cache, places = static(64), set()
+    for new in (5, 1, 1):
+        for layer in (0, 1):
+            keys, values = cache.update(random(new), random(new), layer)
+            places |= {keys.data_ptr(), values.data_ptr()} if new == 1 else set()
+        cache.reorder_cache(torch.tensor([1, 0]))
+    assert len(places) == 4
+    assert cache.get_seq_length() == 7
+
+
+@torch.no_grad()
+def test_a_static_cache_takes_on_more_rows():
+    cache, new = static(8), [random(3) for _ in range(4)]
+    for layer in (0, 1):
+        cache.update(*new[2 * layer : 2 * layer + 2], layer)
+    rows = torch.tensor([0, 0, 1])
+    cache.reorder_cache(rows)
+    keys, values = cache.update(random(1, batch=3), random(1, batch=3), 0)
+    assert torch.equal(keys[:, :, :3], new[0][rows]) and torch.equal(values[:, :, :3], new[1][rows])
+
+
+@torch.no_grad()
+def test_a_full_static_cache_says_so():
+    cache = static(4)
+    for layer in (0, 1):
+        cache.update(random(3), random(3), layer)
+    with pytest.raises(ValueError, match="max_cache_len=4 cannot hold 5 positions"):
+        cache.update(random(2), random(2), 0)
+    with pytest.raises(ValueError, match="max_cache_len must be at least 1, not 0"):
+        static(0)
+
+
+def test_a_static_cache_holds_no_graph():
+    with pytest.raises(RuntimeError, match=r"torch\.no_grad\(\), or a DynamicCache"):
+        static().update(random(3).requires_grad_(), random(3), 0)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", ["llama", "qwen2-sliding"])
+@torch.no_grad()
+def test_a_compiled_step_serves_every_token(name, padded):
+    """Logits are those of the whole text read at once; the step is one graph, compiled once."""
+    model = counterpart(reference(CASES[name]))
+    ids = torch.randint(0, 400, (2, 24), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 32, dtype=torch.long)
+    mask[0, : 3 if padded else 0] = 0
+    options = {"attention_mask": mask} if padded else {}
+    expected = model(ids, attention_mask=mask[:, :24]).logits
+
+    torch._dynamo.reset()
+    compiled = CompileCounter()
+    step = torch.compile(model, fullgraph=True, backend=compiled)
+    cache = StaticCache(model.config, max_cache_len=32)
+    logits = [model(ids[:, :8], past_key_values=cache, **options).logits]
+    logits += [step(ids[:, [i]], past_key_values=cache, **options).logits for i in range(8, 24)]
+    torch.testing.assert_close(
+        torch.cat(logits, 1)[mask[:, :24] == 1], expected[mask[:, :24] == 1], atol=1e-4, rtol=0
+    )
+    assert compiled.frame_count == 1

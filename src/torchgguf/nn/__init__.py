@@ -2,7 +2,7 @@
 
 from torchgguf.nn.activations import ACTIVATIONS
 from torchgguf.nn.attention import ATTENTION, AttentionFunction, check_attention
-from torchgguf.nn.cache import DynamicCache
+from torchgguf.nn.cache import Cache, DynamicCache, StaticCache
 from torchgguf.nn.layers import (
     Conv1D,
     Embedding,
@@ -21,6 +21,7 @@ __all__ = [
     "ATTENTION",
     "AttentionFunction",
     "AttentionMask",
+    "Cache",
     "Conv1D",
     "DynamicCache",
     "Embedding",
@@ -33,6 +34,7 @@ __all__ = [
     "RotaryEmbedding",
     "Slot",
     "SlottedLayer",
+    "StaticCache",
     "attention_masks",
     "causal_mask",
     "check_attention",

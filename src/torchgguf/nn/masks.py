@@ -1,15 +1,17 @@
 """Positions and attention masks: causal, over a sliding window, and over padding.
 
-Shape letters: B batch, T new positions, S positions seen including the new ones.
+Shape letters: B batch, T new positions, S positions seen including the new ones; of a static cache, S is all
+that it has room for.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from torchgguf.nn.cache import DynamicCache
+from torchgguf.nn.cache import Cache, StaticCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,25 @@ def causal_mask(
         window = None
     if padding is None and window is None and (new == 1 or past == 0):
         return AttentionMask(None, causal=new > 1)
-    query = torch.arange(past, total, device=device)[:, None]
-    key = torch.arange(total, device=device)
+    return _explicit_mask(padding, torch.arange(past, total, device=device), total, window)
+
+
+def static_mask(padding: Tensor | None, queries: Tensor, capacity: int, window: int | None) -> AttentionMask:
+    """Make the mask of one forward with a static cache; only shapes, never values, decide what is done.
+
+    Args:
+        padding: `(B, up to S)`, zero where a position is padding; None where there is none.
+        queries: the places `(T,)` of the new positions in the cache.
+        capacity: number S of positions that the cache has room for.
+        window: as in `causal_mask`.
+    """
+    if padding is not None:
+        padding = F.pad(padding, (0, capacity - padding.shape[1]), value=1)  # no query looks there yet
+    return _explicit_mask(padding, queries, capacity, window)
+
+
+def _explicit_mask(padding: Tensor | None, queries: Tensor, total: int, window: int | None) -> AttentionMask:
+    query, key = queries[:, None], torch.arange(total, device=queries.device)
     allowed = key <= query
     if window is not None:
         allowed &= key > query - window
@@ -58,8 +77,10 @@ def causal_mask(
     return AttentionMask(allowed & (padding.bool()[:, None, None] | (key == query)), causal=False)
 
 
-def next_positions(cache: DynamicCache | None, new: int, device: torch.device) -> Tensor:
+def next_positions(cache: Cache | None, new: int, device: torch.device) -> Tensor:
     """Return the positions `(1, T)` of `new` tokens that follow those in the cache."""
+    if isinstance(cache, StaticCache) and cache.filled is not None:
+        return (torch.arange(new, device=device) + cache.filled.to(device))[None]
     past = 0 if cache is None else cache.get_seq_length()
     return torch.arange(past, past + new, device=device)[None]
 
@@ -68,13 +89,14 @@ def attention_masks(
     windows: Iterable[int | None],
     attention_mask: Tensor | None,
     inputs_embeds: Tensor,
-    cache: DynamicCache | None,
+    cache: Cache | None,
 ) -> dict[int | None, AttentionMask]:
     """Make the masks of one forward, one for each window size that any layer has.
 
     Args:
         windows: the layers' windows, as in `causal_mask`.
-        attention_mask: `(B, S)`, zero where a position, cached ones included, is padding; or None.
+        attention_mask: `(B, S)`, zero where a position, cached ones included, is padding; or None. With a
+            static cache it may be longer than what is filled, so that its shape can stay the same.
         inputs_embeds: what goes into the first layer, `(B, T, hidden_size)`.
         cache: what the layers will be given.
 
@@ -83,9 +105,21 @@ def attention_masks(
     """
     batch, new, _ = inputs_embeds.shape
     device = inputs_embeds.device
-    past = 0 if cache is None else cache.get_seq_length()
-    if attention_mask is not None and attention_mask.shape != (batch, past + new):
-        actual, expected = tuple(attention_mask.shape), (batch, past + new)
-        raise ValueError(f"attention_mask has shape {actual}, expected {expected}: the cache counts too")
     padding = None if attention_mask is None else attention_mask.to(device)
-    return {window: causal_mask(padding, new, past, window, device) for window in set(windows)}
+    if isinstance(cache, StaticCache):
+        _check_shape(padding, batch, new, cache.max_cache_len)
+        if cache.filled is not None:
+            queries = next_positions(cache, new, device)[0]
+            return {w: static_mask(padding, queries, cache.max_cache_len, w) for w in set(windows)}
+        padding = None if padding is None else padding[:, :new]
+    past = 0 if cache is None else cache.get_seq_length()
+    _check_shape(padding, batch, past + new, past + new)
+    return {w: causal_mask(padding, new, past, w, device) for w in set(windows)}
+
+
+def _check_shape(padding: Tensor | None, batch: int, shortest: int, longest: int) -> None:
+    if padding is not None and (len(padding) != batch or not shortest <= padding.shape[1] <= longest):
+        actual, length = tuple(padding.shape), shortest if shortest == longest else f"{shortest} to {longest}"
+        raise ValueError(
+            f"attention_mask has shape {actual}, expected ({batch}, {length}): the cache counts too"
+        )
