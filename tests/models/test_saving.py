@@ -111,12 +111,23 @@ def test_unpacking_later(mixed):
         assert torch.equal(later.state_dict()[name], value), name
 
 
-def test_packing(mixed, tmp_path):
+def test_packing_to_blocks(mixed, tmp_path):
+    """Matrices become what the gguf package makes of the same numbers; vectors stay as they are."""
+    model = AutoModelForCausalLM.from_pretrained(mixed, dequantize=True)
+    model.save_gguf(tmp_path / "out.gguf", quantization="Q8_0")
+    original = model.model.layers[1].mlp.down_proj.weight.detach().numpy()
+    expected = gguf.quants.quantize(original, gguf.GGMLQuantizationType.Q8_0)
+    kind, data = contents(tmp_path / "out.gguf")["blk.1.ffn_down.weight"]
+    assert kind == "Q8_0" and np.array_equal(np.frombuffer(data, np.uint8), expected.ravel())
+    assert contents(tmp_path / "out.gguf")["output_norm.weight"][0] == "F32"
+
+
+def test_what_cannot_be_packed_to(mixed, tmp_path):
     path = tmp_path / "out.gguf"
     path.write_bytes(b"precious")
     model = AutoModelForCausalLM.from_pretrained(mixed)
-    with pytest.raises(NotImplementedError, match="Q5_0"):
-        model.save_gguf(path, quantization="Q5_0")
+    with pytest.raises(NotImplementedError, match="IQ4_NL"):
+        model.save_gguf(path, quantization="IQ4_NL")
     with pytest.raises(GGUFError, match="rows of 64 elements"):
         model.save_gguf(path, quantization="Q4_K")
     with pytest.raises(ValueError, match="Q9_Z"):
