@@ -4,7 +4,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, InitVar, dataclass, fields
-from functools import cache, wraps
+from functools import wraps
 from operator import attrgetter
 from os import PathLike
 from pathlib import Path
@@ -208,7 +208,6 @@ class PreTrainedConfig:
         return f"{type(self).__name__} {self.to_json_string()}"
 
 
-@cache
 def _field_types(cls: type[PreTrainedConfig]) -> dict[str, tuple[type, ...]]:
     types = {}
     for name, hint in get_type_hints(cls).items():

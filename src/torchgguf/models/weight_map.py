@@ -67,6 +67,25 @@ class Stack:
     parts: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A parameter `(E, R, C)` that Hugging Face checkpoints hold in pieces: those of E experts, one by one.
+
+    Attributes:
+        whole: the end of the parameter's name, such as `mlp.experts.gate_up_proj`.
+        parts: the ends of the names of one expert's pieces, whose rows lie below each other and share R
+            evenly, such as `mlp.experts.{}.gate_proj.weight`; `{}` stands for the number of the expert.
+    """
+
+    whole: str
+    parts: tuple[str, ...]
+
+    def pieces(self, name: str, experts: int) -> list[list[str]]:
+        """Return what the pieces of the parameter `name` are called, a list for each expert."""
+        stem = name.removesuffix(self.whole)
+        return [[stem + part.format(expert) for part in self.parts] for expert in range(experts)]
+
+
 class WeightMap:
     """The rows of an architecture."""
 
