@@ -40,7 +40,6 @@ class Architecture:
     matches: Callable[[Metadata], bool] = lambda metadata: True
     hf_prefix: str = "model."
     stacks: Sequence[Stack] = ()
-    stacks: Sequence[Stack] = ()
 
     @property
     def config_tensors(self) -> frozenset[str]:

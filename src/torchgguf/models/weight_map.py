@@ -66,24 +66,12 @@ class Stack:
     name: str
     parts: tuple[str, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """A parameter `(E, R, C)` that Hugging Face checkpoints hold in pieces: those of E experts, one by one.
-
-    Attributes:
-        whole: the end of the parameter's name, such as `mlp.experts.gate_up_proj`.
-        parts: the ends of the names of one expert's pieces, whose rows lie below each other and share R
-            evenly, such as `mlp.experts.{}.gate_proj.weight`; `{}` stands for the number of the expert.
-    """
-
-    whole: str
-    parts: tuple[str, ...]
-
-    def pieces(self, name: str, experts: int) -> list[list[str]]:
-        """Return what the pieces of the parameter `name` are called, a list for each expert."""
-        stem = name.removesuffix(self.whole)
-        return [[stem + part.format(expert) for part in self.parts] for expert in range(experts)]
+    def part_names(self, name: str, experts: int) -> list[list[str]] | None:
+        """Return the names of the parts of a parameter, a list for each expert; None if it is another's."""
+        before, after = map(re.escape, self.name.split("{}"))
+        if (layer := re.fullmatch(rf"{before}(\d+){after}", name)) is None:
+            return None
+        return [[part.format(layer[1], expert) for part in self.parts] for expert in range(experts)]
 
 
 class WeightMap:
