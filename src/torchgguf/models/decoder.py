@@ -106,11 +106,12 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """`down(act(gate(x)) * up(x))`."""
 
-    def __init__(self, config: Any, bias: bool) -> None:
+    def __init__(self, config: Any, bias: bool, intermediate_size: int | None = None) -> None:
         super().__init__()
-        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=bias)
-        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=bias)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=bias)
+        size = config.intermediate_size if intermediate_size is None else intermediate_size
+        self.gate_proj = Linear(config.hidden_size, size, bias=bias)
+        self.up_proj = Linear(config.hidden_size, size, bias=bias)
+        self.down_proj = Linear(size, config.hidden_size, bias=bias)
         if config.hidden_act not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"hidden_act {config.hidden_act!r} is not supported; these are: {known}")
@@ -123,7 +124,7 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention and MLP, each on the normalised stream and added back to it."""
+    """Attention and MLP, or what is in its place, each on the normalised stream and added back to it."""
 
     def __init__(
         self,
@@ -134,10 +135,11 @@ class DecoderLayer(nn.Module):
         qkv_bias: bool = False,
         output_bias: bool = False,
         mlp_bias: bool = False,
+        mlp: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.self_attn = Attention(config, layer_idx, window, qkv_bias, output_bias)
-        self.mlp = MLP(config, mlp_bias)
+        self.mlp = MLP(config, mlp_bias) if mlp is None else mlp
         self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
