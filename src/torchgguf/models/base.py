@@ -1,5 +1,6 @@
 """`PreTrainedModel`: what all models have, whatever their architecture."""
 
+import math
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any, ClassVar, Self, Unpack
@@ -9,10 +10,11 @@ from torch import nn
 
 from torchgguf.container import GGUFError, open_gguf
 from torchgguf.hub import HubOptions, find_gguf
-from torchgguf.models import loading, saving
+from torchgguf.models import loading, resizing, saving
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.recompute import GradientCheckpointing
 from torchgguf.nn import PackedLayer, QuantizedEmbedding
+from torchgguf.nn.slots import slots
 
 
 class PreTrainedModel(GradientCheckpointing):
@@ -137,9 +139,10 @@ class PreTrainedModel(GradientCheckpointing):
                 nn.init.zeros_(module.bias)
 
     @property
-    def base_model(self) -> nn.Module:
+    def base_model(self) -> "PreTrainedModel":
         """The model without its head: itself if it has none."""
-        return getattr(self, self.base_model_prefix, self)
+        base: PreTrainedModel = getattr(self, self.base_model_prefix, self)
+        return base
 
     def checkpoint_name(self, name: str) -> str:
         """Return what a parameter of this model is called in the checkpoint of a whole model."""
@@ -151,7 +154,14 @@ class PreTrainedModel(GradientCheckpointing):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that looks up tokens."""
-        raise NotImplementedError
+        if self.base_model is self:
+            raise NotImplementedError
+        return self.base_model.get_input_embeddings()
+
+    def set_input_embeddings(self, module: nn.Module) -> None:
+        """Replace the module that looks up tokens."""
+        old = self.get_input_embeddings()
+        self.set_submodule(next(path for path, found in self.named_modules() if found is old), module)
 
     def get_output_embeddings(self) -> nn.Module | None:
         """Return the module that scores tokens, or None if this model has no head."""
@@ -160,6 +170,47 @@ class PreTrainedModel(GradientCheckpointing):
     def set_output_embeddings(self, module: nn.Module) -> None:
         """Replace the module that scores tokens."""
         raise NotImplementedError
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> nn.Module:
+        """Change the size of the vocabulary; new tokens start as the mean of the old ones.
+
+        Args:
+            new_num_tokens: the new size; by default it stays as it is.
+            pad_to_multiple_of: what to round it up to a multiple of.
+
+        Returns:
+            The module that looks up tokens.
+
+        Raises:
+            ValueError: the size is less than 1, or the rows are packed: `dequantize` first.
+        """
+        return resizing.resize_vocabulary(self, new_num_tokens, pad_to_multiple_of)
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Count the weights, packed ones too; those that several layers share count once.
+
+        Args:
+            only_trainable: leave out what takes no gradient, as packed weights do.
+            exclude_embeddings: leave out tables of tokens and of positions.
+        """
+        total, seen = 0, set[nn.Parameter]()
+        for layer in self.modules():
+            own = {*layer.parameters(recurse=False)} - seen
+            seen |= own
+            if not own or (exclude_embeddings and isinstance(layer, nn.Embedding | QuantizedEmbedding)):
+                continue
+            if only_trainable:
+                total += sum(parameter.numel() for parameter in own if parameter.requires_grad)
+            else:
+                total += sum(math.prod(slot.shape) for slot in slots(layer))
+        return total
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Return the bytes of all parameters, and of buffers unless `return_buffers` is False."""
+        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @property
     def device(self) -> torch.device:
