@@ -5,63 +5,11 @@ Shapes: B batch, T new positions, S positions seen including the new ones, H que
 `(B, T, hidden_size)`; `attentions` are every layer's probabilities `(B, H, T, S)`; `loss` is a scalar.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from torchgguf.nn import DynamicCache
-
-
-@dataclass
-class ModelOutput:
-    """Base of all outputs. Fields that are None count for nothing: as names, by position or unpacked."""
-
-    def __init_subclass__(cls) -> None:
-        """Let torch find the tensors inside, as FSDP does to know when gradients come back."""
-        pytree.register_pytree_node(
-            cls,
-            lambda output: (list(output.values()), list(output.keys())),
-            lambda values, names: cls(**dict(zip(names, values, strict=True))),
-            serialized_type_name=f"{cls.__module__}.{cls.__name__}",
-        )
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """Return the values that are there, in the order of the fields."""
-        return tuple(value for _, value in self.items())
-
-    def keys(self) -> tuple[str, ...]:
-        """Return the names of the values that are there."""
-        return tuple(name for name, _ in self.items())
-
-    def values(self) -> tuple[Any, ...]:
-        """Return the values that are there; the same as `to_tuple`."""
-        return self.to_tuple()
-
-    def items(self) -> tuple[tuple[str, Any], ...]:
-        """Return names and values of what is there."""
-        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return tuple((name, value) for name, value in pairs if value is not None)
-
-    def __getitem__(self, key: int | slice | str) -> Any:
-        """Get a value by name, or by its place among those that are there."""
-        if not isinstance(key, str):
-            return self.to_tuple()[key]
-        return dict(self.items())[key]
-
-    def __contains__(self, key: str) -> bool:
-        """Tell whether the value of this name is there."""
-        return key in self.keys()
-
-    def __iter__(self) -> Iterator[Any]:
-        """Iterate over the values that are there, as a tuple does."""
-        return iter(self.to_tuple())
-
-    def __len__(self) -> int:
-        """Count the values that are there."""
-        return len(self.items())
+from torchgguf.nn import Cache, ModelOutput
 
 
 @dataclass
@@ -69,7 +17,7 @@ class BaseModelOutputWithPast(ModelOutput):
     """Output of a model without a head: `last_hidden_state` `(B, T, hidden_size)`."""
 
     last_hidden_state: Tensor
-    past_key_values: DynamicCache | None = None
+    past_key_values: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -87,7 +35,7 @@ class CausalLMOutputWithPast(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: DynamicCache | None = None
+    past_key_values: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -105,7 +53,7 @@ class SequenceClassifierOutputWithPast(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: DynamicCache | None = None
+    past_key_values: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 

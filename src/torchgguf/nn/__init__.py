@@ -3,6 +3,7 @@
 from torchgguf.nn.activations import ACTIVATIONS
 from torchgguf.nn.attention import ATTENTION, AttentionFunction, check_attention
 from torchgguf.nn.cache import Cache, DynamicCache, StaticCache
+from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
 from torchgguf.nn.layers import (
     Conv1D,
     Embedding,
@@ -13,6 +14,7 @@ from torchgguf.nn.layers import (
 )
 from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, next_positions
 from torchgguf.nn.norm import RMSNorm
+from torchgguf.nn.outputs import ModelOutput
 from torchgguf.nn.rotary import RotaryEmbedding, rotate
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
@@ -25,10 +27,14 @@ __all__ = [
     "Conv1D",
     "DynamicCache",
     "Embedding",
+    "Experts",
+    "Gate",
     "Linear",
+    "ModelOutput",
     "PackedLayer",
     "QuantizedConv1D",
     "QuantizedEmbedding",
+    "QuantizedExperts",
     "QuantizedLinear",
     "RMSNorm",
     "RotaryEmbedding",
@@ -38,6 +44,7 @@ __all__ = [
     "attention_masks",
     "causal_mask",
     "check_attention",
+    "load_balancing_loss",
     "next_positions",
     "rotate",
 ]
