@@ -6,17 +6,17 @@ heads, D head size.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf.generation import GenerationMixin
 from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.heads import ModelWithHead
+from torchgguf.models.losses import next_token_loss
 from torchgguf.models.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from torchgguf.models.rotary_config import RotaryConfig
 from torchgguf.nn import (
-    ACTIVATIONS,
     ATTENTION,
     AttentionFunction,
     AttentionMask,
@@ -27,6 +27,7 @@ from torchgguf.nn import (
     RotaryEmbedding,
     attention_masks,
     check_attention,
+    find_activation,
     next_positions,
     rotate,
 )
@@ -112,10 +113,7 @@ class MLP(nn.Module):
         self.gate_proj = Linear(config.hidden_size, size, bias=bias)
         self.up_proj = Linear(config.hidden_size, size, bias=bias)
         self.down_proj = Linear(size, config.hidden_size, bias=bias)
-        if config.hidden_act not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise ValueError(f"hidden_act {config.hidden_act!r} is not supported; these are: {known}")
-        self.act_fn = ACTIVATIONS[config.hidden_act]
+        self.act_fn = find_activation("hidden_act", config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., hidden_size)` to itself."""
@@ -243,20 +241,18 @@ class DecoderModel(PreTrainedModel):
         return output if return_dict else output.to_tuple()
 
 
-class DecoderForCausalLM(PreTrainedModel, GenerationMixin):
+class DecoderForCausalLM(ModelWithHead, GenerationMixin):
     """A decoder with a head that scores the next token."""
 
-    base_class: ClassVar[type[DecoderModel]]
+    head_name = "lm_head"
+    head_bias = False
+    accepts_loss_kwargs = True  # what transformers' Trainer asks before it gives `num_items_in_batch`
+    lm_head: nn.Module
 
-    def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
-        super().__init__(config)
-        self.model = self.base_class(config, attn_implementation)
-        self.lm_head: nn.Module = Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the module that looks up tokens."""
-        return self.model.embed_tokens
+    def head_size(self, config: Any) -> int:
+        """Return the size of the vocabulary."""
+        size: int = config.vocab_size
+        return size
 
     def get_output_embeddings(self) -> nn.Module:
         """Return the module that scores tokens."""
@@ -279,32 +275,29 @@ class DecoderForCausalLM(PreTrainedModel, GenerationMixin):
         output_hidden_states: bool = False,
         return_dict: bool = True,
         logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Score the next token at every position: a `CausalLMOutputWithPast`.
 
-        Arguments and errors are those of `DecoderModel.forward`, and two more. `labels`, tokens `(B, T)` with
-        -100 where none is to be predicted, ask for the loss: the mean negative log-likelihood, in nats, of
-        each token given those before it. `logits_to_keep` scores only so many last positions (0: all), or
-        those of an index.
+        Arguments and errors are those of `DecoderModel.forward`, and three more. `labels`, tokens `(B, T)`
+        with -100 where none is to be predicted, ask for the loss, and `num_items_in_batch` is what it divides
+        by (see `next_token_loss`). `logits_to_keep` scores only so many last positions (0: all), or those of
+        an index.
         """
-        decoded = self.model(
+        decoded = self.base_model(
             input_ids,
-            attention_mask,
-            position_ids,
-            past_key_values,
-            inputs_embeds,
-            use_cache,
-            output_attentions,
-            output_hidden_states,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(decoded.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
-            predictions = logits[:, :-1].float().flatten(0, 1)
-            loss = F.cross_entropy(predictions, labels[:, 1:].flatten().to(logits.device))
         output = CausalLMOutputWithPast(
-            loss=loss,
+            loss=None if labels is None else next_token_loss(logits, labels, num_items_in_batch),
             logits=logits,
             past_key_values=decoded.past_key_values,
             hidden_states=decoded.hidden_states,
