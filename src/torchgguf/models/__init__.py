@@ -5,8 +5,9 @@ from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.config import PreTrainedConfig
 from torchgguf.models.llama import LlamaConfig, LlamaForCausalLM, LlamaModel, LlamaPreTrainedModel
 from torchgguf.models.mistral import MistralConfig, MistralForCausalLM, MistralModel, MistralPreTrainedModel
-from torchgguf.models.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, ModelOutput
+from torchgguf.models.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from torchgguf.models.qwen2 import Qwen2Config, Qwen2ForCausalLM, Qwen2Model, Qwen2PreTrainedModel
+from torchgguf.nn import ModelOutput
 
 __all__ = [
     "AutoConfig",
