@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
+from gguf import GGML_QUANT_VERSION, LlamaFileType
 from torch import Tensor
 
 from torchgguf import kernels
 from torchgguf.container import GGUFFile, Metadata, TensorSource, TensorType, write_gguf
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.models.config import PreTrainedConfig
+from torchgguf.models.description import describe
 from torchgguf.models.weight_map import Row
 from torchgguf.nn.slots import Slot, slots
 from torchgguf.quants import QuantType, quant_type, quantize
@@ -24,16 +27,23 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-# general.file_type of files whose weights are mostly of one plain type; llama.h: llama_ftype
-_FILE_TYPES = {TensorType.F32: 0, TensorType.F16: 1, TensorType.BF16: 32}
+# general.file_type of files whose weights are mostly of one type; llama.h: llama_ftype
+_FILE_TYPES = {
+    TensorType.F32: LlamaFileType.ALL_F32,
+    **{
+        TensorType[name]: LlamaFileType[f"MOSTLY_{name}"]
+        for name in ("F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+    },
+}
+# Matrices that are F32 in files of any type, as llama.cpp's converter writes them (conversion/base.py):
+# llama.cpp takes rows of the one without unpacking, and the choice of experts hangs on the others' last bits.
+_WIDE = frozenset({"position_embd", "ffn_gate_inp", "ffn_gate_inp_shexp"})
 _PLAIN_TYPES = {
     torch.float32: TensorType.F32,
     torch.float16: TensorType.F16,
     torch.bfloat16: TensorType.BF16,
     torch.float64: TensorType.F64,
 }
-# ggml.h: GGML_QNT_VERSION, the version of all block layouts
-_QUANTIZATION_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ def save_gguf(
 ) -> None:
     """Write a model; arguments and errors are those of `PreTrainedModel.save_gguf`."""
     tensors = _tensors(model, None if quantization is None else quant_type(quantization))
-    metadata = _metadata(model, tokenizer)
+    metadata = _metadata(model, tokenizer, tensors)
     types = {name: source.type for name, source in tensors.items()}
     if model.gguf is None or types != model.gguf.types:
         _describe_types(metadata, tensors)
@@ -116,8 +126,9 @@ def _source(weight: _Weight, config: Any, old: TensorType | None, target: QuantT
     """Say what a tensor will be in the file, and how to get it when its turn comes."""
     slot, transform = weight.slot, weight.row.transform
     packed = slot.quant_type is not None
-    kind = slot.quant_type or quant_type(_plain_type(slot.read(), old))
-    final = kind if target is None or len(slot.shape) < 2 else target
+    wide = len(slot.shape) < 2 or weight.gguf_name.split(".")[-2] in _WIDE
+    kind = slot.quant_type or quant_type(_plain_type(slot.read(), old, wide))
+    final = kind if target is None or wide else target
 
     def load() -> Tensor:
         rows = slot.read()
@@ -131,14 +142,14 @@ def _source(weight: _Weight, config: Any, old: TensorType | None, target: QuantT
     return TensorSource(slot.shape, TENSOR_TYPES[final.id], load)
 
 
-def _plain_type(parameter: Tensor, old: TensorType | None) -> TensorType:
+def _plain_type(parameter: Tensor, old: TensorType | None, wide: bool) -> TensorType:
     """Keep halves that were widened when they were read, unless training has filled the wider bits."""
     if old in (TensorType.F16, TensorType.BF16):
         half = quant_type(old).dtype
         if torch.equal(parameter.to(half).to(parameter.dtype), parameter):
             return old
-    if parameter.dim() < 2:
-        return TensorType.F32  # llama.cpp adds and multiplies vectors in this type only
+    if wide:  # vectors too: llama.cpp adds and multiplies them in this type only
+        return TensorType.F32
     return _PLAIN_TYPES[parameter.dtype]
 
 
@@ -157,13 +168,13 @@ def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def _metadata(model: PreTrainedModel, tokenizer: Any) -> Metadata:
+def _metadata(model: PreTrainedModel, tokenizer: Any, tensors: Mapping[str, TensorSource]) -> Metadata:
     """Return the source's metadata with what was changed, or all that there is to say."""
     architecture, source = model.architecture, model.gguf
     if source is not None:
         metadata = source.metadata.copy()
     else:
-        metadata = Metadata({"general.architecture": architecture.gguf, "general.type": "model"})
+        metadata = describe(architecture.gguf, _folder(model), tensors)
     for rule in architecture.rules:
         stated = rule.write(model.config)
         if source is not None:
@@ -177,6 +188,12 @@ def _metadata(model: PreTrainedModel, tokenizer: Any) -> Metadata:
     elif source is None:
         metadata["tokenizer.ggml.model"] = "no_vocab"
     return metadata
+
+
+def _folder(model: PreTrainedModel) -> Path | None:
+    """Return the Hugging Face folder that a model came from, if it is still there."""
+    folder = Path(getattr(model.config, "name_or_path", ""))
+    return folder if folder != Path() and folder.is_dir() else None
 
 
 def _replace_vocabulary(metadata: Metadata, vocabulary: Metadata) -> None:
@@ -194,6 +211,5 @@ def _describe_types(metadata: Metadata, tensors: Mapping[str, TensorSource]) -> 
         sizes[source.type] += source.nbytes
     ((most, _),) = sizes.most_common(1)
     if most in _FILE_TYPES:
-        metadata["general.file_type"] = _FILE_TYPES[most]
-    if any(quant_type(type).dtype is None for type in sizes):
-        metadata.setdefault("general.quantization_version", _QUANTIZATION_VERSION)
+        metadata["general.file_type"] = int(_FILE_TYPES[most])
+    metadata.setdefault("general.quantization_version", GGML_QUANT_VERSION)

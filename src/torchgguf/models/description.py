@@ -1,0 +1,40 @@
+"""What a GGUF file says of a model besides how to run it: its name, authors, licence, size and the like.
+
+The values are those that llama.cpp's converter states: the `gguf` package finds them in a folder's model card
+and configs, and in the name of the folder.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from torchgguf.container import Metadata, TensorSource, ValueType
+from torchgguf.container.value_types import ArrayType
+
+
+def describe(architecture: str, folder: Path | None, tensors: Mapping[str, TensorSource]) -> Metadata:
+    """Return the keys `general.*` of a model that comes from a Hugging Face folder, or from none."""
+    writer = gguf.GGUFWriter(None, architecture)  # it writes no file: its memory is what is asked for
+    for name, source in tensors.items():
+        writer.add_tensor_info(name, source.shape, np.dtype(np.float32), 0)
+    total, *parts = writer.get_total_parameter_count()
+    about = gguf.Metadata.load(model_path=folder, total_params=total)
+    if about.name is None and folder is not None:
+        about.name = folder.name
+    if about.size_label is None:
+        about.size_label = gguf.size_label(total, *parts)
+    writer.add_type(gguf.GGUFType.MODEL)
+    if about.name is not None:
+        about.set_gguf_meta_model(writer)
+    else:
+        writer.add_size_label(about.size_label)
+    metadata = Metadata()
+    for key, stated in writer.kv_data[0].items():
+        kind = ValueType(stated.type.value)
+        if stated.sub_type is not None:
+            metadata.set(key, stated.value, ArrayType(ValueType(stated.sub_type.value)))
+        else:
+            metadata.set(key, stated.value, None if kind is ValueType.ARRAY else kind)
+    return metadata
