@@ -1,15 +1,20 @@
 """Masks against the definition, position by position; attention against softmax(QK/√D)V in float64."""
 
+import sys
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from torchgguf.nn import ATTENTION, causal_mask
+from tests.nn import flash
+from torchgguf.nn import ATTENTION, causal_mask, check_attention
 from torchgguf.nn.masks import static_mask
 
 CPU = torch.device("cpu")
+EVERYWHERE = [name for name in ATTENTION if name != "flash_attention_2"]
+HALVES = (torch.float16, torch.bfloat16)
 
 
 @st.composite
@@ -95,7 +100,7 @@ def exact(query, key, value, padding, window, scaling):
     return (probabilities @ value).float(), probabilities.float()
 
 
-@pytest.mark.parametrize("implementation", ATTENTION)
+@pytest.mark.parametrize("implementation", EVERYWHERE)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (3, 1)])
 @pytest.mark.parametrize(("new", "past"), [(7, 0), (3, 4), (1, 6), (1, 0)])
 @pytest.mark.parametrize("window", [None, 3])
@@ -112,3 +117,74 @@ def test_attention(implementation, heads, kv_heads, new, past, window, padded):
     assert_close(output, expected_output, atol=1e-5, rtol=0)
     if probabilities is not None:
         assert_close(probabilities, expected_probabilities, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("implementation", EVERYWHERE)
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("new", [1, 5])
+def test_scores_in_the_wider_dtype_of_queries_and_keys(implementation, dtype, new):
+    """Scores near 100 are whole numbers in bfloat16: what comes out shows that they were not made in it."""
+    query, key = 10 + torch.randn(2, 2, new, 1) / 30, 10 + torch.randn(2, 2, 9, 1) / 30
+    value = torch.randn(2, 2, 9, 16).to(dtype)
+    mask = causal_mask(None, new, 9 - new, None, CPU)
+    output, probabilities = ATTENTION[implementation](query, key, value, mask, 1.0, 0.0)
+    expected, weights = exact(query, key, value, torch.ones(2, 9), None, 1.0)
+    assert output.dtype is dtype
+    assert_close(output.float(), expected, atol=4 * torch.finfo(dtype).eps, rtol=0)
+    if probabilities is not None:
+        assert_close(probabilities, weights.to(dtype), atol=torch.finfo(dtype).eps, rtol=0)
+
+
+@given(situations(), st.integers(0, 3), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_flash_attention_sees_what_the_others_see(situation, room, wider):
+    """Rows reach the package without padding, and come back to their places; static caches have room left."""
+    total, new, window, padding, batch = situation
+    assume(window != 1)  # where each sees itself alone, nothing tells text from padding
+    capacity, dtype = total + room, torch.float16
+    query, value = torch.randn(batch, 4, new, 16), torch.randn(batch, 2, capacity, 16).to(dtype)
+    key = torch.randn(batch, 2, capacity, 16)
+    query, key = (x.to(dtype).float() if wider else x.to(dtype) for x in (query, key))
+    places = torch.arange(total - new, total)
+    mask = causal_mask(padding, new, total - new, window, CPU)
+    if room > 0:
+        mask = static_mask(padding, places, capacity, window)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        flash.install(monkeypatch)
+        output, _ = ATTENTION["flash_attention_2"](query, key, value, mask, 0.3, 0.0)
+    assert output.dtype is dtype and output.shape == query.shape
+    padding = torch.ones(batch, total, dtype=torch.long) if padding is None else padding
+    expected, _ = exact(query, key[:, :, :total], value[:, :, :total], padding, window, 0.3)
+    real = padding[:, -new:].bool()[:, None, :, None]
+    assert_close(torch.where(real, output.float(), 0), torch.where(real, expected, 0), atol=5e-3, rtol=0)
+
+
+def test_flash_attention_hands_gradients_back(monkeypatch):
+    flash.install(monkeypatch)
+    padding = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0]])
+    mask, real = causal_mask(padding, 5, 0, None, CPU), padding[:, None, :, None]
+    gradients = []
+    for implementation in ("flash_attention_2", "eager"):
+        generator = torch.Generator().manual_seed(0)
+        heads = [torch.randn(2, 2, 5, 16, generator=generator).half().requires_grad_() for _ in range(3)]
+        output, _ = ATTENTION[implementation](*heads, mask, 0.3, 0.0)
+        (output * real).float().square().sum().backward()
+        gradients.append([x.grad for x in heads])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert_close(ours, theirs, atol=1e-2, rtol=1e-2)
+
+
+def test_flash_attention_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    with pytest.raises(ImportError, match=r"'flash_attention_2' needs .* pip install flash-attn"):
+        check_attention("flash_attention_2")
+    flash.install(monkeypatch)
+    check_attention("flash_attention_2")
+    heads = torch.randn(1, 2, 3, 16)
+    with pytest.raises(ValueError, match="float16 or bfloat16, not float32"):
+        ATTENTION["flash_attention_2"](heads, heads, heads, causal_mask(None, 3, 0, None, CPU), 0.3, 0.0)
+
+
+def test_unknown_attention():
+    with pytest.raises(ValueError, match=r"'flash'.*sdpa, eager, flash_attention_2"):
+        check_attention("flash")

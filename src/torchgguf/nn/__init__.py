@@ -1,6 +1,6 @@
 """Parts that models are made of: packed layers, norms, rotary embedding, attention, key/value caches."""
 
-from torchgguf.nn.activations import ACTIVATIONS
+from torchgguf.nn.activations import find_activation
 from torchgguf.nn.attention import ATTENTION, AttentionFunction, check_attention
 from torchgguf.nn.cache import Cache, DynamicCache, StaticCache
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
@@ -13,13 +13,12 @@ from torchgguf.nn.layers import (
     QuantizedLinear,
 )
 from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, next_positions
-from torchgguf.nn.norm import RMSNorm
+from torchgguf.nn.norm import LayerNorm, RMSNorm
 from torchgguf.nn.outputs import ModelOutput
 from torchgguf.nn.rotary import RotaryEmbedding, rotate
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
 __all__ = [
-    "ACTIVATIONS",
     "ATTENTION",
     "AttentionFunction",
     "AttentionMask",
@@ -29,6 +28,7 @@ __all__ = [
     "Embedding",
     "Experts",
     "Gate",
+    "LayerNorm",
     "Linear",
     "ModelOutput",
     "PackedLayer",
@@ -44,6 +44,7 @@ __all__ = [
     "attention_masks",
     "causal_mask",
     "check_attention",
+    "find_activation",
     "load_balancing_loss",
     "next_positions",
     "rotate",

@@ -5,15 +5,18 @@ K key/value heads (H is a multiple of K), D head size.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchgguf.nn.flash import flash_attention
 from torchgguf.nn.masks import AttentionMask
 
 # (query (B, H, T, D), key and value (B, K, S, D), mask, scaling, dropout)
 # -> (output (B, H, T, D), probabilities (B, H, T, S) or None)
+# Query and key may be of a wider dtype than the value: scores are then made in it, all else as the value.
 AttentionFunction = Callable[
     [Tensor, Tensor, Tensor, AttentionMask, float, float], tuple[Tensor, Tensor | None]
 ]
@@ -23,6 +26,7 @@ def sdpa_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scaling: float, dropout: float
 ) -> tuple[Tensor, None]:
     """Attend by torch's fused kernels; probabilities are never made."""
+    dtype, value = value.dtype, value.to(query.dtype)  # the kernels take one dtype
     heads, kv_heads = query.shape[1], key.shape[1]
     if heads == kv_heads or query.shape[2] > 1:
         output = F.scaled_dot_product_attention(
@@ -35,13 +39,13 @@ def sdpa_attention(
             scale=scaling,
             enable_gqa=heads != kv_heads,
         )
-        return output, None
+        return output.to(dtype), None
     # While decoding, a group's queries look at the same keys: as T of one head they need no copies.
     groups = query.reshape(query.shape[0], kv_heads, heads // kv_heads, query.shape[3])
     output = F.scaled_dot_product_attention(
         groups, key, value, attn_mask=mask.allowed, dropout_p=dropout, scale=scaling
     )
-    return output.reshape(query.shape), None
+    return output.reshape(query.shape).to(dtype), None
 
 
 def eager_attention(
@@ -54,14 +58,31 @@ def eager_attention(
     allowed = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril() if mask.causal else mask.allowed
     if allowed is not None:
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
-    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
     return F.dropout(probabilities, dropout) @ value, probabilities
 
 
-ATTENTION: dict[str, AttentionFunction] = {"sdpa": sdpa_attention, "eager": eager_attention}
+ATTENTION: dict[str, AttentionFunction] = {
+    "sdpa": sdpa_attention,
+    "eager": eager_attention,
+    "flash_attention_2": flash_attention,
+}
+# What an implementation needs beyond torch: the name to import, the name to install.
+_PACKAGES = {"flash_attention_2": ("flash_attn", "flash-attn")}
 
 
 def check_attention(name: str) -> None:
-    """Raise ValueError that lists the names in `ATTENTION`, if this is none."""
+    """Raise, if this is no name in `ATTENTION`, or names what cannot be used here.
+
+    Raises:
+        ValueError: the name is unknown; the message lists those in `ATTENTION`.
+        ImportError: the package that it needs is not installed.
+    """
     if name not in ATTENTION:
         raise ValueError(f"attn_implementation={name!r} is unknown; these are: {', '.join(ATTENTION)}")
+    needed = _PACKAGES.get(name)
+    if needed is not None and find_spec(needed[0]) is None:
+        raise ImportError(
+            f"attn_implementation={name!r} needs a GPU and the package {needed[1]}: "
+            f"pip install {needed[1]} --no-build-isolation (or choose 'sdpa')"
+        )
