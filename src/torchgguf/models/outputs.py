@@ -30,6 +30,13 @@ class BaseModelOutputWithPastAndCrossAttentions(BaseModelOutputWithPast):
 
 
 @dataclass
+class MoeModelOutputWithPast(BaseModelOutputWithPast):
+    """The same, of mixtures of experts: `router_logits` are what each router says, `(B * T, num_experts)`."""
+
+    router_logits: tuple[Tensor, ...] | None = None
+
+
+@dataclass
 class CausalLMOutputWithPast(ModelOutput):
     """Output of a language model: `logits` `(B, T or logits_to_keep, vocab_size)`, `loss` in nats a token."""
 
@@ -45,6 +52,22 @@ class CausalLMOutputWithCrossAttentions(CausalLMOutputWithPast):
     """The same, of models that may look at an encoder: `cross_attentions` are like `attentions`."""
 
     cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class MoeCausalLMOutputWithPast(ModelOutput):
+    """The same, of mixtures of experts: `router_logits` are what each router says, `(B * T, num_experts)`.
+
+    `aux_loss` is how unevenly they spread tokens over experts, a scalar; `loss` contains its share of it.
+    """
+
+    loss: Tensor | None = None
+    aux_loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    router_logits: tuple[Tensor, ...] | None = None
 
 
 @dataclass

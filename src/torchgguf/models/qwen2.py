@@ -10,9 +10,10 @@ from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.config_map import Harmless, Header, Rule
 from torchgguf.models.decoder import DecoderConfig, DecoderForCausalLM, DecoderLayer, DecoderModel
 from torchgguf.models.decoder_map import DECODER_ROWS, DECODER_RULES
+from torchgguf.models.heads import ForQuestionAnswering, ForSequenceClassification, ForTokenClassification
 from torchgguf.models.weight_map import Row, WeightMap
 
-_SLIDING, _FULL = "sliding_attention", "full_attention"
+SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 @dataclass(kw_only=True, repr=False)
@@ -41,10 +42,10 @@ class Qwen2Config(DecoderConfig):
             self.sliding_window = None
         if self.layer_types is None:
             windowed = self.num_hidden_layers if self.sliding_window is None else self.max_window_layers
-            self.layer_types = [_FULL if i < windowed else _SLIDING for i in range(self.num_hidden_layers)]
-        if len(self.layer_types) != self.num_hidden_layers or not {*self.layer_types} <= {_FULL, _SLIDING}:
+            self.layer_types = [FULL if i < windowed else SLIDING for i in range(self.num_hidden_layers)]
+        if len(self.layer_types) != self.num_hidden_layers or not {*self.layer_types} <= {FULL, SLIDING}:
             raise ValueError(
-                f"layer_types must name {_FULL!r} or {_SLIDING!r} once for each of "
+                f"layer_types must name {FULL!r} or {SLIDING!r} once for each of "
                 f"{self.num_hidden_layers} layers, but it is {self.layer_types}"
             )
 
@@ -52,7 +53,7 @@ class Qwen2Config(DecoderConfig):
     def windows(self) -> list[int | None]:
         """The window of each layer."""
         assert self.layer_types is not None
-        return [self.sliding_window if kind == _SLIDING else None for kind in self.layer_types]
+        return [self.sliding_window if kind == SLIDING else None for kind in self.layer_types]
 
 
 class LayerWindows(Rule):
@@ -73,7 +74,7 @@ class LayerWindows(Rule):
             raise GGUFError(f"{self.keys[1]} must be {layers} booleans, one a layer")
         if window is None and any(pattern):
             raise GGUFError(f"{self.keys[1]} says which layers have a window, but {self.keys[0]} states none")
-        return {**stated, "layer_types": [_SLIDING if sliding else _FULL for sliding in pattern]}
+        return {**stated, "layer_types": [SLIDING if sliding else FULL for sliding in pattern]}
 
     def write(self, config: Qwen2Config) -> dict[str, Any]:
         """Write window and pattern, if any layer has one."""
@@ -116,3 +117,22 @@ class Qwen2ForCausalLM(Qwen2PreTrainedModel, DecoderForCausalLM):
     """Qwen2 that predicts the next token."""
 
     base_class = Qwen2Model
+
+
+class Qwen2ForSequenceClassification(Qwen2PreTrainedModel, ForSequenceClassification):
+    """Qwen2 that judges texts."""
+
+    base_class = Qwen2Model
+
+
+class Qwen2ForTokenClassification(Qwen2PreTrainedModel, ForTokenClassification):
+    """Qwen2 that judges tokens."""
+
+    base_class = Qwen2Model
+
+
+class Qwen2ForQuestionAnswering(Qwen2PreTrainedModel, ForQuestionAnswering):
+    """Qwen2 that finds answers in texts."""
+
+    base_class = Qwen2Model
+    base_model_prefix = "transformer"  # what released checkpoints call it

@@ -1,0 +1,242 @@
+"""Mixtures of experts: many small gated MLPs, a few of which each token goes through.
+
+Shape letters: N tokens, K experts that a token goes through, E experts, H size of the stream, I size of an
+expert.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Self, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchgguf import kernels
+from torchgguf.container.tensor_types import type_of_dtype
+from torchgguf.nn.layers import AnyQuantType, Linear
+from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
+from torchgguf.quants import QuantType
+from torchgguf.quants import quant_type as find_quant_type
+
+Activation: TypeAlias = Callable[[Tensor], Tensor]
+
+# As files call an expert's matrices, all experts' in one tensor: ffn_gate_exps, ffn_up_exps, ffn_down_exps.
+_GATE, _UP, _DOWN = MATRICES = ("gate_proj", "up_proj", "down_proj")
+
+
+class Gate(Linear):
+    """A linear layer that chooses or weighs experts: so few weights that decide so much are never packed.
+
+    It calculates in the dtype of its weights, and so do its outputs come. In GGUF files the weights of a
+    single output are a vector.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map `(..., in_features)` to `(..., out_features)`."""
+        return F.linear(input.to(self.weight.dtype), self.weight)
+
+    def slots(self) -> Iterable[Slot]:
+        """List the weights."""
+        rows = self.weight.detach()
+        rows = rows[0] if self.out_features == 1 else rows
+        return [Slot("weight", tuple(rows.shape), lambda: rows)]
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Take the weights."""
+        super().fill(name, tensor.view(self.out_features, self.in_features))
+
+
+class Experts(SlottedLayer):
+    """Experts `down(act(gate(x)) * up(x))`, with the parameters that transformers has.
+
+    `gate_up_proj` is `(E, 2I, H)`, in each expert the gate above the other; `down_proj` is `(E, H, I)`. Both
+    are set by the model. GGUF files hold gates, ups and downs apart.
+    """
+
+    def __init__(
+        self, experts: int, hidden_size: int, intermediate_size: int, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * intermediate_size, hidden_size))
+        self.down_proj = nn.Parameter(torch.empty(experts, hidden_size, intermediate_size))
+        self.act_fn = activation
+        self._filled: list[str] = []
+
+    def forward(self, input: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Map tokens `(N, H)` by the experts `chosen` `(N, K)`, weighed by `weights` `(N, K)`."""
+        # One unbinding has one gradient for all experts; indexing would make one of full size for each.
+        gate_up, down = self.gate_up_proj.unbind(), self.down_proj.unbind()
+
+        def expert(i: int, x: Tensor) -> Tensor:
+            gate, up = F.linear(x, gate_up[i]).chunk(2, dim=-1)
+            return F.linear(self.act_fn(gate) * up, down[i])
+
+        return mix(expert, len(down), input, chosen, weights)
+
+    def _matrix(self, name: str) -> Tensor:
+        if name == _DOWN:
+            return self.down_proj.detach()
+        return self.gate_up_proj.detach().chunk(2, dim=1)[name == _UP]
+
+    def slots(self) -> Iterable[Slot]:
+        """List the matrices of all experts, as they are in files."""
+        for name in MATRICES:
+            shape, read = tuple(self._matrix(name).shape), partial(self._matrix, name)
+            yield Slot(f"{name}.weight", shape, read, packable=True)
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Take one of the matrices of all experts."""
+        name = name.removesuffix(".weight")
+        if name == _DOWN:
+            self.down_proj = nn.Parameter(tensor)
+        else:
+            if self.gate_up_proj.is_meta:
+                empty = torch.empty(self.gate_up_proj.shape, dtype=tensor.dtype, device=tensor.device)
+                self.gate_up_proj = nn.Parameter(empty)
+            self._matrix(name).copy_(tensor)
+        self._filled.append(name)
+
+    def pack(
+        self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype
+    ) -> "QuantizedExperts":
+        """Return the packed layer, as in `SlottedLayer.pack`."""
+        packed = QuantizedExperts(self.act_fn)
+        for filled in self._filled:
+            packed.fill(filled, self._matrix(filled))
+        return packed.pack(name, blocks, quant_type, dtype)
+
+    def extra_repr(self) -> str:
+        """Show the sizes, as in `60 experts, 2048 -> 1408 -> 2048`."""
+        return _sizes(tuple(self.down_proj.shape))
+
+
+class QuantizedExperts(PackedLayer):
+    """Experts whose matrices stay in their GGUF blocks, and of which only those chosen are read.
+
+    `gate_proj`, `up_proj` and `down_proj` are uint8 `(E, rows, bytes_per_row)`, each of its own type. They
+    take no gradient; the input does.
+
+    Args:
+        activation: what the gates go through.
+        matrices: blocks and type of each matrix; those that are left out must come by `pack` or `fill`.
+    """
+
+    gate_proj: nn.Parameter
+    up_proj: nn.Parameter
+    down_proj: nn.Parameter
+
+    def __init__(
+        self, activation: Activation, matrices: Mapping[str, tuple[Tensor, AnyQuantType]] | None = None
+    ) -> None:
+        super().__init__()
+        self.act_fn = activation
+        self.quant_types: dict[str, QuantType] = {}
+        for name, (blocks, quant_type) in (matrices or {}).items():
+            self._set(name, blocks, find_quant_type(quant_type))
+
+    def _set(self, name: str, blocks: Tensor, quant_type: QuantType) -> None:
+        self.quant_types[name] = quant_type
+        setattr(self, name, nn.Parameter(blocks, requires_grad=False))
+
+    def forward(self, input: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Map tokens `(N, H)` by the experts `chosen` `(N, K)`, weighed by `weights` `(N, K)`."""
+        kinds = self.quant_types
+
+        def expert(i: int, x: Tensor) -> Tensor:
+            gate = kernels.linear(x, self.gate_proj[i], kinds[_GATE])
+            up = kernels.linear(x, self.up_proj[i], kinds[_UP])
+            return kernels.linear(self.act_fn(gate) * up, self.down_proj[i], kinds[_DOWN])
+
+        return mix(expert, len(self.down_proj), input, chosen, weights)
+
+    def slots(self) -> Iterable[Slot]:
+        """List the matrices of all experts, as they are in files."""
+        for name, kind in self.quant_types.items():
+            blocks: Tensor = getattr(self, name)
+            shape = (*blocks.shape[:-1], kind.weights_per_row(blocks.shape[-1]))
+            yield Slot(f"{name}.weight", shape, blocks.detach, kind, packable=True)
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Take one of the matrices of all experts, and leave its numbers as they are."""
+        kind = type_of_dtype(tensor.dtype)
+        assert kind is not None
+        self._set(name.removesuffix(".weight"), tensor.contiguous().view(torch.uint8), find_quant_type(kind))
+
+    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> Self:
+        """Take blocks, as in `SlottedLayer.pack`, and return itself."""
+        self._set(name.removesuffix(".weight"), blocks, quant_type)
+        return self
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Experts:
+        """Return the plain layer with the same weights in `dtype`, trainable."""
+        experts, hidden, _ = self.down_proj.shape
+        with torch.device("meta"):
+            plain = Experts(experts, hidden, self.gate_proj.shape[1], self.act_fn)
+        for name, kind in self.quant_types.items():
+            plain.fill(name, kernels.dequantize(getattr(self, name), kind, dtype))
+        return plain
+
+    def extra_repr(self) -> str:
+        """Show the sizes and the types, as in `60 experts, 2048 -> 1408 -> 2048, gate_proj=Q4_K, ...`."""
+        types = ", ".join(f"{name}={kind.name}" for name, kind in self.quant_types.items())
+        return f"{_sizes((*self.down_proj.shape[:2], self.gate_proj.shape[1]))}, {types}"
+
+
+def mix(
+    expert: Callable[[int, Tensor], Tensor], experts: int, input: Tensor, chosen: Tensor, weights: Tensor
+) -> Tensor:
+    """Send tokens through their experts, each expert's together, and add up what comes back.
+
+    Args:
+        expert: maps rows `(n, H)` by the expert of a number, below `experts`.
+        experts: how many there are.
+        input: tokens `(N, H)`.
+        chosen: numbers of each token's experts `(N, K)`.
+        weights: by which what they make of it is multiplied `(N, K)`.
+
+    Returns:
+        `(N, H)`.
+    """
+    tokens, choices = chosen.shape
+    order = chosen.flatten().argsort(stable=True)  # pairs of a token and a choice, sorted by expert
+    counts = chosen.flatten().bincount(minlength=experts).tolist()
+    hit = [i for i, count in enumerate(counts) if count]
+    groups = input[order // choices].split([counts[i] for i in hit])
+    outputs = torch.cat([expert(i, rows) for i, rows in zip(hit, groups, strict=True)])
+    by_token = outputs[order.argsort()].view(tokens, choices, -1)
+    return (by_token * weights.unsqueeze(-1)).sum(dim=1)
+
+
+def load_balancing_loss(
+    router_logits: Iterable[Tensor], choices: int, attention_mask: Tensor | None = None
+) -> Tensor:
+    """Tell how unevenly tokens are spread over experts: 1 times `choices` if evenly, a scalar.
+
+    It is the experts' share of the choices times their mean probability, summed, times their number:
+    equations 4 to 6 of Switch Transformers (Fedus et al. 2021, arXiv 2101.03961), over all layers together.
+
+    Args:
+        router_logits: of each layer, `(B * T, E)`.
+        choices: how many experts a token goes through.
+        attention_mask: `(B, T)`, zero where a token does not count.
+    """
+    probabilities = torch.stack(
+        [F.softmax(logits.float(), dim=-1) for logits in router_logits]
+    )  # (L, B*T, E)
+    chosen = torch.zeros_like(probabilities).scatter(-1, probabilities.topk(choices).indices, 1.0)
+    counted = torch.ones(probabilities.shape[1], device=probabilities.device)
+    if attention_mask is not None:
+        counted = attention_mask.flatten().to(counted)
+    total = counted.sum() * len(probabilities)
+    share = torch.einsum("lne,n->e", chosen, counted) / total
+    mean = torch.einsum("lne,n->e", probabilities, counted) / total
+    return probabilities.shape[-1] * share @ mean
+
+
+def _sizes(down_proj: tuple[int, ...]) -> str:
+    experts, hidden, intermediate = down_proj
+    return f"{experts} experts, {hidden} -> {intermediate} -> {hidden}"
