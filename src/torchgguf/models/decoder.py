@@ -11,13 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from torchgguf.generation import GenerationMixin
-from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.heads import ModelWithHead
 from torchgguf.models.losses import next_token_loss
-from torchgguf.models.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from torchgguf.models.outputs import CausalLMOutputWithPast
 from torchgguf.models.rotary_config import RotaryConfig
+from torchgguf.models.stack import LayerStack
 from torchgguf.nn import (
-    ATTENTION,
     AttentionFunction,
     AttentionMask,
     DynamicCache,
@@ -26,7 +25,6 @@ from torchgguf.nn import (
     RMSNorm,
     RotaryEmbedding,
     attention_masks,
-    check_attention,
     find_activation,
     next_positions,
     rotate,
@@ -76,11 +74,21 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         self.scaling = config.head_dim**-0.5
         self.dropout = config.attention_dropout
-        queries, keys = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
-        self.q_proj = Linear(config.hidden_size, queries, bias=qkv_bias)
-        self.k_proj = Linear(config.hidden_size, keys, bias=qkv_bias)
-        self.v_proj = Linear(config.hidden_size, keys, bias=qkv_bias)
-        self.o_proj = Linear(queries, config.hidden_size, bias=output_bias)
+        # Of all heads together.
+        self.query_size = config.num_attention_heads * self.head_dim
+        self.key_size = config.num_key_value_heads * self.head_dim
+        self.add_projections(config.hidden_size, qkv_bias)
+        self.o_proj = Linear(self.query_size, config.hidden_size, bias=output_bias)
+
+    def add_projections(self, hidden_size: int, bias: bool) -> None:
+        """Make what `project` needs."""
+        self.q_proj = Linear(hidden_size, self.query_size, bias=bias)
+        self.k_proj = Linear(hidden_size, self.key_size, bias=bias)
+        self.v_proj = Linear(hidden_size, self.key_size, bias=bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries `(B, T, H * D)`, keys and values `(B, T, K * D)`."""
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
     def forward(
         self,
@@ -94,9 +102,9 @@ class Attention(nn.Module):
         """Map `(B, T, hidden_size)` to itself; also the probabilities, if `attend` makes them."""
         batch, new, _ = x.shape
         heads = (batch, new, -1, self.head_dim)
-        query = rotate(self.q_proj(x).view(heads), cos, sin).transpose(1, 2)
-        key = rotate(self.k_proj(x).view(heads), cos, sin).transpose(1, 2)
-        value = self.v_proj(x).view(heads).transpose(1, 2)
+        query, key, value = (part.view(heads) for part in self.project(x))
+        query, key = rotate(query, cos, sin).transpose(1, 2), rotate(key, cos, sin).transpose(1, 2)
+        value = value.transpose(1, 2)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         dropout = self.dropout if self.training else 0.0
@@ -110,19 +118,28 @@ class MLP(nn.Module):
     def __init__(self, config: Any, bias: bool, intermediate_size: int | None = None) -> None:
         super().__init__()
         size = config.intermediate_size if intermediate_size is None else intermediate_size
-        self.gate_proj = Linear(config.hidden_size, size, bias=bias)
-        self.up_proj = Linear(config.hidden_size, size, bias=bias)
+        self.add_projections(config.hidden_size, size, bias)
         self.down_proj = Linear(size, config.hidden_size, bias=bias)
         self.act_fn = find_activation("hidden_act", config.hidden_act)
 
+    def add_projections(self, hidden_size: int, intermediate_size: int, bias: bool) -> None:
+        """Make what `project` needs."""
+        self.gate_proj = Linear(hidden_size, intermediate_size, bias=bias)
+        self.up_proj = Linear(hidden_size, intermediate_size, bias=bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gate and up, each `(..., intermediate_size)`."""
+        return self.gate_proj(x), self.up_proj(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., hidden_size)` to itself."""
-        down: Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.project(x)
+        down: Tensor = self.down_proj(self.act_fn(gate) * up)
         return down
 
 
 class DecoderLayer(nn.Module):
-    """Attention and MLP, or what is in its place, each on the normalised stream and added back to it."""
+    """Attention and MLP, or what is in their place, each on the normalised stream and added back to it."""
 
     def __init__(
         self,
@@ -133,10 +150,11 @@ class DecoderLayer(nn.Module):
         qkv_bias: bool = False,
         output_bias: bool = False,
         mlp_bias: bool = False,
+        attention: Attention | None = None,
         mlp: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.self_attn = Attention(config, layer_idx, window, qkv_bias, output_bias)
+        self.self_attn = attention or Attention(config, layer_idx, window, qkv_bias, output_bias)
         self.mlp = MLP(config, mlp_bias) if mlp is None else mlp
         self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -156,16 +174,11 @@ class DecoderLayer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x)), probabilities
 
 
-class DecoderModel(PreTrainedModel):
-    """Embedding, layers and the last norm. Subclasses say how a layer is made.
-
-    `attn_implementation` is a name in `ATTENTION`, as in `PreTrainedModel.from_pretrained`.
-    """
+class DecoderModel(LayerStack):
+    """Embedding, layers and the last norm. Subclasses say how a layer is made."""
 
     def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
-        super().__init__(config)
-        check_attention(attn_implementation)
-        self.attn_implementation = attn_implementation
+        super().__init__(config, attn_implementation)
         self.embed_tokens: nn.Module = Embedding(config.vocab_size, config.hidden_size)
         layers = list(self.make_layers(config))
         self.layers = nn.ModuleList(layers)
@@ -182,63 +195,19 @@ class DecoderModel(PreTrainedModel):
         """Return the module that looks up tokens."""
         return self.embed_tokens
 
-    def forward(
+    def prepare(
         self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: DynamicCache | None = None,
-        inputs_embeds: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
-    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
-        """Run the decoder.
-
-        Args:
-            input_ids: tokens `(B, T)`; or give `inputs_embeds` `(B, T, hidden_size)`.
-            attention_mask: `(B, S)`, zero where a position, cached ones included, is padding on either side.
-            position_ids: `(B or 1, T)`; by default they count on from the cache.
-            past_key_values: cache of the positions before these; it is updated in place.
-            inputs_embeds: in place of `input_ids`.
-            use_cache: whether to make a cache if none is given; by default the config says.
-            output_attentions: also return all probabilities; with `attn_implementation="eager"` only.
-            output_hidden_states: also return the stream before, between and after the layers.
-            return_dict: return `BaseModelOutputWithPast`, or its `to_tuple()` if False.
-
-        Raises:
-            ValueError: inputs contradict each other or have wrong shapes.
-        """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
-        if output_attentions and self.attn_implementation != "eager":
-            raise ValueError('output_attentions=True needs a model loaded with attn_implementation="eager"')
-        attend = ATTENTION[self.attn_implementation]
-        x: Tensor = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        cache = past_key_values
-        if cache is None and (self.config.use_cache if use_cache is None else use_cache):
-            cache = DynamicCache()
+        x: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        cache: DynamicCache | None,
+    ) -> tuple[Tensor, Iterable[tuple[Any, ...]]]:
+        """Give every layer the angles of the positions and the mask for its window."""
         if position_ids is None:
             position_ids = next_positions(cache, x.shape[1], x.device)
         cos, sin = self.rotary_emb(position_ids, x.dtype)
         masks = attention_masks(self.windows, attention_mask, x, cache)
-
-        states, attentions = [x], []
-        for layer, window in zip(self.layers, self.windows, strict=True):
-            x, probabilities = self.run_layer(layer, x, cos, sin, masks[window], cache, attend)
-            if output_hidden_states:
-                states.append(x)
-            if output_attentions:
-                attentions.append(probabilities)
-        x = states[-1] = self.norm(x)
-        output = BaseModelOutputWithPast(
-            last_hidden_state=x,
-            past_key_values=cache,
-            hidden_states=tuple(states) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
-        )
-        return output if return_dict else output.to_tuple()
+        return x, [(cos, sin, masks[window]) for window in self.windows]
 
 
 class DecoderForCausalLM(ModelWithHead, GenerationMixin):
@@ -279,7 +248,7 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Score the next token at every position: a `CausalLMOutputWithPast`.
 
-        Arguments and errors are those of `DecoderModel.forward`, and three more. `labels`, tokens `(B, T)`
+        Arguments and errors are those of `LayerStack.forward`, and three more. `labels`, tokens `(B, T)`
         with -100 where none is to be predicted, ask for the loss, and `num_items_in_batch` is what it divides
         by (see `next_token_loss`). `logits_to_keep` scores only so many last positions (0: all), or those of
         an index.
