@@ -1,41 +1,110 @@
 """Auto classes: the class that fits a file, found by what the file says."""
 
 from os import PathLike
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import torch
 
 from torchgguf.container import GGUFError, GGUFFile, open_gguf
 from torchgguf.hub import HubOptions, find_gguf
+from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.config import PreTrainedConfig, floating_dtype
-from torchgguf.models.llama import LlamaForCausalLM, LlamaModel
+from torchgguf.models.llama import (
+    LlamaForCausalLM,
+    LlamaForQuestionAnswering,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+    LlamaModel,
+)
 from torchgguf.models.loading import load_model
-from torchgguf.models.mistral import MistralForCausalLM, MistralModel
-from torchgguf.models.qwen2 import Qwen2ForCausalLM, Qwen2Model
-
-# One row an architecture: the model without a head, the language model.
-MODELS: tuple[tuple[type[PreTrainedModel], type[PreTrainedModel]], ...] = (
-    (LlamaModel, LlamaForCausalLM),
-    (MistralModel, MistralForCausalLM),
-    (Qwen2Model, Qwen2ForCausalLM),
+from torchgguf.models.mistral import (
+    MistralForCausalLM,
+    MistralForQuestionAnswering,
+    MistralForSequenceClassification,
+    MistralForTokenClassification,
+    MistralModel,
+)
+from torchgguf.models.qwen2 import (
+    Qwen2ForCausalLM,
+    Qwen2ForQuestionAnswering,
+    Qwen2ForSequenceClassification,
+    Qwen2ForTokenClassification,
+    Qwen2Model,
 )
 
 
-def find_classes(file: GGUFFile) -> tuple[type[PreTrainedModel], type[PreTrainedModel]]:
-    """Find the row of `MODELS` that reads a file.
+class Family(NamedTuple):
+    """The classes of one architecture; None where transformers has none."""
+
+    base: type[PreTrainedModel]
+    causal_lm: type[PreTrainedModel]
+    sequence_classification: type[PreTrainedModel] | None = None
+    token_classification: type[PreTrainedModel] | None = None
+    question_answering: type[PreTrainedModel] | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The tables that all these classes share."""
+        return self.base.architecture
+
+    @property
+    def model_type(self) -> str:
+        """What config.json calls the architecture."""
+        return self.architecture.config_class.model_type
+
+
+MODELS: tuple[Family, ...] = (
+    Family(
+        LlamaModel,
+        LlamaForCausalLM,
+        LlamaForSequenceClassification,
+        LlamaForTokenClassification,
+        LlamaForQuestionAnswering,
+    ),
+    Family(
+        MistralModel,
+        MistralForCausalLM,
+        MistralForSequenceClassification,
+        MistralForTokenClassification,
+        MistralForQuestionAnswering,
+    ),
+    Family(
+        Qwen2Model,
+        Qwen2ForCausalLM,
+        Qwen2ForSequenceClassification,
+        Qwen2ForTokenClassification,
+        Qwen2ForQuestionAnswering,
+    ),
+)
+
+
+def family_of_file(file: GGUFFile) -> Family:
+    """Find the classes that read a file.
 
     Raises:
-        GGUFError: there is none; the message lists the architectures there are.
+        GGUFError: there are none; the message lists the architectures there are.
     """
     if (kind := file.metadata.get("general.type", "model")) != "model":
         raise GGUFError(f"the file holds no model: its general.type is {kind!r}")
-    for row in MODELS:
-        if row[0].architecture.reads(file.metadata):
-            return row
-    known = ", ".join(dict.fromkeys(row[0].architecture.gguf for row in MODELS))
+    for family in MODELS:
+        if family.architecture.reads(file.metadata):
+            return family
+    known = ", ".join(dict.fromkeys(family.architecture.gguf for family in MODELS))
     actual = file.metadata.get("general.architecture")
     raise GGUFError(f"architecture {actual!r} is not supported; these are: {known}")
+
+
+def family_of_type(model_type: str) -> Family:
+    """Find the classes for a config.json with this `model_type`.
+
+    Raises:
+        ValueError: there are none; the message lists the types there are.
+    """
+    families = {family.model_type: family for family in MODELS}
+    if model_type not in families:
+        raise ValueError(f"model_type {model_type!r} is not supported; these are: {', '.join(families)}")
+    return families[model_type]
 
 
 class AutoConfig:
@@ -49,23 +118,28 @@ class AutoConfig:
     ) -> PreTrainedConfig:
         """Read the config; arguments and errors are those of `PreTrainedModel.from_pretrained`."""
         with open_gguf(find_gguf(pretrained_model_name_or_path, gguf_file, **hub)) as file:
-            return find_classes(file)[0].architecture.read_config(file)
+            return family_of_file(file).architecture.read_config(file)
 
     @staticmethod
     def for_model(model_type: str, **fields: Any) -> PreTrainedConfig:
         """Build the config that a config.json with this `model_type` and these fields is for."""
-        classes = {
-            row[0].architecture.config_class.model_type: row[0].architecture.config_class for row in MODELS
-        }
-        if model_type not in classes:
-            raise ValueError(f"model_type {model_type!r} is not supported; these are: {', '.join(classes)}")
-        return classes[model_type].from_dict(fields)
+        return family_of_type(model_type).architecture.config_class.from_dict(fields)
 
 
 class AutoModel:
     """Whatever model a file holds, without its head."""
 
-    _column: ClassVar[int] = 0
+    _task: ClassVar[str] = "base"  # the field of `Family`
+
+    @classmethod
+    def _class_in(cls, family: Family) -> type[PreTrainedModel]:
+        found: type[PreTrainedModel] | None = getattr(family, cls._task)
+        if found is None:
+            known = ", ".join(other.model_type for other in MODELS if getattr(other, cls._task))
+            raise ValueError(
+                f"{cls.__name__} has no class for model_type {family.model_type!r}; it has one for: {known}"
+            )
+        return found
 
     @classmethod
     def from_pretrained(
@@ -80,7 +154,7 @@ class AutoModel:
     ) -> Any:
         """Load the model; arguments and errors are those of `PreTrainedModel.from_pretrained`."""
         with open_gguf(find_gguf(pretrained_model_name_or_path, gguf_file, **hub)) as file:
-            model_class = find_classes(file)[cls._column]
+            model_class = cls._class_in(family_of_file(file))
             return load_model(model_class, file, dequantize, dtype, attn_implementation)
 
     @classmethod
@@ -92,9 +166,9 @@ class AutoModel:
         dtype: torch.dtype | str | None = None,
     ) -> Any:
         """Build a model with random weights; their dtype is the config's, unless one is given."""
-        for row in MODELS:
-            if row[cls._column].architecture.config_class is type(config):
-                model = row[cls._column](config, attn_implementation)
+        for family in MODELS:
+            if family.architecture.config_class is type(config):
+                model = cls._class_in(family)(config, attn_implementation)
                 return model.to(floating_dtype(dtype or config.dtype))
         raise ValueError(f"{type(config).__name__} is the config of no model here")
 
@@ -102,4 +176,22 @@ class AutoModel:
 class AutoModelForCausalLM(AutoModel):
     """Whatever language model a file holds."""
 
-    _column = 1
+    _task = "causal_lm"
+
+
+class AutoModelForSequenceClassification(AutoModel):
+    """Whatever model a file holds, with a head that judges texts."""
+
+    _task = "sequence_classification"
+
+
+class AutoModelForTokenClassification(AutoModel):
+    """Whatever model a file holds, with a head that judges tokens."""
+
+    _task = "token_classification"
+
+
+class AutoModelForQuestionAnswering(AutoModel):
+    """Whatever model a file holds, with a head that finds answers in texts."""
+
+    _task = "question_answering"

@@ -65,10 +65,10 @@ class PreTrainedModel(GradientCheckpointing):
         """
         with open_gguf(find_gguf(pretrained_model_name_or_path, gguf_file, **hub)) as file:
             if not cls.architecture.reads(file.metadata):
-                from torchgguf.models.auto import find_classes  # which knows all classes, this one's heirs
+                from torchgguf.models.auto import family_of_file  # which knows all classes, this one's heirs
 
                 kind = file.metadata.get("general.architecture")
-                fitting = " or ".join(found.__name__ for found in find_classes(file))
+                fitting = " or ".join(found.__name__ for found in family_of_file(file) if found)
                 raise GGUFError(
                     f"{cls.__name__} cannot read this file of the architecture {kind!r}: {fitting} can"
                 )

@@ -8,6 +8,7 @@ from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.config_map import Harmless, Implied, Only
 from torchgguf.models.decoder import DecoderConfig, DecoderForCausalLM, DecoderLayer, DecoderModel
 from torchgguf.models.decoder_map import DECODER_ROWS, DECODER_RULES
+from torchgguf.models.heads import ForQuestionAnswering, ForSequenceClassification, ForTokenClassification
 from torchgguf.models.weight_map import Row, WeightMap, interleaved_rotary_rows
 
 
@@ -87,3 +88,22 @@ class LlamaForCausalLM(LlamaPreTrainedModel, DecoderForCausalLM):
     """Llama that predicts the next token."""
 
     base_class = LlamaModel
+
+
+class LlamaForSequenceClassification(LlamaPreTrainedModel, ForSequenceClassification):
+    """Llama that judges texts."""
+
+    base_class = LlamaModel
+
+
+class LlamaForTokenClassification(LlamaPreTrainedModel, ForTokenClassification):
+    """Llama that judges tokens."""
+
+    base_class = LlamaModel
+
+
+class LlamaForQuestionAnswering(LlamaPreTrainedModel, ForQuestionAnswering):
+    """Llama that finds answers in texts."""
+
+    base_class = LlamaModel
+    base_model_prefix = "transformer"  # what released checkpoints call it

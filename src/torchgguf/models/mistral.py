@@ -10,6 +10,7 @@ from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.config_map import Field
 from torchgguf.models.decoder import DecoderConfig, DecoderForCausalLM, DecoderLayer, DecoderModel
+from torchgguf.models.heads import ForQuestionAnswering, ForSequenceClassification, ForTokenClassification
 from torchgguf.models.llama import LLAMA_RULES, LLAMA_WEIGHTS
 
 
@@ -54,5 +55,23 @@ class MistralModel(MistralPreTrainedModel, DecoderModel):
 
 class MistralForCausalLM(MistralPreTrainedModel, DecoderForCausalLM):
     """Mistral that predicts the next token."""
+
+    base_class = MistralModel
+
+
+class MistralForSequenceClassification(MistralPreTrainedModel, ForSequenceClassification):
+    """Mistral that judges texts."""
+
+    base_class = MistralModel
+
+
+class MistralForTokenClassification(MistralPreTrainedModel, ForTokenClassification):
+    """Mistral that judges tokens."""
+
+    base_class = MistralModel
+
+
+class MistralForQuestionAnswering(MistralPreTrainedModel, ForQuestionAnswering):
+    """Mistral that finds answers in texts."""
 
     base_class = MistralModel
