@@ -1,32 +1,36 @@
 """Lets vLLM serve GPT-2 with `--model-impl transformers`. vLLM finds and loads this by itself.
 
 Without it vLLM 0.32 drops the biases of GPT-2's attention and stops: see `transformers_backend`. The mended
-classes take the place of vLLM's by name only: vLLM imports models when and where it is safe to touch a GPU.
+class takes the place of vLLM's by name only: vLLM imports models when and where it is safe to touch a GPU.
 """
 
 import logging
+from importlib.util import find_spec
 
-BACKENDS = ("TransformersForCausalLM", "TransformersEmbeddingModel", "TransformersForSequenceClassification")
-"""What vLLM calls the classes that run a text model of transformers, and what ours are called."""
+BACKEND = "TransformersForCausalLM"
+"""What vLLM calls the class that runs a language model of transformers, and what ours is called."""
 
 # A child of vLLM's own logger, so that it is shown where and how vLLM's lines are.
 logger = logging.getLogger(f"vllm.{__name__}")
 
 
 def register() -> None:
-    """Put the mended classes in the place of vLLM's, which calls this in each of its processes."""
+    """Put the mended class in the place of vLLM's, which calls this in each of its processes."""
     try:
         from vllm import ModelRegistry
-
-        missing = [name for name in BACKENDS if name not in ModelRegistry.get_supported_archs()]
-        if missing:
-            raise ImportError(f"it has no {', '.join(missing)}")
     except ImportError as error:
-        logger.warning(
-            "torchgguf's plugin does not fit this vLLM and does nothing, so that GPT-2 with"
-            " `--model-impl transformers` may fail: %s",
-            error,
-        )
+        warn_of_misfit(str(error))
         return
-    for name in BACKENDS:
-        ModelRegistry.register_model(name, f"{__name__}.transformers_backend:{name}")
+    module = "vllm.model_executor.models.transformers"
+    if BACKEND in ModelRegistry.get_supported_archs() and find_spec(module):
+        ModelRegistry.register_model(BACKEND, f"{__name__}.transformers_backend:{BACKEND}")
+    else:
+        warn_of_misfit(f"there is no {BACKEND} in {module}")
+
+
+def warn_of_misfit(reason: str) -> None:
+    """Say that something to be mended was not found. The server may do well without."""
+    logger.warning(
+        "torchgguf's plugin does not fit this vLLM: %s. GPT-2 with `--model-impl transformers` may fail.",
+        reason,
+    )
