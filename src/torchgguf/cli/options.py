@@ -22,7 +22,8 @@ def _note_debug(context: typer.Context, wanted: bool) -> None:
 
 
 Debug = Annotated[bool, Option("--debug", callback=_note_debug, help="Show tracebacks of errors.")]
-File = Annotated[Path, Argument(metavar="FILE", help="A GGUF file; of a split model, any part.")]
+FILE_HELP = "A GGUF file (of a split model, any part), a Hugging Face folder or a repository."
+File = Annotated[Path, Argument(metavar="FILE", help=FILE_HELP)]
 
 
 class DType(StrEnum):
@@ -58,6 +59,9 @@ class Options:
     ] = None
     stop: Annotated[list[str] | None, Option("--stop", help="End at this text; repeatable.")] = None
     system: Annotated[str | None, Option("--system", help="Instructions that come first.")] = None
+    device: Annotated[
+        str | None, Option("--device", metavar="DEVICE", help="Where to run, such as cpu or cuda:0.")
+    ] = None
     threads: Annotated[int | None, Option("--threads", min=1, help="CPU threads; one a core.")] = None
     dtype: Annotated[DType | None, Option("--dtype", help="What to calculate in.")] = None
     dequantize: Annotated[

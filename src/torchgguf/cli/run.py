@@ -1,11 +1,13 @@
-"""`torchgguf run`: one prompt, one answer."""
+"""`torchgguf run`: one prompt, one answer; or, for other tasks, a line of JSON for each line read."""
 
+import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchgguf.cli.options import File, Options, with_options
+from torchgguf.cli.options import FILE_HELP, Options, with_options
 from torchgguf.cli.terminal import note
 
 if TYPE_CHECKING:
@@ -13,18 +15,55 @@ if TYPE_CHECKING:
 
     from torchgguf.cli.session import Session
 
+GENERATION = "text-generation"
+
+File = Annotated[Path | None, typer.Argument(metavar="FILE", help=FILE_HELP)]
 Prompt = Annotated[str | None, typer.Argument(help="What to say; '-' or nothing: read standard input.")]
+Model = Annotated[Path | None, typer.Option("--model", metavar="FILE", help="The same as FILE.")]
+Task = Annotated[
+    str, typer.Option("--task", metavar="TASK", help="What to do, by the name of a pipeline (see above).")
+]
+Context = Annotated[
+    str | None, typer.Option("--context", help="The text that answers, for --task question-answering.")
+]
 Raw = Annotated[bool, typer.Option("--raw", help="Continue the text, without the model's chat template.")]
 
 
 @with_options
-def run(file: File, prompt: Prompt = None, raw: Raw = False, *, options: Options) -> None:
-    """Answer a prompt, or continue a text if the model knows no conversation."""
+def run(
+    file: File = None,
+    prompt: Prompt = None,
+    model: Model = None,
+    task: Task = GENERATION,
+    context: Context = None,
+    raw: Raw = False,
+    *,
+    options: Options,
+) -> None:
+    """Answer a prompt, or continue a text if the model knows no conversation.
+
+    With --task text-classification, token-classification, question-answering or feature-extraction each line
+    of the input is a text of its own, and the answers are lines of JSON.
+    """
+    if model is not None:  # then the one argument is the prompt
+        if prompt is not None:
+            raise typer.BadParameter(f"the model is given twice: {file} and --model {model}")
+        file, prompt = model, None if file is None else str(file)
+    if file is None:
+        raise typer.BadParameter("name a model: FILE, or --model FILE")
     if raw and options.system is not None:
         raise typer.BadParameter("--system is said through a chat template, and --raw does without one")
     text = _read_prompt() if prompt in (None, "-") else prompt
     if not text:
         raise typer.BadParameter("the prompt is empty", param_hint="PROMPT")
+    if task == GENERATION:
+        _speak(file, text, raw, options)
+    else:
+        _work(task, file, text, context, options)
+
+
+def _speak(file: Path, text: str, raw: bool, options: Options) -> None:
+    """Answer, piece by piece as it comes."""
     from torchgguf.cli.session import Session
 
     session = Session(file, options)
@@ -34,6 +73,25 @@ def run(file: File, prompt: Prompt = None, raw: Raw = False, *, options: Options
     print()
     if options.stats or (options.stats is None and sys.stderr.isatty()):
         note(str(session.stats))
+
+
+def _work(task: str, file: Path, text: str, context: str | None, options: Options) -> None:
+    """Do another task for each line, and print its answer as soon as it is there."""
+    import torch
+
+    from torchgguf.pipelines import pipeline
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    dtype = "auto" if options.dtype is None else str(options.dtype)
+    worker = pipeline(task, file, device=options.device or -1, dtype=dtype)
+    lines: list[Any] = [line for line in text.splitlines() if line.strip()]
+    if worker.task == "question-answering":
+        if context is None:
+            raise typer.BadParameter("questions need a text to be answered from", param_hint="--context")
+        lines = [{"question": line, "context": context} for line in lines]
+    for answer in worker(iter(lines)):
+        print(json.dumps(answer, ensure_ascii=False), flush=True)
 
 
 def _read_prompt() -> str:

@@ -50,6 +50,8 @@ class Session:
         self.options = options
         self.tokenizer = AutoTokenizer.from_pretrained(file)
         self.model = AutoModelForCausalLM.from_pretrained(file, dequantize=options.dequantize, dtype=dtype)
+        if options.device is not None:
+            self.model.to(options.device)
         self._generator = torch.Generator(self.model.device)
         if options.seed is None:
             self._generator.seed()

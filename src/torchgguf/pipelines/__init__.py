@@ -1,0 +1,20 @@
+"""Tasks: text in, text or labels out."""
+
+from torchgguf.pipelines.base import Pipeline
+from torchgguf.pipelines.factory import TASKS, pipeline
+from torchgguf.pipelines.feature_extraction import FeatureExtractionPipeline
+from torchgguf.pipelines.question_answering import QuestionAnsweringPipeline
+from torchgguf.pipelines.text_classification import TextClassificationPipeline
+from torchgguf.pipelines.text_generation import TextGenerationPipeline
+from torchgguf.pipelines.token_classification import TokenClassificationPipeline
+
+__all__ = [
+    "TASKS",
+    "FeatureExtractionPipeline",
+    "Pipeline",
+    "QuestionAnsweringPipeline",
+    "TextClassificationPipeline",
+    "TextGenerationPipeline",
+    "TokenClassificationPipeline",
+    "pipeline",
+]

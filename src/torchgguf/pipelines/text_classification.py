@@ -1,0 +1,82 @@
+"""Text classification: labels of whole texts, and how sure the model is of them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchgguf.pipelines.base import Pipeline
+
+SCORES: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(-1),
+    "sigmoid": torch.sigmoid,
+    "none": lambda logits: logits,
+}
+
+
+class TextClassificationPipeline(Pipeline):
+    """`{"label": ..., "score": ...}` of each text, or of `{"text": ..., "text_pair": ...}`.
+
+    Options: `top_k` gives a list of so many labels, the likeliest first (None: all of them);
+    `function_to_apply` makes scores of logits: "softmax", "sigmoid" or "none", by default what the kind of
+    problem asks for. The others are the tokenizer's.
+    """
+
+    task = "text-classification"
+
+    def is_single(self, inputs: Any) -> bool:
+        """Tell one text, or one pair, from several."""
+        return isinstance(inputs, str | Mapping)
+
+    def single(self, answer: Any, options: Mapping[str, Any]) -> Any:
+        """Return a list in any case, as transformers does."""
+        return answer if "top_k" in options else [answer]
+
+    def answer(
+        self,
+        inputs: list[Any],
+        *,
+        function_to_apply: str | None = None,
+        top_k: int | None = -1,
+        **tokenizer_options: Any,
+    ) -> list[Any]:
+        """Classify; without `top_k`, which may be None, only the best label."""
+        config = self.model.config
+        name = (function_to_apply or self._default_function()).lower()
+        if name not in SCORES:
+            known = ", ".join(SCORES)
+            raise ValueError(f"function_to_apply={function_to_apply!r} is unknown; these are: {known}")
+        rows = [self._tokens(text, tokenizer_options) for text in inputs]
+        # A classifier finds the last token by the padding token, without which it sees one text at a time.
+        batches = [rows] if config.pad_token_id is not None else [[row] for row in rows]
+        logits = torch.cat([self._logits(batch) for batch in batches])
+        answers = []
+        for scores in SCORES[name](logits.float()).cpu():
+            order = scores.argsort(descending=True, stable=True).tolist()
+            labels = [{"label": config.id2label[i], "score": scores[i].item()} for i in order]
+            answers.append(labels[0] if top_k == -1 else labels[:top_k])
+        return answers
+
+    def _tokens(self, text: Any, options: dict[str, Any]) -> list[int]:
+        if isinstance(text, Mapping):
+            return list(self.tokenizer(**text, **options).input_ids)
+        if isinstance(text, str):
+            return list(self.tokenizer(text, **options).input_ids)
+        raise ValueError('a text is a str, a pair of texts {"text": ..., "text_pair": ...}')
+
+    def _logits(self, rows: list[list[int]]) -> Tensor:
+        inputs = self.batch(rows)
+        pad = self.model.config.pad_token_id
+        if pad is not None:  # which the tokenizer may call by another number
+            inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, pad)
+        logits: Tensor = self.model(**inputs, use_cache=False).logits
+        return logits
+
+    def _default_function(self) -> str:
+        config = self.model.config
+        if config.problem_type == "regression":
+            return "none"
+        if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+            return "sigmoid"
+        return "softmax"

@@ -1,0 +1,66 @@
+"""Token classification: labels of the tokens in a text, or of the entities that they make up."""
+
+from typing import Any
+
+from torch import Tensor
+
+from torchgguf.pipelines.base import Pipeline
+from torchgguf.pipelines.entities import WORD_SCORES, Span, entities, words
+
+
+class TokenClassificationPipeline(Pipeline):
+    """A list of `{"entity", "score", "index", "word", "start", "end"}` of each text, one a token.
+
+    Options: `aggregation_strategy` joins tokens to entities (`"entity_group"` in place of `"entity"` and
+    `"index"`): "simple" those labelled alike, "first", "max" and "average" after having the tokens of each
+    word agree; words are what spaces part. `ignore_labels` are left out, by default `["O"]`.
+    """
+
+    task = "token-classification"
+
+    def answer(
+        self,
+        inputs: list[Any],
+        *,
+        aggregation_strategy: str = "none",
+        ignore_labels: list[str] | None = None,
+        truncation: bool | str = False,
+    ) -> list[Any]:
+        """Label the tokens of each text."""
+        if aggregation_strategy not in WORD_SCORES:
+            known = ", ".join(WORD_SCORES)
+            raise ValueError(f"aggregation_strategy={aggregation_strategy!r} is unknown; these are: {known}")
+        ignored = ["O"] if ignore_labels is None else ignore_labels
+        encoded = self.tokenizer(inputs, return_offsets_mapping=True, truncation=truncation)
+        logits = self.model(**self.batch(encoded.input_ids), use_cache=False).logits.float().cpu()
+        labels, answers = self.model.config.id2label, []
+        for i, text in enumerate(inputs):
+            ids, offsets = encoded.input_ids[i], encoded.offset_mapping[i]
+            tokens = self._tokens(text, ids, offsets, logits[i].softmax(-1))
+            if aggregation_strategy == "none":
+                found = [self._labelled(token, index) for index, token in tokens.items()]
+            else:
+                spans = words(list(tokens.values()), aggregation_strategy)
+                found = entities(spans, labels, self.tokenizer.decode)
+            answers.append([e for e in found if e.get("entity", e.get("entity_group")) not in ignored])
+        return answers
+
+    def _tokens(self, text: str, ids: list[int], offsets: Any, scores: Tensor) -> dict[int, Span]:
+        """Gather the tokens of the text itself, without those that were added around it, by their place."""
+        tokens = {}
+        for index, (token, (start, end)) in enumerate(zip(ids, offsets, strict=True)):
+            if token not in self.tokenizer.all_special_ids:
+                goes_on = start > 0 and " " not in text[start - 1 : start + 1]
+                tokens[index] = Span([token], int(start), int(end), scores[index], goes_on)
+        return tokens
+
+    def _labelled(self, token: Span, index: int) -> dict[str, Any]:
+        best = int(token.scores.argmax())
+        return {
+            "entity": self.model.config.id2label[best],
+            "score": token.scores[best].item(),
+            "index": index,
+            "word": self.tokenizer.convert_ids_to_tokens(token.token_ids[0]),
+            "start": token.start,
+            "end": token.end,
+        }
