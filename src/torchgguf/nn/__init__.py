@@ -1,6 +1,7 @@
 """Parts that models are made of: packed layers, norms, rotary embedding, attention, key/value caches."""
 
 from torchgguf.nn.activations import find_activation
+from torchgguf.nn.alibi import alibi_mask, alibi_slopes
 from torchgguf.nn.attention import ATTENTION, AttentionFunction, check_attention
 from torchgguf.nn.cache import Cache, DynamicCache, StaticCache
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
@@ -41,6 +42,8 @@ __all__ = [
     "Slot",
     "SlottedLayer",
     "StaticCache",
+    "alibi_mask",
+    "alibi_slopes",
     "attention_masks",
     "causal_mask",
     "check_attention",

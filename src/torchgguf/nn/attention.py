@@ -28,12 +28,12 @@ def sdpa_attention(
     """Attend by torch's fused kernels; probabilities are never made."""
     dtype, value = value.dtype, value.to(query.dtype)  # the kernels take one dtype
     heads, kv_heads = query.shape[1], key.shape[1]
-    if heads == kv_heads or query.shape[2] > 1:
+    if heads == kv_heads or query.shape[2] > 1 or mask.bias is not None:
         output = F.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=mask.allowed,
+            attn_mask=mask.allowed if mask.bias is None else mask.bias,
             dropout_p=dropout,
             is_causal=mask.causal,
             scale=scaling,
@@ -58,6 +58,8 @@ def eager_attention(
     allowed = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril() if mask.causal else mask.allowed
     if allowed is not None:
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+    if mask.bias is not None:
+        scores = scores + mask.bias
     probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
     return F.dropout(probabilities, dropout) @ value, probabilities
 

@@ -43,8 +43,10 @@ def flash_attention(
     """Attend without ever holding all scores, which are float32 in the kernels whatever the dtype of `query`.
 
     Raises:
-        ValueError: `value` has a dtype for which there are no kernels.
+        ValueError: `value` has a dtype for which there are no kernels, or the mask a bias.
     """
+    if mask.bias is not None:
+        raise ValueError("flash_attention_2 cannot add a bias to the scores, as ALiBi does: choose 'sdpa'")
     if (dtype := value.dtype) not in _DTYPES:
         name = str(dtype).removeprefix("torch.")
         raise ValueError(

@@ -19,11 +19,13 @@ class AttentionMask:
     """Which positions a query may look at.
 
     Either `allowed`, bool `(B or 1, 1, T, S)`; or, with `allowed` None, everything (`causal` False), or
-    everything up to itself with T = S (`causal` True), which the fused kernels know without a mask.
+    everything up to itself with T = S (`causal` True), which the fused kernels know without a mask. Or,
+    instead of both, `bias` `(B or 1, H, T, S)`, to be added to the scores of H heads: -inf where not to look.
     """
 
     allowed: Tensor | None
     causal: bool
+    bias: Tensor | None = None
 
 
 def causal_mask(
