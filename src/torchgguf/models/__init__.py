@@ -10,6 +10,14 @@ from torchgguf.models.auto import (
 )
 from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.config import PreTrainedConfig
+from torchgguf.models.gpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel
+from torchgguf.models.gpt2_heads import (
+    GPT2DoubleHeadsModel,
+    GPT2DoubleHeadsModelOutput,
+    GPT2ForQuestionAnswering,
+    GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
+)
 from torchgguf.models.llama import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -33,6 +41,8 @@ from torchgguf.models.outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
     CausalLMOutputWithPast,
+    MoeCausalLMOutputWithPast,
+    MoeModelOutputWithPast,
     QuestionAnsweringModelOutput,
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
@@ -45,6 +55,15 @@ from torchgguf.models.qwen2 import (
     Qwen2ForTokenClassification,
     Qwen2Model,
     Qwen2PreTrainedModel,
+)
+from torchgguf.models.qwen2_moe import (
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+    Qwen2MoeForQuestionAnswering,
+    Qwen2MoeForSequenceClassification,
+    Qwen2MoeForTokenClassification,
+    Qwen2MoeModel,
+    Qwen2MoePreTrainedModel,
 )
 from torchgguf.nn import ModelOutput
 
@@ -59,6 +78,15 @@ __all__ = [
     "BaseModelOutputWithPastAndCrossAttentions",
     "CausalLMOutputWithCrossAttentions",
     "CausalLMOutputWithPast",
+    "GPT2Config",
+    "GPT2DoubleHeadsModel",
+    "GPT2DoubleHeadsModelOutput",
+    "GPT2ForQuestionAnswering",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2LMHeadModel",
+    "GPT2Model",
+    "GPT2PreTrainedModel",
     "LlamaConfig",
     "LlamaForCausalLM",
     "LlamaForQuestionAnswering",
@@ -74,6 +102,8 @@ __all__ = [
     "MistralModel",
     "MistralPreTrainedModel",
     "ModelOutput",
+    "MoeCausalLMOutputWithPast",
+    "MoeModelOutputWithPast",
     "PreTrainedConfig",
     "PreTrainedModel",
     "QuestionAnsweringModelOutput",
@@ -83,6 +113,13 @@ __all__ = [
     "Qwen2ForSequenceClassification",
     "Qwen2ForTokenClassification",
     "Qwen2Model",
+    "Qwen2MoeConfig",
+    "Qwen2MoeForCausalLM",
+    "Qwen2MoeForQuestionAnswering",
+    "Qwen2MoeForSequenceClassification",
+    "Qwen2MoeForTokenClassification",
+    "Qwen2MoeModel",
+    "Qwen2MoePreTrainedModel",
     "Qwen2PreTrainedModel",
     "SequenceClassifierOutputWithPast",
     "TokenClassifierOutput",

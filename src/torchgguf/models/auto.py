@@ -10,6 +10,12 @@ from torchgguf.hub import HubOptions, find_gguf
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.config import PreTrainedConfig, floating_dtype
+from torchgguf.models.gpt2 import GPT2LMHeadModel, GPT2Model
+from torchgguf.models.gpt2_heads import (
+    GPT2ForQuestionAnswering,
+    GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
+)
 from torchgguf.models.llama import (
     LlamaForCausalLM,
     LlamaForQuestionAnswering,
@@ -31,6 +37,13 @@ from torchgguf.models.qwen2 import (
     Qwen2ForSequenceClassification,
     Qwen2ForTokenClassification,
     Qwen2Model,
+)
+from torchgguf.models.qwen2_moe import (
+    Qwen2MoeForCausalLM,
+    Qwen2MoeForQuestionAnswering,
+    Qwen2MoeForSequenceClassification,
+    Qwen2MoeForTokenClassification,
+    Qwen2MoeModel,
 )
 
 
@@ -75,6 +88,20 @@ MODELS: tuple[Family, ...] = (
         Qwen2ForSequenceClassification,
         Qwen2ForTokenClassification,
         Qwen2ForQuestionAnswering,
+    ),
+    Family(
+        Qwen2MoeModel,
+        Qwen2MoeForCausalLM,
+        Qwen2MoeForSequenceClassification,
+        Qwen2MoeForTokenClassification,
+        Qwen2MoeForQuestionAnswering,
+    ),
+    Family(
+        GPT2Model,
+        GPT2LMHeadModel,
+        GPT2ForSequenceClassification,
+        GPT2ForTokenClassification,
+        GPT2ForQuestionAnswering,
     ),
 )
 

@@ -17,6 +17,7 @@ from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.config_map import Field, Implied, Only, Unwritable, largest_dimension
 from torchgguf.models.decoder import MLP, DecoderForCausalLM, DecoderLayer, DecoderModel
 from torchgguf.models.decoder_map import DECODER_ROWS, DECODER_RULES
+from torchgguf.models.heads import ForQuestionAnswering, ForSequenceClassification, ForTokenClassification
 from torchgguf.models.outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from torchgguf.models.qwen2 import FULL, SLIDING, Qwen2Config
 from torchgguf.models.weight_map import Row, Stack, WeightMap
@@ -129,11 +130,12 @@ class SparseMoeBlock(nn.Module):
         super().__init__()
         self.choices = config.num_experts_per_tok
         self.normalised = config.norm_topk_prob
+        shared = MLP(config, bias=False, intermediate_size=config.shared_expert_intermediate_size)
         self.gate = Gate(config.hidden_size, config.num_experts)
-        self.shared_expert = MLP(config, bias=False, intermediate_size=config.shared_expert_intermediate_size)
         self.experts: nn.Module = Experts(
-            config.num_experts, config.hidden_size, config.moe_intermediate_size, self.shared_expert.act_fn
+            config.num_experts, config.hidden_size, config.moe_intermediate_size, shared.act_fn
         )
+        self.shared_expert = shared
         self.shared_expert_gate = Gate(config.hidden_size, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -232,3 +234,21 @@ class Qwen2MoeForCausalLM(Qwen2MoePreTrainedModel, DecoderForCausalLM):
             if output.loss is not None:
                 output.loss = output.loss + self.config.router_aux_loss_coef * output.aux_loss
         return output if return_dict else output.to_tuple()
+
+
+class Qwen2MoeForSequenceClassification(Qwen2MoePreTrainedModel, ForSequenceClassification):
+    """Qwen2-MoE that judges texts."""
+
+    base_class = Qwen2MoeModel
+
+
+class Qwen2MoeForTokenClassification(Qwen2MoePreTrainedModel, ForTokenClassification):
+    """Qwen2-MoE that judges tokens."""
+
+    base_class = Qwen2MoeModel
+
+
+class Qwen2MoeForQuestionAnswering(Qwen2MoePreTrainedModel, ForQuestionAnswering):
+    """Qwen2-MoE that finds answers in texts."""
+
+    base_class = Qwen2MoeModel
