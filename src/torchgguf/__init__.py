@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Qwen2MoeModel,
     )
     from torchgguf.nn import DynamicCache
+    from torchgguf.pipelines import Pipeline, pipeline
     from torchgguf.tokenization import AutoTokenizer
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "MistralForSequenceClassification",
     "MistralForTokenClassification",
     "MistralModel",
+    "Pipeline",
     "PreTrainedConfig",
     "PreTrainedModel",
     "Qwen2Config",
@@ -99,11 +101,12 @@ __all__ = [
     "TextIteratorStreamer",
     "TextStreamer",
     "open_gguf",
+    "pipeline",
     "write_gguf",
 ]
 
 # Where public names are looked for when first asked for, so that `import torchgguf` itself costs nothing.
-_PACKAGES = ("container", "nn", "tokenization", "generation", "models")
+_PACKAGES = ("container", "nn", "tokenization", "generation", "models", "pipelines")
 
 
 def __getattr__(name: str) -> Any:
