@@ -18,6 +18,23 @@ SIZES = {
     "max_position_embeddings": 256,
     "initializer_range": 0.15,
 }
+# Of models whose configs have other fields. `n_ctx` is what llama.cpp's converter asks for.
+OWN_SIZES = {
+    "GPT2": {
+        "vocab_size": 400,
+        "n_embd": 64,
+        "n_layer": 3,
+        "n_head": 4,
+        "n_positions": 256,
+        "n_ctx": 256,
+        "initializer_range": 0.15,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,12 @@ def rope(kind: str, **parameters: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 1000.0} | parameters}
 
 
+EXPERTS = {
+    "num_experts": 7,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 80,
+}
 CASES = {
     "llama": Case("Llama", {}),
     "llama-mha": Case("Llama", {"num_key_value_heads": 4}),
@@ -80,8 +103,30 @@ CASES = {
     "qwen2-tied": Case("Qwen2", {"tie_word_embeddings": True}),
     "qwen2-yarn": Case("Qwen2", rope("yarn", factor=2.0, original_max_position_embeddings=128)),
     "qwen2-sliding": Case("Qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
+    "qwen2moe": Case("Qwen2Moe", EXPERTS),
+    "qwen2moe-mha": Case("Qwen2Moe", {**EXPERTS, "num_key_value_heads": 4, "num_experts_per_tok": 1}),
+    "qwen2moe-odd-heads": Case(
+        "Qwen2Moe",
+        {**EXPERTS, "hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 1, "num_experts": 5},
+    ),
+    "qwen2moe-no-biases": Case("Qwen2Moe", {**EXPERTS, "qkv_bias": False, "num_experts_per_tok": 7}),
+    "qwen2moe-tied": Case("Qwen2Moe", {**EXPERTS, "tie_word_embeddings": True}),
+    "qwen2moe-yarn": Case(
+        "Qwen2Moe", {**EXPERTS, **rope("yarn", factor=2.0, original_max_position_embeddings=128)}
+    ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
+    "gpt2": Case("GPT2", {}),
+    "gpt2-untied-odd-heads": Case("GPT2", {"n_embd": 96, "n_head": 3, "tie_word_embeddings": False}),
+}
+# What GGUF cannot say.
+UNWRITABLE = {
+    "qwen2moe-normalised": Case("Qwen2Moe", {**EXPERTS, "norm_topk_prob": True}),
+    "qwen2moe-dense-layer": Case("Qwen2Moe", {**EXPERTS, "mlp_only_layers": [1]}),
+    "qwen2moe-every-other": Case("Qwen2Moe", {**EXPERTS, "decoder_sparse_step": 2}),
+    "qwen2moe-sliding": Case(
+        "Qwen2Moe", {**EXPERTS, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2}
+    ),
 }
 # What GGUF can say, but no converter from Hugging Face for these architectures.
 LONGROPE = Case(
@@ -99,14 +144,13 @@ LONGROPE = Case(
 def reference(case: Case) -> Any:
     """The transformers model, random but always the same. Biases are not zero, nor norms one."""
     torch.manual_seed(0)
-    config = getattr(transformers, f"{case.kind}Config")(**{**SIZES, **case.config})
-    config._attn_implementation = "eager"
-    model = getattr(transformers, f"{case.kind}ForCausalLM")(config).eval()
+    config = getattr(transformers, f"{case.kind}Config")(**{**OWN_SIZES.get(case.kind, SIZES), **case.config})
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(std=0.5)
-            elif "norm" in name:
+            elif "norm" in name or ".ln_" in name:
                 parameter.uniform_(0.5, 1.5)
     return model
 

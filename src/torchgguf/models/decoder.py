@@ -245,13 +245,14 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
         return_dict: bool = True,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
+        **inputs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Score the next token at every position: a `CausalLMOutputWithPast`.
 
         Arguments and errors are those of `LayerStack.forward`, and three more. `labels`, tokens `(B, T)`
         with -100 where none is to be predicted, ask for the loss, and `num_items_in_batch` is what it divides
         by (see `next_token_loss`). `logits_to_keep` scores only so many last positions (0: all), or those of
-        an index.
+        an index. `inputs` are what else the model below takes.
         """
         decoded = self.base_model(
             input_ids,
@@ -262,6 +263,7 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            **inputs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(decoded.last_hidden_state[:, kept])
