@@ -126,7 +126,7 @@ def _source(weight: _Weight, config: Any, old: TensorType | None, target: QuantT
     """Say what a tensor will be in the file, and how to get it when its turn comes."""
     slot, transform = weight.slot, weight.row.transform
     packed = slot.quant_type is not None
-    wide = len(slot.shape) < 2 or weight.gguf_name.split(".")[-2] in _WIDE
+    wide = len(slot.shape) < 2 or stays_wide(weight.gguf_name)
     kind = slot.quant_type or quant_type(_plain_type(slot.read(), old, wide))
     final = kind if target is None or wide else target
 
@@ -140,6 +140,11 @@ def _source(weight: _Weight, config: Any, old: TensorType | None, target: QuantT
         return quantize(numbers, final).view(final.dtype or torch.uint8)
 
     return TensorSource(slot.shape, TENSOR_TYPES[final.id], load)
+
+
+def stays_wide(name: str) -> bool:
+    """Tell whether a GGUF tensor is never packed, whatever the type of the others."""
+    return name.split(".")[-2] in _WIDE
 
 
 def _plain_type(parameter: Tensor, old: TensorType | None, wide: bool) -> TensorType:
