@@ -92,7 +92,8 @@ class BitsAndBytesConfig:
         packed = (self._four_bit if self.load_in_4bit else self._eight_bit)(weight, layer.bias is not None)
         if layer.bias is not None:
             packed.bias = layer.bias
-        return packed.to(weight.device)  # which is when the library packs
+        module: nn.Module = packed.to(weight.device)  # which is when the library packs
+        return module
 
     def _four_bit(self, weight: torch.Tensor, bias: bool) -> Any:
         library, options = (

@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 _FILE_TYPES = {
     TensorType.F32: LlamaFileType.ALL_F32,
     **{
-        TensorType[name]: LlamaFileType[f"MOSTLY_{name}"]
+        TENSOR_TYPES[quant_type(name).id]: LlamaFileType[f"MOSTLY_{name}"]
         for name in ("F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
     },
 }

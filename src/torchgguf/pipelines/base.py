@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -32,6 +32,9 @@ class Pipeline:
     """
 
     task: ClassVar[str]
+    #: Answers a batch of inputs, in their order, given the options of the task.
+    answer: Callable[..., list[Any]]
+    model: Any
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: Tokenizer, batch_size: int = 1, **options: Any
@@ -46,7 +49,8 @@ class Pipeline:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Any:
         """Answer; the options are those of the task."""
@@ -76,10 +80,6 @@ class Pipeline:
     def single(self, answer: Any, options: Mapping[str, Any]) -> Any:
         """Return the answer to one input that was given by itself, in the form transformers gives it."""
         return answer
-
-    def answer(self, inputs: list[Any], **options: Any) -> list[Any]:
-        """Answer a batch of inputs, in their order."""
-        raise NotImplementedError
 
     def batch(self, rows: Sequence[Sequence[int]], side: str = "right") -> dict[str, Tensor]:
         """Return `input_ids` and `attention_mask`, both `(len(rows), longest)`, padded on one side.

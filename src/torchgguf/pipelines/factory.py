@@ -99,7 +99,7 @@ def pipeline(
     if device is not None and device_map is not None:
         raise ValueError("give device or device_map, not both")
     source = {"gguf_file": gguf_file, "revision": revision, "token": token}
-    stated = {name: value for name, value in source.items() if value is not None}
+    stated: dict[str, Any] = {name: value for name, value in source.items() if value is not None}
     row = TASKS[_task_name(task, model, stated)]
     if not isinstance(model, PreTrainedModel):
         if tokenizer is None:
