@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from torchgguf.nn import DynamicCache
+from torchgguf.nn import Cache
 
 _OPTIONS = {  # `checkpoint` hands what it does not know to the layer, so it is known here
     name
@@ -76,7 +76,7 @@ class GradientCheckpointing(nn.Module):
 
 
 def _without_cache(arg: Any) -> Any:
-    if not isinstance(arg, DynamicCache):
+    if not isinstance(arg, Cache):
         return arg
     if arg.get_seq_length() > 0:
         raise ValueError(
