@@ -141,11 +141,11 @@ LONGROPE = Case(
 )
 
 
-def reference(case: Case) -> Any:
+def reference(case: Case, auto_class: str = "AutoModelForCausalLM") -> Any:
     """The transformers model, random but always the same. Biases are not zero, nor norms one."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{case.kind}Config")(**{**OWN_SIZES.get(case.kind, SIZES), **case.config})
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    model = getattr(transformers, auto_class).from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
@@ -155,9 +155,11 @@ def reference(case: Case) -> Any:
     return model
 
 
-def counterpart(model: Any, attn_implementation: str = "sdpa") -> Any:
+def counterpart(
+    model: Any, attn_implementation: str = "sdpa", auto_class: str = "AutoModelForCausalLM"
+) -> Any:
     """Return the model here that has the config and the weights of a transformers one."""
     config = ours.AutoConfig.for_model(**model.config.to_dict())
-    twin = ours.AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation).eval()
+    twin = getattr(ours, auto_class).from_config(config, attn_implementation=attn_implementation).eval()
     twin.load_state_dict(model.state_dict())
     return twin
