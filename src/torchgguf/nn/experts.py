@@ -28,12 +28,12 @@ _GATE, _UP, _DOWN = MATRICES = ("gate_proj", "up_proj", "down_proj")
 class Gate(Linear):
     """A linear layer that chooses or weighs experts: so few weights that decide so much are never packed.
 
-    It calculates in the dtype of its weights, and so do its outputs come. In GGUF files the weights of a
-    single output are a vector.
+    It calculates in the dtype of its weights, and so do its outputs come.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
+        self._is_vector = False  # as older files have the weights of a single output
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., in_features)` to `(..., out_features)`."""
@@ -42,11 +42,14 @@ class Gate(Linear):
     def slots(self) -> Iterable[Slot]:
         """List the weights."""
         rows = self.weight.detach()
-        rows = rows[0] if self.out_features == 1 else rows
-        return [Slot("weight", tuple(rows.shape), lambda: rows)]
+        if self._is_vector:
+            rows = rows[0]
+        also = (self.in_features,) if self.out_features == 1 else None
+        return [Slot("weight", tuple(rows.shape), lambda: rows, also=also)]
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Take the weights."""
+        self._is_vector = tensor.dim() == 1
         super().fill(name, tensor.view(self.out_features, self.in_features))
 
 

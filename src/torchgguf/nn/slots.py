@@ -23,6 +23,7 @@ class Slot:
         read: returns the tensor as it lies in the file: uint8 rows of blocks if `quant_type` is given.
         quant_type: of a packed tensor.
         packable: whether the layer has a packed form, in which this tensor stays in its blocks.
+        also: another shape that files may have it in.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Slot:
     read: Callable[[], Tensor]
     quant_type: QuantType | None = None
     packable: bool = False
+    also: tuple[int, ...] | None = None
 
 
 class SlottedLayer(nn.Module):
