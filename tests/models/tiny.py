@@ -34,6 +34,16 @@ OWN_SIZES = {
         "bos_token_id": 0,
         "eos_token_id": 0,
     },
+    "Bloom": {
+        "vocab_size": 400,
+        "hidden_size": 64,
+        "n_layer": 3,
+        "n_head": 4,
+        "initializer_range": 0.15,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    },
+    "Phi3": {**SIZES, "original_max_position_embeddings": 256, "eos_token_id": 2, "pad_token_id": None},
 }
 
 
@@ -48,6 +58,17 @@ class Case:
 def rope(kind: str, **parameters: Any) -> dict[str, Any]:
     """`rope_parameters` of a config; short wavelengths, so that scaling shows within a short text."""
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 1000.0} | parameters}
+
+
+def longrope(frequencies: int, original: int, longest: int, **parameters: Any) -> dict[str, Any]:
+    """Config of a Phi-3 with other frequencies for texts longer than `original`."""
+    scaling = rope(
+        "longrope",
+        short_factor=[1.0 + 0.05 * i for i in range(frequencies)],
+        long_factor=[2.0 + 0.5 * i for i in range(frequencies)],
+        **parameters,
+    )
+    return {**scaling, "original_max_position_embeddings": original, "max_position_embeddings": longest}
 
 
 EXPERTS = {
@@ -117,10 +138,30 @@ CASES = {
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),
+    "gpt2-short": Case("GPT2", {"n_positions": 100, "n_ctx": 100}),
     "gpt2-untied-odd-heads": Case("GPT2", {"n_embd": 96, "n_head": 3, "tie_word_embeddings": False}),
+    "phi3": Case("Phi3", {}),
+    "phi3-mha-tied": Case("Phi3", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+    "phi3-odd-heads": Case("Phi3", {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 1}),
+    "phi3-windowed": Case("Phi3", {"sliding_window": 7}),
+    "phi3-partial": Case("Phi3", rope("default", partial_rotary_factor=0.75)),
+    "phi3-short": Case("Phi3", longrope(8, original=640, longest=2560)),
+    "phi3-long": Case("Phi3", longrope(8, original=4, longest=256)),
+    "phi3-long-partial": Case("Phi3", longrope(6, original=4, longest=256, partial_rotary_factor=0.75)),
+    "bloom": Case("Bloom", {"seq_length": 256}),
+    "bloom-one-head": Case("Bloom", {"n_head": 1}),
+    "bloom-odd-heads": Case("Bloom", {"hidden_size": 80, "n_head": 5}),
+    "bloom-heads-beyond-a-power": Case("Bloom", {"hidden_size": 96, "n_head": 12}),
+    "bloom-untied": Case("Bloom", {"tie_word_embeddings": False}),
 }
 # What GGUF cannot say.
 UNWRITABLE = {
+    "bloom-post-layernorm": Case("Bloom", {"apply_residual_connection_post_layernorm": True}),
+    "gpt2-unscaled": Case("GPT2", {"scale_attn_weights": False, "activation_function": "relu"}),
+    "gpt2-scaled": Case(
+        "GPT2",
+        {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True, "n_inner": 80},
+    ),
     "qwen2moe-normalised": Case("Qwen2Moe", {**EXPERTS, "norm_topk_prob": True}),
     "qwen2moe-dense-layer": Case("Qwen2Moe", {**EXPERTS, "mlp_only_layers": [1]}),
     "qwen2moe-every-other": Case("Qwen2Moe", {**EXPERTS, "decoder_sparse_step": 2}),

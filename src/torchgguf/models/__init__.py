@@ -9,6 +9,15 @@ from torchgguf.models.auto import (
     AutoModelForTokenClassification,
 )
 from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.bloom import (
+    BloomConfig,
+    BloomForCausalLM,
+    BloomForQuestionAnswering,
+    BloomForSequenceClassification,
+    BloomForTokenClassification,
+    BloomModel,
+    BloomPreTrainedModel,
+)
 from torchgguf.models.config import PreTrainedConfig
 from torchgguf.models.gpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel
 from torchgguf.models.gpt2_heads import (
@@ -47,6 +56,14 @@ from torchgguf.models.outputs import (
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
+from torchgguf.models.phi3 import (
+    Phi3Config,
+    Phi3ForCausalLM,
+    Phi3ForSequenceClassification,
+    Phi3ForTokenClassification,
+    Phi3Model,
+    Phi3PreTrainedModel,
+)
 from torchgguf.models.qwen2 import (
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -76,6 +93,13 @@ __all__ = [
     "AutoModelForTokenClassification",
     "BaseModelOutputWithPast",
     "BaseModelOutputWithPastAndCrossAttentions",
+    "BloomConfig",
+    "BloomForCausalLM",
+    "BloomForQuestionAnswering",
+    "BloomForSequenceClassification",
+    "BloomForTokenClassification",
+    "BloomModel",
+    "BloomPreTrainedModel",
     "CausalLMOutputWithCrossAttentions",
     "CausalLMOutputWithPast",
     "GPT2Config",
@@ -104,6 +128,12 @@ __all__ = [
     "ModelOutput",
     "MoeCausalLMOutputWithPast",
     "MoeModelOutputWithPast",
+    "Phi3Config",
+    "Phi3ForCausalLM",
+    "Phi3ForSequenceClassification",
+    "Phi3ForTokenClassification",
+    "Phi3Model",
+    "Phi3PreTrainedModel",
     "PreTrainedConfig",
     "PreTrainedModel",
     "QuestionAnsweringModelOutput",

@@ -9,6 +9,13 @@ from torchgguf.container import GGUFError, GGUFFile, open_gguf
 from torchgguf.hub import HubOptions, find_gguf
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.bloom import (
+    BloomForCausalLM,
+    BloomForQuestionAnswering,
+    BloomForSequenceClassification,
+    BloomForTokenClassification,
+    BloomModel,
+)
 from torchgguf.models.config import PreTrainedConfig, floating_dtype
 from torchgguf.models.gpt2 import GPT2LMHeadModel, GPT2Model
 from torchgguf.models.gpt2_heads import (
@@ -30,6 +37,12 @@ from torchgguf.models.mistral import (
     MistralForSequenceClassification,
     MistralForTokenClassification,
     MistralModel,
+)
+from torchgguf.models.phi3 import (
+    Phi3ForCausalLM,
+    Phi3ForSequenceClassification,
+    Phi3ForTokenClassification,
+    Phi3Model,
 )
 from torchgguf.models.qwen2 import (
     Qwen2ForCausalLM,
@@ -102,6 +115,14 @@ MODELS: tuple[Family, ...] = (
         GPT2ForSequenceClassification,
         GPT2ForTokenClassification,
         GPT2ForQuestionAnswering,
+    ),
+    Family(Phi3Model, Phi3ForCausalLM, Phi3ForSequenceClassification, Phi3ForTokenClassification),
+    Family(
+        BloomModel,
+        BloomForCausalLM,
+        BloomForSequenceClassification,
+        BloomForTokenClassification,
+        BloomForQuestionAnswering,
     ),
 )
 

@@ -8,19 +8,24 @@ the `yarn_*` keys for most architectures; they are honoured here.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchgguf.container import GGUFError
 from torchgguf.models.config_map import Header, Rule
-from torchgguf.nn.rotary import llama3_factors, longrope_attention_factor, yarn_attention_factor
+from torchgguf.nn.rotary import (
+    llama3_factors,
+    longrope_attention_factor,
+    rotated_size,
+    yarn_attention_factor,
+)
 
 FACTORS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 
 _LENGTH = ("rope.scaling.factor", "rope.scale_linear")
-_ORIGINAL, _ATTENTION = "rope.scaling.original_context_length", "rope.scaling.attn_factor"
+ORIGINAL, _ATTENTION = "rope.scaling.original_context_length", "rope.scaling.attn_factor"
 _YARN_ATTENTION = "rope.scaling.yarn_attn_factor"
 # metadata key -> field of rope_parameters, for those of YaRN that are simply copied; -1 is "not set"
 _YARN = {
@@ -42,14 +47,20 @@ _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positi
 
 
 class Rope(Rule):
-    """`rope_parameters`, as in Hugging Face configs."""
+    """`rope_parameters`, as in Hugging Face configs.
 
-    keys = ("rope.freq_base", "rope.scaling.type", "rope.scaling.finetuned", _ORIGINAL, *_NEUTRAL)
+    Attributes:
+        merges_sets: whether LongRoPE with the same factors for all texts is written as one tensor of them.
+    """
+
+    merges_sets: ClassVar[bool] = True
+    keys = ("rope.freq_base", "rope.scaling.type", "rope.scaling.finetuned", ORIGINAL, *_NEUTRAL)
     tensors = (FACTORS, LONG, SHORT)
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read whichever kind of scaling there is."""
-        name = header.get("rope.scaling.type", "linear")
+        factored = LONG in header.tensors or SHORT in header.tensors
+        name = header.get("rope.scaling.type", "longrope" if factored else "linear")
         if name not in _KINDS:
             raise GGUFError(f"rope.scaling.type = {name!r} is not supported; these are: {', '.join(_KINDS)}")
         kind = _KINDS[name]
@@ -76,10 +87,10 @@ class Rope(Rule):
             scaling = {"rope.scaling.type": "linear", _LENGTH[0]: float(parameters["factor"])}
         elif kind == "yarn":
             scaling = _write_yarn(parameters)
-        elif kind == "longrope" and not _one_set(parameters):
+        elif kind == "longrope" and not self._is_one_set(parameters):
             scaling = {
                 "rope.scaling.type": "longrope",
-                _ORIGINAL: parameters["original_max_position_embeddings"],
+                ORIGINAL: parameters["original_max_position_embeddings"],
                 _ATTENTION: longrope_attention_factor(parameters),
             }
         elif kind not in ("default", "llama3", "longrope"):
@@ -90,11 +101,15 @@ class Rope(Rule):
         """Write the divisors of the frequencies, where there are any."""
         parameters = config.rope_parameters
         if parameters["rope_type"] == "llama3":
-            return {FACTORS: llama3_factors(parameters, config.head_dim)}
+            return {FACTORS: llama3_factors(parameters, rotated_size(parameters, config.head_dim))}
         if parameters["rope_type"] != "longrope":
             return {}
         long, short = (torch.tensor(parameters[f"{key}_factor"]).float() for key in ("long", "short"))
-        return {FACTORS: short} if _one_set(parameters) else {LONG: long, SHORT: short}
+        return {FACTORS: short} if self._is_one_set(parameters) else {LONG: long, SHORT: short}
+
+    def _is_one_set(self, parameters: dict[str, Any]) -> bool:
+        same = parameters["short_factor"] == parameters["long_factor"]
+        return self.merges_sets and same and longrope_attention_factor(parameters) == 1.0
 
 
 def _factor(header: Header) -> float:
@@ -109,8 +124,9 @@ def _attention_factor(header: Header) -> float:
     return float(header.positive(_ATTENTION, float)) if _ATTENTION in header.values else 1.0
 
 
-def _original_length(header: Header) -> int:
-    key = _ORIGINAL if header.get(_ORIGINAL, 0) else "context_length"
+def original_length(header: Header) -> int:
+    """Return the length of the texts that a model was first trained on."""
+    key = ORIGINAL if header.get(ORIGINAL, 0) else "context_length"
     return int(header.positive(key, int))
 
 
@@ -127,7 +143,7 @@ def _read_yarn(header: Header) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "rope_type": "yarn",
         "factor": _factor(header),
-        "original_max_position_embeddings": _original_length(header),
+        "original_max_position_embeddings": original_length(header),
     }
     for key, name in _YARN.items():
         if header.get(key, -1.0) != -1.0:
@@ -145,7 +161,7 @@ def _write_yarn(parameters: dict[str, Any]) -> dict[str, Any]:
     scaling = {
         "rope.scaling.type": "yarn",
         _LENGTH[0]: float(parameters["factor"]),
-        _ORIGINAL: parameters["original_max_position_embeddings"],
+        ORIGINAL: parameters["original_max_position_embeddings"],
     }
     scaling |= {
         key: float(parameters[name]) for key, name in _YARN.items() if parameters.get(name) is not None
@@ -165,7 +181,7 @@ def _read_longrope(header: Header) -> dict[str, Any]:
         "short_factor": header.load(SHORT).float().tolist(),
         "long_factor": header.load(LONG).float().tolist(),
         "attention_factor": _attention_factor(header),
-        "original_max_position_embeddings": _original_length(header),
+        "original_max_position_embeddings": original_length(header),
     }
 
 
@@ -181,13 +197,8 @@ def _read_factors(header: Header, theta: float) -> dict[str, Any]:
         "short_factor": factors.tolist(),
         "long_factor": factors.tolist(),
         "attention_factor": 1.0,
-        "original_max_position_embeddings": _original_length(header),
+        "original_max_position_embeddings": original_length(header),
     }
-
-
-def _one_set(parameters: dict[str, Any]) -> bool:
-    same = parameters["short_factor"] == parameters["long_factor"]
-    return same and longrope_attention_factor(parameters) == 1.0
 
 
 class _Kind(NamedTuple):

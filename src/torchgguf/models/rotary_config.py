@@ -1,7 +1,8 @@
 """`RotaryConfig`: what configs of models with rotary position embedding say of it."""
 
+from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torchgguf.models.config import PreTrainedConfig
 
@@ -12,7 +13,14 @@ class RotaryConfig(PreTrainedConfig):
 
     `rope_theta`, `rope_scaling` and `partial_rotary_factor`, as configs had them before transformers 5, may
     be given instead of `rope_parameters`.
+
+    Attributes:
+        rotates_parts: whether a `partial_rotary_factor` below 1 is possible.
+        old_rope_types: names that a `rope_type` had in older configs.
     """
+
+    rotates_parts: ClassVar[bool] = False
+    old_rope_types: ClassVar[Mapping[str, str]] = {"su": "longrope"}
 
     max_position_embeddings: int = 2048
     rope_parameters: dict[str, Any] | None = None
@@ -33,10 +41,20 @@ class RotaryConfig(PreTrainedConfig):
         legacy_type = given.pop("type", "default")
         given.setdefault("rope_type", legacy_type)
         given.setdefault("rope_theta", 10000.0 if rope_theta is None else rope_theta)
+        given["rope_type"] = self.old_rope_types.get(given["rope_type"], given["rope_type"])
         if given["rope_type"] not in ("default", "linear"):
             given.setdefault("original_max_position_embeddings", self.max_position_embeddings)
+            if (original := getattr(self, "original_max_position_embeddings", None)) is not None:
+                given["original_max_position_embeddings"] = original  # Phi-3's own field
+        if given["rope_type"] == "longrope" and given.get("attention_factor") is None:
+            ratio = self.max_position_embeddings / given["original_max_position_embeddings"]
+            given.setdefault("factor", ratio)
         if (rotated := given.pop("partial_rotary_factor", partial_rotary_factor)) not in (None, 1.0):
-            raise ValueError(f"partial_rotary_factor={rotated}: rotating a part of a head is not supported")
+            if not self.rotates_parts:
+                raise ValueError(
+                    f"partial_rotary_factor={rotated}: rotating a part of a head is not supported"
+                )
+            given["partial_rotary_factor"] = rotated
         self.rope_parameters = given
 
 
