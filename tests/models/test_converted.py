@@ -24,7 +24,13 @@ pytestmark = [
 
 # The converter drops sliding windows, as llama.cpp has none for these architectures.
 CONVERTIBLE = [name for name in CASES if "sliding" not in name]
-HALVES = {"llama-tied": torch.float16, "llama-mha": torch.bfloat16, "qwen2-tied": torch.bfloat16}
+HALVES = {
+    "llama-tied": torch.float16,
+    "llama-mha": torch.bfloat16,
+    "qwen2-tied": torch.bfloat16,
+    "qwen2moe-mha": torch.bfloat16,
+    "gpt2-short": torch.float16,
+}
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 
 
@@ -34,7 +40,7 @@ def originals() -> dict[str, Any]:
     models = {name: reference(CASES[name]) for name in CONVERTIBLE}
     for name, dtype in HALVES.items():
         for parameter in models[name].parameters():
-            if parameter.dim() == 2:
+            if parameter.dim() > 1:
                 parameter.data = parameter.data.to(dtype).float()
     return models
 
@@ -92,7 +98,17 @@ def test_written_from_scratch_it_says_what_the_converter_says(originals, files, 
 
 
 @pytest.mark.parametrize(
-    "name", ["llama", "llama-biases", "llama-llama3", "llama-yarn", "llama-linear", "qwen2"]
+    "name",
+    [
+        "llama",
+        "llama-biases",
+        "llama-llama3",
+        "llama-yarn",
+        "llama-linear",
+        "qwen2",
+        "qwen2moe",
+        "gpt2-untied-odd-heads",
+    ],
 )
 def test_llama_cpp_runs_what_is_written_from_scratch(originals, files, name, tmp_path):
     path, tokenizer = tmp_path / "scratch.gguf", AutoTokenizer.from_pretrained(files[name])
@@ -103,7 +119,16 @@ def test_llama_cpp_runs_what_is_written_from_scratch(originals, files, name, tmp
 
 def test_llama_cpp_continues_as_this_package(originals, files):
     """The same weights, the same greedy text: rotary embedding, YaRN's factor included, is llama.cpp's."""
-    for name in ("llama", "llama-llama3", "llama-yarn", "qwen2", "qwen2-yarn"):
+    for name in (
+        "llama",
+        "llama-llama3",
+        "llama-yarn",
+        "qwen2",
+        "qwen2-yarn",
+        "qwen2moe",
+        "gpt2",
+        "gpt2-short",
+    ):
         tokenizer = AutoTokenizer.from_pretrained(files[name])
         model = AutoModelForCausalLM.from_pretrained(files[name], dequantize=True)
         prompt = tokenizer("The licenses for most software and other practical works", return_tensors="pt")
