@@ -149,7 +149,6 @@ CASES = {
     "phi3-long": Case("Phi3", longrope(8, original=4, longest=256)),
     "phi3-long-partial": Case("Phi3", longrope(6, original=4, longest=256, partial_rotary_factor=0.75)),
     "bloom": Case("Bloom", {"seq_length": 256}),
-    "bloom-one-head": Case("Bloom", {"n_head": 1}),
     "bloom-odd-heads": Case("Bloom", {"hidden_size": 80, "n_head": 5}),
     "bloom-heads-beyond-a-power": Case("Bloom", {"hidden_size": 96, "n_head": 12}),
     "bloom-untied": Case("Bloom", {"tie_word_embeddings": False}),
