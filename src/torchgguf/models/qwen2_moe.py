@@ -97,7 +97,7 @@ QWEN2_MOE = Architecture(
     ),
     weights=WeightMap(
         (
-            *DECODER_ROWS,
+            *(row for row in DECODER_ROWS if ".mlp." not in row.hf),
             Row("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj"),
             Row("blk.{}.attn_k", "model.layers.{}.self_attn.k_proj"),
             Row("blk.{}.ffn_gate_inp", "model.layers.{}.mlp.gate"),
