@@ -106,7 +106,7 @@ def _match(model: PreTrainedModel, file: GGUFFile) -> tuple[list[Place], list[st
         if row is not None and hf_name in open_places:
             path, slot = open_places.pop(hf_name)
             places.append(Place(info, row, path, slot))
-            if info.shape != slot.shape:
+            if info.shape not in (slot.shape, slot.also):
                 wrong.append(f"{name} has shape {info.shape}, expected {slot.shape}")
         # What is not of the model without a head is of a head, which this model may not have.
         elif row is None or head is not None or hf_name.startswith(architecture.hf_prefix):
