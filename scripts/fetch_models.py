@@ -1,4 +1,4 @@
-"""Fetch the real parts of the demo, the tests and the benchmarks: two models and llama.cpp's converter.
+"""Fetch the real parts of demo, tests and benchmarks: two models, llama.cpp's converter and vocabularies.
 
     python scripts/fetch_models.py [smollm2] [qwen2] [llama.cpp]        (all of them when none is named)
 
@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchgguf" / "models"
 SMOLLM2 = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
 QWEN2 = CACHE / "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf"
-LLAMA_CPP = CACHE.parent / "llama.cpp"
+LLAMA_CPP = CACHE.parent / "llama.cpp-0.3.36"  # its converter, and vocabularies (models/ggml-vocab-*.gguf)
 
 Advance = Callable[[int], object]
 """Called with the number of bytes that have arrived of all archives."""
@@ -107,7 +107,9 @@ PARTS = {
         requirements=("llama-cpp-python==0.3.36",),
         download=76_589_250,
         assemble=partial(
-            extract_folder, "vendor/llama.cpp", ("convert_hf_to_gguf.py", "conversion", "gguf-py", "LICENSE")
+            extract_folder,
+            "vendor/llama.cpp",
+            ("convert_hf_to_gguf.py", "conversion", "gguf-py", "models", "LICENSE"),
         ),
         # pip asks a source archive for its metadata; the build tools of this environment answer quickest.
         pip_options=("--no-binary", "llama-cpp-python", "--no-build-isolation"),

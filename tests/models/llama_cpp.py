@@ -11,9 +11,7 @@ from typing import Any
 import sentencepiece
 import tokenizers
 
-from tests.support import ROOT, SMOLLM2
-
-LLAMA_CPP = SMOLLM2.parents[1] / "llama.cpp"
+from tests.support import LLAMA_CPP, ROOT
 
 TEXT = (ROOT / "tests" / "data" / "gpl-3.0.txt").read_text()
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.models.llama_cpp import LLAMA_CPP, convert, greedy_text
+from tests.models.llama_cpp import convert, greedy_text
 from tests.models.tiny import CASES, counterpart, reference
+from tests.support import LLAMA_CPP
 from torchgguf import kernels
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.tokenization import AutoTokenizer
