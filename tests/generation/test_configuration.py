@@ -4,7 +4,7 @@ import pytest
 import transformers
 
 from torchgguf.generation import GenerationConfig
-from torchgguf.generation.configuration import DEFAULTS, resolve
+from torchgguf.generation.resolution import DEFAULTS, resolve
 
 
 def test_field_names_and_defaults_are_those_of_transformers():

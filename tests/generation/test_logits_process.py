@@ -5,16 +5,8 @@ import torch
 import transformers
 
 from torchgguf.generation import GenerationConfig
-from torchgguf.generation.logits_process import (
-    MinLength,
-    MinP,
-    RepetitionPenalty,
-    Temperature,
-    TopK,
-    TopP,
-    processors_for,
-    warpers_for,
-)
+from torchgguf.generation.logits_process import MinLength, RepetitionPenalty, processors_for
+from torchgguf.generation.logits_warp import MinP, Temperature, TopK, TopP, warpers_for
 
 PAIRS = [
     (Temperature(0.7), transformers.TemperatureLogitsWarper(0.7)),
@@ -93,6 +85,6 @@ def test_processors_apply_in_the_order_of_transformers(settings, hf_llama):
     )
 
     ours, scores = GenerationConfig(**settings), scores_of("distinct")
-    for process in [*processors_for(ours, 7), *warpers_for(ours)]:
+    for process in [*processors_for(ours, 7, 20), *warpers_for(ours)]:
         scores = process(input_ids, scores)
     torch.testing.assert_close(scores, expected, rtol=0, atol=0)

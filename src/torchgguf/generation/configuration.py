@@ -1,14 +1,21 @@
-"""What a call of `generate` may be told: `GenerationConfig`, its defaults and how several are merged."""
+"""What a call of `generate` may be told: `GenerationConfig`, and its file, generation_config.json."""
 
 from __future__ import annotations
 
-import difflib
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
 
-SAMPLING_FIELDS = ("temperature", "top_k", "top_p", "min_p")
+from torchgguf.container.atomic import atomic_write
+from torchgguf.generation.ranges import CHECKS, as_tokens, refuse_unsupported, stop_texts
+from torchgguf.hub import HubOptions, find_file
+
+FILE_NAME = "generation_config.json"
+# In a model's own config these say how it is run, not what texts it is to write.
+_OF_FORWARD = {"use_cache", "output_attentions", "output_hidden_states"}
 
 
 @dataclass(kw_only=True)
@@ -18,7 +25,31 @@ class GenerationConfig:
     A field that is None is unset: it is taken from the model's own `generation_config`, failing that from
     `DEFAULTS`; given to `generate` itself, None says that there is none (`eos_token_id=None`: no token ends
     the text). Lengths are in tokens; `max_length` counts the prompt, `max_new_tokens` does not and wins.
-    Raises `ValueError` for a value outside its range.
+
+    Attributes:
+        max_length, max_new_tokens, min_length, min_new_tokens, stop_strings: when a text ends.
+        max_time: seconds after which texts end with the token then made.
+        do_sample: draw tokens, by `temperature`, `top_k`, `top_p`, `min_p`, `typical_p`, `epsilon_cutoff` and
+            `eta_cutoff`; otherwise the best one is taken.
+        num_beams: how many texts of each prompt compete (beam search; with `do_sample`, continuations are
+            drawn); scores of finished ones are divided by their length to the power of `length_penalty`.
+        early_stopping: end a beam search with as many finished texts as beams (True), when what goes on looks
+            unlikely to win (False), or when it cannot ("never").
+        num_return_sequences: how many texts of each prompt to return.
+        repetition_penalty, no_repeat_ngram_size, bad_words_ids, sequence_bias, suppress_tokens,
+            begin_suppress_tokens, forced_bos_token_id, forced_eos_token_id,
+            exponential_decay_length_penalty: what to do to some tokens' scores.
+        renormalize_logits: make scores log-probabilities again after all that.
+        use_cache, cache_implementation: whether keys and values are kept, and how: "dynamic", in tensors that
+            grow, or "static", of a fixed size, for compiled models.
+        max_cache_len: positions that a static cache has room for, if not more are needed: a model is compiled
+            again for another size.
+        prefill_chunk_size: read prompts so many tokens at a time.
+        return_dict_in_generate: return not just tokens but an output with a `past_key_values` and, as asked
+            for by `output_scores`, `output_logits`, `output_attentions` and `output_hidden_states`, more.
+
+    Raises:
+        ValueError: a value is outside its range.
     """
 
     # how long
@@ -26,6 +57,7 @@ class GenerationConfig:
     max_new_tokens: int | None = None
     min_length: int | None = None
     min_new_tokens: int | None = None
+    max_time: float | None = None
     stop_strings: str | Sequence[str] | None = None
     # which tokens
     do_sample: bool | None = None
@@ -33,11 +65,35 @@ class GenerationConfig:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
     repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[Sequence[Any]] | None = None
+    bad_words_ids: Sequence[Sequence[int]] | None = None
+    suppress_tokens: Sequence[int] | None = None
+    begin_suppress_tokens: Sequence[int] | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | Sequence[int] | None = None
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    renormalize_logits: bool | None = None
     num_return_sequences: int | None = None
+    # beams
+    num_beams: int | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | str | None = None
     # how it is computed
     use_cache: bool | None = None
+    cache_implementation: str | None = None
+    max_cache_len: int | None = None
     prefill_chunk_size: int | None = None
+    # what is returned
+    return_dict_in_generate: bool | None = None
+    output_scores: bool | None = None
+    output_logits: bool | None = None
+    output_attentions: bool | None = None
+    output_hidden_states: bool | None = None
     # special tokens
     eos_token_id: int | Sequence[int] | None = None
     pad_token_id: int | None = None
@@ -45,80 +101,90 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot mean anything."""
-        for name, (allowed, wish) in _RANGES.items():
+        for name, (allowed, wish) in CHECKS.items():
             value = getattr(self, name)
             if value is not None and not allowed(value):
                 raise ValueError(f"{name} must be {wish}, not {value!r}")
         stop_texts(self.stop_strings)
 
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any], **settings: Any) -> Self:
+        """Build from the contents of a generation_config.json; `settings` win over it.
+
+        Keys that are no fields and would change nothing are kept, to be written again.
+
+        Raises:
+            ValueError: a value is outside its range, or asks for what is not supported.
+        """
+        given = {name: value for name, value in {**config_dict, **settings}.items() if value is not None}
+        refuse_unsupported(given)
+        config = cls(**{name: given.pop(name) for name in FIELDS if name in given})
+        vars(config).update(given)
+        return config
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name: str | PathLike[str],
+        config_file_name: str = FILE_NAME,
+        **options: Any,
+    ) -> Self:
+        """Read the file of a folder or of a repository of the Hugging Face Hub.
+
+        Args:
+            pretrained_model_name: the folder or the repository.
+            config_file_name: the file in it.
+            options: fields that win over the file's, and `HubOptions`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            TypeError: an option is unknown.
+            ValueError: the file is no JSON object, or as in `from_dict`.
+        """
+        hub: Any = {name: options.pop(name) for name in HubOptions.__annotations__ if name in options}
+        if unknown := options.keys() - set(FIELDS):
+            raise TypeError(f"GenerationConfig has no {', '.join(sorted(unknown))}")
+        file = find_file(pretrained_model_name, config_file_name, **hub)
+        try:
+            contents = json.loads(file.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{file} is no JSON: {error}") from None
+        if not isinstance(contents, dict):
+            raise ValueError(f"{file} holds no JSON object")
+        return cls.from_dict(contents, **options)
+
+    @classmethod
+    def from_model_config(cls, model_config: Any) -> Self:
+        """Take what a model's own config says of texts: special tokens and, in old ones, how to generate."""
+        values = model_config if isinstance(model_config, Mapping) else model_config.to_dict()
+        refuse_unsupported(values)
+        return cls(**{name: values.get(name) for name in FIELDS if name not in _OF_FORWARD})
+
+    def save_pretrained(self, save_directory: str | PathLike[str], config_file_name: str = FILE_NAME) -> None:
+        """Write the file that `from_pretrained`, here and in transformers, reads."""
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        with atomic_write(Path(save_directory, config_file_name)) as file:
+            file.write(self.to_json_string().encode())
+
+    def to_json_string(self) -> str:
+        """Return the text of a generation_config.json: all that is set."""
+        values = self.to_dict()
+        if isinstance(bias := values.get("sequence_bias"), Mapping):  # JSON's keys are strings
+            values["sequence_bias"] = [[list(tokens), value] for tokens, value in bias.items()]
+        return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
     def to_dict(self) -> dict[str, Any]:
-        """The fields that are set."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """Return what is set, and what `from_dict` kept."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields that are set."""
+        return {name: value for name in FIELDS if (value := getattr(self, name)) is not None}
 
     @property
     def eos_token_ids(self) -> list[int]:
         """The tokens that end the text, as a list whichever way they were given."""
-        eos = self.eos_token_id
-        return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        return as_tokens(self.eos_token_id)
 
 
-def stop_texts(stop_strings: str | Sequence[str] | None) -> list[str]:
-    """The texts that end a text, as a list whichever way they were given. `ValueError` for an empty one."""
-    texts = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings or ())
-    if not all(texts):
-        raise ValueError("an empty stop string would stop everything")
-    return texts
-
-
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "max_length": (lambda n: n >= 1, "at least 1"),
-    "max_new_tokens": (lambda n: n >= 1, "at least 1"),
-    "min_length": (lambda n: n >= 0, "at least 0"),
-    "min_new_tokens": (lambda n: n >= 0, "at least 0"),
-    "temperature": (lambda t: t > 0, "above 0 (for greedy decoding set do_sample=False)"),
-    "top_k": (lambda k: k >= 0 and k == int(k), "a whole number, 0 for no limit"),
-    "top_p": (lambda p: 0 <= p <= 1, "between 0 and 1"),
-    "min_p": (lambda p: 0 <= p <= 1, "between 0 and 1"),
-    "repetition_penalty": (lambda r: r > 0, "above 0"),
-    "num_return_sequences": (lambda n: n >= 1, "at least 1"),
-    "prefill_chunk_size": (lambda n: n >= 1, "at least 1"),
-}
-
-# max_length is left out: without any length, 20 tokens follow whatever prompt there is.
-DEFAULTS = GenerationConfig(
-    min_length=0,
-    do_sample=False,
-    temperature=1.0,
-    top_k=50,
-    top_p=1.0,
-    repetition_penalty=1.0,
-    num_return_sequences=1,
-    use_cache=True,
-)
-DEFAULT_NEW_TOKENS = 20
-
-
-def resolve(
-    model_config: GenerationConfig, call_config: GenerationConfig | None, arguments: dict[str, Any]
-) -> GenerationConfig:
-    """One config from, in rising priority, the defaults, the model's, the one given, the call's arguments.
-
-    Raises `TypeError` that names the arguments `generate` does not know.
-    """
-    known = [field.name for field in fields(GenerationConfig)]
-    unknown = [name for name in arguments if name not in known]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise TypeError(f"generate() does not know {', '.join(map(repr, unknown))}{hint}")
-
-    asked = (call_config.to_dict() if call_config else {}) | arguments
-    config = GenerationConfig(**DEFAULTS.to_dict() | model_config.to_dict() | asked)
-    unused = [name for name in SAMPLING_FIELDS if asked.get(name) is not None]
-    if unused and not config.do_sample:
-        warnings.warn(f"{', '.join(unused)} have no effect without do_sample=True", UserWarning, stacklevel=4)
-    if config.num_return_sequences not in (None, 1) and not config.do_sample:
-        raise ValueError("num_return_sequences above 1 needs do_sample=True: greedy decoding has one answer")
-    if config.use_cache is False and config.prefill_chunk_size is not None:
-        raise ValueError("prefill_chunk_size needs use_cache: without, the whole text is read at every step")
-    return config
+FIELDS = tuple(field.name for field in fields(GenerationConfig))

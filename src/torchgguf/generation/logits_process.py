@@ -1,22 +1,24 @@
 """Logits processors: each turns the scores of the next token, (batch, vocabulary) float32, into better ones.
 
 Definitions and order of application are those of transformers (`generation/logits_process.py`), so the same
-settings leave the same distribution. The ones that only serve sampling can also *narrow*: hand on just the
-few tokens that survive, which spares everything after them the whole vocabulary.
+settings leave the same distribution. Those here serve every way of decoding; what shapes a distribution to
+draw from is in `logits_warp`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchgguf.generation.configuration import GenerationConfig
-from torchgguf.generation.sampling import top_candidates
+from torchgguf.generation.ranges import as_tokens
 
 NEVER = float("-inf")
-NUCLEUS_CANDIDATES = (256, 4096)
 
 Processor = Callable[[Tensor, Tensor], Tensor]
 """`(input_ids (batch, length), scores (batch, vocabulary)) -> scores`; what users may pass to `generate`."""
@@ -30,8 +32,53 @@ class LogitsProcessor:
         raise NotImplementedError
 
     def narrow(self, scores: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The surviving `(scores, token ids)`, both (batch, few), or None where that would save nothing."""
+        """The surviving `(scores, token ids)`, both (batch, few), or None where that would save nothing.
+
+        Processors that only serve sampling may hand on just the few tokens that survive them, which spares
+        everything after them the whole vocabulary.
+        """
         return None
+
+
+def _check_vocabulary(token: int, scores: Tensor) -> None:
+    if token >= scores.shape[-1]:
+        raise ValueError(f"there is no token {token} in a vocabulary of {scores.shape[-1]}")
+
+
+def _index(token_ids: Sequence[int], scores: Tensor) -> Tensor:
+    """Token ids as an index into scores; `ValueError` for one that they do not have."""
+    _check_vocabulary(max(token_ids, default=0), scores)
+    return torch.tensor(token_ids, dtype=torch.long, device=scores.device)
+
+
+class SequenceBias(LogitsProcessor):
+    """Add to the score of a sequence's last token, where the tokens so far end in the rest of it.
+
+    `sequences`: from token ids to what to add, -inf to forbid the sequence.
+    """
+
+    def __init__(self, sequences: Mapping[tuple[int, ...], float]) -> None:
+        self._largest = max(token for tokens in sequences for token in tokens)
+        groups = defaultdict(list)  # those of one length are compared at once
+        for tokens, bias in sequences.items():
+            groups[len(tokens)].append((tokens, bias))
+        self._groups = [
+            (torch.tensor([tokens for tokens, _ in group]), torch.tensor([float(bias) for _, bias in group]))
+            for group in groups.values()
+        ]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """See the class."""
+        _check_vocabulary(self._largest, scores)
+        device, length = scores.device, input_ids.shape[1]
+        self._groups = [(sequences.to(device), biases.to(device)) for sequences, biases in self._groups]
+        total = torch.zeros_like(scores)
+        for sequences, biases in self._groups:
+            start = length + 1 - sequences.shape[1]
+            if start >= 0:
+                fits = (input_ids[:, None, start:] == sequences[:, :-1]).all(-1)
+                total.index_add_(1, sequences[:, -1], torch.where(fits, biases, 0.0).to(total.dtype))
+        return scores + total
 
 
 class RepetitionPenalty(LogitsProcessor):
@@ -55,6 +102,22 @@ class RepetitionPenalty(LogitsProcessor):
         return scores.scatter(1, input_ids, seen)
 
 
+class NoRepeatNGram(LogitsProcessor):
+    """Forbid the tokens by which a sequence of `size` tokens would occur again."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """See the class."""
+        length = input_ids.shape[1]
+        if length < self.size:
+            return scores
+        grams = input_ids.unfold(1, self.size, 1)  # (batch, length - size + 1, size)
+        begun = (grams[..., :-1] == input_ids[:, None, length + 1 - self.size :]).all(-1)
+        return scores.scatter_add(1, grams[..., -1], torch.where(begun, NEVER, 0.0).to(scores.dtype))
+
+
 class MinLength(LogitsProcessor):
     """Forbid the tokens that end the text until it has `min_length` tokens, the prompt included."""
 
@@ -66,109 +129,117 @@ class MinLength(LogitsProcessor):
         """See the class."""
         if input_ids.shape[1] >= self.min_length:
             return scores
-        index = torch.tensor(self.eos_token_ids, device=scores.device)
-        return scores.index_fill(1, index, NEVER)
+        return scores.index_fill(1, _index(self.eos_token_ids, scores), NEVER)
 
 
-class Temperature(LogitsProcessor):
-    """Divide the scores: below 1 sharpens the distribution, above 1 flattens it."""
+class Forced(LogitsProcessor):
+    """Allow only these tokens, each as likely, after `length` tokens."""
 
-    def __init__(self, temperature: float) -> None:
-        self.temperature = temperature
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
-        return scores / self.temperature
-
-
-class TopK(LogitsProcessor):
-    """Keep the `top_k` best tokens and those that tie with the last of them (1805.04833)."""
-
-    def __init__(self, top_k: int) -> None:
-        self.top_k = top_k
+    def __init__(self, token_ids: Sequence[int], length: int) -> None:
+        self.token_ids = list(token_ids)
+        self.length = length
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """See the class."""
-        last = scores.topk(min(self.top_k, scores.shape[-1])).values[:, -1:]
-        return scores.masked_fill(scores < last, NEVER)
-
-    def narrow(self, scores: Tensor) -> tuple[Tensor, Tensor] | None:
-        """As many candidates again as asked for leave room for ties with the last one."""
-        if 2 * self.top_k >= scores.shape[-1]:
-            return None
-        best, tokens = top_candidates(scores, 2 * self.top_k)
-        return best.masked_fill(best < best[:, self.top_k - 1 : self.top_k], NEVER), tokens
+        if input_ids.shape[1] != self.length:
+            return scores
+        return torch.full_like(scores, NEVER).index_fill_(1, _index(self.token_ids, scores), 0.0)
 
 
-class TopP(LogitsProcessor):
-    """Keep the fewest best tokens whose probabilities add up to at least `top_p` (1904.09751)."""
+class ExponentialDecay(LogitsProcessor):
+    """Raise the scores of the tokens that end the text, from `start` tokens on, the prompt included.
 
-    def __init__(self, top_p: float) -> None:
-        self.top_p = top_p
+    After n more tokens by `factor ** n - 1` of their magnitude.
+    """
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
-        ascending, order = scores.sort(dim=-1)
-        drop = ascending.softmax(-1).cumsum(-1) <= 1 - self.top_p
-        drop[:, -1] = False
-        return scores.masked_fill(drop.scatter(1, order, drop), NEVER)
-
-    def narrow(self, scores: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Sort some hundred or thousand candidates, not the vocabulary, if they hold `top_p` of the mass."""
-        if scores.device.type != "cpu":
-            return None  # a GPU sorts faster than it answers whether it needs to
-        total = scores.logsumexp(-1, keepdim=True)
-        for candidates in NUCLEUS_CANDIDATES:
-            if candidates >= scores.shape[-1]:
-                break
-            best, tokens = top_candidates(scores, candidates)
-            probability = (best - total).exp()
-            mass = probability.cumsum(-1)
-            if bool((mass[:, -1] >= self.top_p).all()):
-                drop = mass - probability >= self.top_p
-                drop[:, 0] = False
-                return best.masked_fill(drop, NEVER), tokens
-        return None
-
-
-class MinP(LogitsProcessor):
-    """Keep tokens with at least `min_p` times the probability of the best one (2407.01082)."""
-
-    def __init__(self, min_p: float) -> None:
-        self.min_p = min_p
+    def __init__(self, start: int, factor: float, eos_token_ids: Sequence[int]) -> None:
+        self.start = start
+        self.factor = factor
+        self.eos_token_ids = list(eos_token_ids)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """See the class."""
-        probability = scores.softmax(-1)
-        return scores.masked_fill(probability < self.min_p * probability.amax(-1, keepdim=True), NEVER)
+        over = input_ids.shape[1] - self.start
+        if over <= 0:
+            return scores
+        ends = _index(self.eos_token_ids, scores)
+        return scores.index_add(1, ends, scores[:, ends].abs() * (self.factor**over - 1))
+
+
+class Suppress(LogitsProcessor):
+    """Forbid these tokens, always or only after `length` tokens."""
+
+    def __init__(self, token_ids: Sequence[int], length: int | None = None) -> None:
+        self.token_ids = list(token_ids)
+        self.length = length
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """See the class."""
+        if self.length not in (None, input_ids.shape[1]):
+            return scores
+        return scores.index_fill(1, _index(self.token_ids, scores), NEVER)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What processors may need to know: the config, the prompts' length and that of the longest text."""
+
+    config: GenerationConfig
+    prompt_length: int
+    max_length: int
+    padding: Tensor | None
+
+
+def _sequence_bias(value: Any, now: Situation) -> SequenceBias:
+    pairs = value.items() if isinstance(value, Mapping) else value
+    return SequenceBias({tuple(tokens): bias for tokens, bias in pairs})
+
+
+def _bad_words(words: Sequence[Sequence[int]], now: Situation) -> SequenceBias:
+    ends = now.config.eos_token_ids  # a text may always end
+    return SequenceBias({tuple(word): NEVER for word in words if len(word) > 1 or word[0] not in ends})
+
+
+def _min_length(length: int, now: Situation) -> MinLength:
+    return MinLength(length, now.config.eos_token_ids)
+
+
+def _first_suppressed(tokens: Sequence[int], now: Situation) -> Suppress:
+    forced = now.prompt_length == 1 and now.config.forced_bos_token_id is not None
+    return Suppress(tokens, now.prompt_length + forced)
+
+
+# The field, the value (None is another) at which it does nothing, what makes the processor; in the order of
+# application.
+_PROCESSORS: tuple[tuple[str, Any, Callable[[Any, Situation], LogitsProcessor]], ...] = (
+    ("sequence_bias", None, _sequence_bias),
+    ("repetition_penalty", 1.0, lambda penalty, now: RepetitionPenalty(penalty, now.padding)),
+    ("no_repeat_ngram_size", 0, lambda size, now: NoRepeatNGram(size)),
+    ("bad_words_ids", None, _bad_words),
+    ("min_length", 0, _min_length),
+    ("min_new_tokens", 0, lambda new, now: _min_length(now.prompt_length + new, now)),
+    ("forced_bos_token_id", None, lambda token, now: Forced([token], 1)),
+    ("forced_eos_token_id", None, lambda tokens, now: Forced(as_tokens(tokens), now.max_length - 1)),
+    (
+        "exponential_decay_length_penalty",
+        None,
+        lambda pair, now: ExponentialDecay(now.prompt_length + pair[0], pair[1], now.config.eos_token_ids),
+    ),
+    ("suppress_tokens", None, lambda tokens, now: Suppress(tokens)),
+    ("begin_suppress_tokens", None, _first_suppressed),
+)
 
 
 def processors_for(
-    config: GenerationConfig, prompt_length: int, padding: Tensor | None = None
+    config: GenerationConfig, prompt_length: int, max_length: int, padding: Tensor | None = None
 ) -> list[LogitsProcessor]:
-    """The processors that apply to greedy and sampled decoding alike, in order."""
-    processors: list[LogitsProcessor] = []
-    if config.repetition_penalty not in (None, 1.0):
-        processors.append(RepetitionPenalty(config.repetition_penalty, padding))
-    min_length = max(
-        config.min_length or 0, prompt_length + config.min_new_tokens if config.min_new_tokens else 0
-    )
-    if min_length > prompt_length and config.eos_token_ids:
-        processors.append(MinLength(min_length, config.eos_token_ids))
-    return processors
+    """The processors that apply to every way of decoding, in order.
 
-
-def warpers_for(config: GenerationConfig) -> list[LogitsProcessor]:
-    """The processors that shape the distribution to draw from, in order; none without `do_sample`."""
-    warpers: list[LogitsProcessor] = []
-    if not config.do_sample:
-        return warpers
-    if config.temperature not in (None, 1.0):
-        warpers.append(Temperature(config.temperature))
-    if config.top_k:
-        warpers.append(TopK(config.top_k))
-    if config.top_p is not None and config.top_p < 1:
-        warpers.append(TopP(config.top_p))
-    if config.min_p is not None:
-        warpers.append(MinP(config.min_p))
-    return warpers
+    `prompt_length`, `max_length`: tokens before and at the end; `padding`: as in `RepetitionPenalty`.
+    """
+    now = Situation(config, prompt_length, max_length, padding)
+    return [
+        make(value, now)
+        for field, neutral, make in _PROCESSORS
+        if (value := getattr(config, field)) is not None and value != neutral
+    ]

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from torchgguf.generation.configuration import stop_texts
+from torchgguf.generation.ranges import stop_texts
 from torchgguf.generation.streamers import UNFINISHED, Decoder
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
-"""`(input_ids (batch, length), scores (batch, vocabulary)) -> done (batch,) bool`."""
+Scores = tuple[Tensor, ...] | None
+Criterion = Callable[[Tensor, Scores], Tensor | bool]
+"""`(input_ids (batch, length), scores) -> done (batch,) bool, or one bool for all`.
+
+The scores are those of each step so far, (batch, vocabulary), if `output_scores` asks for them, else None.
+"""
+
+
+def ended_by(criteria: Sequence[Criterion], input_ids: Tensor, scores: Scores) -> Tensor:
+    """Whether any of the criteria ends a row: (batch,) bool."""
+    ended = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+    for criterion in criteria:
+        ended = ended | criterion(input_ids, scores)
+    return ended
 
 
 class MaxLengthCriteria:
@@ -20,10 +33,21 @@ class MaxLengthCriteria:
     def __init__(self, max_length: int) -> None:
         self.max_length = max_length
 
-    def __call__(self, input_ids: Tensor, scores: Tensor | None = None) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
         """See the module."""
         done = input_ids.shape[1] >= self.max_length
         return torch.full((len(input_ids),), done, device=input_ids.device)
+
+
+class MaxTimeCriteria:
+    """Ends every row `max_time` seconds after `initial_timestamp`, of `time.time()`; by default after now."""
+
+    def __init__(self, max_time: float, initial_timestamp: float | None = None) -> None:
+        self.end = max_time + (time.time() if initial_timestamp is None else initial_timestamp)
+
+    def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
+        """See the module."""
+        return torch.full((len(input_ids),), time.time() > self.end, device=input_ids.device)
 
 
 class EosTokenCriteria:
@@ -32,7 +56,7 @@ class EosTokenCriteria:
     def __init__(self, eos_token_ids: Sequence[int]) -> None:
         self.eos_token_ids = torch.tensor(eos_token_ids)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor | None = None) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
         """See the module."""
         self.eos_token_ids = self.eos_token_ids.to(input_ids.device)
         return (input_ids[:, -1:] == self.eos_token_ids).any(1)
@@ -62,7 +86,7 @@ class StopStringCriteria:
             earlier = earlier[:-1]
         return any(text.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in self.stop_strings)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor | None = None) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
         """See the module."""
         tails = input_ids[:, -self._reach :].tolist()
         return torch.tensor([self._completes(tail) for tail in tails], device=input_ids.device)

@@ -1,0 +1,102 @@
+"""What `generate` returns with `return_dict_in_generate`, and how it is gathered; named as in transformers.
+
+Shapes: B rows, R sequences returned, V vocabulary. Rows are sequences, or with beams `num_beams` a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchgguf.nn import ModelOutput
+
+Steps = tuple[Tensor, ...]
+LayersOfSteps = tuple[tuple[Tensor, ...], ...]
+
+
+@dataclass
+class GenerateDecoderOnlyOutput(ModelOutput):
+    """Output of greedy decoding and sampling.
+
+    Attributes:
+        sequences: prompts and continuations, `(R, length)`.
+        scores: of each step what the token was chosen by, `(B, V)`, after all processing.
+        logits: the same as the model made it.
+        attentions: of each step the model's `attentions`; the first step read the prompts.
+        hidden_states: of each step the model's `hidden_states`.
+        past_key_values: the cache; it holds all tokens but the last.
+    """
+
+    sequences: Tensor
+    scores: Steps | None = None
+    logits: Steps | None = None
+    attentions: LayersOfSteps | None = None
+    hidden_states: LayersOfSteps | None = None
+    past_key_values: Any = None
+
+
+@dataclass
+class GenerateBeamDecoderOnlyOutput(ModelOutput):
+    """Output of beam search.
+
+    Attributes:
+        sequences: prompts and continuations, `(R, length)`, those of a prompt from best to worst.
+        sequences_scores: of each the sum of its tokens' scores, over its length to the power of
+            `length_penalty`, `(R,)`; if `output_scores`.
+        scores: as in `GenerateDecoderOnlyOutput`, but log-probabilities.
+        logits, attentions, hidden_states, past_key_values: as there.
+        beam_indices: of each new token the row that it was chosen from, `(R, new tokens)`; -1 after the end.
+    """
+
+    sequences: Tensor
+    sequences_scores: Tensor | None = None
+    scores: Steps | None = None
+    logits: Steps | None = None
+    beam_indices: Tensor | None = None
+    attentions: LayersOfSteps | None = None
+    hidden_states: LayersOfSteps | None = None
+    past_key_values: Any = None
+
+
+GenerateOutput = GenerateDecoderOnlyOutput | GenerateBeamDecoderOnlyOutput
+
+
+class Record:
+    """Gathers, step by step, what the output is to hold."""
+
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self._steps: dict[str, list[Any]] = {name: [] for name in wanted}
+
+    def add(self, **step: Any) -> None:
+        """Keep of this step what is wanted."""
+        for name, values in self._steps.items():
+            values.append(step[name])
+
+    @property
+    def scores(self) -> Steps | None:
+        """The scores so far, if they are wanted."""
+        return tuple(self._steps["scores"]) if "scores" in self._steps else None
+
+    def fields(self) -> dict[str, tuple[Any, ...]]:
+        """All that was wanted, by name."""
+        return {name: tuple(values) for name, values in self._steps.items()}
+
+
+def compute_transition_scores(
+    sequences: Tensor, scores: Sequence[Tensor], beam_indices: Tensor | None, normalize_logits: bool
+) -> Tensor:
+    """See `GenerationMixin.compute_transition_scores`."""
+    table = torch.stack(tuple(scores), dim=1)  # (B, steps, V)
+    if normalize_logits:
+        table = table.log_softmax(-1)
+    if beam_indices is None:
+        beam_indices = torch.arange(len(table), device=table.device)[:, None].expand(-1, table.shape[1])
+    chosen = beam_indices >= 0
+    new = int(chosen.sum(1).max())
+    step = torch.arange(new, device=table.device)
+    tokens, rows = sequences[:, sequences.shape[1] - new :], beam_indices[:, :new].clamp(min=0).long()
+    return table[rows, step, tokens].masked_fill(~chosen[:, :new], 0.0)

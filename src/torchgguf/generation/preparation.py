@@ -1,0 +1,177 @@
+"""From the arguments of `generate` to what will decode: prompts, config, cache, processors, criteria."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchgguf.generation.beams import BeamSearch
+from torchgguf.generation.configuration import GenerationConfig
+from torchgguf.generation.context import Context, align_left
+from torchgguf.generation.decoding import Decoding
+from torchgguf.generation.logits_process import Processor, processors_for
+from torchgguf.generation.logits_warp import warpers_for
+from torchgguf.generation.outputs import Record
+from torchgguf.generation.resolution import DEFAULT_NEW_TOKENS, resolve
+from torchgguf.generation.stopping import Criterion, EosTokenCriteria, MaxTimeCriteria, StopStringCriteria
+from torchgguf.generation.streamers import Decoder
+from torchgguf.nn import Cache, StaticCache
+
+_STATES = ("hidden_states", "attentions")
+
+
+def prepare(
+    model: Any,
+    input_ids: Tensor | None,
+    *,
+    attention_mask: Tensor | None = None,
+    generation_config: GenerationConfig | None = None,
+    generator: torch.Generator | None = None,
+    tokenizer: Decoder | None = None,
+    past_key_values: Any = None,
+    logits_processor: Sequence[Processor] | None = None,
+    stopping_criteria: Sequence[Criterion] | None = None,
+    **settings: Any,
+) -> tuple[Tensor, Decoding | BeamSearch]:
+    """The prompts, once for each sequence asked for, and what will continue them; see `GenerationMixin`."""
+    own = model.generation_config or GenerationConfig.from_model_config(model.config)
+    config = resolve(own, generation_config, settings)
+    prompts = _prompts(input_ids, config).to(getattr(model, "device", None))
+    mask = _guess_mask(prompts, config) if attention_mask is None else attention_mask
+    tokens, padding = align_left(prompts, mask)
+    length = prompts.shape[1]
+    beams, sequences = config.num_beams or 1, config.num_return_sequences or 1
+    repeats = max(beams, sequences)
+    new = _new_tokens(config, length)
+    room = length + new - 1  # the last token is never read
+    if past_key_values is not None:
+        _check_cache(past_key_values, config, prompts, tokens, room)
+
+    criteria = [*_criteria(config, tokenizer), *(stopping_criteria or ())]
+    record = _record(config)
+    context = Context(
+        model=model,
+        input_ids=tokens,
+        padding=padding,
+        cache=_new_cache(model, config, room) if past_key_values is None else past_key_values,
+        use_cache=config.use_cache is not False,
+        prefill_chunk_size=config.prefill_chunk_size,
+        repeats=repeats,
+        wanted=() if record is None else tuple(n for n in _STATES if getattr(config, f"output_{n}")),
+    )
+    paddings = None if padding is None else padding.repeat_interleave(repeats)
+    strategy: dict[str, Any] = {
+        "context": context,
+        "max_new_tokens": new,
+        "processors": [*processors_for(config, length, length + new, paddings), *(logits_processor or ())],
+        "warpers": warpers_for(config),
+        "do_sample": bool(config.do_sample),
+        "criteria": criteria,
+        "generator": generator,
+        "record": record,
+        "lasting": past_key_values is not None or record is not None,
+    }
+    prompts = prompts.repeat_interleave(sequences, 0)
+    if beams == 1:
+        pad = _filling(config) if criteria and len(prompts) > 1 else None
+        return prompts, Decoding(**strategy, pad_token_id=pad)
+    return prompts, BeamSearch(
+        **strategy,
+        num_beams=beams,
+        num_return_sequences=sequences,
+        length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
+        early_stopping=config.early_stopping or False,
+        fill=_beam_filling(config) if criteria else 0,
+        candidates=max(2, 1 + len(config.eos_token_ids)) * beams,
+    )
+
+
+def _prompts(input_ids: Tensor | None, config: GenerationConfig) -> Tensor:
+    if input_ids is None:
+        if config.bos_token_id is None:
+            raise ValueError("without input_ids the text starts from the bos token, and the model names none")
+        return torch.tensor([[config.bos_token_id]])
+    if input_ids.dim() != 2 or input_ids.shape[1] == 0:
+        raise ValueError(
+            f"input_ids must have shape (batch, length), length above 0, not {tuple(input_ids.shape)}"
+        )
+    return input_ids
+
+
+def _guess_mask(prompts: Tensor, config: GenerationConfig) -> Tensor | None:
+    """Padding tokens are padding, unless they may end a text as well."""
+    pad = config.pad_token_id
+    return None if pad is None or pad in config.eos_token_ids else (prompts != pad).long()
+
+
+def _new_tokens(config: GenerationConfig, prompt_length: int) -> int:
+    if config.max_new_tokens is not None:
+        return config.max_new_tokens
+    if config.max_length is None:
+        return DEFAULT_NEW_TOKENS
+    if config.max_length <= prompt_length:
+        raise ValueError(
+            f"max_length={config.max_length} leaves no room after a prompt of {prompt_length} tokens; "
+            "max_new_tokens does not count the prompt"
+        )
+    return config.max_length - prompt_length
+
+
+def _new_cache(model: Any, config: GenerationConfig, room: int) -> Cache | None:
+    """An empty cache, or None where the model makes one itself."""
+    if config.cache_implementation != "static":
+        return None
+    return StaticCache(model.config, max(room, config.max_cache_len or 0))
+
+
+def _check_cache(cache: Any, config: GenerationConfig, prompts: Tensor, aligned: Tensor, room: int) -> None:
+    if config.use_cache is False:
+        raise ValueError("past_key_values need use_cache: without it they are of no use")
+    if config.cache_implementation is not None:
+        raise ValueError("past_key_values are a cache already: leave out cache_implementation")
+    if aligned is not prompts and not torch.equal(aligned, prompts):
+        raise ValueError("prompts padded on the right cannot go with past_key_values: pad on the left")
+    if cache.get_seq_length() >= prompts.shape[1]:
+        raise ValueError(
+            f"past_key_values hold {cache.get_seq_length()} tokens, input_ids only {prompts.shape[1]}: "
+            "input_ids must be the whole text, with at least one new token"
+        )
+    if isinstance(cache, StaticCache) and cache.max_cache_len < room:
+        raise ValueError(f"past_key_values have max_cache_len={cache.max_cache_len}, the text needs {room}")
+
+
+def _criteria(config: GenerationConfig, tokenizer: Decoder | None) -> list[Criterion]:
+    criteria: list[Criterion] = []
+    if config.max_time is not None:
+        criteria.append(MaxTimeCriteria(config.max_time))
+    if config.stop_strings:
+        if tokenizer is None:
+            raise ValueError("stop_strings need the tokenizer: generate(..., tokenizer=tok)")
+        criteria.append(StopStringCriteria(tokenizer, config.stop_strings))
+    if config.eos_token_ids:
+        criteria.append(EosTokenCriteria(config.eos_token_ids))
+    return criteria
+
+
+def _filling(config: GenerationConfig) -> int:
+    """What rows that have ended go on with, while others have not."""
+    if config.pad_token_id is not None:
+        return config.pad_token_id
+    if not config.eos_token_ids:
+        raise ValueError("rows may end at different lengths: pad_token_id must say what to fill them with")
+    return config.eos_token_ids[0]
+
+
+def _beam_filling(config: GenerationConfig) -> int:
+    """The same for beams: here a padding token of 0 counts as none, as in transformers."""
+    ends = config.eos_token_ids
+    return config.pad_token_id or ends[0] if ends else _filling(config)
+
+
+def _record(config: GenerationConfig) -> Record | None:
+    if not config.return_dict_in_generate:
+        return None
+    return Record(name for name in ("scores", "logits", *_STATES) if getattr(config, f"output_{name}"))
