@@ -55,11 +55,13 @@ def eager_attention(
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(2, 3) * scaling
+    # Not -inf: where a query has nothing to look at, that would be 0/0, and NaN spreads in gradients.
+    lowest = torch.finfo(scores.dtype).min
     allowed = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril() if mask.causal else mask.allowed
     if allowed is not None:
-        scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(~allowed, lowest)
     if mask.bias is not None:
-        scores = scores + mask.bias
+        scores = (scores + mask.bias).clamp(min=lowest)
     probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
     return F.dropout(probabilities, dropout) @ value, probabilities
 

@@ -91,15 +91,16 @@ def _attend_packed(
 def describe(allowed: Tensor) -> tuple[Tensor, Tensor, int]:
     """Say in the kernels' words what masks `(B, T, S)` of this package allow.
 
-    Each position sees itself and, of its row, so many real positions before it; padding is seen by none but
-    itself. (The last query passes for real: if it is not, nobody reads what it gets.)
+    A real position sees itself and, of its row, so many real positions before it; padding does not see
+    itself, so the last that it sees is no other than the one before it sees. (The first query passes for real
+    where it sees anything: a row that has ended while others go on is given padding, and nobody reads what
+    becomes of that.)
 
     Returns:
         Which queries `(B, T)` and keys `(B, S)` are real, and how many keys a query sees at most.
     """
-    total = allowed.shape[2]
-    itself = total - 1 - allowed.flip(2).int().argmax(2)
-    seen_next = allowed[:, 1:].gather(2, itself[:, :-1, None]).squeeze(2)
-    real_queries = F.pad(seen_next, (0, 1), value=True)
+    places = torch.arange(1, allowed.shape[2] + 1, device=allowed.device, dtype=torch.int32)
+    last = (allowed * places).amax(2)
+    real_queries = last > F.pad(last[:, :-1], (1, 0))
     real_keys = (allowed & real_queries[:, :, None]).any(1)
-    return real_queries, real_keys, int((allowed & real_keys[:, None]).sum(2).max())
+    return real_queries, real_keys, int(allowed.sum(2).max())

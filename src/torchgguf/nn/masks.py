@@ -21,6 +21,7 @@ class AttentionMask:
     Either `allowed`, bool `(B or 1, 1, T, S)`; or, with `allowed` None, everything (`causal` False), or
     everything up to itself with T = S (`causal` True), which the fused kernels know without a mask. Or,
     instead of both, `bias` `(B or 1, H, T, S)`, to be added to the scores of H heads: -inf where not to look.
+    A query that is padding may have nothing to look at; what it gets is finite, and of no meaning.
     """
 
     allowed: Tensor | None
@@ -75,8 +76,7 @@ def _explicit_mask(padding: Tensor | None, queries: Tensor, total: int, window: 
         allowed &= key > query - window
     if padding is None:
         return AttentionMask(allowed[None, None], causal=False)
-    # Padding sees itself: a row with nothing to look at would be 0/0, and NaN spreads in gradients.
-    return AttentionMask(allowed & (padding.bool()[:, None, None] | (key == query)), causal=False)
+    return AttentionMask(allowed & padding.bool()[:, None, None], causal=False)
 
 
 def next_positions(cache: Cache | None, new: int, device: torch.device) -> Tensor:
