@@ -109,6 +109,9 @@ def test_written_from_scratch_it_says_what_the_converter_says(originals, files, 
         "qwen2",
         "qwen2moe",
         "gpt2-untied-odd-heads",
+        "phi-mha-tied",
+        "phi-long-partial",
+        "bloom-heads-beyond-a-power",
     ],
 )
 def test_llama_cpp_runs_what_is_written_from_scratch(originals, files, name, tmp_path):
@@ -119,7 +122,7 @@ def test_llama_cpp_runs_what_is_written_from_scratch(originals, files, name, tmp
 
 
 def test_llama_cpp_continues_as_this_package(originals, files):
-    """The same weights, the same greedy text: rotary embedding, YaRN's factor included, is llama.cpp's."""
+    """The same weights, the same greedy text: rotary embedding and linear biases are llama.cpp's."""
     for name in (
         "llama",
         "llama-llama3",
@@ -129,6 +132,11 @@ def test_llama_cpp_continues_as_this_package(originals, files):
         "qwen2moe",
         "gpt2",
         "gpt2-short",
+        "phi",
+        "phi-short",
+        "phi-long-partial",
+        "bloom",
+        "bloom-odd-heads",
     ):
         tokenizer = AutoTokenizer.from_pretrained(files[name])
         model = AutoModelForCausalLM.from_pretrained(files[name], dequantize=True)
