@@ -6,7 +6,7 @@ expert.
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Self, TypeAlias
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from torchgguf import kernels
 from torchgguf.container.tensor_types import type_of_dtype
+from torchgguf.nn.activations import Activation
 from torchgguf.nn.layers import AnyQuantType, Linear
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 from torchgguf.quants import QuantType
 from torchgguf.quants import quant_type as find_quant_type
-
-Activation: TypeAlias = Callable[[Tensor], Tensor]
 
 # As files call an expert's matrices, all experts' in one tensor: ffn_gate_exps, ffn_up_exps, ffn_down_exps.
 _GATE, _UP, _DOWN = MATRICES = ("gate_proj", "up_proj", "down_proj")
