@@ -6,9 +6,9 @@ import transformers
 from torch.testing import assert_close
 
 import torchgguf
-from tests.models.tiny import CASES, LONGROPE, counterpart, reference
+from tests.models.tiny import CASES, LONGROPE, UNWRITABLE, counterpart, reference
 
-ALL = {**CASES, "llama-longrope": LONGROPE}
+ALL = {**CASES, **UNWRITABLE, "llama-longrope": LONGROPE}
 
 
 @pytest.fixture(scope="module", params=ALL, ids=ALL.keys())
