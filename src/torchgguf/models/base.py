@@ -137,6 +137,8 @@ class PreTrainedModel(GradientCheckpointing):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                nn.init.zeros_(module.weight[module.padding_idx])
 
     @property
     def base_model(self) -> "PreTrainedModel":

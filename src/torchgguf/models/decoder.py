@@ -179,7 +179,9 @@ class DecoderModel(LayerStack):
 
     def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
         super().__init__(config, attn_implementation)
-        self.embed_tokens: nn.Module = Embedding(config.vocab_size, config.hidden_size)
+        # The row of padding learns nothing, as in transformers; files may name a token that there is not.
+        padding = config.pad_token_id if config.pad_token_id in range(config.vocab_size) else None
+        self.embed_tokens: nn.Module = Embedding(config.vocab_size, config.hidden_size, padding)
         layers = list(self.make_layers(config))
         self.layers = nn.ModuleList(layers)
         self.windows = [layer.self_attn.window for layer in layers]

@@ -46,5 +46,7 @@ def _resize_rows(layer: nn.Embedding | nn.Linear, size: int) -> None:
     layer.weight = nn.Parameter(rows, requires_grad=layer.weight.requires_grad)
     if isinstance(layer, nn.Embedding):
         layer.num_embeddings = size
+        if layer.padding_idx is not None and layer.padding_idx >= size:
+            layer.padding_idx = None
     else:
         layer.out_features = size
