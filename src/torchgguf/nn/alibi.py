@@ -61,5 +61,5 @@ def alibi_mask(
         queries = keys[:, queries[0]]
     distances = keys[:, None, None, :] - queries[:, None, :, None]
     hidden = distances > 0 if mask.allowed is None else ~mask.allowed
-    bias = slopes.to(device)[:, None, None] * distances
-    return AttentionMask(None, False, bias.masked_fill(hidden, -torch.inf).to(inputs_embeds.dtype))
+    bias = (slopes.to(device)[:, None, None] * distances).to(inputs_embeds.dtype)
+    return AttentionMask(None, False, bias.masked_fill(hidden, torch.finfo(bias.dtype).min))
