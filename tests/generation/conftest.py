@@ -1,9 +1,14 @@
-"""Small real parts: a random Llama of transformers, and tokenizers trained on a few lines."""
+"""Small real parts: random models of transformers, and tokenizers trained on a few lines."""
+
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from tests.models.tiny import CASES, counterpart, reference
+from torchgguf import GenerationConfig
 
 TEXT = [
     "Hello there, the quick brown fox stops; its stopper stopped the laser-stop!\n\nfunction(){return 1}\n",
@@ -35,6 +40,37 @@ def hf_llama() -> transformers.LlamaForCausalLM:
         pad_token_id=0,
     )
     return transformers.LlamaForCausalLM(config).eval()
+
+
+class Twins(NamedTuple):
+    """The same weights in transformers and here."""
+
+    theirs: Any
+    ours: Any
+
+
+@pytest.fixture(scope="package", params=["llama", "qwen2-sliding", "mistral-sliding", "gpt2", "bloom"])
+def twins(request) -> Twins:
+    """Both read as many tokens as they are told, and end at none unless told."""
+    theirs = reference(CASES[request.param])
+    theirs.generation_config = transformers.GenerationConfig(pad_token_id=1)
+    ours = counterpart(theirs)
+    ours.generation_config = GenerationConfig(pad_token_id=1)
+    return Twins(theirs, ours)
+
+
+def prompts(
+    side: str = "left", lengths: tuple[int, ...] = (3, 9, 6), seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """A batch of random prompts for the twins, padded on a side."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.full((len(lengths), max(lengths)), 1)
+    mask = torch.zeros_like(rows)
+    for row, real, n in zip(rows, mask, lengths, strict=True):
+        where = slice(-n, None) if side == "left" else slice(n)
+        row[where] = torch.randint(3, 400, (n,), generator=generator)
+        real[where] = 1
+    return {"input_ids": rows, "attention_mask": mask}
 
 
 def byte_level() -> Tokenizer:
