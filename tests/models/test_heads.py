@@ -8,7 +8,7 @@ import transformers
 from torch.testing import assert_close
 
 import torchgguf
-from tests.models.tiny import CASES, Case, counterpart, reference
+from tests.models.tiny import CASES, SIZES, Case, counterpart, reference
 from torchgguf.models.auto import MODELS
 from torchgguf.models.heads import ForTokenClassification
 
@@ -253,6 +253,18 @@ def test_sizes(tied):
     layer.up_proj = torchgguf.nn.QuantizedLinear(64, 96, "Q8_0")
     assert ours.num_parameters() == weights
     assert ours.num_parameters(only_trainable=True) == theirs.num_parameters(only_trainable=True) - 64 * 96
+
+
+def test_the_row_of_padding():
+    """New models start with zeros there, as in transformers; an id beyond all rows is none that is looked up."""
+    config = {**SIZES, "pad_token_id": PAD}
+    theirs = transformers.LlamaModel(transformers.LlamaConfig(**config)).embed_tokens
+    ours = torchgguf.LlamaModel(torchgguf.LlamaConfig(**config)).embed_tokens
+    assert_close(ours.weight[PAD], theirs.weight[PAD])
+    assert ours.padding_idx == theirs.padding_idx == PAD
+    assert ours.weight[0].any()
+    model = torchgguf.LlamaModel(torchgguf.LlamaConfig(**{**config, "pad_token_id": 2**32 - 1}))
+    assert model(batch("left")["input_ids"]).last_hidden_state.isfinite().all()
 
 
 def test_classes_that_transformers_has_not():

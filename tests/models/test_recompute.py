@@ -1,0 +1,145 @@
+"""Gradient checkpointing: the gradients of transformers, from layers that run twice."""
+
+import copy
+import warnings
+from collections import Counter
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.models.tiny import CASES, counterpart, reference
+from torchgguf.nn import DynamicCache
+
+KINDS = {case.kind: case for case in reversed(CASES.values())}  # the first case of each kind
+IDS = torch.randint(0, 400, (2, 11), generator=torch.Generator().manual_seed(0))
+PADDED = torch.tensor([[1] * 11, [1] * 7 + [0] * 4])
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def models(request):
+    theirs = reference(KINDS[request.param])
+    return theirs.train(), counterpart(theirs).train()
+
+
+def step(model, **inputs):
+    """The loss, and the gradients of one training step."""
+    model.zero_grad()
+    labels = IDS.masked_fill(PADDED == 0, -100)
+    loss = model(IDS, attention_mask=PADDED, labels=labels, **inputs).loss
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def runs(model, work) -> Counter:
+    """How often each layer runs while `work` is done."""
+    count: Counter = Counter()
+    layers = model.get_submodule(f"{model.base_model_prefix}.{layers_name(model)}")
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, args, i=i: count.update([i]))
+        for i, layer in enumerate(layers)
+    ]
+    work()
+    for hook in hooks:
+        hook.remove()
+    assert set(count) == set(range(len(layers)))
+    return count
+
+
+def layers_name(model) -> str:
+    (name,) = (n for n, m in model.base_model.named_children() if isinstance(m, torch.nn.ModuleList))
+    return name
+
+
+@pytest.mark.parametrize("options", [None, {"use_reentrant": False}, {"use_reentrant": True}], ids=str)
+def test_gradients(models, options):
+    theirs, ours = models
+    expected_loss, expected = step(theirs)
+    loss, plain = step(ours)
+    ours.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    try:
+        assert ours.is_gradient_checkpointing
+        again_loss, again = step(ours, use_cache=False)
+        assert set(runs(ours, lambda: step(ours, use_cache=False)).values()) == {2}
+    finally:
+        ours.gradient_checkpointing_disable()
+    assert not ours.is_gradient_checkpointing
+    assert set(runs(ours, lambda: step(ours)).values()) == {1}
+    assert torch.equal(again_loss, loss)
+    assert_close(loss, expected_loss, atol=1e-5, rtol=0)
+    for name, gradient in again.items():
+        assert torch.equal(gradient, plain[name]), name
+        assert_close(gradient, expected[name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_dropout_is_the_same_in_both_runs():
+    config = {**KINDS["Llama"].config, "attention_dropout": 0.5}
+    ours = counterpart(reference(type(KINDS["Llama"])("Llama", config)), "eager").train()
+    steps = []
+    for enable in (ours.gradient_checkpointing_disable, ours.gradient_checkpointing_enable):
+        enable()
+        torch.manual_seed(5)
+        steps.append(step(ours, use_cache=False))
+    assert torch.equal(steps[0][0], steps[1][0])
+    assert all(torch.equal(steps[0][1][name], gradient) for name, gradient in steps[1][1].items())
+
+
+def test_less_is_kept_for_the_backward_pass(models):
+    ours = models[1]
+    kept = []
+    for enable in (ours.gradient_checkpointing_disable, ours.gradient_checkpointing_enable):
+        enable()
+        numbers = 0
+
+        def pack(x):
+            nonlocal numbers
+            numbers += x.numel()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            ours(IDS, labels=IDS, use_cache=False)
+        kept.append(numbers)
+    ours.gradient_checkpointing_disable()
+    assert kept[1] < kept[0] / 2
+
+
+def test_no_cache_while_training(models):
+    """None is made, with a warning; one that holds something is refused; without training it is as ever."""
+    ours = copy.deepcopy(models[1])
+    ours.gradient_checkpointing_enable()
+    with pytest.warns(UserWarning, match="no cache is made while gradient checkpointing"):
+        output = ours(IDS, labels=IDS, use_cache=True)
+    assert output.past_key_values is None or output.past_key_values.get_seq_length() == 0
+    output.loss.backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours(IDS, labels=IDS, use_cache=False).loss.backward()
+        with torch.no_grad():
+            cache = ours(IDS[:, :8], use_cache=True).past_key_values
+            assert cache.get_seq_length() == 8
+        with pytest.raises(ValueError, match="cannot go with past_key_values"):
+            ours(IDS[:, 8:], past_key_values=cache)
+        expected = models[0].eval()(IDS).logits[:, 8:]
+        models[0].train()
+        assert_close(ours.eval()(IDS[:, 8:], past_key_values=cache).logits, expected, atol=1e-4, rtol=0)
+        filled = ours(IDS, past_key_values=DynamicCache()).past_key_values
+        assert filled.get_seq_length() == IDS.shape[1]
+
+
+def test_generating_between_steps(models):
+    """`generate` needs its cache, whatever the model is in the middle of."""
+    theirs, ours = models[0].eval(), copy.deepcopy(models[1])
+    ours.gradient_checkpointing_enable()
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    expected = theirs.generate(IDS, attention_mask=torch.ones_like(IDS), **options)
+    assert torch.equal(ours.generate(IDS, attention_mask=torch.ones_like(IDS), **options), expected)
+    theirs.train()
+
+
+def test_unknown_options():
+    ours = counterpart(reference(KINDS["Llama"]))
+    with pytest.raises(
+        ValueError, match=r"no option 'reentrant'; these are: .*preserve_rng_state.*use_reentrant"
+    ):
+        ours.gradient_checkpointing_enable({"reentrant": False})
+    assert not ours.is_gradient_checkpointing
