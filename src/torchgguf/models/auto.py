@@ -1,12 +1,12 @@
 """Auto classes: the class that fits a file, found by what the file says."""
 
+from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import Any, ClassVar, NamedTuple, Unpack
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from torchgguf.container import GGUFError, GGUFFile, open_gguf
-from torchgguf.hub import HubOptions, find_gguf
+from torchgguf.container import GGUFError, GGUFFile
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.bloom import (
@@ -16,7 +16,10 @@ from torchgguf.models.bloom import (
     BloomForTokenClassification,
     BloomModel,
 )
+from torchgguf.models.checkpoint import Checkpoint, CheckpointError
+from torchgguf.models.checkpoint_loading import load_checkpoint
 from torchgguf.models.config import PreTrainedConfig, floating_dtype
+from torchgguf.models.devices import spread
 from torchgguf.models.gpt2 import GPT2LMHeadModel, GPT2Model
 from torchgguf.models.gpt2_heads import (
     GPT2ForQuestionAnswering,
@@ -38,12 +41,14 @@ from torchgguf.models.mistral import (
     MistralForTokenClassification,
     MistralModel,
 )
+from torchgguf.models.options import LoadOptions
 from torchgguf.models.phi3 import (
     Phi3ForCausalLM,
     Phi3ForSequenceClassification,
     Phi3ForTokenClassification,
     Phi3Model,
 )
+from torchgguf.models.quantization import refuse_packed
 from torchgguf.models.qwen2 import (
     Qwen2ForCausalLM,
     Qwen2ForQuestionAnswering,
@@ -58,6 +63,7 @@ from torchgguf.models.qwen2_moe import (
     Qwen2MoeForTokenClassification,
     Qwen2MoeModel,
 )
+from torchgguf.models.source import open_source
 
 
 class Family(NamedTuple):
@@ -155,18 +161,77 @@ def family_of_type(model_type: str) -> Family:
     return families[model_type]
 
 
+def counterpart(model_class: type[PreTrainedModel], family: Family) -> type[PreTrainedModel]:
+    """Return the class of a family that does what a class of another does, or else its language model."""
+    column = next((other.index(model_class) for other in MODELS if model_class in other), 1)
+    return family[column] or family.causal_lm
+
+
+def load_pretrained(
+    choose: Callable[[Family], type[PreTrainedModel]],
+    place: str | PathLike[str],
+    gguf_file: str | None,
+    given: Mapping[str, Any],
+) -> Any:
+    """Load the model that lies at a place, as the class that is chosen among those that fit it.
+
+    Arguments and errors are those of `PreTrainedModel.from_pretrained`.
+    """
+    options = LoadOptions.of(given)
+    with open_source(place, gguf_file, **options.hub) as source:
+        if isinstance(source, Checkpoint):
+            config = _read_config(source, options)
+            model = load_checkpoint(choose(family_of_type(config.model_type)), source, config, options)
+        else:
+            try:
+                model_class = choose(family_of_file(source))
+            except CheckpointError as error:
+                raise GGUFError(str(error)) from None
+            model = load_model(model_class, source, options)
+    spread(model, options.device_map, options.max_memory, options.offload_folder)
+    return model
+
+
+def _read_config(checkpoint: Checkpoint, options: LoadOptions) -> PreTrainedConfig:
+    """Return the config of a checkpoint, or the one given in its place, with the changes asked for."""
+    if isinstance(options.config, PreTrainedConfig):
+        values: dict[str, Any] = {
+            **options.config.to_dict(),
+            "attn_implementation": options.config.attn_implementation,
+        }
+    else:
+        if options.config is not None:
+            checkpoint = Checkpoint(options.config, **options.hub)
+        values = checkpoint.config()
+        refuse_packed(values, checkpoint)
+    if not isinstance(model_type := values.get("model_type"), str):
+        raise CheckpointError(f"{checkpoint}: the config states no model_type")
+    return family_of_type(model_type).architecture.config_class.from_dict(values, **options.changes)
+
+
 class AutoConfig:
-    """The config of whatever model a file holds."""
+    """The config of whatever model lies at a place."""
 
     @staticmethod
     def from_pretrained(
-        pretrained_model_name_or_path: str | PathLike[str],
-        gguf_file: str | None = None,
-        **hub: Unpack[HubOptions],
+        pretrained_model_name_or_path: str | PathLike[str], gguf_file: str | None = None, **options: Any
     ) -> PreTrainedConfig:
-        """Read the config; arguments and errors are those of `PreTrainedModel.from_pretrained`."""
-        with open_gguf(find_gguf(pretrained_model_name_or_path, gguf_file, **hub)) as file:
-            return family_of_file(file).architecture.read_config(file)
+        """Read a config, from config.json or from a GGUF file.
+
+        Options are those of `PreTrainedModel.from_pretrained` that are of the config or of fetching; errors
+        are those of it. The place may also be a file such as config.json.
+        """
+        sorted_options = LoadOptions.of(options)
+        with open_source(pretrained_model_name_or_path, gguf_file, **sorted_options.hub) as source:
+            if isinstance(source, Checkpoint):
+                config = _read_config(source, sorted_options)
+            else:
+                config = family_of_file(source).architecture.read_config(source)
+                config = config.from_dict(config.to_dict(), **sorted_options.changes)
+        config.attn_implementation = sorted_options.attn_implementation or config.attn_implementation
+        if sorted_options.dtype not in (None, "auto"):
+            config.dtype = floating_dtype(sorted_options.dtype)
+        return config
 
     @staticmethod
     def for_model(model_type: str, **fields: Any) -> PreTrainedConfig:
@@ -191,32 +256,28 @@ class AutoModel:
 
     @classmethod
     def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | PathLike[str],
-        gguf_file: str | None = None,
-        *,
-        dequantize: bool = False,
-        dtype: torch.dtype | str | None = None,
-        attn_implementation: str = "sdpa",
-        **hub: Unpack[HubOptions],
+        cls, pretrained_model_name_or_path: str | PathLike[str], gguf_file: str | None = None, **options: Any
     ) -> Any:
         """Load the model; arguments and errors are those of `PreTrainedModel.from_pretrained`."""
-        with open_gguf(find_gguf(pretrained_model_name_or_path, gguf_file, **hub)) as file:
-            model_class = cls._class_in(family_of_file(file))
-            return load_model(model_class, file, dequantize, dtype, attn_implementation)
+        return load_pretrained(cls._class_in, pretrained_model_name_or_path, gguf_file, options)
 
     @classmethod
     def from_config(
         cls,
         config: PreTrainedConfig,
         *,
-        attn_implementation: str = "sdpa",
+        attn_implementation: str | None = None,
         dtype: torch.dtype | str | None = None,
     ) -> Any:
-        """Build a model with random weights; their dtype is the config's, unless one is given."""
+        """Build a model with random weights; their dtype is the config's, unless one is given.
+
+        So is the attention implementation, which is `"sdpa"` if neither says.
+        """
+        refuse_packed(vars(config), type(config).__name__)
+        attention = attn_implementation or config.attn_implementation or "sdpa"
         for family in MODELS:
             if family.architecture.config_class is type(config):
-                model = cls._class_in(family)(config, attn_implementation)
+                model = cls._class_in(family)(config, attention)
                 return model.to(floating_dtype(dtype or config.dtype))
         raise ValueError(f"{type(config).__name__} is the config of no model here")
 

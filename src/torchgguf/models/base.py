@@ -3,18 +3,34 @@
 import math
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, ClassVar, Self, Unpack
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
-from torchgguf.container import GGUFError, open_gguf
-from torchgguf.hub import HubOptions, find_gguf
 from torchgguf.models import loading, resizing, saving
 from torchgguf.models.architecture import Architecture
+from torchgguf.models.checkpoint import CheckpointError
+from torchgguf.models.checkpoint_saving import save_checkpoint
+from torchgguf.models.config import floating_dtype
+from torchgguf.models.options import remaining
 from torchgguf.models.recompute import GradientCheckpointing
 from torchgguf.nn import PackedLayer, QuantizedEmbedding
 from torchgguf.nn.slots import slots
+
+# Options of transformers' save_pretrained that are not here, with the values that ask for nothing.
+_SAVING: dict[str, tuple[Any, ...]] = {
+    "distributed_checkpoint": (False,),
+    "is_main_process": (True,),
+    "push_to_hub": (False,),
+    "safe_serialization": (True,),
+    "save_original_format": (True,),
+    "save_peft_format": (True,),
+    "state_dict": (None,),
+    "token": (None,),
+    "variant": (None,),
+}
 
 
 class PreTrainedModel(GradientCheckpointing):
@@ -36,43 +52,89 @@ class PreTrainedModel(GradientCheckpointing):
 
     @classmethod
     def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | PathLike[str],
-        gguf_file: str | None = None,
-        *,
-        dequantize: bool = False,
-        dtype: torch.dtype | str | None = None,
-        attn_implementation: str = "sdpa",
-        **hub: Unpack[HubOptions],
+        cls, pretrained_model_name_or_path: str | PathLike[str], gguf_file: str | None = None, **options: Any
     ) -> Self:
-        """Load from a GGUF file.
+        """Load from a Hugging Face checkpoint or from a GGUF file.
+
+        A checkpoint is a config.json and, beside it, model.safetensors or pytorch_model.bin, each perhaps in
+        several files. Of the latter nothing but tensors is read, whatever else is in it. A checkpoint of
+        another class of the same architecture will do: heads that it lacks are new, and a warning names them;
+        others are left out.
 
         Args:
-            pretrained_model_name_or_path: a GGUF file, a directory that holds `gguf_file`, or a
-                repository of the Hugging Face Hub.
-            gguf_file: name of the file in there; of a split model, any of its files.
-            dequantize: unpack all weights to plain parameters of `dtype`; otherwise they stay in their
-                blocks, mapped from the file, and only norms and biases are parameters to train.
-            dtype: of the activations, and of unpacked weights; float32 by default.
-            attn_implementation: `"sdpa"`, torch's fused kernels, or `"eager"`, which can show probabilities.
-            hub: what concerns fetching from a repository: `revision`, `token`, `cache_dir`,
-                `local_files_only`.
+            pretrained_model_name_or_path: a directory, or a repository of the Hugging Face Hub, that holds a
+                checkpoint or `gguf_file`; or a GGUF file; or the file with the weights of a checkpoint.
+            gguf_file: name of the GGUF file in there; of a split model, any of its files.
+            options: as follows, by name.
+            config: of the checkpoint, in place of its config.json: a config, or where to read it.
+            dequantize: unpack all weights of a GGUF file to plain parameters of `dtype`; otherwise they stay
+                in their blocks, mapped from the file, and only norms and biases are parameters to train.
+            dtype: of the activations, and of plain weights: a torch dtype, or its name such as `"bfloat16"`.
+                By default (`"auto"`, as in transformers since 5) what the config says, or what the
+                checkpoint's first weight has; for a GGUF file float32. `torch_dtype` is its older name.
+            attn_implementation: `"sdpa"`, torch's fused kernels and the default, `"eager"`, which can show
+                probabilities, or another name in `torchgguf.nn.ATTENTION`.
+            device_map: where to: one device (`"cpu"`, `"cuda:0"`, `0`, a `torch.device`), or devices by the
+                names of modules (`{"model.embed_tokens": "cpu", "": 0}`), `"disk"` among them, or how to fill
+                all there are: `"auto"`, `"balanced"`, `"balanced_low_0"`, `"sequential"`. All but one device
+                needs accelerate. None leaves the model on the CPU.
+            max_memory: how much of each device such a strategy may fill: `{0: "10GB", "cpu": "30GB"}`.
+            offload_folder: where to keep what is left on the disk.
+            quantization_config: how to pack the weights of a checkpoint as they are read.
+            generation_config: in place of the one that comes with the model.
+            ignore_mismatched_sizes: make a new head where the checkpoint's has another size.
+            revision, token, cache_dir, local_files_only, force_download: as in `torchgguf.hub.HubOptions`.
+            Any other name is a field of the config, to be set to this value: `num_labels=3`.
 
         Raises:
-            GGUFError: the file is broken, or of an unknown kind, or does not fit the model; the message says
-                which tensors or keys are in the way.
-            FileNotFoundError: there is no such file.
+            CheckpointError: the checkpoint is broken, or of an unknown kind, or does not fit the model; the
+                message says which tensors or fields are in the way.
+            GGUFError: so is the GGUF file.
+            FileNotFoundError: a file is missing.
+            PermissionError, ConnectionError: the Hub refuses, or cannot be reached.
+            TypeError: an option is unknown.
+            ValueError: an option's value is not supported.
+            ImportError: a device map needs accelerate.
         """
-        with open_gguf(find_gguf(pretrained_model_name_or_path, gguf_file, **hub)) as file:
-            if not cls.architecture.reads(file.metadata):
-                from torchgguf.models.auto import family_of_file  # which knows all classes, this one's heirs
+        from torchgguf.models import auto  # which knows all classes, this one's heirs
 
-                kind = file.metadata.get("general.architecture")
-                fitting = " or ".join(found.__name__ for found in family_of_file(file) if found)
-                raise GGUFError(
-                    f"{cls.__name__} cannot read this file of the architecture {kind!r}: {fitting} can"
-                )
-            return loading.load_model(cls, file, dequantize, dtype, attn_implementation)
+        def this(family: auto.Family) -> type[Self]:
+            if cls.architecture is not family.architecture:
+                kind = f"model_type {family.model_type!r} (in GGUF files: {family.architecture.gguf!r})"
+                fitting = auto.counterpart(cls, family).__name__
+                raise CheckpointError(f"{cls.__name__} cannot read a model of {kind}: {fitting} can")
+            return cls
+
+        model: Self = auto.load_pretrained(this, pretrained_model_name_or_path, gguf_file, options)
+        return model
+
+    def save_pretrained(
+        self,
+        save_directory: str | PathLike[str],
+        max_shard_size: int | str = "50GB",
+        *,
+        dtype: torch.dtype | str | None = None,
+        **options: Any,
+    ) -> None:
+        """Write a Hugging Face checkpoint, which transformers and vLLM read: config.json, model.safetensors.
+
+        Packed weights are unpacked one layer at a time, so little memory is needed for a large model; what
+        was in the folder is replaced only once all is written. Weights that two layers share are there once.
+
+        Args:
+            save_directory: the folder, which is made if need be. It may be the one that the model came from.
+            max_shard_size: bytes, or a text such as `"5GB"`, above which weights go to several files.
+            dtype: of the weights: by default what they have or, if any are packed, that of the activations.
+            options: those of transformers that ask for nothing else, such as `safe_serialization=True`.
+
+        Raises:
+            TypeError: an option is unknown.
+            ValueError: an option's value is not supported.
+        """
+        if unknown := remaining(options, _SAVING):
+            raise TypeError(f"save_pretrained() has no option {min(unknown)!r}")
+        asked = None if dtype is None else floating_dtype(dtype)
+        save_checkpoint(self, Path(save_directory), max_shard_size, asked)
 
     def save_gguf(
         self,
@@ -153,6 +215,12 @@ class PreTrainedModel(GradientCheckpointing):
             return prefix + name
         own = f"{self.base_model_prefix}."
         return prefix + name.removeprefix(own) if name.startswith(own) else name
+
+    def own_name(self, name: str) -> str:
+        """Return what this model calls a parameter, given its name in the checkpoint of a whole model."""
+        prefix = self.architecture.hf_prefix
+        own = "" if self.base_model is self else f"{self.base_model_prefix}."
+        return own + name.removeprefix(prefix) if name.startswith(prefix) else name
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that looks up tokens."""

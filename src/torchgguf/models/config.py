@@ -19,7 +19,7 @@ Config = TypeVar("Config", bound="PreTrainedConfig")
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+FLOATING_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 _LABELS = ("id2label", "label2id")
 
@@ -45,9 +45,9 @@ def floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     Raises:
         ValueError: nothing can be computed in it.
     """
-    names: dict[Any, torch.dtype] = {str(known).removeprefix("torch."): known for known in _DTYPES}
+    names: dict[Any, torch.dtype] = {str(known).removeprefix("torch."): known for known in FLOATING_DTYPES}
     found = torch.float32 if dtype in (None, "auto") else names.get(dtype, dtype)
-    if found not in _DTYPES:
+    if found not in FLOATING_DTYPES:
         raise ValueError(f"dtype={dtype!r} is not supported; these are: {', '.join(names)}")
     return found
 

@@ -14,6 +14,7 @@ from torchgguf import kernels
 from torchgguf.container import GGUFError, GGUFFile, Metadata, TensorInfo
 from torchgguf.generation import GenerationConfig, GenerationMixin
 from torchgguf.models.config import PreTrainedConfig, floating_dtype
+from torchgguf.models.options import LoadOptions
 from torchgguf.models.saving import GGUFSource
 from torchgguf.models.weight_map import Row
 from torchgguf.nn import Linear, QuantizedEmbedding, QuantizedLinear, Slot, SlottedLayer, check_attention
@@ -39,34 +40,32 @@ class Place(NamedTuple):
     slot: Slot
 
 
-def load_model(
-    model_class: type[Model],
-    file: GGUFFile,
-    dequantize: bool = False,
-    dtype: torch.dtype | str | None = None,
-    attn_implementation: str = "sdpa",
-) -> Model:
-    """Build a model from an open file; the rest is as in `PreTrainedModel.from_pretrained`."""
+def load_model(model_class: type[Model], file: GGUFFile, options: LoadOptions) -> Model:
+    """Build a model from an open file; what there is to say is said of `PreTrainedModel.from_pretrained`."""
     architecture = model_class.architecture
-    check_attention(attn_implementation)
+    options.without_checkpoint()
     config = architecture.read_config(file)
     source = GGUFSource.of(file, copy.deepcopy(config), architecture.config_tensors)
-    config.dtype = floating_dtype(dtype)
+    if options.changes:
+        config = config.from_dict(config.to_dict(), **options.changes)
+    attention = options.attention(config)
+    check_attention(attention)
+    config.dtype = floating_dtype(options.dtype)
     config.architectures = [model_class.__name__]
     try:
         with torch.device("meta"):  # no memory, no initialisation: everything comes from the file
-            model = model_class(config, attn_implementation)
+            model = model_class(config, attention)
     except (ValueError, ArithmeticError) as error:
         raise GGUFError(f"the metadata describe no model that can be: {error}") from None
     places, new = _match(model, file)
     # The bar shows itself only where there is something to wait for, and someone to see it.
     for place in tqdm(places, "unpacking", unit="tensor", delay=1, leave=False, disable=None):
-        _fill(model, place, file[place.info.name], dequantize)
+        _fill(model, place, file[place.info.name], options.dequantize)
     initialize_new(model, new)
     model.tie_weights()
     model.gguf = source
     if isinstance(model, GenerationMixin):
-        model.generation_config = _generation_config(config, file.metadata)
+        model.generation_config = options.generation_config or _generation_config(config, file.metadata)
     return model.eval()
 
 

@@ -1,0 +1,157 @@
+"""Hugging Face checkpoints on disk: config.json; tensors in .safetensors or .bin files. Knows no model."""
+
+import json
+import pickle
+import re
+import zipfile
+from os import PathLike
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from torchgguf.hub import HubOptions, find_file, find_files
+
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+INDEX = ".index.json"  # what an index of several files is called after the one file that it stands for
+SAFETENSORS = "model.safetensors"
+# Where weights are looked for; the first that is there is taken, as transformers does.
+WEIGHTS = (SAFETENSORS, SAFETENSORS + INDEX, "pytorch_model.bin", "pytorch_model.bin" + INDEX)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is broken, or does not fit its model. One line that names the culprit.
+
+    A file that is not there is a `FileNotFoundError`.
+    """
+
+
+class Checkpoint:
+    """The files of one model in a folder, or in a repository of the Hub, from which they are fetched.
+
+    Args:
+        place: the folder or the repository; or a file in a folder: a config, or the weights beside one.
+        hub: what concerns fetching.
+
+    Raises (its methods too):
+        CheckpointError: a file is broken.
+        FileNotFoundError, PermissionError, ConnectionError: as `torchgguf.hub.find_file`.
+    """
+
+    def __init__(self, place: str | PathLike[str], **hub: Unpack[HubOptions]) -> None:
+        self._place, self._hub = Path(place), hub
+        self._config = CONFIG
+        self._weights: tuple[str, ...] = WEIGHTS
+        if self._place.is_file():
+            name, self._place = self._place.name, self._place.parent
+            if name.endswith(".json") and not name.endswith(INDEX):
+                self._config = name
+            else:
+                self._weights = (name,)
+
+    def __str__(self) -> str:
+        return str(self._place)
+
+    def config(self) -> dict[str, Any]:
+        """Read the contents of config.json."""
+        file = find_file(self._place, self._config, **self._hub)
+        if not self._place.exists():  # all other files come from the same commit
+            self._hub = {**self._hub, "revision": file.parent.name}
+        return read_json(file)
+
+    def extra(self, name: str) -> dict[str, Any] | None:
+        """Read a JSON file that need not be there."""
+        try:
+            return read_json(find_file(self._place, name, **self._hub))
+        except FileNotFoundError:
+            return None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Open the weights: tensors by name, which lie in the mapped files and are read when looked at."""
+        file = find_file(self._place, *self._weights, **self._hub)
+        if not file.name.endswith(INDEX):
+            return read_tensors(file)
+        names = _read_index(file)
+        shards = list(dict.fromkeys(names.values()))
+        tensors: dict[str, Tensor] = {}
+        for path in find_files(self._place, shards, **self._hub):
+            found = read_tensors(path)
+            if absent := [name for name, shard in names.items() if shard == path.name and name not in found]:
+                raise CheckpointError(f"{path} lacks {list_names(absent)}, which {file.name} says it holds")
+            tensors |= {name: found[name] for name in found if names.get(name, path.name) == path.name}
+        return tensors
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object."""
+    try:
+        contents = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is no JSON: {_one_line(error)}") from None
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{file} must hold one JSON object, but it holds {type(contents).__name__}")
+    return contents
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Open one file of weights: tensors by name, mapped wherever the format allows it."""
+    read = _read_safetensors if file.suffix == ".safetensors" else _read_pickle
+    tensors = read(file)
+    if odd := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise CheckpointError(f"{file} must hold tensors by name, but no tensor is {list_names(odd)}")
+    return tensors
+
+
+def list_names(names: list[str], shown: int = 8) -> str:
+    """Join names for a message, not all of them if they are many."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(map(str, names[:shown])) + more
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  (no mapping)
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is broken: {_one_line(error)}") from None
+
+
+def _read_pickle(file: Path) -> dict[str, Tensor]:
+    """Read what `torch.save` wrote. Code in it is not run: torch refuses all but tensors."""
+    try:
+        # Files from before torch 1.6 are no zip archives, and cannot be mapped.
+        contents = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it wants {found[1]}" if found else _one_line(error)
+        raise CheckpointError(f"{file} holds more than tensors, and is not loaded: {what}") from None
+    except OSError:
+        raise
+    except Exception as error:  # torch raises whatever it stumbles over
+        raise CheckpointError(f"{file} is broken: {_one_line(error)}") from None
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{file} must hold tensors by name, but it holds {type(contents).__name__}")
+    return contents
+
+
+def _read_index(file: Path) -> dict[str, str]:
+    """Return which file holds which tensor."""
+    names = read_json(file).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise CheckpointError(f"{file} has no weight_map")
+    suffix = Path(file.name.removesuffix(INDEX)).suffix
+    for name, shard in names.items():
+        # An index names its neighbours, and nothing else on this machine.
+        if not isinstance(shard, str) or Path(shard).name != shard or Path(shard).suffix != suffix:
+            raise CheckpointError(
+                f"{file}: {name} is said to be in {shard!r}, which is no {suffix} file beside it"
+            )
+    return names
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return (text if len(text) <= 200 else f"{text[:197]}...") or type(error).__name__

@@ -1,0 +1,73 @@
+"""From a Hugging Face checkpoint to a model: every tensor finds its parameter, one by one."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from torchgguf.generation import GenerationConfig, GenerationMixin
+from torchgguf.models.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
+from torchgguf.models.checkpoint_matching import match
+from torchgguf.models.config import PreTrainedConfig, floating_dtype
+from torchgguf.models.loading import initialize_new
+from torchgguf.models.options import LoadOptions
+
+if TYPE_CHECKING:
+    from torchgguf.models.base import PreTrainedModel
+
+Model = TypeVar("Model", bound="PreTrainedModel")
+
+
+def load_checkpoint(
+    model_class: type[Model], checkpoint: Checkpoint, config: PreTrainedConfig, options: LoadOptions
+) -> Model:
+    """Build a model from a checkpoint; what there is to say is said of `PreTrainedModel.from_pretrained`.
+
+    Memory: what the model takes, and one layer twice; nothing for weights that have the dtype of the model,
+    which stay in the mapped files.
+    """
+    tensors = checkpoint.tensors()
+    if (layers := getattr(config, "num_hidden_layers", 0)) > len(tensors):
+        raise CheckpointError(
+            f"{checkpoint}: num_hidden_layers={layers}, but there are {len(tensors)} tensors"
+        )
+    claimed = model_class.__name__ in (config.architectures or ())
+    asked = None if options.dtype == "auto" else options.dtype
+    config.dtype = floating_dtype(asked or config.dtype or _first_dtype(tensors))
+    config.architectures = [model_class.__name__]
+    try:
+        with torch.device("meta"):  # no memory, no initialisation: everything comes from the files
+            model = model_class(config, options.attention(config))
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint}: the config describes no model that can be: {error}") from None
+    sources, new = match(model, tensors, claimed, options.ignore_mismatched_sizes)
+    del tensors
+    # The bar shows itself only where there is something to wait for, and someone to see it.
+    names = tqdm(list(sources), "loading", unit="tensor", delay=1, leave=False, disable=None)
+    for path, layer_names in groupby(names, key=lambda name: name.rpartition(".")[0]):
+        layer = model.get_submodule(path)
+        for name in layer_names:
+            value = sources.pop(name).load().to(options.device, config.dtype)
+            setattr(layer, name.rpartition(".")[2], nn.Parameter(value))
+        if options.quantization_config is not None:
+            model.set_submodule(path, options.quantization_config.pack(model, path, layer))
+    initialize_new(model, new)
+    model.tie_weights()
+    if isinstance(model, GenerationMixin):
+        model.generation_config = options.generation_config or _generation_config(checkpoint, config)
+    return model.eval()
+
+
+def _generation_config(checkpoint: Checkpoint, config: PreTrainedConfig) -> GenerationConfig:
+    """Read how to generate: from its own file or, where there is none, from the config."""
+    if (values := checkpoint.extra(GENERATION_CONFIG)) is None:
+        return GenerationConfig.from_model_config(config)
+    return GenerationConfig.from_dict(values)
+
+
+def _first_dtype(tensors: dict[str, Tensor]) -> torch.dtype | None:
+    return next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)

@@ -1,0 +1,148 @@
+"""`device_map`: on which device each part of a model is, or that it is left on the disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+Device: TypeAlias = str | int | torch.device
+# One device, the name of a strategy, or the device of each module by its name ("" is the whole model).
+DeviceMap: TypeAlias = Device | Mapping[str, Device] | None
+
+# How accelerate fills several devices: as evenly as it can, or one after the other.
+_STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+# How much of a device weights may take; the rest is for activations and the cache.
+_SHARE = 0.9
+
+
+def single_device(device_map: DeviceMap) -> torch.device | None:
+    """Return the device that a map puts everything on, or None if it does not say so by itself.
+
+    Raises:
+        ValueError: it names no device, or one that this machine has not.
+    """
+    if device_map is None or (isinstance(device_map, str) and device_map in _STRATEGIES):
+        return None
+    places = device_map.values() if isinstance(device_map, Mapping) else [device_map]
+    devices = {None if place == "disk" else _device(place) for place in places}
+    return devices.pop() if len(devices) == 1 else None
+
+
+def _device(place: Device) -> torch.device:
+    wanted = (
+        "it may be a device, a dict of devices, or 'disk', by the names of modules, or one of "
+        f"{', '.join(_STRATEGIES)}"
+    )
+    try:
+        device = torch.device(place)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device_map={place!r} cannot be had ({reason}); {wanted}") from None
+    if device.type == "meta":
+        raise ValueError(f"device_map={place!r} would leave the weights nowhere; {wanted}")
+    return device
+
+
+def spread(
+    model: nn.Module,
+    device_map: DeviceMap,
+    max_memory: dict[int | str, int | str] | None = None,
+    offload_folder: str | PathLike[str] | None = None,
+) -> None:
+    """Put the parts of a model where a map says.
+
+    One device is a plain move. Else accelerate does it: weights that are on the disk, or on the CPU beside
+    an accelerator, are brought to where they are needed for as long as they are. Sets `hf_device_map`, as
+    transformers does.
+
+    Args:
+        model: with all its parameters; packed layers count by the bytes that they take.
+        device_map: as in `PreTrainedModel.from_pretrained`; None leaves all where it is.
+        max_memory: bytes, or texts such as `"10GB"`, by device; for the strategies.
+        offload_folder: in it a folder is made for what is left on the disk, which goes when the model goes.
+
+    Raises:
+        ImportError: accelerate is needed, and is not installed.
+        ValueError: the map names no device or no module, leaves parameters out, or needs `offload_folder`.
+    """
+    if device_map is None:
+        return
+    places = _places(model, device_map, max_memory)
+    if (device := single_device(places)) is not None:
+        model.to(device)
+    else:
+        _dispatch(model, places, offload_folder)
+    vars(model)["hf_device_map"] = places
+
+
+def _places(
+    model: nn.Module, device_map: DeviceMap, max_memory: dict[int | str, int | str] | None
+) -> dict[str, Device]:
+    if isinstance(device_map, Mapping):
+        modules = {name for name, _ in model.named_modules()}
+        if unknown := [name for name in device_map if name not in modules]:
+            raise ValueError(f"device_map: {type(model).__name__} has no module {unknown[0]!r}")
+        return dict(device_map)
+    if not (isinstance(device_map, str) and device_map in _STRATEGIES):
+        assert device_map is not None
+        return {"": device_map}
+    if max_memory is None:
+        if not torch.accelerator.is_available():
+            return {"": "cpu"}
+        if torch.cuda.is_available() and torch.cuda.device_count() == 1:
+            size = sum(parameter.nbytes for parameter in model.parameters())
+            if size <= _SHARE * torch.cuda.mem_get_info(0)[0]:
+                return {"": 0}
+    utils = _accelerate(device_map).utils
+    # What the models' lists hold are layers: they add to what goes through them, so they stay in one piece.
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    whole = sorted({type(layer).__name__ for layers in lists for layer in layers})
+    memory = utils.get_max_memory(max_memory)
+    if device_map != "sequential":
+        low_zero = device_map == "balanced_low_0"
+        memory = utils.get_balanced_memory(model, max_memory, whole, low_zero=low_zero)
+    inferred: dict[str, Device] = utils.infer_auto_device_map(model, memory, whole)
+    return inferred
+
+
+def _dispatch(
+    model: nn.Module, places: dict[str, Device], offload_folder: str | PathLike[str] | None
+) -> None:
+    accelerate, folder = _accelerate(places), None
+    if left := [name for name, place in places.items() if place == "disk"]:
+        if offload_folder is None:
+            raise ValueError(f"device_map leaves {left[0] or 'the model'} on the disk: give offload_folder=")
+        # A folder of its own: accelerate would take what another model has left there for this one's.
+        Path(offload_folder).mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix="torchgguf-", dir=offload_folder)
+        weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+    accelerate.dispatch_model(model, places, offload_dir=folder)
+
+
+@contextmanager
+def at_hand(layer: nn.Module) -> Iterator[None]:
+    """Have a layer's own parameters on the CPU, if they were left on the disk, for the length of a block."""
+    if not hasattr(layer, "_hf_hook"):
+        yield
+        return
+    with _accelerate("what was left elsewhere").utils.align_module_device(layer, torch.device("cpu")):
+        yield
+
+
+def _accelerate(wish: object) -> ModuleType:
+    try:
+        return import_module("accelerate")
+    except ImportError:
+        raise ImportError(f"device_map={wish!r} needs accelerate: pip install accelerate") from None

@@ -1,0 +1,118 @@
+"""What `from_pretrained` may be told, sorted: how to load, where to fetch from, what the config shall say."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from os import PathLike
+from typing import Any, Self
+
+import torch
+
+from torchgguf.generation import GenerationConfig
+from torchgguf.hub import HubOptions
+from torchgguf.models.config import PreTrainedConfig
+from torchgguf.models.devices import DeviceMap, single_device
+from torchgguf.models.quantization import QuantizationConfig
+
+# Options of transformers that are not here, with the values that ask for nothing else than what is done.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "adapter_kwargs": (None,),
+    "code_revision": (None,),
+    "device_mesh": (None,),
+    "disable_mmap": (None, False),
+    "distributed_config": (None,),
+    "experts_implementation": (None,),
+    "from_flax": (None, False),
+    "from_tf": (None, False),
+    "fusion_config": (None,),
+    "kernel_config": (None,),
+    "key_mapping": (None,),
+    "load_in_4bit": (None, False),
+    "load_in_8bit": (None, False),
+    "low_cpu_mem_usage": (None, True, False),
+    "offload_buffers": (None, False),
+    "offload_state_dict": (None, True, False),
+    "output_loading_info": (None, False),
+    "proxies": (None,),
+    "state_dict": (None,),
+    "subfolder": (None, ""),
+    "tp_plan": (None,),
+    "tp_size": (None,),
+    "trust_remote_code": (None, False),
+    "use_kernels": (None, False),
+    "use_safetensors": (None, True),
+    "variant": (None,),
+    "weights_only": (None, True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """The options of `PreTrainedModel.from_pretrained`, where each is explained.
+
+    Attributes:
+        hub: those that concern fetching.
+        changes: fields to set in the config.
+    """
+
+    config: PreTrainedConfig | str | PathLike[str] | None = None
+    dequantize: bool = False
+    dtype: torch.dtype | str | None = None
+    attn_implementation: str | None = None
+    device_map: DeviceMap = None
+    max_memory: dict[int | str, int | str] | None = None
+    offload_folder: str | PathLike[str] | None = None
+    quantization_config: QuantizationConfig | None = None
+    generation_config: GenerationConfig | None = None
+    ignore_mismatched_sizes: bool = False
+    hub: HubOptions = field(default_factory=HubOptions)
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Sort what `from_pretrained` was given.
+
+        Raises:
+            ValueError: an option is known, but what it asks for is not done.
+        """
+        rest = remaining(options, _NEUTRAL)
+        older = rest.pop("torch_dtype", None)
+        if rest.get("dtype") is None:
+            rest["dtype"] = older
+        hub: Any = _take(rest, HubOptions.__annotations__)
+        own = _take(rest, {option.name for option in fields(cls)} - {"hub", "changes"})
+        return cls(**own, hub=hub, changes=rest)
+
+    def attention(self, config: PreTrainedConfig) -> str:
+        """Return the name of the attention implementation: what was asked for here, or by the config."""
+        return self.attn_implementation or config.attn_implementation or "sdpa"
+
+    def without_checkpoint(self) -> None:
+        """Refuse what means nothing for a GGUF file.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        for name in ("config", "quantization_config", "ignore_mismatched_sizes"):
+            if getattr(self, name):
+                raise ValueError(f"{name}= is for Hugging Face checkpoints, but this is a GGUF file")
+
+    @property
+    def device(self) -> torch.device:
+        """Where weights go as they are read; they may be moved on from the CPU when all are there."""
+        return single_device(self.device_map) or torch.device("cpu")
+
+
+def remaining(options: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+    """Return the options that are left when those have been checked that ask for nothing.
+
+    Raises:
+        ValueError: one of those asks for something.
+    """
+    for name in options.keys() & neutral.keys():
+        if options[name] not in neutral[name]:
+            raise ValueError(f"{name}={options[name]!r} is not supported")
+    return {name: value for name, value in options.items() if name not in neutral}
+
+
+def _take(options: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: options.pop(name) for name in list(options) if name in names}
