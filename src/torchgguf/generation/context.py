@@ -17,7 +17,8 @@ class CausalLM(Protocol):
     Called with `input_ids` (batch, new), the `past_key_values` of the tokens before and, only if rows are
     padded, `attention_mask` (batch, past + new; with a static cache, all that it has room for) and
     `position_ids` (batch, new); returns `.logits`, whose last position belongs to the last token, and the
-    grown `.past_key_values`. Asked by `output_hidden_states=True` and the like it returns these too.
+    grown `.past_key_values`. Asked by `output_hidden_states=True` and the like it returns these too. It may
+    have a `rereads_after` (see `GenerationMixin`).
     """
 
     def __call__(self, input_ids: Tensor, /, **inputs: Any) -> Any:
@@ -78,6 +79,9 @@ class Context:
 
     def _forward(self, end: int) -> Any:
         """Run the model up to token `end`, from where the cache ends."""
+        if self._is_void(end):
+            self.cache.crop(0)
+            self._seen = 0
         inputs: dict[str, Any] = {} if self.padding is None else self._layout(self.padding, end)
         output = self.model(
             self.input_ids[:, self._seen : end],
@@ -92,6 +96,13 @@ class Context:
         if self.wanted:
             self.states = {name: getattr(output, name) for name in self.wanted}
         return output
+
+    def _is_void(self, end: int) -> bool:
+        """Tell whether texts, without their padding, get longer than what the cache's keys are good for."""
+        if self._seen == 0 or (limit := getattr(self.model, "rereads_after", None)) is None:
+            return False
+        blank = 0 if self.padding is None else int(self.padding.min())
+        return bool(self._seen - blank <= limit < end - blank)
 
     def _layout(self, padding: Tensor, end: int) -> dict[str, Tensor]:
         """Where tokens are: a mask of those to look at, and the new ones' positions."""
