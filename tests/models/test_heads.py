@@ -256,7 +256,7 @@ def test_sizes(tied):
 
 
 def test_the_row_of_padding():
-    """New models start with zeros there, as in transformers; an id beyond all rows is none that is looked up."""
+    """New models start with zeros there, as in transformers; an id beyond all rows is never looked up."""
     config = {**SIZES, "pad_token_id": PAD}
     theirs = transformers.LlamaModel(transformers.LlamaConfig(**config)).embed_tokens
     ours = torchgguf.LlamaModel(torchgguf.LlamaConfig(**config)).embed_tokens
