@@ -19,7 +19,7 @@ from torchgguf.models.stack import LayerStack
 from torchgguf.nn import (
     AttentionFunction,
     AttentionMask,
-    DynamicCache,
+    Cache,
     Embedding,
     Linear,
     RMSNorm,
@@ -96,7 +96,7 @@ class Attention(nn.Module):
         cos: Tensor,
         sin: Tensor,
         mask: AttentionMask,
-        cache: DynamicCache | None,
+        cache: Cache | None,
         attend: AttentionFunction,
     ) -> tuple[Tensor, Tensor | None]:
         """Map `(B, T, hidden_size)` to itself; also the probabilities, if `attend` makes them."""
@@ -165,7 +165,7 @@ class DecoderLayer(nn.Module):
         cos: Tensor,
         sin: Tensor,
         mask: AttentionMask,
-        cache: DynamicCache | None,
+        cache: Cache | None,
         attend: AttentionFunction,
     ) -> tuple[Tensor, Tensor | None]:
         """Map the stream `(B, T, hidden_size)` to the next layer's; also the attention probabilities."""
@@ -202,7 +202,7 @@ class DecoderModel(LayerStack):
         x: Tensor,
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
-        cache: DynamicCache | None,
+        cache: Cache | None,
     ) -> tuple[Tensor, Iterable[tuple[Any, ...]]]:
         """Give every layer the angles of the positions and the mask for its window."""
         if position_ids is None:
@@ -238,7 +238,7 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: DynamicCache | None = None,
+        past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,

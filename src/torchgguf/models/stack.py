@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.outputs import BaseModelOutputWithPast
-from torchgguf.nn import ATTENTION, DynamicCache, check_attention
+from torchgguf.nn import ATTENTION, Cache, DynamicCache, check_attention
 
 
 class LayerStack(PreTrainedModel):
@@ -40,7 +40,7 @@ class LayerStack(PreTrainedModel):
         x: Tensor,
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
-        cache: DynamicCache | None,
+        cache: Cache | None,
     ) -> tuple[Tensor, Iterable[tuple[Any, ...]]]:
         """Make of the embedded tokens what goes into the first layer, and what else each layer is given."""
         raise NotImplementedError
@@ -50,7 +50,7 @@ class LayerStack(PreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: DynamicCache | None = None,
+        past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool = False,
