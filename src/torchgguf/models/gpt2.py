@@ -308,7 +308,9 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
         )
         assert isinstance(output, BaseModelOutputWithPast)
         shape = input_ids.shape if input_ids is not None else inputs_embeds.shape[:-1]
-        output.last_hidden_state = output.last_hidden_state.view(*shape, -1)
+        output.last_hidden_state = last = output.last_hidden_state.view(*shape, -1)
+        if output.hidden_states is not None:
+            output.hidden_states = (*output.hidden_states[:-1], last)
         if not (self.config.use_cache if use_cache is None else use_cache):
             output.past_key_values = None  # though it was used, and grew
         return output if return_dict else output.to_tuple()

@@ -51,18 +51,19 @@ def sdpa_attention(
 def eager_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scaling: float, dropout: float
 ) -> tuple[Tensor, Tensor]:
-    """Attend step by step, softmax in float32; returns the probabilities too."""
+    """Attend step by step, softmax in float32 or wider; returns the probabilities too."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(2, 3) * scaling
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     # Not -inf: where a query has nothing to look at, that would be 0/0, and NaN spreads in gradients.
     lowest = torch.finfo(scores.dtype).min
     allowed = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril() if mask.causal else mask.allowed
     if allowed is not None:
-        scores = scores.masked_fill(~allowed, lowest)
+        scores = scores + scores.new_zeros(allowed.shape).masked_fill(~allowed, lowest)
     if mask.bias is not None:
-        scores = (scores + mask.bias).clamp(min=lowest)
-    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+        scores = scores + mask.bias.to(scores.dtype).clamp(min=lowest)
+    probabilities = F.softmax(scores, dim=-1).to(value.dtype)
     return F.dropout(probabilities, dropout) @ value, probabilities
 
 
