@@ -47,7 +47,8 @@ def causal_mask(
         device: where to make it.
     """
     total = past + new
-    if padding is not None and bool(padding.all()):
+    # A compiled graph cannot ask what is in a tensor.
+    if padding is not None and not torch.compiler.is_compiling() and bool(padding.all()):
         padding = None
     if window is not None and window >= total:
         window = None
