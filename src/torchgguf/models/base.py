@@ -162,6 +162,10 @@ class PreTrainedModel(GradientCheckpointing):
             ValueError: the config says what GGUF cannot, or this is no whole model.
             NotImplementedError: matrices cannot be packed to `quantization`.
         """
+        if any(parameter.is_meta for parameter in self.parameters()):
+            raise ValueError(
+                "save_gguf() needs all weights at hand: load without device_map, or on one device"
+            )
         saving.save_gguf(self, path, tokenizer, metadata or {}, quantization, progress)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Self:
@@ -284,8 +288,9 @@ class PreTrainedModel(GradientCheckpointing):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
+        """Where the parameters are or, if accelerate has spread them, where inputs go."""
+        place = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
+        return next(self.parameters()).device if place is None else torch.device(place)
 
     @property
     def dtype(self) -> torch.dtype:

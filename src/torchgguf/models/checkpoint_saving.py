@@ -94,11 +94,11 @@ def _tensors(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[tupl
     def unpacked(layer: PackedLayer) -> nn.Module:
         return layer.dequantize(dtype or model.dtype)
 
-    def load(layer: nn.Module, name: str) -> Tensor:
-        with at_hand(layer):
+    def load(path: str, name: str) -> Tensor:
+        with at_hand(model, path) as layer:
             plain = unpacked(layer) if isinstance(layer, PackedLayer) else layer
             tensor: Tensor = getattr(plain, name).detach()
-            return tensor.clone() if hasattr(layer, "_hf_hook") else tensor
+            return tensor
 
     for path, layer in model.named_modules():
         if layer is tied:
@@ -107,7 +107,7 @@ def _tensors(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[tupl
         for name, parameter in plain.named_parameters(recurse=False):
             if not parameter.is_floating_point():
                 raise ValueError(f"{path}.{name} is of {parameter.dtype}, which a checkpoint cannot hold")
-            saved = TensorToSave(tuple(parameter.shape), dtype or parameter.dtype, partial(load, layer, name))
+            saved = TensorToSave(tuple(parameter.shape), dtype or parameter.dtype, partial(load, path, name))
             yield from _parts(model, f"{path}.{name}", saved)
 
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Device: TypeAlias = str | int | torch.device
 # One device, the name of a strategy, or the device of each module by its name ("" is the whole model).
@@ -113,8 +113,7 @@ def _places(
     if device_map != "sequential":
         low_zero = device_map == "balanced_low_0"
         memory = utils.get_balanced_memory(model, max_memory, whole, low_zero=low_zero)
-    inferred: dict[str, Device] = utils.infer_auto_device_map(model, memory, whole)
-    return inferred
+    return dict(utils.infer_auto_device_map(model, memory, whole))
 
 
 def _dispatch(
@@ -128,17 +127,46 @@ def _dispatch(
         Path(offload_folder).mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(prefix="torchgguf-", dir=offload_folder)
         weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+        if "" in left:  # which accelerate takes for no module
+            places = _spelled_out(model, places)
     accelerate.dispatch_model(model, places, offload_dir=folder)
 
 
+def _spelled_out(model: nn.Module, places: dict[str, Device]) -> dict[str, Device]:
+    """Name each layer of the whole model for which there is no other place."""
+    others = {name: place for name, place in places.items() if name}
+    above = tuple(f"{name}." for name in others)
+    layers = (
+        name for name, layer in model.named_modules() if any(True for _ in layer.parameters(recurse=False))
+    )
+    rest = (name for name in layers if name not in others and not name.startswith(above))
+    return others | dict.fromkeys(rest, places[""])
+
+
 @contextmanager
-def at_hand(layer: nn.Module) -> Iterator[None]:
-    """Have a layer's own parameters on the CPU, if they were left on the disk, for the length of a block."""
-    if not hasattr(layer, "_hf_hook"):
-        yield
-        return
-    with _accelerate("what was left elsewhere").utils.align_module_device(layer, torch.device("cpu")):
-        yield
+def at_hand(model: nn.Module, path: str) -> Iterator[nn.Module]:
+    """Have a layer with all its own parameters, those left on the disk too, for the length of a block."""
+    layer = model.get_submodule(path)
+    away = {name: value for name, value in layer.named_parameters(recurse=False) if value.is_meta}
+    for name in away:
+        layer.register_parameter(name, nn.Parameter(_left(model, f"{path}.{name}"), requires_grad=False))
+    try:
+        yield layer
+    finally:
+        for name, value in away.items():
+            layer.register_parameter(name, value)
+
+
+def _left(model: nn.Module, name: str) -> Tensor:
+    """Return a parameter from where accelerate's hook on its module, or on one above, gets it."""
+    parts = name.split(".")
+    for i in range(len(parts)):
+        hook = getattr(model.get_submodule(".".join(parts[:i])), "_hf_hook", None)
+        for each in getattr(hook, "hooks", [hook]):
+            if (weights := getattr(each, "weights_map", None)) is not None:
+                found: Tensor = weights[".".join(parts[i:])]
+                return found
+    raise ValueError(f"{name} is on the meta device: it has no values")
 
 
 def _accelerate(wish: object) -> ModuleType:
