@@ -1,101 +1,234 @@
 """Finding files by path and, from a server that answers as the Hub does, by repository."""
 
-import json
-import os
-import subprocess
-import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from threading import Thread
+import re
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from torchgguf.hub import find_gguf
+from tests.hub_server import TOKEN, Client, HubServer, Repository, serving
+from torchgguf.hub import find_file, find_files, find_gguf
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHARDS = [f"Q8/big-{i}-of-00003.gguf" for i in ("00001", "00002", "00003")]
-FILES = {name: name.encode() for name in (*SHARDS, "small[1].gguf", "other.gguf")}
+FILES = {name: name.encode() for name in (*SHARDS, "small[1].gguf", "other.gguf", "config.json", "model.bin")}
+LARGE = bytes(range(256)) * (12 << 12)  # 12 MiB: huggingface_hub keeps what came in pieces of 10 MiB
 
-
-class Hub(BaseHTTPRequestHandler):
-    """The few answers that fetching from `me/model` takes."""
-
-    def do_GET(self):
-        path = self.path.partition("?")[0].replace("%5B", "[").replace("%5D", "]")
-        if path == "/api/models/me/model/revision/main":
-            self.answer(json.dumps({"id": "me/model", "sha": COMMIT}).encode())
-        elif path.startswith("/api/models/me/model/tree/"):
-            tree = [{"type": "file", "path": n, "size": len(b), "oid": n} for n, b in FILES.items()]
-            self.answer(json.dumps(tree).encode())
-        elif (name := path.split("/", 5)[-1]) in FILES:
-            self.answer(FILES[name], {"ETag": f'"{hash(name)}"', "X-Repo-Commit": COMMIT})
-        else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound")
-            self.end_headers()
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def answer(self, body, headers=None):
-        self.send_response(200)
-        for key, value in {"Content-Length": len(body), **(headers or {})}.items():
-            self.send_header(key, str(value))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
+Connect = Callable[..., Client]
 
 
 @pytest.fixture(scope="module")
-def hub():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def hub() -> Iterator[HubServer]:
+    old = {**FILES, "config.json": b"as it was"}
+    with serving(
+        model=Repository({"main": FILES, "old": old}),
+        changing=Repository({"main": {"a.txt": b"first", "b.txt": b"stays"}}),
+        secret=Repository({"main": {"a.txt": b"private"}}, closed="private"),
+        gated=Repository({"main": {"a.txt": b"gated"}}, closed="gated"),
+        flaky=Repository({"main": {"large.bin": LARGE}}, drops={"large.bin": [11 << 20, 12_000_000]}),
+    ) as server:
+        yield server
 
 
-def find(hub, cache, *arguments, **options):
-    """`find_gguf` in a process of its own: what the Hub's address is, its client asks only once."""
-    program = "import sys; from torchgguf.hub import find_gguf; "
-    program += f"print(find_gguf(*{arguments!r}, cache_dir={str(cache)!r}, **{options!r}))"
-    settings = {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        timeout=60,
+@pytest.fixture(scope="module")
+def client(hub, tmp_path_factory) -> Iterator[Client]:
+    """One that lives for all tests of this file."""
+    client = Client(hub.environment(tmp_path_factory.mktemp("cache")))
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Start a client in an environment."""
+    clients = []
+
+    def start(environment) -> Client:
+        clients.append(Client(environment))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        client.close()
+
+
+def test_all_shards_are_fetched_and_nothing_else(hub, client, tmp_path):
+    (found,) = client.find("find_gguf", "me/model", SHARDS[1], cache_dir=str(tmp_path))
+    assert found.read_bytes() == FILES[SHARDS[1]]
+    folder = found.parents[1]
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == {*SHARDS}
+    before = len(hub.requests)
+    again = client.find("find_gguf", "me/model", SHARDS[0], cache_dir=str(tmp_path), local_files_only=True)
+    assert again == [folder / SHARDS[0]]
+    assert len(hub.requests) == before
+
+
+def test_one_file(client, tmp_path):
+    (found,) = client.find("find_gguf", "me/model", "small[1].gguf", cache_dir=str(tmp_path))
+    assert [path.name for path in found.parent.iterdir()] == ["small[1].gguf"]
+    assert client.error("find_gguf", "me/model", "nothing.gguf") == (
+        "FileNotFoundError: there is no file nothing.gguf in the repository me/model "
+        f"(there: {', '.join(SHARDS)}, other.gguf, small[1].gguf)"
     )
 
 
-def test_all_shards_are_fetched_and_nothing_else(hub, tmp_path):
-    found = Path(find(hub, tmp_path, "me/model", SHARDS[1]).stdout.strip())
-    assert found.read_bytes() == FILES[SHARDS[1]]
-    folder = found.parents[1]
-    assert {str(path.relative_to(folder)) for path in folder.rglob("*.gguf")} == {*SHARDS}
-    again = find("http://127.0.0.1:9", tmp_path, "me/model", SHARDS[0], local_files_only=True)
-    assert again.stdout.strip() == str(folder / SHARDS[0])
+def test_the_first_of_several_names(client, tmp_path):
+    names = ("model.safetensors", "model.bin", "other.gguf")
+    (found,) = client.find("find_file", "me/model", *names, cache_dir=str(tmp_path))
+    assert found.name == "model.bin"
+    offline = {"cache_dir": str(tmp_path), "local_files_only": True}
+    assert client.find("find_file", "me/model", *names, **offline) == [found]
+    assert client.error("find_file", "me/model", "a.bin", "b.bin").startswith(
+        "FileNotFoundError: there is no file a.bin or b.bin in the repository me/model (there: model.bin)"
+    )
 
 
-def test_one_file(hub, tmp_path):
-    found = Path(find(hub, tmp_path, "me/model", "small[1].gguf").stdout.strip())
-    assert [path.name for path in found.parent.iterdir()] == ["small[1].gguf"]
-    nothing = find(hub, tmp_path, "me/model", "nothing.gguf").stderr
-    assert "FileNotFoundError: there is no file nothing.gguf in the repository me/model" in nothing
+def test_several_files_come_of_one_commit(client):
+    found = client.find("find_files", "me/model", ["config.json", SHARDS[0]], revision="old")
+    assert [path.read_bytes() for path in found] == [b"as it was", FILES[SHARDS[0]]]
+    assert found[0].parent == found[1].parents[1]
+    assert "there is no file lost.json" in client.error(
+        "find_files", "me/model", ["config.json", "lost.json"]
+    )
+
+
+def test_revisions(hub, client):
+    commit = hub.repositories["me/model"].commit("old")
+    for revision, expected in ((None, b"config.json"), ("old", b"as it was"), (commit, b"as it was")):
+        (found,) = client.find("find_file", "me/model", "config.json", revision=revision)
+        assert found.read_bytes() == expected
+    assert client.error("find_file", "me/model", "config.json", revision="lost") == (
+        "FileNotFoundError: the repository me/model has no revision lost"
+    )
+
+
+def test_what_has_been_fetched_is_fetched_again_only_if_it_changed(hub, client):
+    repository = hub.repositories["me/changing"]
+    names = ("a.txt", "b.txt")
+
+    def fetched(**options) -> list[str]:
+        before = len(hub.requests)
+        for name in names:
+            (found,) = client.find("find_file", "me/changing", name, **options)
+            assert found.read_bytes() == repository.branches["main"][name]
+        return [r.path.rpartition("/")[2] for r in hub.requests[before:] if r.method == "GET"]
+
+    assert fetched() == ["a.txt", "b.txt"]
+    assert fetched() == []
+    repository.branches["main"]["a.txt"] = b"second"
+    assert fetched() == ["a.txt"]
+    assert fetched(force_download=True) == ["a.txt", "b.txt"]
+
+
+def test_a_connection_that_breaks_off_goes_on_where_it_was(hub, client):
+    before = len(hub.requests)
+    (found,) = client.find("find_file", "me/flaky", "large.bin")
+    assert found.read_bytes() == LARGE
+    asked = [request for request in hub.requests[before:] if request.method == "GET"]
+    assert [request.headers.get("range") for request in asked] == [None, "bytes=10485760-", "bytes=10485760-"]
+    assert sum(request.sent for request in asked) < 1.5 * len(LARGE)
+
+
+@pytest.mark.parametrize("name", ["secret", "gated"])
+def test_the_token_opens_what_is_closed(hub, client, name):
+    (found,) = client.find("find_file", f"me/{name}", "a.txt", token=TOKEN)
+    assert found.read_bytes() == hub.repositories[f"me/{name}"].branches["main"]["a.txt"]
+    assert hub.requests[-1].headers["authorization"] == f"Bearer {TOKEN}"
+
+
+def test_a_stored_token_is_used_unless_told_not_to(hub, connect, tmp_path):
+    client = connect(hub.environment(tmp_path, HF_TOKEN=TOKEN))
+    for options, sent in (
+        ({}, f"Bearer {TOKEN}"),
+        ({"token": False}, None),
+        ({"token": True}, f"Bearer {TOKEN}"),
+    ):
+        client.find("find_file", "me/model", "config.json", **options)
+        assert hub.requests[-1].headers.get("authorization") == sent
+
+
+@pytest.mark.parametrize(
+    "repository, options, said",
+    [
+        (
+            "me/lost",
+            {},
+            r"FileNotFoundError: there is no folder me/lost, and no such repository at http://.*token",
+        ),
+        ("me/secret", {}, r"FileNotFoundError: .*me/secret.*if it is a private one, log in .*token"),
+        ("me/gated", {}, r"PermissionError: me/gated is gated: ask for access at http://.*/me/gated.*token"),
+        (
+            "me/model",
+            {"token": "hf_wrong"},
+            r"PermissionError: http://.* refuses me/model .*: Invalid credentials",
+        ),
+        ("no/such/folder", {}, "FileNotFoundError: there is no folder no/such/folder"),
+        (
+            "me/model",
+            {"local_files_only": True},
+            r"FileNotFoundError: a.txt of the repository me/model \(main\) has not been fetched before, "
+            "and local_files_only=True forbids it",
+        ),
+        (
+            "me/model",
+            {"local_files_only": True, "force_download": True},
+            "ValueError: force_download=True contradicts local_files_only=True",
+        ),
+        ("me/model", {"revison": "main"}, "TypeError: unknown options: revison"),
+    ],
+)
+def test_errors_are_one_line(client, repository, options, said, tmp_path):
+    for call in (("find_file", repository, "a.txt"), ("find_files", repository, ["a.txt", "b.txt"])):
+        message = client.error(*call, cache_dir=str(tmp_path), **options)
+        assert re.match(said, message)
+        assert "\n" not in message
+        assert len(message) < 300
+
+
+def test_offline(hub, connect, tmp_path):
+    """What is there can be used; what is not is not asked for."""
+    online = connect(hub.environment(tmp_path))
+    (found,) = online.find("find_file", "me/model", "config.json")
+    before = len(hub.requests)
+    offline = connect(hub.environment(tmp_path, HF_HUB_OFFLINE="1"))
+    assert offline.find("find_file", "me/model", "config.json") == [found]
+    assert offline.find("find_file", "me/model", "first.json", "config.json") == [found]
+    for call in (("find_file", "me/model", "model.bin"), ("find_gguf", "me/model", SHARDS[0])):
+        message = offline.error(*call)
+        assert message.startswith("FileNotFoundError: ")
+        assert message.endswith("me/model (main) has not been fetched before, and HF_HUB_OFFLINE forbids it")
+    assert len(hub.requests) == before
+
+
+def test_a_hub_that_cannot_be_reached(hub, connect, tmp_path):
+    """What has been fetched before serves; else it is said where nobody answers."""
+    (found,) = connect(hub.environment(tmp_path)).find("find_file", "me/model", "config.json")
+    lost = connect(hub.environment(tmp_path, HF_ENDPOINT="http://127.0.0.1:9"))
+    assert lost.find("find_file", "me/model", "config.json") == [found]
+    message = lost.error("find_files", "me/model", ["a.txt", "b.txt"], cache_dir=str(tmp_path / "other"))
+    assert re.fullmatch(
+        r"ConnectionError: http://127.0.0.1:9 cannot be reached \(.*refused.*\), and a.txt .*", message
+    )
+
+
+def test_progress_is_shown(hub, connect, tmp_path):
+    client = connect(hub.environment(tmp_path, TQDM_POSITION="-1"))
+    client.find("find_file", "me/flaky", "large.bin")
+    shown = client.close()
+    assert "large.bin: 100%" in shown
 
 
 def test_paths(tmp_path):
     file = tmp_path / "a.gguf"
     file.write_bytes(b"GGUF")
     assert find_gguf(file) == find_gguf(tmp_path, "a.gguf") == find_gguf(str(file)) == file
+    assert find_file(tmp_path, "b.gguf", "a.gguf") == file
+    assert find_files(str(tmp_path), ["a.gguf", "a.gguf"]) == [file, file]
     with pytest.raises(FileNotFoundError, match=r"is a folder: name a \.gguf file in it \(there: a\.gguf\)"):
         find_gguf(tmp_path)
     for arguments in [(tmp_path / "b.gguf",), (tmp_path, "b.gguf"), (file, "b.gguf")]:
         with pytest.raises(FileNotFoundError, match=r"there is no file .*b\.gguf"):
             find_gguf(*arguments)
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
-        find_gguf(tmp_path / "nowhere", "b.gguf")
-    with pytest.raises(TypeError, match="revison"):
-        find_gguf(file, revison="main")
+    with pytest.raises(FileNotFoundError, match=r"b\.gguf in .* \(there: a\.gguf\)"):
+        find_file(tmp_path, "b.gguf")
+    for place in (file, tmp_path):
+        with pytest.raises(TypeError, match="revison"):
+            find_gguf(place, "a.gguf", revison="main")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchgguf.cli.options import Debug, File
+from torchgguf.cli.options import Debug
 from torchgguf.cli.terminal import one_line
 
 if TYPE_CHECKING:
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
     from torchgguf.container import GGUFFile
 
 Rows = list[tuple[str, ...]]
+File = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE", help="A GGUF file, or REPO:FILE on the Hugging Face Hub; of a split model, any part."
+    ),
+]
+Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the repository.")]
 Json = Annotated[bool, typer.Option("--json", help="Everything, for programs; arrays in full.")]
+_IN_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?):(?P<name>[^:]+)")
 SHOWN_CHARACTERS, SHOWN_ITEMS = 72, 6
 WIDTH_WITHOUT_TERMINAL = 160
 
@@ -48,12 +57,26 @@ class Totals:
         return asdict(self) | {"bits_per_weight": self.bits_per_weight}
 
 
-def info(file: File, as_json: Json = False, debug: Debug = False) -> None:
-    """Show metadata and tensors of a GGUF file, without reading the tensors."""
+def info(file: File, revision: Revision = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Show metadata and tensors of a GGUF file, without reading the tensors.
+
+    Of a file in a repository of the Hugging Face Hub no more is fetched than the beginning that says it.
+    """
+    with _open(file, revision) as gguf:
+        (_print_json if as_json else _print_tables)(gguf)
+
+
+def _open(file: str, revision: str | None) -> "GGUFFile":
     from torchgguf.container import open_gguf
 
-    with open_gguf(file) as gguf:
-        (_print_json if as_json else _print_tables)(gguf)
+    in_repository = _IN_REPOSITORY.fullmatch(file)
+    if in_repository is None or Path(file).exists():
+        if revision is not None:
+            raise typer.BadParameter("only REPO:FILE has revisions", param_hint="--revision")
+        return open_gguf(file)
+    from torchgguf.hub import open_remote_gguf
+
+    return open_remote_gguf(in_repository["repository"], in_repository["name"], revision=revision)
 
 
 def totals(gguf: "GGUFFile") -> tuple[Totals, dict[str, Totals]]:
@@ -117,7 +140,6 @@ def _print_tables(gguf: "GGUFFile") -> None:
         (name, f"{part.tensors:,}", f"{part.parameters:,}", f"{part.nbytes:,}", f"{part.bits_per_weight:.3f}")
         for name, part in [*by_type.items(), ("all", whole)]
     ]
-    on_disk = sum(Path(path).stat().st_size for path in gguf.paths)
     console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
     with console.capture() as shown:  # written by ourselves, as Console has its own ideas of broken pipes
         console.print(_table("metadata", ["key", "type", "value"], metadata), "")
@@ -127,7 +149,7 @@ def _print_tables(gguf: "GGUFFile") -> None:
         console.print(_table("types", ["type", "tensors", "parameters", "bytes", "bits per weight"], types))
         console.print(
             f"GGUF version {gguf.version}, {gguf.byte_order} endian, alignment {gguf.alignment}, "
-            f"{on_disk:,} bytes in {len(gguf.paths)} file{'s'[: len(gguf.paths) > 1]}"
+            f"{gguf.size:,} bytes in {len(gguf.paths)} file{'s'[: len(gguf.paths) > 1]}"
         )
     sys.stdout.write(shown.get())
 

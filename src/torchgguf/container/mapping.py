@@ -27,16 +27,22 @@ _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" el
 
 
 class Shard(NamedTuple):
-    """One file: its header, and its bytes, mapped so that writing changes this process's copy only."""
+    """One file of `size` bytes: its header, and its bytes, mapped so that only this process sees changes.
+
+    Of a file elsewhere, of which no more than the header was fetched, there is no `mapping`.
+    """
 
     path: Path
     header: Header
-    mapping: mmap.mmap
+    size: int
+    mapping: mmap.mmap | None
 
     def tensor(self, info: TensorInfo) -> torch.Tensor:
         """The tensor as a view of the mapping, which it keeps alive; a copy where a view cannot be had."""
         import torch
 
+        if self.mapping is None:
+            raise GGUFError("only the header is at hand: fetch the file to use its tensors", path=self.path)
         swapped = self.header.byte_order != sys.byteorder
         if not swapped and info.offset % info.dtype.itemsize == 0:
             count = info.nbytes // info.dtype.itemsize
@@ -63,7 +69,7 @@ def open_shard(path: str | PathLike[str]) -> Shard:
         mapping = mmap.mmap(file.fileno(), 0, flags=flags, prot=access)
     header = parse_header(mapping, path=path, file_size=len(mapping))
     _warn_of_unused_bytes(path, header, len(mapping))
-    return Shard(path, header, mapping)
+    return Shard(path, header, len(mapping), mapping)
 
 
 def _warn_of_unused_bytes(path: Path, header: Header, file_size: int) -> None:

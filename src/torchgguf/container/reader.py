@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from torchgguf.container.errors import GGUFError
-from torchgguf.container.shards import join, open_shards
+from torchgguf.container.mapping import open_shard
+from torchgguf.container.shards import Opener, join, open_shards
 from torchgguf.container.tensors import TensorSource
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def open_gguf(path: str | PathLike[str]) -> GGUFFile:
 class GGUFFile:
     """An open GGUF file, or the files of a split model joined. Made by `open_gguf`.
 
+    `paths`, `size`: the files, and how many bytes they have in all.
     `metadata`: the key-value pairs; where files were joined, of all of them and without `split.*`.
     `tensors`: name -> TensorInfo, in the file's order.
     `file[name]`: the torch tensor, of `TensorInfo.dtype` and `TensorInfo.storage_shape`: packed types are
@@ -38,10 +40,11 @@ class GGUFFile:
     aligns its tensors to less than their elements) is it a copy, in the machine's order.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self._shards = open_shards(path)
+    def __init__(self, path: str | PathLike[str], opener: Opener = open_shard) -> None:
+        self._shards = open_shards(path, opener)
         self.metadata, self.tensors = join(self._shards)
         self.paths = tuple(shard.path for shard in self._shards)
+        self.size = sum(shard.size for shard in self._shards)
         header = self._shards[0].header
         self.version, self.byte_order, self.alignment = header.version, header.byte_order, header.alignment
 

@@ -1,6 +1,7 @@
 """Split models: several files, named `-00001-of-00003.gguf` and so on, that are one."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
 
@@ -12,6 +13,8 @@ from torchgguf.container.tensors import TensorInfo
 
 # As llama.cpp's gguf-split writes them: `split.no` counts from 0, the file name from 1.
 NUMBER, COUNT, TENSORS = SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+Opener = Callable[[str | PathLike[str]], Shard]
+
 _NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 
@@ -25,9 +28,9 @@ def _member_names(stem: str, count: int) -> list[str]:
     return [f"{stem}-{index + 1:05}-of-{count:05}.gguf" for index in range(count)]
 
 
-def open_shards(path: str | PathLike[str]) -> list[Shard]:
+def open_shards(path: str | PathLike[str], opener: Opener = open_shard) -> list[Shard]:
     """Open a file and, if it is part of a split model, all the others of that in their order."""
-    named = open_shard(path)
+    named = opener(path)
     count = _integer(named, COUNT) if COUNT in named.header.metadata else 1
     if count <= 1:
         return [named]
@@ -36,7 +39,7 @@ def open_shards(path: str | PathLike[str]) -> list[Shard]:
         ending = f"-{_integer(named, NUMBER) + 1:05}-of-{count:05}.gguf"
         raise GGUFError(f"is one of {count} shards, so its name must end in {ending}", path=named.path)
     names = _member_names(match[1], count)
-    return [_open_member(named, name, index, count) for index, name in enumerate(names)]
+    return [_open_member(named, name, index, count, opener) for index, name in enumerate(names)]
 
 
 def join(shards: list[Shard]) -> tuple[Metadata, dict[str, TensorInfo]]:
@@ -46,7 +49,7 @@ def join(shards: list[Shard]) -> tuple[Metadata, dict[str, TensorInfo]]:
         return first.header.metadata, first.header.tensors
     metadata = Metadata()
     tensors: dict[str, TensorInfo] = {}
-    for index, (path, header, _) in enumerate(shards):
+    for index, (path, header, *_) in enumerate(shards):
         for key, value in header.metadata.items():
             if key in SPLIT_KEYS:
                 continue
@@ -69,10 +72,10 @@ def join(shards: list[Shard]) -> tuple[Metadata, dict[str, TensorInfo]]:
     return metadata, tensors
 
 
-def _open_member(named: Shard, name: str, index: int, count: int) -> Shard:
+def _open_member(named: Shard, name: str, index: int, count: int, opener: Opener) -> Shard:
     path = named.path.with_name(name)
     try:
-        shard = named if path == named.path else open_shard(path)
+        shard = named if path == named.path else opener(path)
     except FileNotFoundError:
         reason = f"shard {index + 1} of {count} is missing: {path.name} is not beside it"
         raise GGUFError(reason, path=named.path) from None

@@ -52,14 +52,17 @@ def find_file(place: Place, *names: str, **options: Unpack[HubOptions]) -> Path:
         raise FileNotFoundError(f"there is no file {' or '.join(names)} in {place} (there: {there})")
 
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     with explained_errors(str(place), names, options):
         for name in names[:-1]:
             try:
                 return Path(hf_hub_download(str(place), name, **options))
-            except EntryNotFoundError:
-                pass
+            except EntryNotFoundError as error:
+                if isinstance(error, LocalEntryNotFoundError) and not isinstance(
+                    error.__cause__, OfflineModeIsEnabled | None
+                ):
+                    raise  # where the Hub cannot be reached, it need not be asked for the others
         return Path(hf_hub_download(str(place), names[-1], **options))
 
 
@@ -68,15 +71,21 @@ def find_files(place: Place, names: Sequence[str], **options: Unpack[HubOptions]
 
     Raises the same errors as `find_file`.
     """
-    if len(names) > 1 and not Path(place).exists():
-        from huggingface_hub import snapshot_download
+    if len(names) < 2 or Path(place).exists():
+        return [find_file(place, name, **options) for name in names]
 
-        _check(options)
-        with explained_errors(str(place), names, options):
-            patterns = [escape(name) for name in names]
-            folder = Path(snapshot_download(str(place), allow_patterns=patterns, **options))
-        options = {**options, "revision": folder.name, "force_download": False}
-    return [find_file(place, name, **options) for name in names]
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    _check(options)
+    with explained_errors(str(place), names[:1], options):
+        patterns = [escape(name) for name in names]
+        folder = Path(snapshot_download(str(place), allow_patterns=patterns, **options))
+    fetched: HubOptions = {**options, "revision": folder.name, "force_download": False}
+    paths = []
+    for name in names:  # what is there costs no request, and for what is not this says why
+        with explained_errors(str(place), [name], options):
+            paths.append(Path(hf_hub_download(str(place), name, **fetched)))
+    return paths
 
 
 def find_gguf(place: Place, gguf_file: Place | None = None, **options: Unpack[HubOptions]) -> Path:

@@ -1,0 +1,83 @@
+"""The header of a GGUF file in a repository, read without fetching the file."""
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any, Unpack
+
+from torchgguf.container import GGUFError, GGUFFile, GGUFTruncatedError, open_gguf, parse_header
+from torchgguf.container.mapping import Shard
+from torchgguf.container.parser import Header
+from torchgguf.hub.errors import explained_errors
+from torchgguf.hub.files import HubOptions, find_gguf
+
+# huggingface_hub is imported where it is used, as in `files`.
+
+FIRST_BYTES = 1 << 20  # a small vocabulary fits; where that is not enough, as much again is asked for
+MOST_BYTES = 1 << 28  # ten times the header of any real file
+
+Fetch = Callable[[int, int], bytes]
+
+
+def open_remote_gguf(repository: str, name: str, **options: Unpack[HubOptions]) -> GGUFFile:
+    """Read the header of a GGUF file in a repository; of a split model, those of all its files.
+
+    The tensors themselves cannot be asked for. Where no server may be asked, this opens what was fetched
+    before.
+
+    Raises:
+        GGUFError: it is no sound GGUF file.
+        FileNotFoundError, PermissionError, ConnectionError: as `find_file`.
+    """
+    from huggingface_hub import is_offline_mode
+
+    if is_offline_mode() or options.get("local_files_only"):
+        return open_gguf(find_gguf(repository, name, **options))
+
+    def read(path: str | PathLike[str]) -> Shard:
+        place = Path(path)
+        own_name = place.as_posix().removeprefix(f"{repository}:")
+        with explained_errors(repository, [own_name], options):
+            size, fetch = _locate(repository, own_name, options)
+            return Shard(place, _read_header(place, size, fetch), size, None)
+
+    return GGUFFile(f"{repository}:{name}", read)
+
+
+def _locate(repository: str, name: str, options: HubOptions) -> tuple[int, Fetch]:
+    """Return the size of a file, and what fetches its bytes from one place to another."""
+    import huggingface_hub
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    utils: Any = huggingface_hub.utils  # which loads its names on demand, so that mypy knows of none
+    token = options.get("token")
+    about = get_hf_file_metadata(hf_hub_url(repository, name, revision=options.get("revision")), token=token)
+    if about.size is None:
+        raise ConnectionError(f"{constants.ENDPOINT} does not say how large {name} of {repository} is")
+    url = hf_hub_url(repository, name, revision=about.commit_hash)
+    headers = {**utils.build_hf_headers(token=token), "Accept-Encoding": "identity"}
+
+    def fetch(start: int, end: int) -> bytes:
+        ranged = {**headers, "Range": f"bytes={start}-{end - 1}"}
+        response = utils.http_backoff("GET", url, headers=ranged, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        utils.hf_raise_for_status(response)
+        content: bytes = response.content
+        return content[start:end] if response.status_code == 200 else content  # 200: it knows no ranges
+
+    return about.size, fetch
+
+
+def _read_header(path: Path, size: int, fetch: Fetch) -> Header:
+    """Ask for the first bytes, and for as many again as there are, until the header is whole."""
+    if size == 0:
+        raise GGUFError("is empty", path=path)
+    data = b""
+    while True:
+        data += fetch(len(data), min(size, max(FIRST_BYTES, 2 * len(data))))
+        try:
+            return parse_header(data, path=path, file_size=size)
+        except GGUFTruncatedError:
+            if len(data) >= size:
+                raise
+        if len(data) >= MOST_BYTES:
+            raise GGUFError(f"its header does not end within {MOST_BYTES} bytes", path=path)
