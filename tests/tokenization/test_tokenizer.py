@@ -200,7 +200,7 @@ def test_finding_the_file() -> None:
     assert AutoTokenizer.from_pretrained(path).encode("Hello") == expected
     assert AutoTokenizer.from_pretrained(str(VOCABS), gguf_file=path.name).encode("Hello") == expected
     assert AutoTokenizer.from_pretrained(path, padding_side="left").padding_side == "left"
-    with pytest.raises(FileNotFoundError, match=r"is a folder: name a .* \(there: .*ggml-vocab-gpt-2\.gguf"):
+    with pytest.raises(FileNotFoundError, match=r"holds no tokenizer: .* gguf_file='ggml-vocab-gpt-2\.gguf'"):
         AutoTokenizer.from_pretrained(VOCABS)
     with pytest.raises(FileNotFoundError, match=r"there is no file .*nothing\.gguf"):
         AutoTokenizer.from_pretrained(VOCABS, gguf_file="nothing.gguf")

@@ -1,8 +1,9 @@
-"""Tokenizers built from GGUF metadata alone, and chat templates."""
+"""Tokenizers out of GGUF files and of Hugging Face's, and chat templates."""
 
 from torchgguf.tokenization.auto import AutoTokenizer
 from torchgguf.tokenization.batch import BatchEncoding
 from torchgguf.tokenization.errors import ChatTemplateError, TokenizerError
+from torchgguf.tokenization.gpt2 import GPT2Tokenizer, GPT2TokenizerFast
 from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from torchgguf.tokenization.streaming import StreamDecoder
 from torchgguf.tokenization.tokenizer import Tokenizer
@@ -14,6 +15,8 @@ __all__ = [
     "AutoTokenizer",
     "BatchEncoding",
     "ChatTemplateError",
+    "GPT2Tokenizer",
+    "GPT2TokenizerFast",
     "PreTokenizer",
     "StreamDecoder",
     "Tokenizer",

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from torchgguf.hub import find_gguf
+from torchgguf.hub import HubOptions, find_gguf
+from torchgguf.tokenization.declared import ROLES
+from torchgguf.tokenization.files import find_tokenizer_files
+from torchgguf.tokenization.pipelines import open_source
 from torchgguf.tokenization.tokenizer import Tokenizer
+
+AnyTokenizer = TypeVar("AnyTokenizer", bound=Tokenizer)
 
 
 class AutoTokenizer:
@@ -20,25 +27,41 @@ class AutoTokenizer:
     def from_pretrained(
         pretrained_model_name_or_path: str | PathLike[str],
         gguf_file: str | PathLike[str] | None = None,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
         **options: Any,
     ) -> Tokenizer:
-        """The tokenizer of a GGUF file: its path, or its name and its folder's or repository's.
+        """The tokenizer of a GGUF file, or that of a folder or repository with Hugging Face's files.
 
-        `options` are those of `Tokenizer`: `pre`, `add_bos_token`, `padding_side`, ... The others concern
-        what is fetched from a repository. FileNotFoundError if there is no such file, TokenizerError if there
-        is no tokenizer in it.
+        The GGUF file is named by its path, or as `gguf_file` in its folder or repository. `options` are those
+        of `Tokenizer` and `HubOptions`, special tokens such as `pad_token="<pad>"`, and
+
+        - `pre`: for a GGUF file the splitting rule that replaces its own; else the rule's name to be written
+          into one, where it cannot be found by trying;
+        - `add_prefix_space` (not for GGUF files): whether texts get a leading space.
+
+        Raises:
+            FileNotFoundError: there is no such file, or no tokenizer in the folder.
+            TokenizerError: it is incomplete, contradicts itself, or is not supported.
+            PermissionError, ConnectionError: as `torchgguf.hub.find_file` raises them.
         """
-        file = find_gguf(
-            pretrained_model_name_or_path,
-            gguf_file,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
-        return Tokenizer.from_gguf(file, **options)
+        return load(Tokenizer, pretrained_model_name_or_path, gguf_file, options)
+
+
+def load(
+    kind: type[AnyTokenizer],
+    place: str | PathLike[str],
+    gguf_file: str | PathLike[str] | None,
+    options: Mapping[str, Any],
+    tokenizer_class: str | None = None,
+) -> AnyTokenizer:
+    """What `from_pretrained` does. `tokenizer_class` replaces that of the files."""
+    hub_names = HubOptions.__annotations__.keys()
+    hub = cast(HubOptions, {name: options[name] for name in options.keys() & hub_names})
+    settings = {name: options[name] for name in options.keys() - hub_names}
+    if gguf_file is not None or Path(place).suffix == ".gguf":
+        return kind.from_gguf(find_gguf(place, gguf_file, **hub), **settings)
+    files = find_tokenizer_files(place, **hub)
+    if tokenizer_class is not None:
+        files = replace(files, config={**files.config, "tokenizer_class": tokenizer_class})
+    special = {role: settings.pop(name) for role in ROLES if (name := f"{role}_token") in settings}
+    source = open_source(files, settings.pop("pre", None), special, settings.pop("add_prefix_space", None))
+    return kind.from_source(source, **settings)

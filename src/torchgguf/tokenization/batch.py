@@ -15,14 +15,23 @@ STRATEGIES = ("longest_first", "only_first", "only_second", "do_not_truncate")
 class BatchEncoding(dict[str, Any]):
     """What a tokenizer returns: a dict whose values are attributes too, ready for `model(**encoding)`.
 
-    Values are lists, or arrays of shape (batch, length).
+    Values are lists, or arrays of shape (batch, length). `words`: what `word_ids` tells. It is no entry, as
+    no model takes it, and None unless the texts were lists of words or offsets were asked for.
     """
+
+    words: list[list[int | None]] | None = None
 
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
         except KeyError:
             raise AttributeError(f"the encoding has no {name!r}, only {', '.join(self)}") from None
+
+    def word_ids(self, batch_index: int = 0) -> list[int | None]:
+        """For each token of a text the number of its word there, None for what was added."""
+        if self.words is None:
+            raise ValueError("words are known with is_split_into_words=True or return_offsets_mapping=True")
+        return self.words[batch_index]
 
     def only_row(self) -> BatchEncoding:
         """The encoding of the one text that this batch has, without the dimension of the batch."""

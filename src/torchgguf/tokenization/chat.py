@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -87,29 +88,33 @@ def unmarked(text: str, mark: str) -> tuple[str, Spans]:
     return result, spans
 
 
+def read_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates in a GGUF file's metadata, by name. TokenizerError if one is no text."""
+    templates = {}
+    for key, source in metadata.items():
+        if key == KEY or key.startswith(KEY + "."):
+            if not isinstance(source, str):
+                raise TokenizerError(f"{key} must be a string, not {type(source).__name__}")
+            templates[key[len(KEY) + 1 :] or "default"] = source
+    return templates
+
+
+def templates_metadata(templates: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata of chat templates; llama.cpp's converter writes other characters in names as "_"."""
+    named = [_key_part(name) for name in templates if name != "default"]
+    stated: dict[str, Any] = {_key(name): source for name, source in templates.items()}
+    return {**stated, NAMES_KEY: named} if named else stated
+
+
 class ChatTokenizer(TextEncoder):
     """Encodes conversations. `chat_templates`: the model's templates by their names."""
 
     chat_templates: dict[str, str]
-    _template_keys: list[str]  # of those that the file has
-
-    def _read_templates(self, metadata: Mapping[str, Any]) -> None:
-        self.chat_templates = {}
-        for key, source in metadata.items():
-            if key == KEY or key.startswith(KEY + "."):
-                if not isinstance(source, str):
-                    raise TokenizerError(f"{key} must be a string, not {type(source).__name__}")
-                self.chat_templates[key[len(KEY) + 1 :] or "default"] = source
-        self._template_keys = [_key(name) for name in self.chat_templates]
+    _template_keys: list[str]  # of those that it came with
 
     def _template_settings(self) -> dict[str, Any]:
         """What the metadata says of the templates: None for what it does not, or no longer."""
-        named = [name for name in self.chat_templates if name != "default"]
-        return {
-            **dict.fromkeys(self._template_keys),
-            **{_key(name): source for name, source in self.chat_templates.items()},
-            NAMES_KEY: named or None,
-        }
+        return dict.fromkeys([*self._template_keys, NAMES_KEY]) | templates_metadata(self.chat_templates)
 
     @property
     def chat_template(self) -> str | None:
@@ -219,7 +224,11 @@ class ChatTokenizer(TextEncoder):
 
 
 def _key(name: str) -> str:
-    return KEY if name == "default" else f"{KEY}.{name}"
+    return KEY if name == "default" else f"{KEY}.{_key_part(name)}"
+
+
+def _key_part(name: str) -> str:
+    return re.sub("[^A-Za-z0-9]", "_", name)
 
 
 def _without_gaps(message: Message) -> dict[str, Any]:

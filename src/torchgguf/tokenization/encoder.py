@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tokenizers import Encoding
@@ -17,31 +17,48 @@ from torchgguf.tokenization.batch import (
 )
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.lookup import TokenLookup
+from torchgguf.tokenization.source import UNLIMITED
 from torchgguf.tokenization.vocabulary import PREFIX
+from torchgguf.tokenization.wrapping import Piece, Wrapping
 
-UNLIMITED = int(1e30)  # what transformers says for the length of a model whose length is not known
+
+class _AddsToken:
+    """`tokenizer.add_bos_token` and the like: whether each text gets that token."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.role = name.removeprefix("add_").removesuffix("_token")
+
+    def __get__(self, tokenizer: TextEncoder, owner: type | None = None) -> bool:
+        return tokenizer._adds[self.role]
+
+    def __set__(self, tokenizer: TextEncoder, wanted: bool) -> None:
+        tokenizer._adds = {**tokenizer._adds, self.role: wanted}  # copies may share it
+        tokenizer._wrapping = None
 
 
 class TextEncoder(TokenLookup):
     """Encodes texts and makes batches of them.
 
-    `add_bos_token`, `add_eos_token`: whether each text is put between them. `padding_side` and
-    `truncation_side`: "left" or "right". `model_max_length`: the tokens that a text is truncated to if
-    nothing else is said.
+    `add_bos_token`, `add_eos_token`: whether each text is put between them; setting one replaces whatever
+    else the tokenizer puts around texts. `padding_side` and `truncation_side`: "left" or "right".
+    `model_max_length`: the tokens that a text is truncated to if nothing else is said. `model_input_names`:
+    what an encoding holds if nothing else is said. `split_special_tokens`: what calls do unless they say.
     """
 
-    model_input_names = ("input_ids", "attention_mask")
-
-    add_bos_token: bool
-    add_eos_token: bool
     padding_side: str
     truncation_side: str
     model_max_length: int
+    model_input_names: tuple[str, ...]
+    split_special_tokens: bool
+    _adds: dict[str, bool]  # whether BOS and EOS are put around texts
+    _wrapping: Wrapping | None  # what else is
+
+    add_bos_token, add_eos_token = _AddsToken(), _AddsToken()
 
     def __call__(
         self,
-        text: str | Sequence[str] | Sequence[tuple[str, str]],
-        text_pair: str | Sequence[str] | None = None,
+        text: str | Sequence[Any],
+        text_pair: str | Sequence[Any] | None = None,
         *,
         add_special_tokens: bool = True,
         padding: bool | str = False,
@@ -49,57 +66,79 @@ class TextEncoder(TokenLookup):
         max_length: int | None = None,
         padding_side: str | None = None,
         pad_to_multiple_of: int | None = None,
+        is_split_into_words: bool = False,
         return_tensors: str | None = None,
-        return_attention_mask: bool = True,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_special_tokens_mask: bool = False,
         return_offsets_mapping: bool = False,
-        split_special_tokens: bool = False,
+        split_special_tokens: bool | None = None,
     ) -> BatchEncoding:
         """Encode a text or a batch of them, each with its pair if there is one.
 
-        `add_special_tokens`: BOS and EOS around each text, as far as the file asks for them. `padding`: True
-        or "longest", or "max_length". `truncation`: True, "only_first" or "only_second", to `max_length` or
-        else `model_max_length` tokens. `split_special_tokens`: take special tokens in a text for the text
-        that they are, as is right for text from strangers. `return_tensors`: "pt" or "np".
+        `add_special_tokens`: BOS and EOS around each text, or what else the tokenizer puts there. `padding`:
+        True or "longest", or "max_length". `truncation`: True, "only_first" or "only_second", to `max_length`
+        or else `model_max_length` tokens. `is_split_into_words`: a text is a list of words, and offsets are
+        those in its words. `split_special_tokens`: take special tokens in a text for the text that they are,
+        as is right for text from strangers. `return_tensors`: "pt" or "np".
 
-        Returns `input_ids`, `attention_mask` and, if asked for, `offset_mapping` (from, to: characters of the
-        text; (0, 0) for what was added): lists, or arrays (batch, length) of int64.
+        Returns `input_ids`, `attention_mask` and what is asked for of `token_type_ids` (0, or 1 for the
+        pair), `special_tokens_mask` (1 for what was added) and `offset_mapping` (from, to: characters of the
+        text; (0, 0) for what was added): lists, or arrays (batch, length) of int64. `word_ids(i)` of it says
+        which word each token of a text comes from.
         """
-        single = isinstance(text, str)
-        firsts: list[Any] = [text] if isinstance(text, str) else list(text)
+        single = isinstance(text, str) or (
+            is_split_into_words and all(isinstance(word, str) for word in text)
+        )
+        firsts: list[Any] = [text] if single else list(text)
         seconds: list[Any] | None = None
         if text_pair is not None:
-            seconds = [text_pair] if isinstance(text_pair, str) else list(text_pair)
+            seconds = [text_pair] if single else list(text_pair)
             if len(firsts) != len(seconds):
                 raise ValueError(f"{len(firsts)} texts have {len(seconds)} pairs")
-        elif firsts and not isinstance(firsts[0], str):
+        elif firsts and _is_pair(firsts[0], is_split_into_words):
             firsts, seconds = [pair[0] for pair in firsts], [pair[1] for pair in firsts]
 
         limit = self._limit(max_length)
-        before, after = self._added_around() if add_special_tokens else ([], [])
+        wrapping = self.wrapping() if add_special_tokens else _NOTHING
+        pieces = wrapping.single if seconds is None else wrapping.pair
+        added = sum(len(piece.ids) for piece in pieces)
+        room = UNLIMITED if limit is None else limit - added
         columns = [
-            self._encode(texts, split_special_tokens, return_offsets_mapping)
+            self._encode(texts, split_special_tokens, return_offsets_mapping, is_split_into_words)
             for texts in (firsts, seconds)
             if texts is not None
         ]
-        batch: dict[str, list[list[Any]]] = {"input_ids": [], "offset_mapping": []}
-        for parts in zip(*columns, strict=True):
-            ids: list[int] = []
-            offsets: list[tuple[int, int]] = []
-            room = UNLIMITED if limit is None else limit - len(parts) * len(before + after)
-            for part, kept in zip(
-                parts, truncated([*map(len, parts)], room, truncation, self.truncation_side), strict=True
-            ):
-                ids += [*before, *part.ids[kept], *after]
-                if return_offsets_mapping:
-                    offsets += [(0, 0)] * len(before) + part.offsets[kept] + [(0, 0)] * len(after)
-            batch["input_ids"].append(ids)
-            batch["offset_mapping"].append(offsets)
-        if not return_offsets_mapping:
-            del batch["offset_mapping"]
-        encoding = self.pad(
-            batch, padding, limit, pad_to_multiple_of, padding_side, return_attention_mask, return_tensors
+        texts = list(zip(*columns, strict=True))
+        kept = [truncated([*map(len, parts)], room, truncation, self.truncation_side) for parts in texts]
+
+        def field(name: str) -> list[list[Any]]:
+            return [_wrapped(name, pieces, *row) for row in zip(texts, kept, strict=True)]
+
+        def wanted(name: str, asked: bool | None) -> bool:
+            return name in self.model_input_names if asked is None else asked
+
+        asked = {
+            "input_ids": True,
+            "token_type_ids": wanted("token_type_ids", return_token_type_ids),
+            "special_tokens_mask": return_special_tokens_mask,
+            "offset_mapping": return_offsets_mapping,
+            "words": is_split_into_words or return_offsets_mapping,
+        }
+        padded = self.pad(
+            {name: field(name) for name, is_asked in asked.items() if is_asked},
+            padding,
+            limit,
+            pad_to_multiple_of,
+            padding_side,
+            wanted("attention_mask", return_attention_mask),
         )
-        return encoding.only_row() if single and return_tensors is None else encoding
+        words = padded.pop("words", None)
+        encoding = BatchEncoding(as_arrays(padded, return_tensors))
+        if single and return_tensors is None:
+            encoding = encoding.only_row()
+        encoding.words = words
+        return encoding
 
     def pad(
         self,
@@ -122,7 +161,13 @@ class TextEncoder(TokenLookup):
         if any(length not in (None, row) for row in lengths):
             if self.pad_token_id is None:
                 raise ValueError("the vocabulary has no padding token: set tokenizer.pad_token")
-            fills = {"input_ids": self.pad_token_id, "offset_mapping": (0, 0), "labels": -100}
+            fills = {
+                "input_ids": self.pad_token_id,
+                "special_tokens_mask": 1,
+                "offset_mapping": (0, 0),
+                "words": None,
+                "labels": -100,
+            }
             batch = filled(batch, fills, length or 0, check_side(padding_side or self.padding_side))
         return BatchEncoding(as_arrays(batch, return_tensors))
 
@@ -140,28 +185,80 @@ class TextEncoder(TokenLookup):
         ids = self.encode(text, add_special_tokens=add_special_tokens, **options)
         return list(self.convert_ids_to_tokens(ids))
 
-    def _encode(self, texts: list[str], split_special_tokens: bool, offsets: bool) -> list[Encoding]:
-        backend = self._model.plain_backend if split_special_tokens else self._model.backend
-        encode = backend.encode_batch if offsets else backend.encode_batch_fast
+    def _encode(
+        self, texts: list[Any], split_special_tokens: bool | None, offsets: bool, words: bool
+    ) -> list[Encoding]:
+        split = self.split_special_tokens if split_special_tokens is None else split_special_tokens
+        backend = self._model.plain_backend if split else self._model.backend
+        encode = backend.encode_batch if offsets or words else backend.encode_batch_fast
         try:
-            return encode(texts, add_special_tokens=False)
+            return encode(texts, is_pretokenized=words, add_special_tokens=False)
         except TypeError:
             for text in texts:
-                if not isinstance(text, str):
-                    raise TypeError(f"a text is a str, not {type(text).__name__}") from None
-                _check_unicode(text)
+                for part in text if words and isinstance(text, list | tuple) else [text]:
+                    if not isinstance(part, str):
+                        raise TypeError(f"a text is a str, not {type(part).__name__}") from None
+                    _check_unicode(part)
             raise
 
-    def _added_around(self) -> tuple[list[int], list[int]]:
-        added: list[list[int]] = []
-        for wanted, role in ((self.add_bos_token, "bos"), (self.add_eos_token, "eos")):
+    @property
+    def added_ends(self) -> dict[str, bool] | None:
+        """`add_bos_token` and `add_eos_token`, None if the tokenizer puts something else around texts."""
+        return None if self._wrapping else {f"add_{role}_token": adds for role, adds in self._adds.items()}
+
+    def wrapping(self) -> Wrapping:
+        """What is put around texts. TokenizerError if it is a token that the vocabulary does not name."""
+        if self._wrapping is not None:
+            return self._wrapping
+        ends: list[tuple[int, ...]] = []
+        for role, wanted in self._adds.items():
             if wanted and role not in self.roles:
                 raise TokenizerError(
                     f"each text is to get a {role} token, but {PREFIX}{role}_token_id is missing: "
                     f"pass add_{role}_token=False"
                 )
-            added.append([self.roles[role]] if wanted else [])
-        return added[0], added[1]
+            ends.append((self.roles[role],) if wanted else ())
+        return Wrapping.between(*ends)
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """How many tokens are put around a text, or around a text and its pair."""
+        wrapping = self.wrapping()
+        return sum(len(piece.ids) for piece in (wrapping.pair if pair else wrapping.single))
+
+
+_NOTHING = Wrapping.between((), ())
+
+
+# Each field of an encoding: its part from a text, and what it says of a token that was added.
+_FIELDS: dict[str, tuple[Callable[[Encoding], list[Any]], Any]] = {
+    "input_ids": (lambda text: text.ids, None),
+    "token_type_ids": (lambda text: text.type_ids, None),
+    "special_tokens_mask": (lambda text: [0] * len(text), 1),
+    "offset_mapping": (lambda text: text.offsets, (0, 0)),
+    "words": (lambda text: text.word_ids, None),
+}
+
+
+def _wrapped(
+    name: str, pieces: Sequence[Piece], texts: Sequence[Encoding], kept: Sequence[slice]
+) -> list[Any]:
+    """A field of an encoding that is made of what is kept of texts' encodings, put into the pieces."""
+    of_text, of_added = _FIELDS[name]
+    row: list[Any] = []
+    for piece in pieces:
+        if piece.text is not None:
+            part = of_text(texts[piece.text])[kept[piece.text]]
+            row += [piece.segment] * len(part) if name == "token_type_ids" else part
+        elif name == "input_ids":
+            row += piece.ids
+        else:
+            row += [piece.segment if name == "token_type_ids" else of_added] * len(piece.ids)
+    return row
+
+
+def _is_pair(text: Any, words: bool) -> bool:
+    """Whether a text of a batch has its pair with it."""
+    return not isinstance(text, str) and not (words and all(isinstance(word, str) for word in text))
 
 
 def _check_unicode(text: str) -> None:

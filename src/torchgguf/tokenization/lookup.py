@@ -83,15 +83,19 @@ class TokenLookup:
 
     @property
     def vocab_size(self) -> int:
-        """The number of tokens."""
-        return len(self.vocabulary.tokens)
+        """The number of tokens without those that were added to a finished vocabulary."""
+        return len(self) - self.vocabulary.added
 
     def __len__(self) -> int:
-        return self.vocab_size
+        return len(self.vocabulary.ids)
 
     def get_vocab(self) -> dict[str, int]:
         """Every token's id."""
         return dict(self.vocabulary.ids)
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """The ids of the tokens that texts are searched for before all else."""
+        return {self.vocabulary.tokens[i]: i for i in sorted(self.vocabulary.special)}
 
     @property
     def all_special_ids(self) -> list[int]:
@@ -129,8 +133,9 @@ class TokenLookup:
 
     def check_id(self, token_id: int) -> int:
         """The id itself. ValueError if no token has it."""
-        if not 0 <= token_id < self.vocab_size:
-            raise ValueError(f"{token_id} is no token id: there are {self.vocab_size} tokens")
+        size = len(self.vocabulary.tokens)
+        if not 0 <= token_id < size:
+            raise ValueError(f"{token_id} is no token id: there are {size} tokens")
         return token_id
 
 

@@ -7,11 +7,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.pre_tokenizers import PreTokenizer, pre_tokenizer
-from torchgguf.tokenization.vocabulary import PREFIX, USER_DEFINED, Vocabulary, read, read_vocabulary
+from torchgguf.tokenization.vocabulary import (
+    PREFIX,
+    USER_DEFINED,
+    Roles,
+    Vocabulary,
+    read,
+    read_roles,
+    read_vocabulary,
+)
+from torchgguf.tokenization.wrapping import Wrapping
 
 SPACE = "▁"  # what SentencePiece writes for a space
 _LONGEST = 1 << 10  # characters of a token for SentencePiece; the ways to join one are as many, each as long
@@ -22,8 +31,9 @@ class TokenizerModel:
     """A vocabulary with all that turns text into its ids, and ids into bytes.
 
     `backend` cuts special tokens out of a text; `plain_backend` takes them for the text that they are.
-    Neither adds any. `spell`: the bytes that an ordinary token stands for. `add_space_prefix`: each stretch
-    of text is given a leading space, of which decoding takes the first one away.
+    Neither is asked to add any: that is what `add_bos` and `add_eos` say, or else `wrapping`. `spell`: the
+    bytes that an ordinary token stands for. `add_space_prefix`: each stretch of text is given a leading
+    space, of which decoding takes the first one away.
     """
 
     vocabulary: Vocabulary
@@ -33,15 +43,20 @@ class TokenizerModel:
     add_bos: bool
     add_eos: bool
     add_space_prefix: bool
+    wrapping: Wrapping | None = None
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What is done to a stretch of text: normalized, cut into pieces, each made tokens by the model."""
+    """What is done to a stretch of text: normalized, cut into pieces, each made tokens by the model.
+
+    `decoder`: the way back, for others who read the tokenizer that we write.
+    """
 
     model: models.Model
     normalizer: normalizers.Normalizer | None
     pre_tokenizer: pre_tokenizers.PreTokenizer | None
+    decoder: decoders.Decoder
     spell: Callable[[str], bytes]
 
 
@@ -83,9 +98,14 @@ def read_model(metadata: Mapping[str, Any], pre: str | PreTokenizer | None = Non
     )
 
 
-def read_tokens(metadata: Mapping[str, Any]) -> Vocabulary:
-    """The vocabulary alone, for those who need to know its special tokens. Errors as of `read_model`."""
-    return read_vocabulary(metadata, _kind(metadata).roles)
+def presumed_flags(kind: str, pre: str) -> dict[str, bool]:
+    """Whether readers add BOS and EOS if a file does not say so."""
+    return {"bos": KINDS[kind].add_bos or pre_tokenizer(pre).add_bos, "eos": False}
+
+
+def read_tokens(metadata: Mapping[str, Any]) -> Roles:
+    """What tokens are for, for those who need to know no more. TokenizerError if there is no vocabulary."""
+    return read_roles(metadata, _kind(metadata).roles)
 
 
 def _kind(metadata: Mapping[str, Any]) -> _Kind:
@@ -115,6 +135,7 @@ def _backend(parts: _Parts, vocabulary: Vocabulary, special: Iterable[int]) -> T
     backend = Tokenizer(parts.model)
     backend.normalizer = parts.normalizer
     backend.pre_tokenizer = parts.pre_tokenizer
+    backend.decoder = parts.decoder
     # Not normalized: they are looked for in the text as it came. Of two that overlap the one further left is
     # taken, as in the original tokenizers, where llama.cpp takes the longer.
     backend.add_tokens(
@@ -122,6 +143,7 @@ def _backend(parts: _Parts, vocabulary: Vocabulary, special: Iterable[int]) -> T
             AddedToken(
                 text := vocabulary.tokens[i],
                 normalized=False,
+                special=i in vocabulary.hidden,
                 lstrip=text in vocabulary.lstrip,
                 rstrip=text in vocabulary.rstrip,
             )
@@ -142,7 +164,8 @@ def _byte_level_bpe(vocabulary: Vocabulary, rule: PreTokenizer, add_space_prefix
         _bpe(vocabulary, pairs, ignore_merges=rule.ignore_merges),
         normalizers.NFC() if rule.nfc else None,
         pre_tokenizers.Sequence([*splits, byte_level]),
-        _spell_byte_level,
+        decoders.ByteLevel(),
+        spell_byte_level,
     )
 
 
@@ -161,7 +184,15 @@ def _sentencepiece_bpe(vocabulary: Vocabulary, rule: PreTokenizer, add_space_pre
         ),
         normalizers.Sequence([normalizers.Prepend(SPACE), space]) if add_space_prefix else space,
         None,
-        _spell_sentencepiece,
+        decoders.Sequence(
+            [
+                decoders.Replace(SPACE, " "),
+                decoders.ByteFallback(),
+                decoders.Fuse(),
+                *([decoders.Strip(" ", 1, 0)] if add_space_prefix else []),
+            ]
+        ),
+        spell_sentencepiece,
     )
 
 
@@ -220,14 +251,16 @@ def _byte_characters() -> dict[str, int]:
 _BYTES = _byte_characters()
 
 
-def _spell_byte_level(token: str) -> bytes:
+def spell_byte_level(token: str) -> bytes:
+    """The bytes whose printable characters the token is made of."""
     try:
         return bytes([_BYTES[character] for character in token])
     except KeyError:  # not made of bytes, as a token that was added as it is
         return token.encode()
 
 
-def _spell_sentencepiece(token: str) -> bytes:
+def spell_sentencepiece(token: str) -> bytes:
+    """The text of a token with SentencePiece's mark for a space."""
     return token.replace(SPACE, " ").encode()
 
 

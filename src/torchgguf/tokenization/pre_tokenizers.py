@@ -141,13 +141,13 @@ TINY_AYA = PreTokenizer((r"\d{1,3}(?=(?:\d{3})*\b)", *GPT4O.splits))
 VIKING = PreTokenizer((*BLOOM.splits, _DIGIT))
 SUPERBPE = PreTokenizer((r"\p{N}+", r"(?=(\d{3})+(?!\d))"))
 
-# rule: the names that files have for it
+# rule: the names that files have for it, the first one for files that we make
 _ROWS: dict[PreTokenizer, str] = {
     DEFAULT: "default",
     GPT2: "gpt-2 phi-2 gigachat a.x-4.0 mellum modern-bert mpt olmo jais exaone4 trillion granite-docling "
     "jina-es jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe",
-    STARCODER: "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2",
-    replace(LLAMA3, ignore_merges=True, add_bos=True): "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral "
+    STARCODER: "smollm starcoder refact command-r codeshell exaone minerva-7b mellum2",
+    replace(LLAMA3, ignore_merges=True, add_bos=True): "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral "
     "midm-2.0 lfm2 jina-v5-nano",
     LLAMA3: "dbrx smaug-bpe chatglm-bpe",
     replace(LLAMA3, ignore_merges=True): "glm4 glm5",

@@ -11,6 +11,8 @@ from torchgguf.tokenization.lookup import TokenIds
 class Speller(Protocol):
     """What decoding asks of a tokenizer."""
 
+    errors: str
+
     @property
     def add_space_prefix(self) -> bool:
         """Whether each text is given a leading space, which decoding takes away."""
@@ -31,7 +33,7 @@ class StreamDecoder:
     ) -> None:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(tokenizer.errors)
         self._drop_space = tokenizer.add_space_prefix and not continues
 
     def push(self, token_ids: TokenIds) -> str:
@@ -39,7 +41,7 @@ class StreamDecoder:
         return self._trimmed(self._utf8.decode(self._tokenizer.spell(token_ids, self._skip_special_tokens)))
 
     def flush(self) -> str:
-        """End the text. A character that lacks bytes becomes U+FFFD."""
+        """End the text. A character that lacks bytes becomes what the tokenizer's `errors` says."""
         return self._trimmed(self._utf8.decode(b"", final=True))
 
     def _trimmed(self, text: str) -> str:

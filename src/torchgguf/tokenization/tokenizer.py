@@ -1,20 +1,25 @@
-"""The tokenizer of a GGUF file."""
+"""The tokenizer that users meet, wherever it came from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
+from tokenizers import AddedToken, models
 
 from torchgguf.container import GGUFFile, Metadata, open_gguf
 from torchgguf.tokenization.batch import check_side
-from torchgguf.tokenization.chat import ChatTokenizer
-from torchgguf.tokenization.encoder import UNLIMITED
+from torchgguf.tokenization.chat import ChatTokenizer, templates_metadata
+from torchgguf.tokenization.declared import ROLES, as_token
+from torchgguf.tokenization.gguf_source import GGUFSource
 from torchgguf.tokenization.lookup import TokenIds, flat
-from torchgguf.tokenization.models import read_model
 from torchgguf.tokenization.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.saving import save_pretrained, save_vocabulary
+from torchgguf.tokenization.source import Source
 from torchgguf.tokenization.special_tokens import ROLE_KEYS
 from torchgguf.tokenization.streaming import StreamDecoder
 from torchgguf.tokenization.vocabulary import PREFIX
@@ -24,71 +29,98 @@ _CLEAN_UP = (
     *((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'")),
     *((" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")),
 )
+_LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
 class Tokenizer(ChatTokenizer):
-    """A tokenizer as a GGUF file's metadata describes it, with the interface of transformers' tokenizers.
+    """A tokenizer with the interface of transformers' tokenizers; see `from_gguf` and `AutoTokenizer`.
 
-    `metadata`: that of the file. `pre`: the name of a splitting rule, or a `PreTokenizer`, to replace the
-    file's. `add_bos_token`, `add_eos_token`, `chat_template` likewise replace what the file says.
-    `model_max_length` is the model's context length unless it is given. TokenizerError if the metadata
-    describes no tokenizer, or one that is not supported.
+    `add_bos_token`, `add_eos_token`, `chat_template`, `padding_side`, `truncation_side`, `model_max_length`
+    replace what its source says. `errors`: what is made of bytes that are no character, as in `bytes.decode`.
+    TokenizerError if the source describes no tokenizer, or one that is not supported.
     """
+
+    is_fast = True
 
     def __init__(
         self,
-        metadata: Mapping[str, Any],
+        source: Source,
         *,
-        pre: str | PreTokenizer | None = None,
         add_bos_token: bool | None = None,
         add_eos_token: bool | None = None,
         chat_template: str | None = None,
-        padding_side: str = "right",
-        truncation_side: str = "right",
+        padding_side: str | None = None,
+        truncation_side: str | None = None,
         model_max_length: int | None = None,
+        errors: str = "replace",
     ) -> None:
-        length_key = f"{metadata.get('general.architecture')}.context_length"
-        self._metadata = _tokenizer_part(metadata, "general.name", "general.architecture", length_key)
-        self._pre: str | PreTokenizer | None = None
-        self._model = read_model(self._metadata, pre)
-        self._pieces: dict[int, bytes] = {}
+        self._source = source
+        self._read()
+        defaults = source.defaults
         self.roles = dict(self.vocabulary.roles)
-        self.add_bos_token = self._model.add_bos
-        self.add_eos_token = self._model.add_eos
-        self.padding_side = check_side(padding_side)
-        self.truncation_side = check_side(truncation_side)
-        context_length = self._metadata.get(length_key)
-        known = context_length if isinstance(context_length, int) else UNLIMITED
-        self.model_max_length = known if model_max_length is None else model_max_length
-        self._read_templates(self._metadata)
+        self._adds = {"bos": self._model.add_bos, "eos": self._model.add_eos}
+        self._wrapping = self._model.wrapping
+        self.chat_templates = dict(defaults.chat_templates)
+        self._template_keys = list(templates_metadata(self.chat_templates))
         self._as_stated = self._settings()
-        self._pre = pre
+
+        self.padding_side = check_side(padding_side or defaults.padding_side)
+        self.truncation_side = check_side(truncation_side or defaults.truncation_side)
+        self.model_max_length = defaults.model_max_length if model_max_length is None else model_max_length
+        self.model_input_names = defaults.model_input_names
+        self.split_special_tokens = defaults.split_special_tokens
+        self.clean_up_tokenization_spaces = defaults.clean_up_tokenization_spaces
+        self.errors = errors
         if add_bos_token is not None:
             self.add_bos_token = add_bos_token
         if add_eos_token is not None:
             self.add_eos_token = add_eos_token
         if chat_template is not None:
             self.chat_template = chat_template
-        self._added_around()
+        self.wrapping()
 
     @classmethod
     def from_gguf(
-        cls, source: str | PathLike[str] | GGUFFile | Mapping[str, Any], **options: Any
-    ) -> Tokenizer:
+        cls,
+        source: str | PathLike[str] | GGUFFile | Mapping[str, Any],
+        *,
+        pre: str | PreTokenizer | None = None,
+        **options: Any,
+    ) -> Self:
         """The tokenizer of a GGUF file, opened or named by its path, or of its metadata.
 
-        `options` are those of the class.
+        `pre`: the name of a splitting rule, or a `PreTokenizer`, to replace the file's. `options` are those
+        of the class, and `bos_token`, `pad_token` and the like to replace the file's special tokens.
         """
-        if isinstance(source, GGUFFile):
-            return cls(source.metadata, **options)
         if isinstance(source, Mapping):
-            return cls(source, **options)
+            return cls.from_source(GGUFSource.of(source, pre), **options)
+        if isinstance(source, GGUFFile):
+            return cls.from_source(GGUFSource.of(source.metadata, pre), **options)
         with open_gguf(source) as file:
-            return cls(file.metadata, **options)
+            return cls.from_source(GGUFSource.of(file.metadata, pre), **options)
 
-    def to_gguf(self) -> Metadata:
-        """The metadata's part `tokenizer.*`: each value and type as it came, but for what was set since."""
-        metadata = _tokenizer_part(self._metadata)
+    @classmethod
+    def from_source(cls, source: Source, **options: Any) -> Self:
+        """The tokenizer that a source describes. `options` are those of `from_gguf`."""
+        roles = {f"{role}_token" for role in ROLES}
+        tokenizer = cls.__new__(cls)
+        Tokenizer.__init__(tokenizer, source, **{name: options[name] for name in options.keys() - roles})
+        tokenizer.add_special_tokens({name: options[name] for name in options.keys() & roles})
+        return tokenizer
+
+    def _read(self) -> None:
+        self._model = self._source.read()
+        self._pieces: dict[int, bytes] = {}
+
+    def to_gguf(self, vocab_size: int | None = None) -> Metadata:
+        """The metadata `tokenizer.*` of a GGUF file.
+
+        Of a tokenizer from such a file, each value and type as it came, but for what was set since; of one
+        from other files, what llama.cpp's converter writes. `vocab_size`: the model's number of embeddings;
+        where there are fewer tokens, names are made up. TokenizerError if GGUF cannot say what the tokenizer
+        does, ValueError if the model has too few embeddings.
+        """
+        metadata = self._source.metadata(replace(self._model, wrapping=self._wrapping), vocab_size)
         for key, value in self._settings().items():
             if value == self._as_stated.get(key):
                 continue
@@ -101,37 +133,94 @@ class Tokenizer(ChatTokenizer):
     def _settings(self) -> dict[str, Any]:
         """What can be set, by its metadata key."""
         return {
-            PREFIX + "pre": self._pre if isinstance(self._pre, str) else self._metadata.get(PREFIX + "pre"),
             **{PREFIX + keys[0]: self.roles.get(role) for role, keys in ROLE_KEYS.items()},
-            PREFIX + "add_bos_token": self.add_bos_token,
-            PREFIX + "add_eos_token": self.add_eos_token,
+            **{f"{PREFIX}add_{role}_token": adds for role, adds in self._adds.items()},
             **self._template_settings(),
         }
+
+    def save_pretrained(
+        self, save_directory: str | PathLike[str], filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write tokenizer.json, tokenizer_config.json and chat templates, as transformers and vLLM read them.
+
+        Returns the files' paths. The directory is made if it is not there.
+        """
+        return save_pretrained(self, Path(save_directory), filename_prefix)
+
+    def save_vocabulary(
+        self, save_directory: str | PathLike[str], filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write a byte-level BPE's vocab.json and merges.txt, and return their paths.
+
+        ValueError for other kinds, whose vocabulary has no such files.
+        """
+        return save_vocabulary(self, Path(save_directory), filename_prefix)
+
+    def add_tokens(
+        self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
+    ) -> int:
+        """Have texts searched for these tokens; those that the vocabulary lacks are added at its end.
+
+        `special_tokens`: `skip_special_tokens` leaves them out. Returns how many were lacking: the model then
+        needs `resize_token_embeddings(len(tokenizer))`. TokenizerError if one cannot be matched as it asks.
+        """
+        several = [new_tokens] if isinstance(new_tokens, str | AddedToken) else list(new_tokens)
+        tokens = [as_token(t, special_tokens) if isinstance(t, str) else t for t in several]
+        if special_tokens:
+            for token in tokens:
+                token.special = True
+        if not tokens:
+            return 0
+        before = len(self)
+        self._source = self._source.with_tokens(tokens)
+        self._read()
+        return len(self) - before
+
+    def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
+        """Give roles to tokens, as in `{"pad_token": "<pad>"}`, and add those that are lacking.
+
+        The key "additional_special_tokens" lists more of them. Returns how many were lacking. ValueError for
+        another key.
+        """
+        roles = {f"{role}_token": role for role in ROLES}
+        if unknown := special_tokens_dict.keys() - roles.keys() - set(_LISTS):
+            raise ValueError(
+                f"{min(unknown)!r} is no role of a token; known are {', '.join((*roles, *_LISTS))}"
+            )
+        named = {roles[key]: value for key, value in special_tokens_dict.items() if key in roles}
+        listed = [token for key in _LISTS for token in special_tokens_dict.get(key, ())]
+        count = self.add_tokens([*named.values(), *listed], special_tokens=True)
+        for role, token in named.items():
+            self.roles[role] = self.vocabulary.ids[str(getattr(token, "content", token))]
+        return count
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_model", "_pieces")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _pieces={})
-        self._model = read_model(self._metadata, self._pre)
+        vars(self).update(state)
+        self._read()
 
     def __repr__(self) -> str:
-        kind, name = self._metadata[PREFIX + "model"], type(self).__name__
-        return f"{name}({kind!r}, {len(self)} tokens, bos={self.bos_token!r}, eos={self.eos_token!r})"
+        return f"{type(self).__name__}({len(self)} tokens, bos={self.bos_token!r}, eos={self.eos_token!r})"
 
     def decode(
         self,
         token_ids: TokenIds,
         skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
     ) -> str:
-        """The text of tokens. Bytes that make no character become U+FFFD.
+        """The text of tokens. Bytes that make no character become U+FFFD, unless `errors` says otherwise.
 
         `clean_up_tokenization_spaces`: remove the space before punctuation and contractions, whether or not
-        the text had one.
+        the text had one. What a tokenizer's files say of it is not heeded for BPE, as by transformers: it
+        spoils texts.
         """
         decoder = StreamDecoder(self, skip_special_tokens)
         text = decoder.push(token_ids) + decoder.flush()
+        if clean_up_tokenization_spaces is None:
+            is_bpe = isinstance(self._model.backend.model, models.BPE)
+            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces and not is_bpe
         if clean_up_tokenization_spaces:
             for old, new in _CLEAN_UP:
                 text = text.replace(old, new)
@@ -162,12 +251,3 @@ class Tokenizer(ChatTokenizer):
     def add_space_prefix(self) -> bool:
         """Whether each text is given a leading space, which decoding takes away."""
         return bool(self._model.add_space_prefix)
-
-
-def _tokenizer_part(metadata: Mapping[str, Any], *more: str) -> Metadata:
-    whole = metadata if isinstance(metadata, Metadata) else Metadata(metadata)
-    part = Metadata()
-    for key, value in whole.items():
-        if key.startswith("tokenizer.") or key in more:
-            part.set_unchecked(key, value, whole.types[key])
-    return part

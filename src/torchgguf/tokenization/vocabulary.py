@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from gguf.constants import TokenType
 
@@ -27,6 +27,9 @@ from torchgguf.tokenization.special_tokens import (
 PREFIX = "tokenizer.ggml."
 CONTROL, UNKNOWN, USER_DEFINED = TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED
 _TYPES = frozenset({0, *TokenType})  # 0: undefined, which some converters write for unused ids
+_SPECIAL = frozenset({CONTROL, UNKNOWN, USER_DEFINED})
+# All texts that say something of what a token is for.
+_TELLING = frozenset({*END_TEXTS, *SHOWN_TEXTS, *(text for texts in ROLE_TEXTS.values() for text in texts)})
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Vocabulary:
     `special`: the type of each token that is no ordinary text: control, unknown (matched in text only where
     special tokens are asked for) and user-defined (matched always). `bytes_`: the byte of each token that
     stands for a single one. `roles`: "bos", "eos", ... -> id. `ends`: the ids that end a generation.
-    `lstrip`, `rstrip`: the tokens that swallow the white space before or after them.
+    `lstrip`, `rstrip`: the tokens that swallow the white space before or after them. `added`: how many of the
+    tokens, the last ones, were added to a finished vocabulary.
     """
 
     tokens: list[str]
@@ -49,11 +53,29 @@ class Vocabulary:
     rstrip: frozenset[str]
     scores: list[float] | None
     merges: list[str] | None
+    added: int = 0
 
     @cached_property
     def hidden(self) -> frozenset[int]:
         """The ids that `skip_special_tokens` leaves out: control and unknown tokens."""
         return frozenset(i for i, kind in self.special.items() if kind in (CONTROL, UNKNOWN))
+
+
+class Roles(NamedTuple):
+    """Some of what `Vocabulary` holds."""
+
+    roles: dict[str, int]
+    ends: frozenset[int]
+
+
+def read_roles(metadata: Mapping[str, Any], default_roles: Mapping[str, int]) -> Roles:
+    """What the tokens are for, without the rest of the vocabulary and most of its checks."""
+    tokens = read(metadata, "tokens", list) or []
+    types = read(metadata, "token_type", list, of=int, length=len(tokens)) or []
+    ids = {token: i for i, token in enumerate(tokens) if token in _TELLING}
+    roles = _roles(metadata, len(tokens), default_roles)
+    special = {i: TokenType(types[i]) for i in ids.values() if types and types[i] in _SPECIAL}
+    return Roles(roles, settle_types(ids, tokens, special, roles))
 
 
 def read_vocabulary(metadata: Mapping[str, Any], default_roles: Mapping[str, int]) -> Vocabulary:
@@ -75,10 +97,10 @@ def read_vocabulary(metadata: Mapping[str, Any], default_roles: Mapping[str, int
     if unknown := set(types) - _TYPES:
         raise TokenizerError(f"{PREFIX}token_type: {min(unknown)} is no token type")
     marked = {i: TokenType(kind) for i, kind in enumerate(types) if kind > TokenType.NORMAL}
-    special = {i: kind for i, kind in marked.items() if kind in (CONTROL, UNKNOWN, USER_DEFINED)}
+    special = {i: kind for i, kind in marked.items() if kind in _SPECIAL}
 
-    roles = _roles(metadata, ids, default_roles)
-    ends = _settle_types(ids, tokens, special, roles)
+    roles = _roles(metadata, len(tokens), default_roles)
+    ends = settle_types(ids, tokens, special, roles)
     if "pad" not in roles and (pad := _padding(ids, special, roles)) is not None:
         roles["pad"] = pad
     return Vocabulary(
@@ -117,19 +139,19 @@ def read(
     return value
 
 
-def _roles(metadata: Mapping[str, Any], ids: dict[str, int], default: Mapping[str, int]) -> dict[str, int]:
-    roles = {role: i for role, i in default.items() if i < len(ids)}
+def _roles(metadata: Mapping[str, Any], size: int, default: Mapping[str, int]) -> dict[str, int]:
+    roles = {role: i for role, i in default.items() if i < size}
     for role, keys in ROLE_KEYS.items():
         for key in keys:
             if (stated := read(metadata, key, int)) is not None:
-                if not 0 <= stated < len(ids):
-                    raise TokenizerError(f"{PREFIX}{key} is {stated}, but there are {len(ids)} tokens")
+                if not 0 <= stated < size:
+                    raise TokenizerError(f"{PREFIX}{key} is {stated}, but there are {size} tokens")
                 roles[role] = stated
                 break
     return roles
 
 
-def _settle_types(
+def settle_types(
     ids: dict[str, int], tokens: list[str], special: dict[int, TokenType], roles: dict[str, int]
 ) -> frozenset[int]:
     """Complete `roles` and correct `special` by what the tokens' texts say; return the ids of the ends."""

@@ -1,0 +1,117 @@
+"""What the files beside tokenizer.json declare: special tokens, their roles, and other tokens to add."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenizers import AddedToken
+
+from torchgguf.tokenization.errors import TokenizerError
+from torchgguf.tokenization.files import TokenizerFiles
+
+# The roles that tokens have in these files, as `bos_token` and so on.
+ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+_LISTS = ("additional_special_tokens", "extra_special_tokens")
+_FLAGS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+_DECODER = "added_tokens_decoder"
+
+
+@dataclass(frozen=True)
+class Family:
+    """What transformers' tokenizers of one class are unless their files say otherwise."""
+
+    roles: Mapping[str, str] = field(default_factory=dict)
+    padding_side: str = "right"
+
+
+FAMILIES = {
+    "GPT2Tokenizer": Family(dict.fromkeys(("unk", "bos", "eos"), "<|endoftext|>")),
+    "Qwen2Tokenizer": Family(dict.fromkeys(("unk", "eos", "pad"), "<|endoftext|>")),
+    "LlamaTokenizer": Family({"unk": "<unk>", "bos": "<s>", "eos": "</s>"}, padding_side="left"),
+}
+# `model_type` in config.json: the class where tokenizer_config.json names none.
+_CLASSES = {"gpt2": "GPT2Tokenizer", "qwen2": "Qwen2Tokenizer", "qwen2_moe": "Qwen2Tokenizer"}
+
+
+def class_name(files: TokenizerFiles) -> str:
+    """The tokenizer's class in transformers, without "Fast"; empty if no file says it."""
+    stated = files.config.get("tokenizer_class") or _CLASSES.get(str(files.model.get("model_type")), "")
+    return str(stated).removesuffix("Fast")
+
+
+def family_of(files: TokenizerFiles) -> Family:
+    """What is so unless the files say otherwise."""
+    return FAMILIES.get(class_name(files), Family())
+
+
+@dataclass(frozen=True)
+class Declarations:
+    """`special`: tokens by role that replace those of the files."""
+
+    files: TokenizerFiles
+    special: Mapping[str, str]
+
+    @property
+    def roles(self) -> dict[str, AddedToken]:
+        """The tokens by their roles: `bos`, `eos` and the like, and what else is called `..._token`."""
+        implied = {f"{role}_token": text for role, text in family_of(self.files).roles.items()}
+        return {
+            name.removesuffix("_token"): as_token(entry, special=True)
+            for name, entry in {**implied, **self._stated}.items()
+            if name.endswith("_token") and isinstance(entry, str | dict) and entry
+        }
+
+    @property
+    def stated_roles(self) -> set[str]:
+        """The roles that are not only implied by the tokenizer's class."""
+        return {role for role in ROLES if f"{role}_token" in self._stated}
+
+    @property
+    def special_tokens(self) -> list[AddedToken]:
+        """The tokens with a role, and those that are only listed as special."""
+        lists = (self._stated.get(name) or () for name in _LISTS)
+        listed = [entry for rows in lists for entry in (rows.values() if isinstance(rows, dict) else rows)]
+        return [*self.roles.values(), *(as_token(entry, special=True) for entry in listed)]
+
+    def other_tokens(self, known: Collection[str]) -> dict[int, AddedToken]:
+        """The tokens declared with their ids, in that order; `known` are those of tokenizer.json."""
+        if _DECODER in self.files.config:
+            return {i: as_token(row) for i, (_, row) in _by_id(_DECODER, self.files.config[_DECODER], 0)}
+        special = {token.content for token in self.special_tokens}
+        rows = _by_id("added_tokens.json", self.files.added, 1)
+        return {i: as_token(text, special=text in special) for i, (text, _) in rows if text not in known}
+
+    @property
+    def _stated(self) -> Mapping[str, Any]:
+        """The entries of the files, the argument's first. A list by ids replaces the older, separate file."""
+        older = {} if _DECODER in self.files.config else self.files.special
+        return {
+            **self.files.config,
+            **older,
+            **{f"{role}_token": text for role, text in self.special.items()},
+        }
+
+
+def as_token(entry: Any, special: bool | None = None) -> AddedToken:
+    """A token given as its text or as a dict. TokenizerError if it is none.
+
+    `special` replaces what a dict says of it. A special token is looked for before text is normalized.
+    """
+    flags = {"content": entry} if isinstance(entry, str) else entry
+    try:
+        flags = {name: flags[name] for name in _FLAGS if name in flags}
+        if special is not None:
+            flags = {"normalized": not special, **flags, "special": special}
+        return AddedToken(**flags)
+    except (TypeError, KeyError) as error:
+        raise TokenizerError(f"{entry!r} is no token: {error}") from None
+
+
+def _by_id(name: str, rows: Any, place: int) -> list[tuple[int, Any]]:
+    """The rows with their ids, which are the keys (0) or the values (1) of a dict."""
+    try:
+        return sorted(((int(row[place]), row) for row in rows.items()), key=lambda pair: pair[0])
+    except (AttributeError, TypeError, ValueError):
+        raise TokenizerError(f"{name} must hold tokens and their ids") from None

@@ -1,0 +1,196 @@
+"""Tokenizers out of Hugging Face's files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gguf.constants import TokenType
+from tokenizers import AddedToken, Tokenizer
+
+from torchgguf.container import Metadata
+from torchgguf.tokenization.declared import ROLES, Declarations, class_name, family_of
+from torchgguf.tokenization.errors import TokenizerError
+from torchgguf.tokenization.file_metadata import write_metadata
+from torchgguf.tokenization.files import CONFIG, PIPELINE, TokenizerFiles
+from torchgguf.tokenization.models import SPACE, TokenizerModel, spell_byte_level, spell_sentencepiece
+from torchgguf.tokenization.source import UNLIMITED, Defaults
+from torchgguf.tokenization.vocabulary import Vocabulary, settle_types
+from torchgguf.tokenization.wrapping import flags_of, read_wrapping, state, steps
+
+MOST_GAPS = 1 << 20  # ids that no token has
+
+
+def read_defaults(files: TokenizerFiles) -> Defaults:
+    """The settings that the files ask for. TokenizerError for one that is of another type."""
+
+    def stated(name: str, kind: type, default: Any) -> Any:
+        value = files.config.get(name)
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            raise TokenizerError(f"{CONFIG}: {name} must be a {kind.__name__}, not {value!r}")
+        return default if value is None else value
+
+    return Defaults(
+        files.templates,
+        stated("padding_side", str, family_of(files).padding_side),
+        stated("truncation_side", str, "right"),
+        min(stated("model_max_length", int, UNLIMITED), UNLIMITED),
+        tuple(stated("model_input_names", list, ["input_ids", "attention_mask"])),
+        stated("clean_up_tokenization_spaces", bool, False),
+        stated("split_special_tokens", bool, False),
+    )
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """`files`: the tokenizer's, with `pipeline` among them.
+
+    `pre`: what GGUF calls the way in which texts are split. `special`: tokens by role that replace the
+    files'. `add_prefix_space` replaces what they say of it. `made`: the pipeline was made for want of a
+    tokenizer.json, which would say what is put around texts; so tokenizer_config.json does. `more`: tokens
+    that were added to those of the files.
+    """
+
+    files: TokenizerFiles
+    pre: str | None = None
+    special: Mapping[str, str] = field(default_factory=dict)
+    add_prefix_space: bool | None = None
+    made: bool = False
+    more: tuple[AddedToken, ...] = ()
+
+    @property
+    def defaults(self) -> Defaults:
+        """The settings that the files ask for."""
+        return read_defaults(self.files)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What tokenizer_config.json says."""
+        prefix = {} if self.add_prefix_space is None else {"add_prefix_space": self.add_prefix_space}
+        return {**self.files.config, **prefix}
+
+    def with_tokens(self, tokens: Sequence[AddedToken]) -> FileSource:
+        """The same with more tokens."""
+        return replace(self, more=(*self.more, *tokens))
+
+    def metadata(self, model: TokenizerModel, vocab_size: int | None) -> Metadata:
+        """What llama.cpp's converter makes of the files. TokenizerError if GGUF cannot say what they do."""
+        files = replace(self.files, config=self.config)
+        return write_metadata(files, self.special, model, self.pre, vocab_size)
+
+    def read(self) -> TokenizerModel:
+        """Build the tokenizer that tokenizer.json and its companions describe."""
+        declared = Declarations(self.files, self.special)
+        backend = self._backend(declared)
+        vocabulary = _vocabulary(backend, declared)
+        spell, drops_space = _spelling(backend)
+        try:
+            wrapping = read_wrapping(state(backend.post_processor))
+        except (KeyError, TypeError, ValueError) as error:
+            raise TokenizerError(f"{PIPELINE}: the post_processor is not understood: {error!r}") from None
+        flags = {end: self.made and bool(self.config.get(f"add_{end}_token")) for end in ("bos", "eos")}
+        if wrapping is not None and (as_flags := flags_of(wrapping, vocabulary.roles)):
+            wrapping, flags = None, as_flags
+        return TokenizerModel(
+            vocabulary,
+            backend,
+            _blind_to_special(backend),
+            spell,
+            flags["bos"],
+            flags["eos"],
+            drops_space,
+            wrapping,
+        )
+
+    def _backend(self, declared: Declarations) -> Tokenizer:
+        try:
+            backend = Tokenizer.from_str(self.files.pipeline or "")
+        except Exception as error:  # the library raises nothing narrower
+            raise TokenizerError(f"{PIPELINE} is not understood: {error}") from None
+        backend.no_padding()
+        backend.no_truncation()
+        prefix = self.config.get("add_prefix_space")
+        counts = self.add_prefix_space is not None or class_name(self.files) == "GPT2Tokenizer"
+        if counts and prefix is not None and not _set_prefix_space(backend.pre_tokenizer, prefix):
+            raise TokenizerError(f"{PIPELINE} has no place for add_prefix_space={prefix}")
+        backend.add_tokens(list(declared.other_tokens(_texts(backend)).values()))
+        known = _texts(backend)
+        backend.add_tokens([token for token in declared.special_tokens if token.content not in known])
+        backend.add_tokens(list(self.more))
+        return backend
+
+
+def _texts(backend: Tokenizer) -> set[str]:
+    return {token.content for token in backend.get_added_tokens_decoder().values()}
+
+
+def _set_prefix_space(part: Any, wanted: bool) -> bool:
+    """Set whether texts get a leading space; returns whether there was a place to."""
+    match type(part).__name__:
+        case "Sequence":
+            return True in [_set_prefix_space(step, wanted) for step in part]
+        case "ByteLevel":
+            part.add_prefix_space = wanted
+        case "Metaspace":
+            part.prepend_scheme = "first" if wanted else "never"
+        case _:
+            return False
+    return True
+
+
+def _blind_to_special(backend: Tokenizer) -> Tokenizer:
+    """The same, but it takes special tokens for the text that they are."""
+    blind = Tokenizer(backend.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor"):
+        if (value := getattr(backend, part)) is not None:
+            setattr(blind, part, value)
+    blind.add_tokens([token for _, token in sorted(backend.get_added_tokens_decoder().items())])
+    blind.encode_special_tokens = True
+    return blind
+
+
+def _vocabulary(backend: Tokenizer, declared: Declarations) -> Vocabulary:
+    ids = backend.get_vocab()
+    size = max(ids.values(), default=-1) + 1
+    if not ids or size - len(ids) > MOST_GAPS:
+        raise TokenizerError(f"{PIPELINE} has {len(ids)} tokens, whose ids go up to {size - 1}")
+    tokens = [f"[PAD{i}]" for i in range(size)] if size > len(ids) else [""] * size
+    for token, i in ids.items():
+        tokens[i] = token
+    added = backend.get_added_tokens_decoder()
+    special = {i: TokenType.CONTROL if t.special else TokenType.USER_DEFINED for i, t in added.items()}
+    roles = {role: ids[token.content] for role, token in declared.roles.items() if role in ROLES}
+    hexadecimal = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)}
+    falls_back = getattr(backend.model, "byte_fallback", False)
+    telling = {tokens[i]: i for i in special} | {tokens[i]: i for i in roles.values()}
+    ends = settle_types(telling, tokens, dict(special), roles)
+    return Vocabulary(
+        tokens=tokens,
+        ids=ids,
+        special=special,
+        bytes_={ids[text]: byte for text, byte in hexadecimal.items() if falls_back and text in ids},
+        roles=roles,
+        ends=ends,
+        lstrip=frozenset(),
+        rstrip=frozenset(),
+        scores=None,
+        merges=None,
+        added=len(ids) - backend.get_vocab_size(with_added_tokens=False),
+    )
+
+
+def _spelling(backend: Tokenizer) -> tuple[Callable[[str], bytes], bool]:
+    """How tokens are spelled, and whether decoding drops the space before a text."""
+    decoders = {step["type"]: step for step in steps(state(backend.decoder), "decoders")}
+    if "ByteLevel" in decoders:
+        return spell_byte_level, False
+    if (metaspace := decoders.get("Metaspace")) and metaspace["replacement"] == SPACE:
+        return spell_sentencepiece, metaspace["prepend_scheme"] != "never"
+    if decoders.get("Replace", {}).get("pattern") == {"String": SPACE}:
+        strip = decoders.get("Strip", {})
+        return spell_sentencepiece, strip.get("content") == " " and strip.get("start", 0) > 0
+    raise TokenizerError(
+        f"{PIPELINE}: decoders like {', '.join(decoders) or 'none'} are not supported, only those of "
+        "byte-level BPE and SentencePiece"
+    )

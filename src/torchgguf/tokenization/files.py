@@ -1,0 +1,124 @@
+"""The files in which a folder or a repository keeps a tokenizer, as Hugging Face lays them out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Unpack
+
+from torchgguf.hub import HubOptions, find_file
+from torchgguf.tokenization.errors import TokenizerError
+
+PIPELINE = "tokenizer.json"
+PIECES = "tokenizer.model"
+VOCAB, MERGES = "vocab.json", "merges.txt"
+CONFIG = "tokenizer_config.json"
+TEMPLATE, MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
+_SPECIAL, _ADDED, _MODEL_CONFIG = "special_tokens_map.json", "added_tokens.json", "config.json"
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What the files say, each part empty or None if its file is not there.
+
+    `pipeline`: tokenizer.json. `pieces`: tokenizer.model. `vocab`, `merges`: the paths of the two files of
+    byte-level BPE. `config`: tokenizer_config.json. `special`: special_tokens_map.json. `added`:
+    added_tokens.json, ids by token. `model`: the model's config.json. `templates`: chat templates by name.
+    """
+
+    pipeline: str | None = None
+    pieces: bytes | None = None
+    vocab: Path | None = None
+    merges: Path | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    special: Mapping[str, Any] = field(default_factory=dict)
+    added: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    templates: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_tokenizer_files(place: Any, **options: Unpack[HubOptions]) -> TokenizerFiles:
+    """Read the tokenizer's files of a folder or repository.
+
+    Raises:
+        FileNotFoundError: there are none. The message names the .gguf files there are instead.
+        TokenizerError: one is not what its name says.
+        PermissionError, ConnectionError, ValueError: as `find_file` raises them.
+    """
+    if (folder := Path(place)).is_dir() and not any((folder / name).is_file() for name in _MAIN):
+        raise FileNotFoundError(_what_is_missing(folder))
+    found = find_file(place, *_MAIN, **options)
+    if not folder.exists():  # what else there is comes from the same commit
+        options = {**options, "revision": found.parent.name, "force_download": False}
+    files = {found.name: found}
+    for name in (*_MAIN, MERGES, CONFIG, _SPECIAL, _ADDED, TEMPLATE, _MODEL_CONFIG):
+        with suppress(FileNotFoundError):
+            files[name] = files.get(name) or find_file(place, name, **options)
+
+    config = _object(files.get(CONFIG))
+    return TokenizerFiles(
+        _text(files.get(PIPELINE)),
+        files[PIECES].read_bytes() if PIECES in files else None,
+        files.get(VOCAB),
+        files.get(MERGES),
+        config,
+        _object(files.get(_SPECIAL)),
+        _object(files.get(_ADDED)),
+        _object(files.get(_MODEL_CONFIG)),
+        _templates(config, files.get(TEMPLATE), found.parent / MORE_TEMPLATES),
+    )
+
+
+_MAIN = (PIPELINE, PIECES, VOCAB)
+
+
+def _what_is_missing(folder: Path) -> str:
+    what = f"{folder} holds no tokenizer: there is none of {', '.join(_MAIN)}"
+    if gguf := sorted(path.name for path in folder.glob("*.gguf")):
+        return f"{what}; for that of a GGUF file name it, as in from_pretrained(..., gguf_file={gguf[0]!r})"
+    return what
+
+
+def _text(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{file.name} is not UTF-8: {error}") from None
+
+
+def _object(file: Path | None) -> dict[str, Any]:
+    text = _text(file)
+    if file is None or text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{file.name} is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise TokenizerError(f"{file.name} must hold an object, not a {type(value).__name__}")
+    return value
+
+
+def _templates(config: Mapping[str, Any], default: Path | None, folder: Path) -> dict[str, str]:
+    """The templates by name. Files of their own count for more than what the config says."""
+    templates = {path.stem: _text(path) or "" for path in sorted(folder.glob("*.jinja"))}
+    if (text := _text(default)) is not None:
+        templates = {"default": text, **templates}
+    if templates:
+        return templates
+    stated = config.get("chat_template")
+    try:
+        if isinstance(stated, list):
+            templates = {row["name"]: row["template"] for row in stated}
+        elif stated is not None:
+            templates = {"default": stated}
+        if all(isinstance(text, str) for pair in templates.items() for text in pair):
+            return templates
+    except (KeyError, TypeError):
+        pass
+    raise TokenizerError(f"{CONFIG}: chat_template is neither a string nor a list of names and templates")

@@ -1,0 +1,61 @@
+"""GPT-2's tokenizer by its own name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, Self
+
+from torchgguf.tokenization.auto import load
+from torchgguf.tokenization.file_source import FileSource
+from torchgguf.tokenization.files import TokenizerFiles
+from torchgguf.tokenization.pipelines import byte_level_pipeline
+from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS
+from torchgguf.tokenization.tokenizer import Tokenizer
+
+_END = "<|endoftext|>"
+
+
+class GPT2Tokenizer(Tokenizer):
+    """Byte-level BPE as GPT-2 has it, from its vocab.json and merges.txt.
+
+    `vocab_file`, `merges_file`: the files, or what they hold: ids by token, and merges in their order. The
+    special tokens are added to a vocabulary that lacks them. `add_prefix_space`: a text begins with a space,
+    so that its first word is the token that it is elsewhere. `options` and errors are those of `Tokenizer`.
+    """
+
+    def __init__(
+        self,
+        vocab_file: str | PathLike[str] | Mapping[str, int],
+        merges_file: str | PathLike[str] | Sequence[str | tuple[str, str]],
+        errors: str = "replace",
+        unk_token: str = _END,
+        bos_token: str = _END,
+        eos_token: str = _END,
+        pad_token: str | None = None,
+        add_prefix_space: bool = False,
+        add_bos_token: bool = False,
+        **options: Any,
+    ) -> None:
+        special = {"unk": unk_token, "bos": bos_token, "eos": eos_token}
+        if pad_token is not None:
+            special["pad"] = pad_token
+        files = TokenizerFiles(
+            byte_level_pipeline(vocab_file, merges_file, PRE_TOKENIZERS["gpt-2"]),
+            config={"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": add_prefix_space},
+        )
+        source = FileSource(files, special=special)
+        super().__init__(source, errors=errors, add_bos_token=add_bos_token, **options)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | PathLike[str],
+        gguf_file: str | PathLike[str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """The tokenizer of a folder, repository or GGUF file; see `AutoTokenizer.from_pretrained`."""
+        return load(cls, pretrained_model_name_or_path, gguf_file, options, "GPT2Tokenizer")
+
+
+GPT2TokenizerFast = GPT2Tokenizer  # all are fast

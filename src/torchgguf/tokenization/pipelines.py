@@ -1,0 +1,134 @@
+"""Tokenizers from files older than tokenizer.json: vocab.json with merges.txt, and tokenizer.model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Any
+
+from gguf.constants import TokenType
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from torchgguf.container import Metadata
+from torchgguf.tokenization.chat import templates_metadata
+from torchgguf.tokenization.declared import Declarations, class_name
+from torchgguf.tokenization.errors import TokenizerError
+from torchgguf.tokenization.file_metadata import model_roles, piece_lists
+from torchgguf.tokenization.file_source import MOST_GAPS, FileSource, read_defaults
+from torchgguf.tokenization.files import MERGES, PIECES, VOCAB, TokenizerFiles
+from torchgguf.tokenization.gguf_source import GGUFSource
+from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
+from torchgguf.tokenization.sentencepiece import read_sentencepiece
+from torchgguf.tokenization.source import TYPES, Source
+from torchgguf.tokenization.special_tokens import ROLE_KEYS
+from torchgguf.tokenization.vocabulary import PREFIX
+
+# How the classes that have vocab.json and merges.txt split texts.
+_RULES = {
+    "GPT2Tokenizer": PRE_TOKENIZERS["gpt-2"],
+    "Qwen2Tokenizer": replace(PRE_TOKENIZERS["qwen2"], nfc=True),
+}
+
+
+def open_source(
+    files: TokenizerFiles,
+    pre: str | None = None,
+    special: Mapping[str, str] | None = None,
+    add_prefix_space: bool | None = None,
+) -> Source:
+    """The tokenizer that is in the files; the arguments are those of `FileSource`."""
+    special = special or {}
+    if files.pipeline is not None:
+        return FileSource(files, pre, special, add_prefix_space)
+    if files.pieces is not None:
+        return _from_pieces(files, files.pieces, special, add_prefix_space)
+    rule = _RULES.get(class_name(files))
+    if rule is None:
+        raise TokenizerError(
+            f"{VOCAB} and {MERGES} do not say how texts are split, nor does the class "
+            f"{class_name(files) or '(none)'!r}; known are {', '.join(_RULES)}"
+        )
+    if files.vocab is None or files.merges is None:
+        raise TokenizerError(f"{VOCAB} needs {MERGES} beside it")
+    pipeline = byte_level_pipeline(files.vocab, files.merges, rule)
+    return FileSource(replace(files, pipeline=pipeline), pre, special, add_prefix_space, made=True)
+
+
+def byte_level_pipeline(
+    vocab: str | PathLike[str] | Mapping[str, int],
+    merges: str | PathLike[str] | Sequence[str | tuple[str, str]],
+    rule: PreTokenizer,
+) -> str:
+    """The tokenizer.json of a byte-level BPE; `vocab` and `merges` are paths or what such files hold.
+
+    FileNotFoundError if there is no such file, TokenizerError if it does not hold what it should.
+    """
+    ids: Any
+    pairs: Any
+    try:
+        if not isinstance(vocab, Mapping) and isinstance(merges, str | PathLike):
+            ids, pairs = models.BPE.read_file(str(vocab), str(merges))
+        elif isinstance(vocab, Mapping) and not isinstance(merges, str | PathLike):
+            ids = dict(vocab)
+            pairs = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
+        else:
+            raise TypeError("vocab and merges are both paths, or neither is one")
+        backend = Tokenizer(models.BPE(ids, pairs))
+    except TypeError:
+        raise
+    except Exception as error:  # the library raises nothing narrower
+        raise TokenizerError(f"{VOCAB} and {MERGES} make no byte-level BPE: {error}") from None
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rule.splits]
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
+    backend.decoder = decoders.ByteLevel()
+    if rule.nfc:
+        backend.normalizer = normalizers.NFC()
+    return backend.to_str()
+
+
+def _from_pieces(
+    files: TokenizerFiles, data: bytes, special: Mapping[str, str], add_prefix_space: bool | None
+) -> GGUFSource:
+    """The metadata that llama.cpp's converter writes for a SentencePiece model: they say all that it does."""
+    pieces, declared = read_sentencepiece(data), Declarations(files, special)
+    tokens = list(pieces.tokens)
+    added = declared.other_tokens(())
+    known = {*tokens, *(token.content for token in added.values())}
+    for token in declared.special_tokens:
+        if token.content not in known:
+            known.add(token.content)
+            added[max(len(tokens), *(i + 1 for i in added), 0)] = token
+    size = max(len(tokens), *(i + 1 for i in added), 0)
+    if size - len(known) > MOST_GAPS:
+        raise TokenizerError(f"{PIECES} has {len(tokens)} tokens, but others are declared up to {size - 1}")
+    kinds = {i: TokenType.CONTROL if t.special else TokenType.USER_DEFINED for i, t in added.items()}
+    for i, token in added.items():
+        tokens[i : i + 1] = [token.content]
+    lists = piece_lists(tokens, pieces.scores, pieces.types, kinds, added, size)
+
+    ids = {token: i for i, token in enumerate(lists["tokens"])}
+    stated = {
+        role: ids[declared.roles[role].content] for role in declared.stated_roles if role in declared.roles
+    }
+    implied = {role: i for role, i in pieces.roles.items() if role in ("bos", "eos")}
+    prefix = files.config.get("add_prefix_space") if add_prefix_space is None else add_prefix_space
+    if prefix is None and not pieces.add_space_prefix:
+        prefix = False
+    flags = {"add_space_prefix": prefix}
+    flags |= {name: files.config.get(name) for name in ("add_bos_token", "add_eos_token")}
+    values: dict[str, Any] = {
+        "model": "llama",
+        "pre": "default",
+        **lists,
+        **{ROLE_KEYS[role][0]: i for role, i in (implied | model_roles(files) | stated).items()},
+        **{name: flag for name, flag in flags.items() if isinstance(flag, bool)},
+    }
+    metadata = Metadata({PREFIX + key: value for key, value in values.items()}, TYPES)
+    metadata.update(templates_metadata(files.templates))
+    embeddings = files.model.get("vocab_size")
+    config = {**files.config, **({} if prefix is None else {"add_prefix_space": prefix})}
+    return GGUFSource(
+        metadata, None, read_defaults(files), config, embeddings if type(embeddings) is int else None
+    )

@@ -1,0 +1,107 @@
+"""SentencePiece's own file, `tokenizer.model`: a protocol buffer with pieces and how they were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from gguf.constants import TokenType
+
+from torchgguf.tokenization.errors import TokenizerError
+
+# The fields of `sentencepiece_model.proto` that matter here: name -> (number, type of the protocol buffer).
+_FIELDS: dict[str, dict[str, tuple[int, str]]] = {
+    "Piece": {"piece": (1, "STRING"), "score": (2, "FLOAT"), "type": (3, "INT32")},
+    "Trainer": {
+        "model_type": (3, "INT32"),
+        "unk_id": (40, "INT32"),
+        "bos_id": (41, "INT32"),
+        "eos_id": (42, "INT32"),
+        "pad_id": (43, "INT32"),
+    },
+    "Normalizer": {"add_dummy_prefix": (3, "BOOL")},
+    "Model": {"pieces": (1, "Piece"), "trainer_spec": (2, "Trainer"), "normalizer_spec": (3, "Normalizer")},
+}
+# What fields stand for that a file leaves out.
+_DEFAULTS: dict[str, Any] = {
+    "model_type": 1,
+    "unk_id": 0,
+    "bos_id": 1,
+    "eos_id": 2,
+    "pad_id": -1,
+    "type": 1,
+    "add_dummy_prefix": True,
+}
+_BPE = 2
+
+
+@dataclass(frozen=True)
+class SentencePieceModel:
+    """Tokens with their scores and types, by id; `roles`: "bos", "eos", "unk", "pad" -> id."""
+
+    tokens: list[str]
+    scores: list[float]
+    types: list[TokenType]
+    roles: Mapping[str, int]
+    add_space_prefix: bool
+
+
+def read_sentencepiece(data: bytes) -> SentencePieceModel:
+    """Read a `tokenizer.model`. TokenizerError if it is none, or one that does not merge pairs (BPE).
+
+    ImportError if the package protobuf is not there, which says how to install it.
+    """
+    model = _message_class()()
+    try:
+        model.ParseFromString(data)
+        pieces = [(piece.piece, piece.score, TokenType(_value(piece, "type"))) for piece in model.pieces]
+    except Exception as error:  # the library's error has no base that is its own
+        raise TokenizerError(f"tokenizer.model is no SentencePiece model: {error}") from None
+    if not pieces:
+        raise TokenizerError("tokenizer.model is no SentencePiece model: it has no pieces")
+    trainer = model.trainer_spec
+    if _value(trainer, "model_type") != _BPE:
+        raise TokenizerError(
+            "tokenizer.model holds a SentencePiece model of another type than BPE, which is not supported"
+        )
+    ids = {role: _value(trainer, f"{role}_id") for role in ("bos", "eos", "unk", "pad")}
+    tokens, scores, types = map(list, zip(*pieces, strict=True))
+    return SentencePieceModel(
+        tokens,
+        scores,
+        types,
+        {role: i for role, i in ids.items() if 0 <= i < len(tokens)},
+        _value(model.normalizer_spec, "add_dummy_prefix"),
+    )
+
+
+def _value(message: Any, name: str) -> Any:
+    return getattr(message, name) if message.HasField(name) else _DEFAULTS[name]
+
+
+@cache
+def _message_class() -> Any:
+    try:
+        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # type: ignore[import-untyped]
+    except ImportError:
+        raise ImportError(
+            "reading tokenizer.model needs the package protobuf: pip install 'torchgguf[sentencepiece]'"
+        ) from None
+
+    field_types = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="torchgguf.proto", package="torchgguf", syntax="proto2")
+    for message, fields in _FIELDS.items():
+        described = file.message_type.add(name=message)
+        for name, (number, kind) in fields.items():
+            field = described.field.add(name=name, number=number, label=field_types.LABEL_OPTIONAL)
+            if kind in _FIELDS:
+                field.type, field.type_name = field_types.TYPE_MESSAGE, f".torchgguf.{kind}"
+            else:
+                field.type = field_types.Type.Value(f"TYPE_{kind}")
+            if name == "pieces":
+                field.label = field_types.LABEL_REPEATED
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("torchgguf.Model"))
