@@ -274,10 +274,9 @@ class AutoModel:
         So is the attention implementation, which is `"sdpa"` if neither says.
         """
         refuse_packed(vars(config), type(config).__name__)
-        attention = attn_implementation or config.attn_implementation or "sdpa"
         for family in MODELS:
             if family.architecture.config_class is type(config):
-                model = cls._class_in(family)(config, attention)
+                model = cls._class_in(family)(config, attn_implementation)
                 return model.to(floating_dtype(dtype or config.dtype))
         raise ValueError(f"{type(config).__name__} is the config of no model here")
 

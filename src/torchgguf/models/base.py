@@ -46,7 +46,7 @@ class PreTrainedModel(GradientCheckpointing):
     base_model_prefix: ClassVar[str] = "model"
     gguf: saving.GGUFSource | None = None
 
-    def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
+    def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__()
         self.config = config
 

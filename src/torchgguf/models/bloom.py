@@ -239,7 +239,7 @@ class BloomModel(BloomPreTrainedModel, LayerStack):
     layers_name = "h"
     norm_name = "ln_f"
 
-    def __init__(self, config: BloomConfig, attn_implementation: str = "sdpa") -> None:
+    def __init__(self, config: BloomConfig, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
         self.word_embeddings: nn.Module = Embedding(config.vocab_size, config.hidden_size)
         self.word_embeddings_layernorm = LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)

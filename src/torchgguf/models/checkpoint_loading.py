@@ -15,6 +15,7 @@ from torchgguf.models.checkpoint_matching import match
 from torchgguf.models.config import PreTrainedConfig, floating_dtype
 from torchgguf.models.loading import initialize_new
 from torchgguf.models.options import LoadOptions
+from torchgguf.nn import check_attention
 
 if TYPE_CHECKING:
     from torchgguf.models.base import PreTrainedModel
@@ -30,6 +31,7 @@ def load_checkpoint(
     Memory: what the model takes, and one layer twice; nothing for weights that have the dtype of the model,
     which stay in the mapped files.
     """
+    check_attention(options.attn_implementation or "sdpa")
     tensors = checkpoint.tensors()
     if (layers := getattr(config, "num_hidden_layers", 0)) > len(tensors):
         raise CheckpointError(
@@ -41,7 +43,7 @@ def load_checkpoint(
     config.architectures = [model_class.__name__]
     try:
         with torch.device("meta"):  # no memory, no initialisation: everything comes from the files
-            model = model_class(config, options.attention(config))
+            model = model_class(config, options.attn_implementation)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint}: the config describes no model that can be: {error}") from None
     sources, new = match(model, tensors, claimed, options.ignore_mismatched_sizes)

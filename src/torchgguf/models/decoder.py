@@ -177,7 +177,7 @@ class DecoderLayer(nn.Module):
 class DecoderModel(LayerStack):
     """Embedding, layers and the last norm. Subclasses say how a layer is made."""
 
-    def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
+    def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
         # The row of padding learns nothing, as in transformers; files may name a token that there is not.
         padding = config.pad_token_id if config.pad_token_id in range(config.vocab_size) else None

@@ -246,7 +246,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
     layers_name = "h"
     norm_name = "ln_f"
 
-    def __init__(self, config: GPT2Config, attn_implementation: str = "sdpa") -> None:
+    def __init__(self, config: GPT2Config, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
         self.wte: nn.Module = Embedding(config.vocab_size, config.n_embd)
         self.wpe: nn.Module = Embedding(config.n_positions, config.n_embd)
@@ -298,22 +298,27 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
             embeds = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
             input_ids, inputs_embeds = None, embeds + self.wte(token_type_ids)
         output = super().forward(
-            None if input_ids is None else input_ids.flatten(0, -2),
-            attention_mask=None if attention_mask is None else attention_mask.flatten(0, -2),
+            _as_rows(input_ids, 1),
+            attention_mask=_as_rows(attention_mask, 1),
             position_ids=position_ids,
             past_key_values=past_key_values,
-            inputs_embeds=None if inputs_embeds is None else inputs_embeds.flatten(0, -3),
+            inputs_embeds=_as_rows(inputs_embeds, 2),
             use_cache=use_cache,
             **options,
         )
-        assert isinstance(output, BaseModelOutputWithPast)
-        shape = input_ids.shape if input_ids is not None else inputs_embeds.shape[:-1]
-        output.last_hidden_state = last = output.last_hidden_state.view(*shape, -1)
+        places = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
+        assert isinstance(output, BaseModelOutputWithPast) and places is not None
+        output.last_hidden_state = last = output.last_hidden_state.view(*places.shape, -1)
         if output.hidden_states is not None:
             output.hidden_states = (*output.hidden_states[:-1], last)
         if not (self.config.use_cache if use_cache is None else use_cache):
             output.past_key_values = None  # though it was used, and grew
         return output if return_dict else output.to_tuple()
+
+
+def _as_rows(tensor: Tensor | None, dims: int) -> Tensor | None:
+    """Flatten all dimensions but the last `dims` to one of rows."""
+    return None if tensor is None else tensor.reshape(-1, *tensor.shape[-dims:])
 
 
 class GPT2LMHeadModel(GPT2PreTrainedModel, DecoderForCausalLM):

@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchgguf.models.gpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel
+from torchgguf.models.gpt2 import GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel
 from torchgguf.models.heads import ForQuestionAnswering, ForSequenceClassification, ForTokenClassification
 from torchgguf.models.losses import next_token_loss
 from torchgguf.nn import Cache, Linear, ModelOutput, find_activation
@@ -51,7 +51,7 @@ SUMMARIES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
 class GPT2SequenceSummary(nn.Module):
     """One vector of a text, by the `summary_` fields of the config."""
 
-    def __init__(self, config: GPT2Config) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         if config.summary_type not in SUMMARIES:
             known = ", ".join(SUMMARIES)
@@ -73,7 +73,7 @@ class GPT2SequenceSummary(nn.Module):
 class GPT2DoubleHeadsModel(GPT2LMHeadModel):
     """GPT-2 that predicts the next token, and chooses among texts."""
 
-    def __init__(self, config: GPT2Config, attn_implementation: str = "sdpa") -> None:
+    def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         config.num_labels = 1
         super().__init__(config, attn_implementation)
         self.multiple_choice_head = GPT2SequenceSummary(config)
@@ -102,7 +102,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         where none is to be predicted, which ask for `loss`; `mc_labels` `(B,)`, which choice is right, for
         `mc_loss`; `logits_to_keep`, to score only so many last positions (0: all), or those of an index.
         """
-        decoded = self.transformer(
+        decoded = self.base_model(
             input_ids,
             past_key_values,
             attention_mask,

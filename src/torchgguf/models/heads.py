@@ -34,7 +34,7 @@ class ModelWithHead(PreTrainedModel):
     head_name: ClassVar[str]
     head_bias: ClassVar[bool] = True
 
-    def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
+    def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
         setattr(self, self.base_model_prefix, self.base_class(config, attn_implementation))
         setattr(self, self.head_name, Linear(config.hidden_size, self.head_size(config), self.head_bias))
@@ -112,7 +112,7 @@ class ForTokenClassification(ModelWithHead):
 
     head_name = "score"
 
-    def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
+    def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
         stated = (getattr(config, name, None) for name in ("classifier_dropout", "hidden_dropout"))
         self.dropout = nn.Dropout(next((p for p in stated if p is not None), 0.1))

@@ -48,13 +48,12 @@ def load_model(model_class: type[Model], file: GGUFFile, options: LoadOptions) -
     source = GGUFSource.of(file, copy.deepcopy(config), architecture.config_tensors)
     if options.changes:
         config = config.from_dict(config.to_dict(), **options.changes)
-    attention = options.attention(config)
-    check_attention(attention)
+    check_attention(options.attn_implementation or "sdpa")
     config.dtype = floating_dtype(options.dtype)
     config.architectures = [model_class.__name__]
     try:
         with torch.device("meta"):  # no memory, no initialisation: everything comes from the file
-            model = model_class(config, attention)
+            model = model_class(config, options.attn_implementation)
     except (ValueError, ArithmeticError) as error:
         raise GGUFError(f"the metadata describe no model that can be: {error}") from None
     places, new = _match(model, file)

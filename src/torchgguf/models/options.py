@@ -82,10 +82,6 @@ class LoadOptions:
         own = _take(rest, {option.name for option in fields(cls)} - {"hub", "changes"})
         return cls(**own, hub=hub, changes=rest)
 
-    def attention(self, config: PreTrainedConfig) -> str:
-        """Return the name of the attention implementation: what was asked for here, or by the config."""
-        return self.attn_implementation or config.attn_implementation or "sdpa"
-
     def without_checkpoint(self) -> None:
         """Refuse what means nothing for a GGUF file.
 

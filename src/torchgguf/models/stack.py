@@ -30,10 +30,10 @@ class LayerStack(PreTrainedModel):
     norm_name: ClassVar[str] = "norm"
     output_class: ClassVar[type[BaseModelOutputWithPast]] = BaseModelOutputWithPast
 
-    def __init__(self, config: Any, attn_implementation: str = "sdpa") -> None:
+    def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config)
-        check_attention(attn_implementation)
-        self.attn_implementation = attn_implementation
+        self.attn_implementation = attn_implementation or config.attn_implementation or "sdpa"
+        check_attention(self.attn_implementation)
 
     def prepare(
         self,
