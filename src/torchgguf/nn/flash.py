@@ -18,10 +18,10 @@ _DTYPES = (torch.float16, torch.bfloat16)
 class _Packed(NamedTuple):
     """Rows without their padding, one after the other.
 
-    `index` says where each position is in the padded batch, `starts` (B + 1,) where each row begins.
+    `places` says where each position is in the padded batch, `starts` (B + 1,) where each row begins.
     """
 
-    index: Tensor
+    places: Tensor
     starts: Tensor
     longest: int
 
@@ -34,7 +34,7 @@ class _Packed(NamedTuple):
 
     def take(self, heads: Tensor) -> Tensor:
         """Pack heads `(B, H, length, D)` to `(N, H, D)`."""
-        return heads.transpose(1, 2).flatten(0, 1).index_select(0, self.index)
+        return heads.transpose(1, 2).flatten(0, 1).index_select(0, self.places)
 
 
 def flash_attention(
@@ -71,7 +71,7 @@ def _attend_packed(
     batch, heads, new, dim = query.shape
     real_queries, real_keys, window = describe(allowed.expand(batch, 1, new, key.shape[2])[:, 0])
     queries, keys = _Packed.of(real_queries), _Packed.of(real_keys)
-    attended = flash_attn_varlen_func(
+    attended: Tensor = flash_attn_varlen_func(
         queries.take(query),
         keys.take(key),
         keys.take(value),
@@ -84,7 +84,7 @@ def _attend_packed(
         causal=True,  # aligned at the end of each row: its last query sees its last key
         window_size=(window - 1, 0),
     )
-    output = attended.new_zeros(batch * new, heads, dim).index_copy(0, queries.index, attended)
+    output = attended.new_zeros(batch * new, heads, dim).index_copy(0, queries.places, attended)
     return output.view(batch, new, heads, dim).transpose(1, 2)
 
 
