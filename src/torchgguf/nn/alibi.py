@@ -62,4 +62,4 @@ def alibi_mask(
     distances = keys[:, None, None, :] - queries[:, None, :, None]
     hidden = distances > 0 if mask.allowed is None else ~mask.allowed
     bias = (slopes.to(device)[:, None, None] * distances).to(inputs_embeds.dtype)
-    return AttentionMask(None, False, bias.masked_fill(hidden, torch.finfo(bias.dtype).min))
+    return AttentionMask(None, False, bias.masked_fill(hidden, -torch.inf))

@@ -20,9 +20,8 @@ class AttentionMask:
 
     Either `allowed`, bool `(B or 1, 1, T, S)`; or, with `allowed` None, everything (`causal` False), or
     everything up to itself with T = S (`causal` True), which the fused kernels know without a mask. Or,
-    instead of both, `bias` `(B or 1, H, T, S)`: it is added to the scores of H heads, and is the lowest
-    number of its dtype where not to look. A query that is padding may have nothing to look at; what it gets
-    is finite, and of no meaning.
+    instead of both, `bias` `(B or 1, H, T, S)`, to be added to the scores of H heads: -inf where not to look.
+    A query that is padding may have nothing to look at; what it gets is finite, and of no meaning.
     """
 
     allowed: Tensor | None
