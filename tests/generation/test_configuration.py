@@ -1,9 +1,15 @@
 """Settings are understood as transformers understands them, or refused by name."""
 
+import json
+import re
+
 import pytest
+import torch
 import transformers
 
+from tests.generation.conftest import Twins, prompts
 from torchgguf.generation import GenerationConfig
+from torchgguf.generation.ranges import UNSUPPORTED
 from torchgguf.generation.resolution import DEFAULTS, resolve
 
 
@@ -13,6 +19,30 @@ def test_field_names_and_defaults_are_those_of_transformers():
     assert not unknown
     expected = theirs._get_default_generation_params()
     assert {name: expected[name] for name in DEFAULTS.to_dict()} == DEFAULTS.to_dict()
+
+
+def test_every_setting_of_transformers_is_accounted_for():
+    """Ours, refused, or of no influence: for speed, for assistants, which are refused, or about the file."""
+    harmless = {
+        "assistant_confidence_threshold",
+        "assistant_ensemble_weight",
+        "assistant_lookbehind",
+        "compile_config",
+        "continuous_batching_config",
+        "decoder_start_token_id",
+        "disable_compile",
+        "is_assistant",
+        "max_matching_ngram_size",
+        "num_assistant_tokens",
+        "num_assistant_tokens_schedule",
+        "target_lookbehind",
+        "transformers_version",
+        "_from_model_config",
+    }
+    theirs = transformers.GenerationConfig()
+    assert set(theirs.to_dict()) == {*GenerationConfig.__dataclass_fields__, *UNSUPPORTED, *harmless}
+    neutral = theirs._get_default_generation_params()
+    assert all(neutral.get(name) in (None, value) for name, value in UNSUPPORTED.items())
 
 
 def test_the_call_wins_over_the_given_config_over_the_models():
@@ -43,10 +73,26 @@ def test_none_in_the_call_means_none():
         ("repetition_penalty", 0.0),
         ("max_new_tokens", 0),
         ("num_return_sequences", 0),
+        ("num_beams", 0),
+        ("early_stopping", "sometimes"),
+        ("max_time", 0),
+        ("typical_p", 0.0),
+        ("epsilon_cutoff", 1.0),
+        ("eta_cutoff", -0.1),
+        ("no_repeat_ngram_size", -1),
+        ("bad_words_ids", []),
+        ("bad_words_ids", [5]),
+        ("bad_words_ids", [[5], []]),
+        ("sequence_bias", {(): 1.0}),
+        ("suppress_tokens", [-1]),
+        ("forced_bos_token_id", True),
+        ("exponential_decay_length_penalty", (3,)),
+        ("cache_implementation", "hybrid"),
+        ("max_cache_len", 0),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
+    with pytest.raises(ValueError, match=f"{name} must be .*{re.escape(repr(value))}"):
         GenerationConfig(**{name: value})
 
 
@@ -60,3 +106,126 @@ def test_unknown_arguments_are_named():
 def test_sampling_settings_without_sampling_are_pointed_out():
     with pytest.warns(UserWarning, match="temperature, top_p have no effect without do_sample=True"):
         resolve(GenerationConfig(), None, {"temperature": 0.5, "top_p": 0.5})
+
+
+SETTINGS = {
+    "max_new_tokens": 7,
+    "do_sample": True,
+    "temperature": 0.5,
+    "num_beams": 3,
+    "early_stopping": "never",
+    "length_penalty": 0.3,
+    "eos_token_id": [2, 5],
+    "pad_token_id": 0,
+    "stop_strings": ["a", "b"],
+    "bad_words_ids": [[5], [6, 7]],
+    "cache_implementation": "static",
+    "return_dict_in_generate": True,
+    "output_scores": True,
+}
+
+
+def test_the_file_is_that_of_transformers(tmp_path):
+    transformers.GenerationConfig(**SETTINGS).save_pretrained(tmp_path / "theirs")
+    ours = GenerationConfig.from_pretrained(tmp_path / "theirs")
+    assert ours == GenerationConfig(**SETTINGS)
+    ours.save_pretrained(tmp_path / "ours" / "deep")
+    theirs = transformers.GenerationConfig.from_pretrained(tmp_path / "ours" / "deep")
+    assert theirs == transformers.GenerationConfig(**SETTINGS)
+    written = [(tmp_path / path / "generation_config.json").read_text() for path in ("theirs", "ours/deep")]
+    assert json.loads(written[0]) == json.loads(written[1])
+
+
+def test_the_file_of_a_model_is_of_both(tmp_path, hf_llama):
+    hf_llama.save_pretrained(tmp_path)
+    ours = GenerationConfig.from_pretrained(tmp_path)
+    assert (ours.bos_token_id, ours.eos_token_id, ours.pad_token_id) == (1, 2, 0)
+
+
+def test_biases_survive_the_file(tmp_path):
+    GenerationConfig(sequence_bias={(5, 6): -2.0, (7,): 1.5}).save_pretrained(tmp_path)
+    pairs = [[[5, 6], -2.0], [[7], 1.5]]
+    assert GenerationConfig.from_pretrained(tmp_path).sequence_bias == pairs
+    assert transformers.GenerationConfig.from_pretrained(tmp_path).sequence_bias == pairs
+
+
+def test_what_changes_nothing_is_kept(tmp_path):
+    values = {
+        "num_beam_groups": 1,
+        "guidance_scale": None,
+        "chat_format": "chatml",
+        "transformers_version": "4.51",
+    }
+    (tmp_path / "generation_config.json").write_text(json.dumps({"top_k": 3, **values}))
+    config = GenerationConfig.from_pretrained(tmp_path)
+    assert config.top_k == 3
+    config.save_pretrained(tmp_path)
+    del values["guidance_scale"]
+    assert json.loads((tmp_path / "generation_config.json").read_text()) == {"top_k": 3, **values}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("guidance_scale", 1.5), ("num_beam_groups", 2), ("watermarking_config", {"greenlist_ratio": 0.5})],
+)
+def test_what_changes_the_result_and_is_unknown_is_refused(tmp_path, name, value):
+    (tmp_path / "generation_config.json").write_text(json.dumps({name: value}))
+    message = re.escape(f"{name}={value!r} is not supported")
+    with pytest.raises(ValueError, match=message):
+        GenerationConfig.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        resolve(None, None, {name: value})
+    assert resolve(None, None, {name: UNSUPPORTED[name]}) == DEFAULTS
+
+
+def test_arguments_win_over_the_file(tmp_path):
+    GenerationConfig(top_k=3, top_p=0.5).save_pretrained(tmp_path, "other.json")
+    config = GenerationConfig.from_pretrained(tmp_path, "other.json", top_k=4, local_files_only=True)
+    assert (config.top_k, config.top_p) == (4, 0.5)
+    with pytest.raises(TypeError, match="GenerationConfig has no topk"):
+        GenerationConfig.from_pretrained(tmp_path, "other.json", topk=4)
+
+
+def test_broken_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"generation_config\.json"):
+        GenerationConfig.from_pretrained(tmp_path)
+    for text, message in (("{", "is no JSON"), ("[1]", "holds no JSON object"), ("\xff", "is no JSON")):
+        (tmp_path / "generation_config.json").write_bytes(text.encode("latin1"))
+        with pytest.raises(ValueError, match=rf"generation_config\.json {message}"):
+            GenerationConfig.from_pretrained(tmp_path)
+
+
+def test_from_a_models_own_config():
+    config = transformers.GPT2Config(eos_token_id=5, pad_token_id=7, bos_token_id=4, use_cache=False)
+    for source in (config, {**config.to_dict(), "num_beams": 3}):
+        ours = GenerationConfig.from_model_config(source)
+        theirs = transformers.GenerationConfig.from_model_config(source)
+        assert ours.settings().items() <= theirs.to_dict().items()
+        assert (ours.eos_token_id, ours.num_beams) == (5, theirs.num_beams)
+        assert ours.use_cache is None  # which there is about training
+    with pytest.raises(ValueError, match=r"penalty_alpha=0\.6 is not supported"):
+        GenerationConfig.from_model_config({"penalty_alpha": 0.6})
+
+
+def test_configs_of_transformers_are_taken(twins: Twins):
+    config = transformers.GenerationConfig(num_beams=3, max_new_tokens=5, eos_token_id=[8, 9], pad_token_id=1)
+    theirs, ours = (model.generate(**prompts(), generation_config=config) for model in twins)
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_return_sequences": 2}, "needs do_sample=True or num_beams: greedy decoding has one answer"),
+        ({"exponential_decay_length_penalty": (1, 1.1)}, "needs an eos_token_id"),
+        ({"forced_eos_token_id": [2, 3], "suppress_tokens": [2, 3, 4]}, "forced_eos_token_id=.* no token"),
+    ],
+)
+def test_contradictions_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(None, None, settings)
+
+
+def test_beam_settings_without_beams_are_pointed_out():
+    with pytest.warns(UserWarning, match="length_penalty has no effect without num_beams above 1"):
+        resolve(None, None, {"length_penalty": 0.5, "early_stopping": False})

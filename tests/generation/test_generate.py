@@ -183,6 +183,43 @@ def test_custom_processors_and_criteria(llama, hf_llama, prompts):
     assert torch.equal(ours, theirs)
 
 
+def test_criteria_are_shown_the_scores_and_may_end_all_rows_at_once(llama, hf_llama, prompts):
+    """As in transformers: a tuple of all steps' scores if they are asked for, else None."""
+    batch, told = padded(prompts, "left"), []
+
+    def after_three(input_ids, scores, **_):
+        told.append(scores if scores is None else [step.shape for step in scores])
+        return input_ids.shape[1] == 9 + 3
+
+    for settings in ({}, {"return_dict_in_generate": True, "output_scores": True}):
+        for model in (llama, hf_llama):
+            stop = transformers.StoppingCriteriaList([after_three])
+            model.generate(**batch, **settings, stopping_criteria=stop, max_new_tokens=9, eos_token_id=299)
+    assert told[:6] == [None] * 6
+    assert told[6:9] == told[9:]
+
+
+def test_time_ends_a_text(llama, prompts):
+    out = llama.generate(torch.tensor([prompts[0]]), max_time=1e-9, max_new_tokens=20, eos_token_id=299)
+    assert out.shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"no_repeat_ngram_size": 2},
+        {"bad_words_ids": [[i] for i in range(100, 250)] + [[5, 6]]},
+        {"suppress_tokens": list(range(150, 298)), "begin_suppress_tokens": list(range(90, 150))},
+        {"forced_eos_token_id": 9, "exponential_decay_length_penalty": (2, 1.5)},
+        {"sequence_bias": [[[i], -9.0] for i in range(40)]},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_processors_lead_to_the_tokens_of_transformers(llama, hf_llama, prompts, settings):
+    settings = {**padded(prompts, "left"), **settings, "max_new_tokens": 20, "eos_token_id": 299}
+    assert torch.equal(llama.generate(**settings), hf_llama.generate(**settings))
+
+
 def test_without_a_prompt_the_text_starts_from_bos(llama, hf_llama):
     assert torch.equal(llama.generate(max_new_tokens=5), hf_llama.generate(max_new_tokens=5))
 
@@ -245,6 +282,7 @@ def test_refused_options_end_the_stream(llama, hf_tokenizer):
     [
         ({"num_beems": 2}, TypeError, "'num_beems'"),
         ({"num_return_sequences": 2}, ValueError, "do_sample"),
+        ({"guidance_scale": 2.0}, ValueError, "guidance_scale=2.0 is not supported"),
         ({"stop_strings": "x"}, ValueError, "tokenizer"),
         ({"stop_strings": ""}, ValueError, "empty stop string"),
         (

@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from tests.generation.conftest import TEXT
-from torchgguf.generation import EosTokenCriteria, MaxLengthCriteria, StopStringCriteria
+from torchgguf.generation import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StopStringCriteria
 
 STOPS = ["stop", "\n\n", "###END###", ["café", "世界"], "🎉", ["fox stops", "1}"], "o", "never there"]
 
@@ -34,6 +34,8 @@ def test_an_empty_stop_string_is_refused(hf_tokenizer):
     "ours, theirs",
     [
         (EosTokenCriteria([3, 9]), transformers.EosTokenCriteria([3, 9])),
+        (MaxTimeCriteria(60), transformers.MaxTimeCriteria(60)),
+        (MaxTimeCriteria(60, 1e9), transformers.MaxTimeCriteria(60, 1e9)),
         (MaxLengthCriteria(4), transformers.MaxLengthCriteria(4)),
         (MaxLengthCriteria(3), transformers.MaxLengthCriteria(3)),
     ],
