@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -258,5 +259,6 @@ for line in sys.stdin:
         return self._process.communicate(timeout=60)[1]
 
 
+@cache
 def _etag(content: bytes) -> str:
     return hashlib.sha1(content).hexdigest()

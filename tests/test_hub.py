@@ -1,12 +1,15 @@
 """Finding files by path and, from a server that answers as the Hub does, by repository."""
 
 import re
+import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.hub_server import TOKEN, Client, HubServer, Repository, serving
-from torchgguf.hub import find_file, find_files, find_gguf
+from torchgguf.container import GGUFError
+from torchgguf.hub import find_file, find_files, find_gguf, remote
 
 SHARDS = [f"Q8/big-{i}-of-00003.gguf" for i in ("00001", "00002", "00003")]
 FILES = {name: name.encode() for name in (*SHARDS, "small[1].gguf", "other.gguf", "config.json", "model.bin")}
@@ -207,6 +210,32 @@ def test_a_hub_that_cannot_be_reached(hub, connect, tmp_path):
     assert re.fullmatch(
         r"ConnectionError: http://127.0.0.1:9 cannot be reached \(.*refused.*\), and a.txt .*", message
     )
+
+
+def test_a_hub_that_fails(hub, client, tmp_path):
+    hub.broken = True
+    try:
+        message = client.error("find_files", "me/model", ["a.txt", "b.txt"], cache_dir=str(tmp_path))
+    finally:
+        hub.broken = False
+    assert re.fullmatch(
+        r"ConnectionError: http://.* fails with 503 Service Unavailable, and a.txt .*", message
+    )
+
+
+def test_a_header_without_end_is_not_read_for_ever(monkeypatch):
+    """A file may state a string of a terabyte, and be large enough for it."""
+    start = struct.pack("<4sIQQQcIQ", b"GGUF", 3, 0, 1, 1, b"k", 8, 1 << 40)
+    fetched = []
+
+    def fetch(first: int, end: int) -> bytes:
+        fetched.append((first, end))
+        return (start if first == 0 else b"").ljust(end - first, b"x")
+
+    monkeypatch.setattr(remote, "MOST_BYTES", 1 << 22)
+    with pytest.raises(GGUFError, match=r"x\.gguf: its header does not end within 4194304 bytes"):
+        remote._read_header(Path("x.gguf"), 1 << 42, fetch)
+    assert fetched == [(0, 1 << 20), (1 << 20, 1 << 21), (1 << 21, 1 << 22)]
 
 
 def test_progress_is_shown(hub, connect, tmp_path):

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -13,10 +13,12 @@ TIMEOUT = 120  # seconds; far more than anything takes, so that nothing hangs fo
 
 @pytest.fixture
 def torchgguf() -> Run:
-    """`torchgguf(*arguments, input=None)`: run it to its end, with pipes for streams."""
+    """`torchgguf(*arguments, input="", env=None)`: run it to its end, with pipes for streams."""
 
-    def run(*arguments: object, input: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, input: str = "", env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, *map(str, arguments)]
-        return subprocess.run(command, input=input, capture_output=True, text=True, timeout=TIMEOUT)
+        return subprocess.run(command, input=input, env=env, capture_output=True, text=True, timeout=TIMEOUT)
 
     return run
