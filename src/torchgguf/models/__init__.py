@@ -9,6 +9,7 @@ from torchgguf.models.auto import (
     AutoModelForTokenClassification,
 )
 from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.bitsandbytes import BitsAndBytesConfig
 from torchgguf.models.bloom import (
     BloomConfig,
     BloomForCausalLM,
@@ -18,7 +19,9 @@ from torchgguf.models.bloom import (
     BloomModel,
     BloomPreTrainedModel,
 )
+from torchgguf.models.checkpoint import CheckpointError
 from torchgguf.models.config import PreTrainedConfig
+from torchgguf.models.gguf_quantization import GGUFQuantizationConfig
 from torchgguf.models.gpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel
 from torchgguf.models.gpt2_heads import (
     GPT2DoubleHeadsModel,
@@ -93,6 +96,7 @@ __all__ = [
     "AutoModelForTokenClassification",
     "BaseModelOutputWithPast",
     "BaseModelOutputWithPastAndCrossAttentions",
+    "BitsAndBytesConfig",
     "BloomConfig",
     "BloomForCausalLM",
     "BloomForQuestionAnswering",
@@ -102,6 +106,8 @@ __all__ = [
     "BloomPreTrainedModel",
     "CausalLMOutputWithCrossAttentions",
     "CausalLMOutputWithPast",
+    "CheckpointError",
+    "GGUFQuantizationConfig",
     "GPT2Config",
     "GPT2DoubleHeadsModel",
     "GPT2DoubleHeadsModelOutput",
