@@ -22,6 +22,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from torchgguf.container.atomic import atomic_write
 from torchgguf.models.checkpoint import CONFIG, GENERATION_CONFIG, INDEX, SAFETENSORS
 from torchgguf.models.devices import at_hand
+from torchgguf.models.quantization import check_savable
 from torchgguf.nn import PackedLayer
 
 if TYPE_CHECKING:
@@ -103,10 +104,9 @@ def _tensors(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[tupl
     for path, layer in model.named_modules():
         if layer is tied:
             continue
+        check_savable(path, layer)
         plain = plain_model.get_submodule(path) if isinstance(layer, PackedLayer) else layer
         for name, parameter in plain.named_parameters(recurse=False):
-            if not parameter.is_floating_point():
-                raise ValueError(f"{path}.{name} is of {parameter.dtype}, which a checkpoint cannot hold")
             saved = TensorToSave(tuple(parameter.shape), dtype or parameter.dtype, partial(load, path, name))
             yield from _parts(model, f"{path}.{name}", saved)
 

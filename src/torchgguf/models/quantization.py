@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from torch import nn
 
 from torchgguf.models.checkpoint import CheckpointError
+from torchgguf.nn import PackedLayer
 
 if TYPE_CHECKING:
     from torchgguf.models.base import PreTrainedModel
@@ -47,3 +48,17 @@ def refuse_packed(values: Mapping[str, Any], place: object) -> None:
             f"{place} was saved quantized by {method}, which cannot be read: take the checkpoint that it was "
             "made from (quantization_config= packs that), or a GGUF file"
         )
+
+
+def check_savable(path: str, layer: nn.Module) -> None:
+    """Refuse a layer whose weights another library has packed: only that library can read them.
+
+    Raises:
+        ValueError: naming the layer and the library.
+    """
+    if isinstance(layer, PackedLayer) or all(p.is_floating_point() for p in layer.parameters(recurse=False)):
+        return
+    library = type(layer).__module__.partition(".")[0]
+    raise ValueError(
+        f"{path} is packed by {library}, which cannot be saved: load the checkpoint without it, and save that"
+    )

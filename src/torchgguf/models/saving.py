@@ -18,6 +18,7 @@ from torchgguf.container import GGUFFile, Metadata, TensorSource, TensorType, wr
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.models.config import PreTrainedConfig
 from torchgguf.models.description import describe
+from torchgguf.models.quantization import check_savable
 from torchgguf.models.weight_map import Row
 from torchgguf.nn.slots import Slot, slots
 from torchgguf.quants import QuantType, quant_type, quantize
@@ -102,6 +103,7 @@ def _weights(model: PreTrainedModel) -> Iterator[_Weight]:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head if head is not None and head.weight is embedding.weight else None
     for path, layer in model.named_modules():
+        check_savable(path, layer)
         for slot in slots(layer) if layer is not tied else ():
             hf_name = model.checkpoint_name(f"{path}.{slot.name}")
             if (target := model.architecture.weights.to_gguf(hf_name)) is None:
