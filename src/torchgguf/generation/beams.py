@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchgguf.generation.decoding import Strategy
 from torchgguf.generation.logits_process import Processor
-from torchgguf.generation.stopping import ended_by
+from torchgguf.generation.stopping import also_ended
 
 # Added to the scores of what must lose. Finite, as even such a beam goes on where there is no better one.
 LOST = -1e9
@@ -123,8 +123,9 @@ class BeamSearch(Strategy):
         beam, token = chosen // vocabulary, chosen % vocabulary
         first_row = torch.arange(batch, device=beam.device)[:, None] * self.num_beams
         texts = running.take(beam).grown(token, first_row + beam)
-        ended = ended_by(self.criteria, texts.tokens.flatten(0, 1), so_far).view(batch, -1) | last
-        return replace(texts, scores=total.gather(1, chosen), ended=ended)
+        ended = torch.full((token.numel(),), last, device=token.device)
+        ended = also_ended(ended, self.criteria, texts.tokens.flatten(0, 1), so_far)
+        return replace(texts, scores=total.gather(1, chosen), ended=ended.view_as(token))
 
     def _finished(self, finished: Beams, candidates: Beams, hope: Tensor, new: int) -> Beams:
         """The K best of those that ended before and those that ended now, `new` tokens after the prompt."""

@@ -13,7 +13,7 @@ from torchgguf.generation.context import Context
 from torchgguf.generation.logits_process import NEVER, LogitsProcessor, Processor
 from torchgguf.generation.outputs import Record
 from torchgguf.generation.sampling import argmax, draw
-from torchgguf.generation.stopping import Criterion, ended_by
+from torchgguf.generation.stopping import Criterion, also_ended
 
 
 @dataclass(kw_only=True)
@@ -63,7 +63,7 @@ class Decoding(Strategy):
             yield token
             if self.criteria:
                 scores = None if self.record is None else self.record.scores
-                ended = ended | ended_by(self.criteria, context.input_ids, scores)
+                ended = also_ended(ended, self.criteria, context.input_ids, scores)
                 if ended.all():
                     return
 

@@ -19,9 +19,8 @@ The scores are those of each step so far, (batch, vocabulary), if `output_scores
 """
 
 
-def ended_by(criteria: Sequence[Criterion], input_ids: Tensor, scores: Scores) -> Tensor:
-    """Whether any of the criteria ends a row: (batch,) bool."""
-    ended = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+def also_ended(ended: Tensor, criteria: Sequence[Criterion], input_ids: Tensor, scores: Scores) -> Tensor:
+    """The rows that have ended before, and those that any of the criteria ends: (batch,) bool."""
     for criterion in criteria:
         ended = ended | criterion(input_ids, scores)
     return ended
