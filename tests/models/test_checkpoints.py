@@ -266,6 +266,37 @@ def test_what_older_versions_saved_along(llama):
     assert_same_weights(reference(CASES["llama"]), LlamaForCausalLM.from_pretrained(llama))
 
 
+def test_the_first_gpt2(folders, tmp_path):
+    """OpenAI's has no prefix though it claims to be whole, a mask in every layer, and its head is tied."""
+    folder = shutil.copytree(folders / "gpt2", tmp_path / "gpt2")
+    tensors = load_file(folder / "model.safetensors")
+    old = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    for name in [name for name in old if name.endswith("attn.c_attn.weight")]:
+        stem = name.removesuffix("c_attn.weight")
+        old |= {f"{stem}bias": torch.ones(1, 1, 8, 8).tril(), f"{stem}masked_bias": torch.tensor(-1e4)}
+    save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
+    assert_same_weights(reference(CASES["gpt2"]), AutoModelForCausalLM.from_pretrained(folder))
+    assert_same_weights(transformers.GPT2Model.from_pretrained(folder), AutoModel.from_pretrained(folder))
+
+
+def test_experts_together_and_apart(folders, tmp_path):
+    """Released files hold each expert's matrices, as we write them; others hold all experts' in one."""
+    theirs = reference(CASES["qwen2moe"])
+    theirs.save_pretrained(tmp_path, save_original_format=False)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert file.get_slice("model.layers.0.mlp.experts.down_proj").get_shape()[0] > 1
+    assert_same_weights(theirs, AutoModelForCausalLM.from_pretrained(tmp_path))
+
+    folder = shutil.copytree(folders / "qwen2moe", tmp_path / "apart")
+    name = "model.layers.1.mlp.experts.2.up_proj.weight"
+    change_tensors(folder, lambda tensors: tensors.pop(name))
+    with pytest.raises(ValueError, match=f"no tensor fills: {name}$"):
+        AutoModelForCausalLM.from_pretrained(folder)
+    change_tensors(folder, lambda tensors: tensors.update({name: torch.ones(3, 5)}))
+    with pytest.raises(ValueError, match=rf"{name} has shape \(3, 5\), expected"):
+        AutoModelForCausalLM.from_pretrained(folder)
+
+
 def test_tied_head_may_be_there(folders, tmp_path):
     folder = shutil.copytree(folders / "llama-tied", tmp_path / "tied")
     theirs = reference(CASES["llama-tied"])

@@ -7,7 +7,15 @@ import torch
 import transformers
 
 from tests.models.tiny import SIZES
-from torchgguf.models import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaModel, Qwen2Config
+from torchgguf.models import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    LlamaModel,
+    Qwen2Config,
+)
 
 REFUSED = {
     "dtype": (LlamaConfig, {"dtype": "bf16"}, r"'bf16'.*bfloat16"),
@@ -19,6 +27,14 @@ REFUSED = {
         r"partial_rotary_factor=0\.25",
     ),
     "another model": (LlamaConfig, {"model_type": "qwen2"}, "LlamaConfig is for .*'llama'.*'qwen2'"),
+    "encoder": (LlamaConfig, {"is_encoder_decoder": True}, "is_encoder_decoder=True"),
+    "outputs": (LlamaConfig, {"output_hidden_states": True}, "output_hidden_states=True"),
+    "cross attention": (GPT2Config, {"add_cross_attention": True}, "add_cross_attention=True"),
+    "text for a number": (LlamaConfig, {"hidden_size": "64"}, "hidden_size must be int, .*'64'"),
+    "truth for a number": (LlamaConfig, {"hidden_size": True}, "hidden_size must be int, .*True"),
+    "nothing for a number": (LlamaConfig, {"vocab_size": None}, "vocab_size must be int, .*None"),
+    "list for a dict": (LlamaConfig, {"rope_parameters": [1]}, "rope_parameters must be dict or None"),
+    "second name too": (GPT2Config, {"n_embd": 8, "hidden_size": "8"}, "n_embd must be int"),
     "layers too few": (
         Qwen2Config,
         {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 2},
@@ -63,6 +79,39 @@ def test_names_from_before_transformers_5():
     assert config.rope_theta == 5e5
     assert config.rope_scaling == {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}
     assert LlamaConfig.from_dict(config.to_dict()) == config
+
+
+def test_changes_by_name():
+    config = LlamaConfig.from_dict(
+        {**SIZES, "num_labels": 3, "colour": "green"}, hidden_size=32, colour="red"
+    )
+    assert (config.hidden_size, config.num_labels, config.colour) == (32, 3, "red")
+    assert LlamaConfig.from_dict(config.to_dict(), num_labels=5).label2id["LABEL_4"] == 4
+    assert LlamaConfig.from_dict(config.to_dict(), id2label={0: "no"}).num_labels == 1
+    assert GPT2Config.from_dict({"n_embd": 8, "n_head": 4}, hidden_size=16).n_embd == 16
+    with pytest.raises(TypeError, match="'color'"):
+        LlamaConfig.from_dict(SIZES, color="red")
+
+
+def test_written_in_full(tmp_path):
+    """Not all programs that read a config.json know the defaults; only what is None is left out."""
+    LlamaConfig(**SIZES, dtype="bfloat16", id2label={0: "no", 1: "yes"}).save_pretrained(tmp_path / "new")
+    written = json.loads((tmp_path / "new" / "config.json").read_text())
+    assert written["rms_norm_eps"] == 1e-6 and written["hidden_act"] == "silu"
+    assert written["dtype"] == "bfloat16" and written["id2label"] == {"0": "no", "1": "yes"}
+    assert None not in written.values()
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path / "new")
+    assert theirs.id2label == {0: "no", 1: "yes"} and theirs.dtype is torch.bfloat16
+
+
+def test_attention_asked_for_by_a_config():
+    config = LlamaConfig.from_dict(SIZES, attn_implementation="eager")
+    assert LlamaModel(config).attn_implementation == "eager"
+    assert AutoModel.from_config(config).attn_implementation == "eager"
+    assert AutoModel.from_config(config, attn_implementation="sdpa").attn_implementation == "sdpa"
+    assert "eager" not in config.to_json_string(use_diff=False)
+    config.attn_implementation = None
+    assert LlamaModel(config).attn_implementation == "sdpa"
 
 
 def test_attention_is_the_models_own():

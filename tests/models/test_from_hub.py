@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from tests.hub_server import Repository, serving
 from tests.models.tiny import CASES, counterpart, reference
 
-# Without `main`, so that each call says which commit it wants.
 PROGRAM = """
 import sys
 from safetensors.torch import save_file

@@ -123,6 +123,8 @@ class PreTrainedConfig:
             self.id2label = {int(id): label for id, label in self.id2label.items()}  # strings in JSON
             if num_labels not in (None, len(self.id2label)):
                 raise ValueError(f"num_labels={num_labels}, but id2label names {len(self.id2label)} labels")
+            if self.label2id is None:
+                self.label2id = {label: id for id, label in self.id2label.items()}
         if self.problem_type not in (None, *PROBLEM_TYPES):
             known = ", ".join(PROBLEM_TYPES)
             raise ValueError(f"problem_type {self.problem_type!r} is not supported; these are: {known}")
