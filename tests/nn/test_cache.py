@@ -176,6 +176,8 @@ def test_a_full_static_cache_says_so():
         cache.update(random(2), random(2), 0)
     with pytest.raises(ValueError, match="max_cache_len must be at least 1, not 0"):
         static(0)
+    with pytest.raises(ValueError, match="of 2 rows cannot take 3: make another"):
+        cache.update(random(1, batch=3), random(1, batch=3), 0)
 
 
 def test_a_static_cache_holds_no_graph():

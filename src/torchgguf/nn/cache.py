@@ -144,7 +144,8 @@ class StaticCache(Cache):
         the forward.
 
         Raises:
-            ValueError: there is no room. (A GPU is not asked; its own index error comes later.)
+            ValueError: there are other rows than before, or there is no room. (For the latter a GPU is not
+                asked; its own index error comes later.)
             RuntimeError: a gradient is wanted of what would be overwritten.
         """
         if torch.is_grad_enabled() and (key.requires_grad or value.requires_grad):
@@ -155,8 +156,10 @@ class StaticCache(Cache):
         assert self.filled is not None
         if layer_idx == 0 and key.device.type == "cpu" and not torch.compiler.is_compiling():
             self._check_room(key.shape[2])
-        new = torch.arange(key.shape[2], device=key.device) + self.filled.to(key.device)
         keys, values = self._keys[layer_idx], self._values[layer_idx]
+        if len(keys) != len(key):
+            raise ValueError(f"a static cache of {len(keys)} rows cannot take {len(key)}: make another")
+        new = torch.arange(key.shape[2], device=key.device) + self.filled.to(key.device)
         keys.index_copy_(2, new, key)
         values.index_copy_(2, new, value)
         if layer_idx == self._last_layer:
