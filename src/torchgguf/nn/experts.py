@@ -66,7 +66,6 @@ class Experts(SlottedLayer):
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * intermediate_size, hidden_size))
         self.down_proj = nn.Parameter(torch.empty(experts, hidden_size, intermediate_size))
         self.act_fn = activation
-        self._filled: list[str] = []
 
     def forward(self, input: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Map tokens `(N, H)` by the experts `chosen` `(N, K)`, weighed by `weights` `(N, K)`."""
@@ -100,16 +99,16 @@ class Experts(SlottedLayer):
                 empty = torch.empty(self.gate_up_proj.shape, dtype=tensor.dtype, device=tensor.device)
                 self.gate_up_proj = nn.Parameter(empty)
             self._matrix(name).copy_(tensor)
-        self._filled.append(name)
 
     def pack(
         self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype
     ) -> "QuantizedExperts":
         """Return the packed layer, as in `SlottedLayer.pack`."""
-        packed = QuantizedExperts(self.act_fn)
-        for filled in self._filled:
-            packed.fill(filled, self._matrix(filled))
-        return packed.pack(name, blocks, quant_type, dtype)
+        packed = QuantizedExperts(self.act_fn).pack(name, blocks, quant_type, dtype)
+        for slot in self.slots():
+            if slot.name != name and not (matrix := slot.read()).is_meta:
+                packed.fill(slot.name, matrix)
+        return packed
 
     def extra_repr(self) -> str:
         """Show the sizes, as in `60 experts, 2048 -> 1408 -> 2048`."""
