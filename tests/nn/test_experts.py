@@ -153,6 +153,15 @@ def test_some_matrices_packed_and_some_plain(reference, blocks, rounded, unpacke
     assert all(slots[f"{n}.weight"].read().data_ptr() == blocks[n].data_ptr() for n in TYPES if n != unpacked)
 
 
+def test_packing_one_matrix_keeps_the_others(reference, blocks):
+    kind = packed_experts(blocks).quant_types["up_proj"]
+    layer = plain(reference.state_dict()).pack("up_proj.weight", blocks["up_proj"], kind, torch.float32)
+    state, numbers = layer.dequantize().state_dict(), matrices(reference)
+    assert torch.equal(state["gate_up_proj"][:, :INTERMEDIATE], numbers["gate_proj"])
+    assert torch.equal(state["down_proj"], numbers["down_proj"])
+    assert torch.equal(layer.up_proj, blocks["up_proj"])
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_dtype_of_the_activations(blocks, rounded, dtype):
     x, chosen, weights = routed(5)
