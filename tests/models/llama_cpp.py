@@ -17,7 +17,7 @@ TEXT = (ROOT / "tests" / "data" / "gpl-3.0.txt").read_text()
 
 VOCAB_SIZE = 400
 # Models with a byte-level vocabulary, and how theirs splits texts: the others get one of sentencepiece.
-BYTE_LEVEL = {"gpt2": "gpt-2", "bloom": "bloom", "qwen2_moe": "qwen2"}
+BYTE_LEVEL = {"gpt2": "gpt-2", "bloom": "bloom", "qwen2": "qwen2", "qwen2_moe": "qwen2"}
 
 # The converter takes one model a run, and most of a run is importing. It knows the split of a byte-level
 # vocabulary by what published ones make of a text, which ours is none of.

@@ -14,6 +14,7 @@ from torchgguf.models.architecture import Architecture
 from torchgguf.models.checkpoint import CheckpointError
 from torchgguf.models.checkpoint_saving import save_checkpoint
 from torchgguf.models.config import floating_dtype
+from torchgguf.models.description import Origin
 from torchgguf.models.options import remaining
 from torchgguf.models.recompute import GradientCheckpointing
 from torchgguf.nn import PackedLayer, QuantizedEmbedding
@@ -40,11 +41,13 @@ class PreTrainedModel(GradientCheckpointing):
         architecture: the tables by which GGUF files are read and written.
         base_model_prefix: the attribute under which a model with a head holds the model without.
         gguf: what to know of the file this was loaded from, to write it again; None if there is none.
+        origin: the Hugging Face checkpoint this was loaded from; None if there is none.
     """
 
     architecture: ClassVar[Architecture]
     base_model_prefix: ClassVar[str] = "model"
     gguf: saving.GGUFSource | None = None
+    origin: Origin | None = None
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__()

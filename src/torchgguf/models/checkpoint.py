@@ -55,6 +55,16 @@ class Checkpoint:
     def __str__(self) -> str:
         return str(self._place)
 
+    @property
+    def name(self) -> str:
+        """What the folder or the repository is called, without its owner."""
+        return self._place.resolve().name
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are, those of a repository in the cache."""
+        return find_file(self._place, self._config, **self._hub).parent
+
     def config(self) -> dict[str, Any]:
         """Read the contents of config.json."""
         file = find_file(self._place, self._config, **self._hub)

@@ -13,6 +13,7 @@ from torchgguf.generation import GenerationConfig, GenerationMixin
 from torchgguf.models.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
 from torchgguf.models.checkpoint_matching import match
 from torchgguf.models.config import PreTrainedConfig, floating_dtype
+from torchgguf.models.description import Origin
 from torchgguf.models.loading import initialize_new
 from torchgguf.models.options import LoadOptions
 from torchgguf.nn import check_attention
@@ -59,6 +60,7 @@ def load_checkpoint(
             model.set_submodule(path, options.quantization_config.pack(model, path, layer))
     initialize_new(model, new)
     model.tie_weights()
+    model.origin = Origin(checkpoint.folder, checkpoint.name)
     if isinstance(model, GenerationMixin):
         model.generation_config = options.generation_config or _generation_config(checkpoint, config)
     return model.eval()

@@ -4,8 +4,11 @@ The values are those that llama.cpp's converter states: the `gguf` package finds
 and configs, and in the name of the folder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import gguf
 import numpy as np
@@ -14,15 +17,23 @@ from torchgguf.container import Metadata, TensorSource, ValueType
 from torchgguf.container.value_types import ArrayType
 
 
-def describe(architecture: str, folder: Path | None, tensors: Mapping[str, TensorSource]) -> Metadata:
-    """Return the keys `general.*` of a model that comes from a Hugging Face folder, or from none."""
+class Origin(NamedTuple):
+    """The folder that a model came from, and its name: a repository's is not that of its cached files."""
+
+    folder: Path
+    name: str
+
+
+def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, TensorSource]) -> Metadata:
+    """Return the keys `general.*` of a model that comes from a Hugging Face checkpoint, or from none."""
     writer = gguf.GGUFWriter(None, architecture)  # it writes no file: its memory is what is asked for
     for name, source in tensors.items():
         writer.add_tensor_info(name, source.shape, np.dtype(np.float32), 0)
     total, *parts = writer.get_total_parameter_count()
-    about = gguf.Metadata.load(model_path=folder, total_params=total)
-    if about.name is None and folder is not None:
-        about.name = folder.name
+    with _named_folder(origin) as folder:
+        about = gguf.Metadata.load(model_path=folder, total_params=total)
+    if about.name is None and origin is not None:
+        about.name = origin.name
     if about.size_label is None:
         about.size_label = gguf.size_label(total, *parts)
     writer.add_type(gguf.GGUFType.MODEL)
@@ -38,3 +49,17 @@ def describe(architecture: str, folder: Path | None, tensors: Mapping[str, Tenso
         else:
             metadata.set(key, stated.value, None if kind is ValueType.ARRAY else kind)
     return metadata
+
+
+@contextmanager
+def _named_folder(origin: Origin | None) -> Iterator[Path | None]:
+    """Offer the folder under its name, of which the gguf package makes much."""
+    if origin is None or not origin.folder.is_dir():
+        yield None
+    elif origin.folder.name == origin.name:
+        yield origin.folder
+    else:
+        with TemporaryDirectory() as scratch:
+            link = Path(scratch, origin.name)
+            link.symlink_to(origin.folder)
+            yield link

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
@@ -181,7 +180,7 @@ def _metadata(model: PreTrainedModel, tokenizer: Any, tensors: Mapping[str, Tens
     if source is not None:
         metadata = source.metadata.copy()
     else:
-        metadata = describe(architecture.gguf, _folder(model), tensors)
+        metadata = describe(architecture.gguf, model.origin, tensors)
     for rule in architecture.rules:
         stated = rule.write(model.config)
         if source is not None:
@@ -195,12 +194,6 @@ def _metadata(model: PreTrainedModel, tokenizer: Any, tensors: Mapping[str, Tens
     elif source is None:
         metadata["tokenizer.ggml.model"] = "no_vocab"
     return metadata
-
-
-def _folder(model: PreTrainedModel) -> Path | None:
-    """Return the Hugging Face folder that a model came from, if it is still there."""
-    folder = Path(getattr(model.config, "name_or_path", ""))
-    return folder if folder != Path() and folder.is_dir() else None
 
 
 def _replace_vocabulary(metadata: Metadata, vocabulary: Metadata) -> None:
