@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torchgguf.container import GGUFError, open_gguf, write_gguf
-    from torchgguf.generation import GenerationConfig, TextIteratorStreamer, TextStreamer
+    from torchgguf.generation import (
+        GenerateBeamDecoderOnlyOutput,
+        GenerateDecoderOnlyOutput,
+        GenerationConfig,
+        TextIteratorStreamer,
+        TextStreamer,
+    )
     from torchgguf.models import (
         AutoConfig,
         AutoModel,
@@ -62,9 +68,9 @@ if TYPE_CHECKING:
         Qwen2MoeForTokenClassification,
         Qwen2MoeModel,
     )
-    from torchgguf.nn import DynamicCache
+    from torchgguf.nn import DynamicCache, StaticCache
     from torchgguf.pipelines import Pipeline, pipeline
-    from torchgguf.tokenization import AutoTokenizer
+    from torchgguf.tokenization import AutoTokenizer, GPT2Tokenizer, GPT2TokenizerFast, Tokenizer
 
 __all__ = [
     "AutoConfig",
@@ -93,6 +99,10 @@ __all__ = [
     "GPT2ForTokenClassification",
     "GPT2LMHeadModel",
     "GPT2Model",
+    "GPT2Tokenizer",
+    "GPT2TokenizerFast",
+    "GenerateBeamDecoderOnlyOutput",
+    "GenerateDecoderOnlyOutput",
     "GenerationConfig",
     "LlamaConfig",
     "LlamaForCausalLM",
@@ -126,8 +136,10 @@ __all__ = [
     "Qwen2MoeForSequenceClassification",
     "Qwen2MoeForTokenClassification",
     "Qwen2MoeModel",
+    "StaticCache",
     "TextIteratorStreamer",
     "TextStreamer",
+    "Tokenizer",
     "open_gguf",
     "pipeline",
     "write_gguf",
