@@ -128,6 +128,18 @@ def test_outputs_losses_and_gradients(name, flags, attention, use_cache, side):
         assert_close(gradients[path], parameter.grad, atol=2e-5, rtol=1e-3, msg=path)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", LABELS_OF)
+def test_dropout_is_where_it_is_in_transformers(name, attention):
+    """With the same random numbers, drawn in the same order, training steps are the same."""
+    rates = {"embd_pdrop": 0.1, "attn_pdrop": 0.2, "resid_pdrop": 0.3, "summary_first_dropout": 0.4}
+    losses = []
+    for model in pair(name, attention, num_labels=LABELS, **rates):
+        torch.manual_seed(1)
+        losses.append(total_loss(model.train()(**batch(name, "right"))))
+    assert_close(losses[0], losses[1], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("side", LEFT_OUT)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("flags", [FLAGS["plain"], FLAGS["both"]], ids=["plain", "both"])
@@ -224,7 +236,9 @@ def test_greedy_text(name, flags):
     given = batch("GPT2Model", "left")
     prompts = {key: given[key] for key in ("input_ids", "attention_mask")}
     options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 1}
-    assert torch.equal(ours.generate(**prompts, **options), theirs.generate(**prompts, **options))
+    expected = theirs.generate(**prompts, **options)
+    assert torch.equal(ours.generate(**prompts, **options), expected)
+    assert torch.equal(ours.generate(**prompts, **options, cache_implementation="static"), expected)
 
 
 def test_first_values():
