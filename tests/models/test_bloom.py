@@ -134,6 +134,15 @@ def test_names_in_configs(names):
     assert AutoConfig.for_model(**saved) == config
 
 
+@torch.no_grad()
+def test_outputs(theirs):
+    """The same fields under the same name; attention to an encoder, which they allow for, there is none."""
+    twin, ids = counterpart(theirs), tokens(1, 8)
+    for actual, expected in ((twin(ids), theirs(ids)), (twin.transformer(ids), theirs.transformer(ids))):
+        assert type(actual).__name__ == type(expected).__name__
+        assert list(actual.keys()) == list(expected.keys())
+
+
 def test_how_sums_were_split_in_training_changes_nothing(theirs):
     ids = tokens(1, 8)
     config = BloomConfig.from_dict({**theirs.config.to_dict(), "pretraining_tp": 4, "slow_but_exact": False})

@@ -27,6 +27,10 @@ from torchgguf.models.config_map import (
 )
 from torchgguf.models.decoder import DecoderForCausalLM
 from torchgguf.models.heads import ForQuestionAnswering, ForSequenceClassification, ForTokenClassification
+from torchgguf.models.outputs import (
+    BaseModelOutputWithPastAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
+)
 from torchgguf.models.stack import LayerStack
 from torchgguf.models.weight_map import Row, RowPermutation, WeightMap
 from torchgguf.nn import (
@@ -238,6 +242,7 @@ class BloomModel(BloomPreTrainedModel, LayerStack):
 
     layers_name = "h"
     norm_name = "ln_f"
+    output_class = BaseModelOutputWithPastAndCrossAttentions
 
     def __init__(self, config: BloomConfig, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
@@ -265,6 +270,7 @@ class BloomForCausalLM(BloomPreTrainedModel, DecoderForCausalLM):
     """Bloom that predicts the next token."""
 
     base_class = BloomModel
+    output_class = CausalLMOutputWithCrossAttentions
 
 
 class BloomForSequenceClassification(BloomPreTrainedModel, ForSequenceClassification):

@@ -6,7 +6,7 @@ heads, D head size.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -213,8 +213,9 @@ class DecoderModel(LayerStack):
 
 
 class DecoderForCausalLM(ModelWithHead, GenerationMixin):
-    """A decoder with a head that scores the next token."""
+    """A decoder with a head that scores the next token; `output_class` is what `forward` returns."""
 
+    output_class: ClassVar[type[CausalLMOutputWithPast]] = CausalLMOutputWithPast
     head_name = "lm_head"
     head_bias = False
     accepts_loss_kwargs = True  # what transformers' Trainer asks before it gives `num_items_in_batch`
@@ -249,7 +250,7 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
         num_items_in_batch: Tensor | int | None = None,
         **inputs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Score the next token at every position: a `CausalLMOutputWithPast`.
+        """Score the next token at every position: an `output_class`.
 
         Arguments and errors are those of `LayerStack.forward`, and three more. `labels`, tokens `(B, T)`
         with -100 where none is to be predicted, ask for the loss, and `num_items_in_batch` is what it divides
@@ -269,7 +270,7 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(decoded.last_hidden_state[:, kept])
-        output = CausalLMOutputWithPast(
+        output = self.output_class(
             loss=None if labels is None else next_token_loss(logits, labels, num_items_in_batch),
             logits=logits,
             past_key_values=decoded.past_key_values,
