@@ -292,6 +292,10 @@ def test_experts_together_and_apart(folders, tmp_path):
     change_tensors(folder, lambda tensors: tensors.pop(name))
     with pytest.raises(ValueError, match=f"no tensor fills: {name}$"):
         AutoModelForCausalLM.from_pretrained(folder)
+    change_config(folder, num_experts=10**9)
+    with pytest.raises(ValueError, match=r"no tensor fills: model\.layers\.0\.mlp\.experts\.gate_up_proj"):
+        AutoModelForCausalLM.from_pretrained(folder)
+    change_config(folder, num_experts=theirs.config.num_experts)
     change_tensors(folder, lambda tensors: tensors.update({name: torch.ones(3, 5)}))
     with pytest.raises(ValueError, match=rf"{name} has shape \(3, 5\), expected"):
         AutoModelForCausalLM.from_pretrained(folder)
@@ -466,6 +470,7 @@ BROKEN = {
     "field of a wrong type": (configured(hidden_size="64"), ValueError, "hidden_size must be int, .*'64'"),
     "sizes that cannot be": (configured(hidden_size=-64), ValueError, "no model that can be"),
     "layers without end": (configured(num_hidden_layers=10**9), ValueError, "num_hidden_layers=1000000000"),
+    "too many layers": (configured(num_hidden_layers=9999), ValueError, "=9999, but there are 30 tensors"),
     "quantized": (
         configured(quantization_config={"quant_method": "gptq", "bits": 4}),
         ValueError,

@@ -123,7 +123,7 @@ def _parts(
     model: PreTrainedModel, whole: str, parameter: Tensor, stored: Mapping[str, Tensor]
 ) -> tuple[list[list[str]], tuple[int, ...]]:
     """Say which tensors make up a parameter, and what shape each has."""
-    if whole not in stored:
+    if whole not in stored and parameter.shape[0] <= len(stored):  # there are no more names than tensors
         for stack in model.architecture.stacks:
             if (names := stack.part_names(whole, parameter.shape[0])) is not None:
                 return names, (parameter.shape[1] // len(stack.parts), *parameter.shape[2:])

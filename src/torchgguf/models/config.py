@@ -21,6 +21,9 @@ PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_class
 
 FLOATING_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
+# More layers than any model has: some configs say something of each, which would fill the memory.
+_MAX_LAYERS = 100_000
+
 _LABELS = ("id2label", "label2id")
 
 # What a config may ask for beyond its class's fields and no model here does, with the value that asks for
@@ -177,6 +180,9 @@ class PreTrainedConfig:
         for key, neutral in _UNSUPPORTED.items():
             if (value := values.get(key)) not in (None, neutral):
                 raise ValueError(f"{key}={value!r} in a config is not supported")
+        for key in ("num_hidden_layers", "n_layer"):
+            if isinstance(count := values.get(key), int) and count > _MAX_LAYERS:
+                raise ValueError(f"{key}={count} cannot be")
         values["dtype"] = values.get("dtype") or values.pop("torch_dtype", None)  # before transformers 5
         attention = values.pop("attn_implementation", None)
         config = cls(**{key: value for key, value in values.items() if key in known})
