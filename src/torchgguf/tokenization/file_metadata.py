@@ -66,7 +66,7 @@ def write_metadata(
         kind, name = "llama", "default"
         lists = _sentencepiece_lists(files, model, size)
     values: dict[str, Any] = {"model": kind, "pre": name, **lists}
-    if isinstance(prefix := files.config.get("add_prefix_space"), bool):
+    if isinstance(prefix := files.config.get("add_prefix_space"), bool) and (prefix or not byte_level):
         values["add_space_prefix"] = prefix
     roles = _roles(files, special, model)
     values |= {ROLE_KEYS[role][0]: i for role, i in roles.items()}
