@@ -63,7 +63,7 @@ class Checkpoint:
     @property
     def folder(self) -> Path:
         """Where the files are, those of a repository in the cache."""
-        return find_file(self._place, self._config, **self._hub).parent
+        return find_file(self._place, self._config, *self._weights, **self._hub).parent
 
     def config(self) -> dict[str, Any]:
         """Read the contents of config.json."""
