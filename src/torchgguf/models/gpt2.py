@@ -270,7 +270,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
         asked = position_ids.device.type == "cpu" and not torch.compiler.is_compiling()
         if asked and (last := int(position_ids.max())) >= known:
             raise ValueError(f"there is no position {last}: the model has n_positions={known}, from 0 on")
-        positions: Tensor = self.wpe(position_ids.view(-1, new))
+        positions: Tensor = self.wpe(position_ids.reshape(-1, new))
         mask = attention_masks([None], attention_mask, x, cache)[None]
         return self.drop(x + positions.to(x.dtype)), [(mask,)] * len(self.h)
 
