@@ -194,9 +194,10 @@ class HubServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(**repositories: Repository) -> Iterator[HubServer]:
-    """Serve repositories, of which each has the name `me/<keyword>`."""
-    with HubServer({f"me/{name}": repository for name, repository in repositories.items()}) as server:
+def serving(others: Mapping[str, Repository] | None = None, /, **mine: Repository) -> Iterator[HubServer]:
+    """Serve repositories by their names, and those given by keyword as `me/<keyword>`."""
+    repositories = {f"me/{name}": repository for name, repository in mine.items()}
+    with HubServer({**(others or {}), **repositories}) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
