@@ -49,12 +49,13 @@ def load_checkpoint(
         raise CheckpointError(f"{checkpoint}: the config describes no model that can be: {error}") from None
     sources, new = match(model, tensors, claimed, options.ignore_mismatched_sizes)
     del tensors
+    device = options.device
     # The bar shows itself only where there is something to wait for, and someone to see it.
     names = tqdm(list(sources), "loading", unit="tensor", delay=1, leave=False, disable=None)
     for path, layer_names in groupby(names, key=lambda name: name.rpartition(".")[0]):
         layer = model.get_submodule(path)
         for name in layer_names:
-            value = sources.pop(name).load().to(options.device, config.dtype)
+            value = sources.pop(name).load().to(device, config.dtype)
             setattr(layer, name.rpartition(".")[2], nn.Parameter(value))
         if options.quantization_config is not None:
             model.set_submodule(path, options.quantization_config.pack(model, path, layer))

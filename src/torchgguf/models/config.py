@@ -168,6 +168,9 @@ class PreTrainedConfig:
             TypeError: `changes` name no field.
             ValueError: it is that of another kind of model, or says what no model here can do.
         """
+        for alias, name in cls.attribute_map.items():
+            if alias in values and values[alias] != values.get(name, values[alias]):
+                raise ValueError(f"{alias} is {name}, but {values[alias]!r} is not {values[name]!r}")
         values = {cls.attribute_map.get(key, key): value for key, value in values.items()}
         if (kind := values.pop("model_type", cls.model_type)) != cls.model_type:
             raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, but this is {kind!r}")
