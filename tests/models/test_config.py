@@ -34,7 +34,11 @@ REFUSED = {
     "truth for a number": (LlamaConfig, {"hidden_size": True}, "hidden_size must be int, .*True"),
     "nothing for a number": (LlamaConfig, {"vocab_size": None}, "vocab_size must be int, .*None"),
     "list for a dict": (LlamaConfig, {"rope_parameters": [1]}, "rope_parameters must be dict or None"),
-    "second name too": (GPT2Config, {"n_embd": 8, "hidden_size": 16}, "hidden_size is n_embd, but 16 is not 8"),
+    "second name too": (
+        GPT2Config,
+        {"n_embd": 8, "hidden_size": 16},
+        "hidden_size is n_embd, but 16 is not 8",
+    ),
     "layers without end": (Qwen2Config, {"num_hidden_layers": 10**12}, "num_hidden_layers=1000000000000"),
     "layers too few": (
         Qwen2Config,
