@@ -66,7 +66,7 @@ class Phi3Rope(Rope):
     """Rotary embedding of a part of each head, and the original length, stated whether it matters or not."""
 
     keys = (*Rope.keys, "rope.dimension_count")
-    merges_sets = False
+    told_by_tensors = True
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read how much is rotated, against the size of a head."""

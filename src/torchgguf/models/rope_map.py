@@ -50,17 +50,18 @@ class Rope(Rule):
     """`rope_parameters`, as in Hugging Face configs.
 
     Attributes:
-        merges_sets: whether LongRoPE with the same factors for all texts is written as one tensor of them.
+        told_by_tensors: whether LongRoPE has its two tensors even where they are equal, and is told by them
+            where no key does.
     """
 
-    merges_sets: ClassVar[bool] = True
+    told_by_tensors: ClassVar[bool] = False
     keys = ("rope.freq_base", "rope.scaling.type", "rope.scaling.finetuned", ORIGINAL, *_NEUTRAL)
     tensors = (FACTORS, LONG, SHORT)
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read whichever kind of scaling there is."""
-        factored = LONG in header.tensors or SHORT in header.tensors
-        name = header.get("rope.scaling.type", "longrope" if factored else "linear")
+        told = self.told_by_tensors and (LONG in header.tensors or SHORT in header.tensors)
+        name = header.get("rope.scaling.type", "longrope" if told else "linear")
         if name not in _KINDS:
             raise GGUFError(f"rope.scaling.type = {name!r} is not supported; these are: {', '.join(_KINDS)}")
         kind = _KINDS[name]
@@ -109,7 +110,7 @@ class Rope(Rule):
 
     def _is_one_set(self, parameters: dict[str, Any]) -> bool:
         same = parameters["short_factor"] == parameters["long_factor"]
-        return self.merges_sets and same and longrope_attention_factor(parameters) == 1.0
+        return not self.told_by_tensors and same and longrope_attention_factor(parameters) == 1.0
 
 
 def _factor(header: Header) -> float:
