@@ -56,10 +56,11 @@ class Declarations:
     @property
     def roles(self) -> dict[str, AddedToken]:
         """The tokens by their roles: `bos`, `eos` and the like, and what else is called `..._token`."""
+        order = dict.fromkeys(f"{role}_token" for role in ROLES)
         implied = {f"{role}_token": text for role, text in family_of(self.files).roles.items()}
         return {
             name.removesuffix("_token"): as_token(entry, special=True)
-            for name, entry in {**implied, **self._stated}.items()
+            for name, entry in {**order, **implied, **self._stated}.items()
             if name.endswith("_token") and isinstance(entry, str | dict) and entry
         }
 

@@ -66,8 +66,8 @@ def write_metadata(
         kind, name = "llama", "default"
         lists = _sentencepiece_lists(files, model, size)
     values: dict[str, Any] = {"model": kind, "pre": name, **lists}
-    if isinstance(prefix := files.config.get("add_prefix_space"), bool) and (prefix or not byte_level):
-        values["add_space_prefix"] = prefix
+    if isinstance(prefix := files.config.get("add_prefix_space"), bool) and not byte_level:
+        values["add_space_prefix"] = prefix  # of which no reader takes any notice for byte-level BPE
     roles = _roles(files, special, model)
     values |= {ROLE_KEYS[role][0]: i for role, i in roles.items()}
     values |= _flags(files, model, roles, presumed_flags(kind, name))
@@ -78,12 +78,11 @@ def write_metadata(
 
 def _rule(model: TokenizerModel) -> str:
     normalizers = {step["type"] for step in steps(state(model.backend.normalizer), "normalizers")}
-    if odd := normalizers - {
-        "NFC"
-    }:  # of which no reader of GGUF files knows, but composed texts are the rule
-        raise TokenizerError(
-            f"{_REFUSED}its normalizer is {', '.join(sorted(odd))}; pass pre= to leave that out"
-        )
+    odd = {f"the normalizer {name}" for name in normalizers - {"NFC"}}  # composed texts are the rule
+    splits = steps(state(model.backend.pre_tokenizer), "pretokenizers")
+    odd |= {"add_prefix_space=True" for step in splits if step.get("add_prefix_space")}
+    if odd:
+        raise TokenizerError(f"{_REFUSED}{' and '.join(sorted(odd))}; from_pretrained(pre=...) leaves it out")
     return name_of_rule(model.backend, model.add_bos)
 
 

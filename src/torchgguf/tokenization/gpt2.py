@@ -10,7 +10,7 @@ from torchgguf.tokenization.auto import load
 from torchgguf.tokenization.file_source import FileSource
 from torchgguf.tokenization.files import TokenizerFiles
 from torchgguf.tokenization.pipelines import byte_level_pipeline
-from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS
+from torchgguf.tokenization.pre_tokenizers import GPT2
 from torchgguf.tokenization.tokenizer import Tokenizer
 
 _END = "<|endoftext|>"
@@ -19,15 +19,15 @@ _END = "<|endoftext|>"
 class GPT2Tokenizer(Tokenizer):
     """Byte-level BPE as GPT-2 has it, from its vocab.json and merges.txt.
 
-    `vocab_file`, `merges_file`: the files, or what they hold: ids by token, and merges in their order. The
+    `vocab`, `merges`: the files, or what they hold: ids by token, and merges in their order. The
     special tokens are added to a vocabulary that lacks them. `add_prefix_space`: a text begins with a space,
     so that its first word is the token that it is elsewhere. `options` and errors are those of `Tokenizer`.
     """
 
     def __init__(
         self,
-        vocab_file: str | PathLike[str] | Mapping[str, int],
-        merges_file: str | PathLike[str] | Sequence[str | tuple[str, str]],
+        vocab: str | PathLike[str] | Mapping[str, int],
+        merges: str | PathLike[str] | Sequence[str | tuple[str, str]],
         errors: str = "replace",
         unk_token: str = _END,
         bos_token: str = _END,
@@ -41,7 +41,7 @@ class GPT2Tokenizer(Tokenizer):
         if pad_token is not None:
             special["pad"] = pad_token
         files = TokenizerFiles(
-            byte_level_pipeline(vocab_file, merges_file, PRE_TOKENIZERS["gpt-2"]),
+            byte_level_pipeline(vocab, merges, GPT2),
             config={"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": add_prefix_space},
         )
         source = FileSource(files, special=special)

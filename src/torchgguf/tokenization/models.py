@@ -62,7 +62,10 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A row of the table: its parts, and the roles and flags that hold unless the file says otherwise."""
+    """A row of the table: its parts, and the roles and flags that hold unless the file says otherwise.
+
+    Without `add_space_prefix` nothing that a file says of it counts.
+    """
 
     parts: Callable[[Vocabulary, PreTokenizer, bool], _Parts]
     splits_by_rule: bool  # whether `tokenizer.ggml.pre` names how text is split
@@ -84,7 +87,7 @@ def read_model(metadata: Mapping[str, Any], pre: str | PreTokenizer | None = Non
         stated = read(metadata, key, bool)
         return default if stated is None else bool(stated)
 
-    add_space_prefix = flag("add_space_prefix", kind.add_space_prefix)
+    add_space_prefix = kind.add_space_prefix and flag("add_space_prefix", True)
     parts = kind.parts(vocabulary, rule, add_space_prefix)
     user_defined = (i for i, token_type in vocabulary.special.items() if token_type == USER_DEFINED)
     return TokenizerModel(
@@ -159,7 +162,7 @@ def _byte_level_bpe(vocabulary: Vocabulary, rule: PreTokenizer, add_space_prefix
         raise TokenizerError(f"{PREFIX}merges is missing, without which byte-level BPE cannot join anything")
     pairs = [tuple(merge.split(" ")) for merge in dict.fromkeys(vocabulary.merges)]
     splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rule.splits]
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=add_space_prefix, use_regex=False)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return _Parts(
         _bpe(vocabulary, pairs, ignore_merges=rule.ignore_merges),
         normalizers.NFC() if rule.nfc else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from gguf.constants import TokenType
@@ -18,7 +19,7 @@ from torchgguf.tokenization.file_metadata import model_roles, piece_lists
 from torchgguf.tokenization.file_source import MOST_GAPS, FileSource, read_defaults
 from torchgguf.tokenization.files import MERGES, PIECES, VOCAB, TokenizerFiles
 from torchgguf.tokenization.gguf_source import GGUFSource
-from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
+from torchgguf.tokenization.pre_tokenizers import GPT2, PRE_TOKENIZERS, PreTokenizer
 from torchgguf.tokenization.sentencepiece import read_sentencepiece
 from torchgguf.tokenization.source import TYPES, Source
 from torchgguf.tokenization.special_tokens import ROLE_KEYS
@@ -26,7 +27,7 @@ from torchgguf.tokenization.vocabulary import PREFIX
 
 # How the classes that have vocab.json and merges.txt split texts.
 _RULES = {
-    "GPT2Tokenizer": PRE_TOKENIZERS["gpt-2"],
+    "GPT2Tokenizer": GPT2,
     "Qwen2Tokenizer": replace(PRE_TOKENIZERS["qwen2"], nfc=True),
 }
 
@@ -66,6 +67,9 @@ def byte_level_pipeline(
     """
     ids: Any
     pairs: Any
+    for file in (vocab, merges):
+        if isinstance(file, str | PathLike) and not Path(file).is_file():
+            raise FileNotFoundError(f"there is no file {file}")
     try:
         if not isinstance(vocab, Mapping) and isinstance(merges, str | PathLike):
             ids, pairs = models.BPE.read_file(str(vocab), str(merges))
@@ -79,9 +83,14 @@ def byte_level_pipeline(
         raise
     except Exception as error:  # the library raises nothing narrower
         raise TokenizerError(f"{VOCAB} and {MERGES} make no byte-level BPE: {error}") from None
-    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rule.splits]
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
+    if (
+        rule.splits == GPT2.splits
+    ):  # which this splits by itself: after it has added a space to the whole text
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rule.splits]
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
     backend.decoder = decoders.ByteLevel()
     if rule.nfc:
         backend.normalizer = normalizers.NFC()

@@ -10,7 +10,6 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
-from torchgguf.tokenization.wrapping import state, steps
 
 # Whatever some rule treats unlike others: letters of each kind, marks, digits, symbols, white space.
 _ATOMS = (
@@ -88,7 +87,7 @@ def name_of_rule(backend: Tokenizer, add_bos: bool) -> str:
         if rule.ignore_merges == ignore_merges:
             rules.setdefault(rule, name)
     for rule in sorted(rules, key=lambda rule: rule.add_bos != add_bos):
-        if _split_alike(backend.pre_tokenizer, rule):
+        if backend.pre_tokenizer is not None and _split_alike(backend.pre_tokenizer, rule):
             return rules[rule]
     raise TokenizerError(
         "none of the known rules splits texts as this tokenizer does, so tokenizer.ggml.pre cannot be told: "
@@ -97,11 +96,10 @@ def name_of_rule(backend: Tokenizer, add_bos: bool) -> str:
 
 
 def _split_alike(part: Any, rule: PreTokenizer) -> bool:
-    *_, last = steps(state(part), "pretokenizers")
     mine = pre_tokenizers.Sequence(
         [
             *(pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rule.splits),
-            pre_tokenizers.ByteLevel(last.get("add_prefix_space", False), use_regex=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     return all(part.pre_tokenize_str(text) == mine.pre_tokenize_str(text) for text in _samples())
