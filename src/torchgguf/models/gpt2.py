@@ -28,7 +28,7 @@ from torchgguf.models.config_map import (
     tensor_count,
 )
 from torchgguf.models.decoder import DecoderForCausalLM
-from torchgguf.models.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from torchgguf.models.outputs import BaseModelOutputWithPast
 from torchgguf.models.stack import LayerStack
 from torchgguf.models.weight_map import Row, WeightMap
 from torchgguf.nn import (
@@ -321,12 +321,10 @@ def _as_rows(tensor: Tensor | None, dims: int) -> Tensor | None:
     return None if tensor is None else tensor.reshape(-1, *tensor.shape[-dims:])
 
 
-class GPT2LMHeadModel(GPT2PreTrainedModel, DecoderForCausalLM):
-    """GPT-2 that predicts the next token."""
+class GPT2WithHead(GPT2PreTrainedModel):
+    """GPT-2 with a head that scores tokens or texts: it takes its inputs in the order of transformers."""
 
-    base_class = GPT2Model
-
-    def forward(  # type: ignore[override]  # the order is that of transformers
+    def forward(
         self,
         input_ids: Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -334,11 +332,15 @@ class GPT2LMHeadModel(GPT2PreTrainedModel, DecoderForCausalLM):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
         **options: Any,
-    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Score the next token at every position: a `CausalLMOutputWithPast`.
+    ) -> Any:
+        """Run the model and its head, and return what the head's class says.
 
-        Arguments and errors are those of `GPT2Model.forward` and of `DecoderForCausalLM.forward`.
+        Arguments and errors are those of `GPT2Model.forward` and of `DecoderForCausalLM`,
+        `ForSequenceClassification` or `ForTokenClassification`; `labels` ask for the loss.
         """
         return super().forward(
             input_ids,
@@ -347,5 +349,13 @@ class GPT2LMHeadModel(GPT2PreTrainedModel, DecoderForCausalLM):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
             **options,
         )
+
+
+class GPT2LMHeadModel(GPT2WithHead, DecoderForCausalLM):  # type: ignore[misc]  # by the order of inputs
+    """GPT-2 that predicts the next token."""
+
+    base_class = GPT2Model

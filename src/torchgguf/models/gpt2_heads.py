@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchgguf.models.gpt2 import GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel
+from torchgguf.models.gpt2 import GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel, GPT2WithHead
 from torchgguf.models.heads import ForQuestionAnswering, ForSequenceClassification, ForTokenClassification
 from torchgguf.models.losses import next_token_loss
 from torchgguf.nn import Cache, Linear, ModelOutput, find_activation
@@ -91,6 +91,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         labels: Tensor | None = None,
         mc_labels: Tensor | None = None,
         *,
+        use_cache: bool | None = None,
         return_dict: bool = True,
         logits_to_keep: int | Tensor = 0,
         **options: Any,
@@ -109,6 +110,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
             token_type_ids,
             position_ids,
             inputs_embeds,
+            use_cache=use_cache,
             **options,
         )
         states: Tensor = decoded.last_hidden_state
@@ -133,13 +135,13 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         return output if return_dict else output.to_tuple()
 
 
-class GPT2ForSequenceClassification(GPT2PreTrainedModel, ForSequenceClassification):
+class GPT2ForSequenceClassification(GPT2WithHead, ForSequenceClassification):  # type: ignore[misc]
     """GPT-2 that judges texts."""
 
     base_class = GPT2Model
 
 
-class GPT2ForTokenClassification(GPT2PreTrainedModel, ForTokenClassification):
+class GPT2ForTokenClassification(GPT2WithHead, ForTokenClassification):  # type: ignore[misc]
     """GPT-2 that judges tokens."""
 
     base_class = GPT2Model
