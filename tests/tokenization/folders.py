@@ -36,7 +36,7 @@ def model_config(folder: Path, architecture: str, model_type: str, vocab_size: i
     write(folder, "config.json", {**config, **sizes, "n_ctx": 64, **more})
 
 
-def pieces(**options: Any) -> bytes:
+def pieces(model_type: str = "bpe") -> bytes:
     """A tokenizer.model of the kind that Llama 2 has."""
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -44,11 +44,10 @@ def pieces(**options: Any) -> bytes:
         model_writer=out,
         vocab_size=SIZE,
         byte_fallback=True,
-        model_type="bpe",
+        model_type=model_type,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         minloglevel=2,
-        **options,
     )
     return out.getvalue()
 

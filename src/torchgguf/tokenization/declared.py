@@ -105,9 +105,12 @@ def as_token(entry: Any, special: bool | None = None) -> AddedToken:
         flags = {name: flags[name] for name in _FLAGS if name in flags}
         if special is not None:
             flags = {"normalized": not special, **flags, "special": special}
-        return AddedToken(**flags)
-    except (TypeError, KeyError) as error:
+        token = AddedToken(**flags)
+    except TypeError as error:
         raise TokenizerError(f"{entry!r} is no token: {error}") from None
+    if not token.content:
+        raise TokenizerError(f"{entry!r} is no token: it has no text")
+    return token
 
 
 def _by_id(name: str, rows: Any, place: int) -> list[tuple[int, Any]]:

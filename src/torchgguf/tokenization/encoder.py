@@ -87,9 +87,7 @@ class TextEncoder(TokenLookup):
         text; (0, 0) for what was added): lists, or arrays (batch, length) of int64. `word_ids(i)` of it says
         which word each token of a text comes from.
         """
-        single = isinstance(text, str) or (
-            is_split_into_words and all(isinstance(word, str) for word in text)
-        )
+        single = isinstance(text, str) or (is_split_into_words and not _is_pair(text, words=True))
         firsts: list[Any] = [text] if single else list(text)
         seconds: list[Any] | None = None
         if text_pair is not None:
@@ -258,7 +256,7 @@ def _wrapped(
 
 def _is_pair(text: Any, words: bool) -> bool:
     """Whether a text of a batch has its pair with it."""
-    return not isinstance(text, str) and not (words and all(isinstance(word, str) for word in text))
+    return not isinstance(text, str) and not (words and isinstance(next(iter(text), ""), str))
 
 
 def _check_unicode(text: str) -> None:

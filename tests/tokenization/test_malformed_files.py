@@ -1,0 +1,141 @@
+"""Files that make no tokenizer, or one that GGUF cannot hold, are one clear error."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from tests.support import VOCABS
+from tests.tokenization.folders import FOLDERS, byte_level, pieces, write
+from torchgguf.tokenization import AutoTokenizer, TokenizerError
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("originals")
+    for name in ("gpt2", "gpt2-old", "llama"):
+        FOLDERS[name][0](root / name)
+    return root
+
+
+def _changed(file: str, **values: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        old = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+        write(folder, file, {**old, **values})
+
+    return change
+
+
+def _written(file: str, data: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / file).write_bytes(data) and None
+
+
+def _without(*files: str) -> Callable[[Path], None]:
+    return lambda folder: [(folder / file).unlink() for file in files] and None
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("gpt2", _written("tokenizer.json", b"{}"), "tokenizer.json is not understood: "),
+        ("gpt2", _written("tokenizer.json", b"\xff"), "tokenizer.json is not UTF-8: "),
+        ("gpt2", _written("tokenizer_config.json", b"{"), "tokenizer_config.json is no JSON: "),
+        ("gpt2", _written("tokenizer_config.json", b"[]"), "tokenizer_config.json must hold an object"),
+        ("gpt2", _written("config.json", b"[" * 100_000), "config.json is no JSON: "),
+        (
+            "gpt2",
+            _changed("tokenizer_config.json", chat_template=[{"name": "x"}]),
+            "chat_template is neither",
+        ),
+        ("gpt2", _changed("tokenizer_config.json", model_max_length="9"), "must be a int, not '9'"),
+        ("gpt2", _changed("tokenizer_config.json", added_tokens_decoder=7), "added_tokens_decoder must hold"),
+        ("gpt2", _changed("tokenizer_config.json", added_tokens_decoder={"1": {"x": 1}}), "is no token"),
+        ("gpt2", _changed("tokenizer_config.json", pad_token={"lstrip": True}), "is no token"),
+        (
+            "gpt2",
+            _changed("tokenizer.json", decoder={"type": "WordPiece", "prefix": "##", "cleanup": True}),
+            "decoders like WordPiece are not supported",
+        ),
+        ("gpt2-old", _without("merges.txt"), r"vocab\.json needs merges\.txt"),
+        (
+            "gpt2-old",
+            _changed("tokenizer_config.json", tokenizer_class="BartTokenizer"),
+            "'BartTokenizer'; known",
+        ),
+        ("gpt2-old", _changed("vocab.json", huge=1 << 31), "whose ids go up to 2147483648"),
+        ("llama", _written("tokenizer.model", b"\xff" * 9), "tokenizer.model is no SentencePiece model"),
+        ("llama", _written("tokenizer.model", b""), "it has no pieces"),
+        ("llama", _written("tokenizer.model", pieces(model_type="unigram")), "another type than BPE"),
+        (
+            "llama",
+            _changed("tokenizer_config.json", added_tokens_decoder={str(1 << 30): {"content": "x"}}),
+            "others are declared up to 1073741824",
+        ),
+    ],
+)
+def test_files_that_make_no_tokenizer(
+    name: str, change: Callable[[Path], None], message: str, originals: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / name
+    shutil.copytree(originals / name, folder)
+    change(folder)
+    with pytest.raises(TokenizerError, match=message) as caught:
+        AutoTokenizer.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_without_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none of tokenizer\.json, tokenizer\.model, vocab\.json$"):
+        AutoTokenizer.from_pretrained(tmp_path)
+    shutil.copy(VOCABS / "ggml-vocab-gpt-2.gguf", tmp_path / "model.gguf")
+    with pytest.raises(FileNotFoundError, match=r"name it, as in .*gguf_file='model\.gguf'\)"):
+        AutoTokenizer.from_pretrained(tmp_path)
+    assert len(AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")) == 50257
+    with pytest.raises(TypeError, match="use_slow"):
+        AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf", use_slow=True)
+
+
+def _saved(tokenizer: Tokenizer, folder: Path) -> Path:
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_a_rule_that_is_not_known(tmp_path: Path) -> None:
+    tokenizer = byte_level("gpt-2")
+    split = pre_tokenizers.Split(Regex("[aeiou]+"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, tokenizer.pre_tokenizer])
+    folder = _saved(tokenizer, tmp_path)
+    with pytest.raises(TokenizerError, match=r"none of the known rules .* pre='llama-bpe'"):
+        AutoTokenizer.from_pretrained(folder).to_gguf()
+    assert AutoTokenizer.from_pretrained(folder, pre="gpt-2").to_gguf()["tokenizer.ggml.pre"] == "gpt-2"
+
+
+def test_what_gguf_cannot_say(tmp_path: Path) -> None:
+    tokenizer = byte_level("gpt-2")
+    tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(TokenizerError, match=r"the normalizer Lowercase; from_pretrained\(pre=\.\.\.\)"):
+        AutoTokenizer.from_pretrained(_saved(tokenizer, tmp_path)).to_gguf()
+
+    tokenizer = byte_level("gpt-2")
+    folder = _saved(tokenizer, tmp_path)
+    with pytest.raises(TokenizerError, match="cannot say what this tokenizer does: add_prefix_space=True"):
+        AutoTokenizer.from_pretrained(folder, add_prefix_space=True).to_gguf()
+
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 401), ("[CLS]", 400))
+    wrapped = AutoTokenizer.from_pretrained(_saved(tokenizer, tmp_path))
+    assert wrapped.encode("a", "b") == tokenizer.encode("a", "b").ids
+    with pytest.raises(TokenizerError, match="puts more around texts than BOS and EOS"):
+        wrapped.to_gguf()
+    wrapped.add_bos_token = False
+    assert wrapped.to_gguf()["tokenizer.ggml.pre"] == "gpt-2"
+    assert wrapped.encode("a") == tokenizer.encode("a", add_special_tokens=False).ids
+
+    unigram = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -1.0), ("a", -2.0)], 0))
+    unigram.decoder = decoders.Metaspace()
+    with pytest.raises(TokenizerError, match="only byte-level BPE, and SentencePiece's"):
+        AutoTokenizer.from_pretrained(_saved(unigram, tmp_path)).to_gguf()
