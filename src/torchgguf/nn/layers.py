@@ -62,9 +62,7 @@ class Conv1D(_MatrixLayer):
         """List the weight as it is in files, transposed, and the bias."""
         for slot in super().slots():
             if slot.name == "weight":
-                yield replace(
-                    slot, shape=slot.shape[::-1], read=lambda: self.weight.detach().t().contiguous()
-                )
+                yield replace(slot, shape=slot.shape[::-1], read=self._rows)
             else:
                 yield slot
 
