@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
 from torchgguf.hub import HubOptions, find_file
+from torchgguf.hub.errors import explained_errors
 from torchgguf.tokenization.errors import TokenizerError
 
 PIPELINE = "tokenizer.json"
@@ -48,15 +48,14 @@ def find_tokenizer_files(place: Any, **options: Unpack[HubOptions]) -> Tokenizer
         TokenizerError: one is not what its name says.
         PermissionError, ConnectionError, ValueError: as `find_file` raises them.
     """
-    if (folder := Path(place)).is_dir() and not any((folder / name).is_file() for name in _MAIN):
-        raise FileNotFoundError(_what_is_missing(folder))
-    found = find_file(place, *_MAIN, **options)
-    if not folder.exists():  # what else there is comes from the same commit
-        options = {**options, "revision": found.parent.name, "force_download": False}
-    files = {found.name: found}
-    for name in (*_MAIN, MERGES, CONFIG, _SPECIAL, _ADDED, TEMPLATE, _MODEL_CONFIG):
-        with suppress(FileNotFoundError):
-            files[name] = files.get(name) or find_file(place, name, **options)
+    folder = _folder_with(_NEW, place, options)
+    if not any((folder / name).is_file() for name in (PIPELINE, PIECES)):
+        folder = _folder_with(_OLD, place, options)  # larger than all the others, and mostly not needed
+        if not (folder / VOCAB).is_file():
+            if Path(place).exists():
+                raise FileNotFoundError(_what_is_missing(folder))
+            find_file(place, PIPELINE, PIECES, VOCAB, **options)
+    files = {name: folder / name for name in (*_NEW, *_OLD) if (folder / name).is_file()}
 
     config = _object(files.get(CONFIG))
     return TokenizerFiles(
@@ -68,15 +67,26 @@ def find_tokenizer_files(place: Any, **options: Unpack[HubOptions]) -> Tokenizer
         _object(files.get(_SPECIAL)),
         _object(files.get(_ADDED)),
         _object(files.get(_MODEL_CONFIG)),
-        _templates(config, files.get(TEMPLATE), found.parent / MORE_TEMPLATES),
+        _templates(config, files.get(TEMPLATE), folder / MORE_TEMPLATES),
     )
 
 
-_MAIN = (PIPELINE, PIECES, VOCAB)
+_NEW = (PIPELINE, PIECES, CONFIG, _SPECIAL, _ADDED, _MODEL_CONFIG, TEMPLATE, f"{MORE_TEMPLATES}/*.jinja")
+_OLD = (VOCAB, MERGES)
+
+
+def _folder_with(names: Sequence[str], place: Any, options: HubOptions) -> Path:
+    """The folder itself, or one with what a repository has of these files, all of the same commit."""
+    if Path(place).exists():
+        return Path(place)
+    from huggingface_hub import snapshot_download  # slow to import, and local files need none of it
+
+    with explained_errors(str(place), names[:1], options):
+        return Path(snapshot_download(str(place), allow_patterns=list(names), **options))
 
 
 def _what_is_missing(folder: Path) -> str:
-    what = f"{folder} holds no tokenizer: there is none of {', '.join(_MAIN)}"
+    what = f"{folder} holds no tokenizer: there is none of {PIPELINE}, {PIECES}, {VOCAB}"
     if gguf := sorted(path.name for path in folder.glob("*.gguf")):
         return f"{what}; for that of a GGUF file name it, as in from_pretrained(..., gguf_file={gguf[0]!r})"
     return what
