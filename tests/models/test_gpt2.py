@@ -172,6 +172,14 @@ def test_outputs_are_tuples_too(name):
     assert_same(tuple(ours(**given)), expected, name)
 
 
+def test_choices_as_texts_of_a_language_model():
+    ours, theirs = pair("GPT2LMHeadModel")
+    ids = integers(60, BATCH, 2, LENGTH)
+    actual, expected = ours(ids, labels=ids), theirs(ids, labels=ids)
+    assert_same(actual.logits, expected.logits, "logits")
+    assert_same(actual.loss, expected.loss, "loss")
+
+
 SUMMARIES = {
     "last": {"summary_type": "last"},
     "first": {"summary_type": "first", "summary_activation": "tanh"},

@@ -218,7 +218,8 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
     output_class: ClassVar[type[CausalLMOutputWithPast]] = CausalLMOutputWithPast
     head_name = "lm_head"
     head_bias = False
-    accepts_loss_kwargs = True  # what transformers' Trainer asks before it gives `num_items_in_batch`
+    accepts_loss_kwargs = True
+    loss_type = "ForCausalLM"  # by which that Trainer knows that the first label of a text is not predicted
     lm_head: nn.Module
 
     def head_size(self, config: Any) -> int:

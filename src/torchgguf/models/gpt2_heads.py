@@ -73,6 +73,8 @@ class GPT2SequenceSummary(nn.Module):
 class GPT2DoubleHeadsModel(GPT2LMHeadModel):
     """GPT-2 that predicts the next token, and chooses among texts."""
 
+    accepts_loss_kwargs = False
+
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         config.num_labels = 1
         super().__init__(config, attn_implementation)
@@ -119,7 +121,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         mc_logits = self.multiple_choice_head(states, mc_token_ids).squeeze(-1)
         loss = mc_loss = None
         if labels is not None:
-            loss = next_token_loss(logits.flatten(0, -3), labels.flatten(0, -2))
+            loss = next_token_loss(logits, labels)
         if mc_labels is not None:
             choices = mc_logits.view(-1, mc_logits.shape[-1])
             mc_loss = F.cross_entropy(choices.float(), mc_labels.flatten().to(choices.device))

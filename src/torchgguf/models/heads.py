@@ -28,11 +28,14 @@ class ModelWithHead(PreTrainedModel):
         base_class: the model without a head, which lies under the name `base_model_prefix`.
         head_name: the name of the layer.
         head_bias: whether that has a bias.
+        accepts_loss_kwargs: what transformers' Trainer asks before it gives `num_items_in_batch`; without, it
+            averages the losses of a batch that comes in parts.
     """
 
     base_class: ClassVar[type[PreTrainedModel]]
     head_name: ClassVar[str]
     head_bias: ClassVar[bool] = True
+    accepts_loss_kwargs: ClassVar[bool] = False
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)

@@ -13,8 +13,8 @@ def next_token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor |
     """Negative log-likelihood, in nats a token, of each token given those before it.
 
     Args:
-        logits: scores `(B, T, V)` of the token after each position.
-        labels: tokens `(B, T)`, `IGNORED` where none is to be predicted.
+        logits: scores `(..., T, V)` of the token after each position.
+        labels: tokens `(..., T)`, `IGNORED` where none is to be predicted.
         num_items_in_batch: what to divide the sum by, where a batch comes in parts; by default it is the
             number of tokens predicted.
 
@@ -22,7 +22,7 @@ def next_token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor |
         ValueError: there is not one label for each position scored.
     """
     _expect(labels, logits.shape[:-1], "a token for each position scored")
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # positions, not logits, are moved: they are small
+    targets = F.pad(labels[..., 1:], (0, 1), value=IGNORED)  # positions, not logits, are moved: they are small
     return _cross_entropy(logits.float(), targets, num_items_in_batch)
 
 
@@ -75,7 +75,7 @@ def _problem_type(num_labels: int, dtype: torch.dtype) -> str:
 def _cross_entropy(logits: Tensor, labels: Tensor, count: Tensor | int | None = None) -> Tensor:
     targets = labels.flatten().to(logits.device)
     reduction = "mean" if count is None else "sum"
-    loss = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=IGNORED, reduction=reduction)
+    loss = F.cross_entropy(logits.flatten(0, -2), targets, ignore_index=IGNORED, reduction=reduction)
     return loss if count is None else loss / torch.as_tensor(count, device=loss.device)
 
 
