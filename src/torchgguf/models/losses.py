@@ -22,7 +22,7 @@ def next_token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor |
         ValueError: there is not one label for each position scored.
     """
     _expect(labels, logits.shape[:-1], "a token for each position scored")
-    targets = F.pad(labels[..., 1:], (0, 1), value=IGNORED)  # positions, not logits, are moved: they are small
+    targets = F.pad(labels[..., 1:], (0, 1), value=IGNORED)  # moved in place of the logits, being small
     return _cross_entropy(logits.float(), targets, num_items_in_batch)
 
 
