@@ -138,7 +138,7 @@ def test_one_beam_of_several_rows_is_greedy(twins):
             {"num_beams": 2, "num_return_sequences": 3},
             "num_return_sequences=3 texts cannot come of num_beams=2",
         ),
-        ({"num_beams": 0}, "num_beams must be at least 1, not 0"),
+        ({"num_beams": 0}, "num_beams must be a whole number, at least 1, not 0"),
         ({"num_beams": 2, "early_stopping": "always"}, 'early_stopping must be True, False or "never"'),
         ({"num_beams": 2, "num_beam_groups": 2}, "num_beam_groups=2 is not supported"),
         ({"num_beams": 2, "streamer": transformers.TextStreamer(None)}, "num_beams cannot be streamed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 CACHES = ("dynamic", "static")
@@ -41,7 +42,7 @@ def refuse_unsupported(values: Mapping[str, Any]) -> None:
 
 def as_tokens(token_ids: int | Sequence[int] | None) -> list[int]:
     """Token ids as a list, whichever way they were given."""
-    return [] if token_ids is None else [token_ids] if isinstance(token_ids, int) else list(token_ids)
+    return [] if token_ids is None else list(token_ids) if isinstance(token_ids, Sequence) else [token_ids]
 
 
 def stop_texts(stop_strings: str | Sequence[str] | None) -> list[str]:
@@ -52,51 +53,99 @@ def stop_texts(stop_strings: str | Sequence[str] | None) -> list[str]:
     return texts
 
 
+Check = Callable[[Any], bool]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _is_token(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return _is_whole(value) and value >= 0
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, Sequence) and len(value) > 0 and all(map(_is_token, value))
+def _is_list(of: Check, shortest: int = 0) -> Check:
+    def check(values: Any) -> bool:
+        return isinstance(values, Sequence) and len(values) >= shortest and all(map(of, values))
+
+    return check
 
 
 def _is_bias(value: Any) -> bool:
-    pairs = value.items() if isinstance(value, Mapping) else value
-    return len(pairs) > 0 and all(
-        _is_text(tokens) and isinstance(bias, int | float) for tokens, bias in pairs
-    )
+    pairs = list(value.items()) if isinstance(value, Mapping) else value
+    return _is_list(lambda pair: len(pair) == 2 and _is_text(pair[0]) and _is_number(pair[1]), 1)(pairs)
 
+
+def _is_decay(pair: Any) -> bool:
+    return _is_list(_is_number, 2)(pair) and len(pair) == 2 and _is_token(pair[0]) and pair[1] > 0
+
+
+_is_text = _is_list(_is_token, 1)
+
+
+def _whole(lowest: int) -> tuple[Check, str]:
+    return lambda n: _is_whole(n) and n >= lowest, f"a whole number, at least {lowest}"
+
+
+def _number(allowed: Check, wish: str) -> tuple[Check, str]:
+    return lambda n: _is_number(n) and allowed(n), f"a number {wish}"
+
+
+_SHARE = _number(lambda p: 0 <= p <= 1, "between 0 and 1")
+_CUTOFF = _number(lambda p: 0 <= p < 1, "at least 0 and below 1")
+_FLAG: tuple[Check, str] = (lambda flag: isinstance(flag, bool), "True or False")
+_TOKENS: tuple[Check, str] = (_is_list(_is_token), "a list of token ids")
 
 # What is allowed, and how to say it.
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "max_length": (lambda n: n >= 1, "at least 1"),
-    "max_new_tokens": (lambda n: n >= 1, "at least 1"),
-    "min_length": (lambda n: n >= 0, "at least 0"),
-    "min_new_tokens": (lambda n: n >= 0, "at least 0"),
-    "max_time": (lambda t: t > 0, "above 0 seconds"),
-    "temperature": (lambda t: t > 0, "above 0 (for greedy decoding set do_sample=False)"),
-    "top_k": (lambda k: k >= 0 and k == int(k), "a whole number, 0 for no limit"),
-    "top_p": (lambda p: 0 <= p <= 1, "between 0 and 1"),
-    "min_p": (lambda p: 0 <= p <= 1, "between 0 and 1"),
-    "typical_p": (lambda p: 0 < p <= 1, "above 0 and at most 1"),
-    "epsilon_cutoff": (lambda p: 0 <= p < 1, "at least 0 and below 1"),
-    "eta_cutoff": (lambda p: 0 <= p < 1, "at least 0 and below 1"),
-    "repetition_penalty": (lambda r: r > 0, "above 0"),
-    "no_repeat_ngram_size": (lambda n: n >= 0 and n == int(n), "a whole number, 0 for no limit"),
+CHECKS: dict[str, tuple[Check, str]] = {
+    "max_length": _whole(1),
+    "max_new_tokens": _whole(1),
+    "min_length": _whole(0),
+    "min_new_tokens": _whole(0),
+    "max_time": _number(lambda t: t > 0, "of seconds above 0"),
+    "stop_strings": (
+        lambda texts: isinstance(texts, str) or _is_list(lambda text: isinstance(text, str))(texts),
+        "a text or a list of texts",
+    ),
+    "do_sample": _FLAG,
+    "temperature": _number(lambda t: t > 0, "above 0 (for greedy decoding set do_sample=False)"),
+    "top_k": (_whole(0)[0], "a whole number, 0 for no limit"),
+    "top_p": _SHARE,
+    "min_p": _SHARE,
+    "typical_p": _number(lambda p: 0 < p <= 1, "above 0 and at most 1"),
+    "epsilon_cutoff": _CUTOFF,
+    "eta_cutoff": _CUTOFF,
+    "repetition_penalty": _number(lambda r: r > 0, "above 0"),
+    "no_repeat_ngram_size": (_whole(0)[0], "a whole number, 0 for no limit"),
     "sequence_bias": (_is_bias, "a dict from tuples of token ids to numbers, or a list of such pairs"),
-    "bad_words_ids": (lambda words: len(words) > 0 and all(map(_is_text, words)), "lists of token ids"),
-    "suppress_tokens": (lambda tokens: all(map(_is_token, tokens)), "token ids"),
-    "begin_suppress_tokens": (lambda tokens: all(map(_is_token, tokens)), "token ids"),
+    "bad_words_ids": (_is_list(_is_text, 1), "lists of token ids"),
+    "suppress_tokens": _TOKENS,
+    "begin_suppress_tokens": _TOKENS,
     "forced_bos_token_id": (_is_token, "a token id"),
     "forced_eos_token_id": (lambda token: _is_token(token) or _is_text(token), "a token id, or several"),
     "exponential_decay_length_penalty": (
-        lambda pair: len(pair) == 2 and pair[0] >= 0 and pair[1] > 0,
-        "a number of tokens to begin after and a factor above 0",
+        _is_decay,
+        "a pair: a number of tokens to begin after, and a factor above 0",
     ),
-    "num_return_sequences": (lambda n: n >= 1, "at least 1"),
-    "num_beams": (lambda n: n >= 1, "at least 1"),
+    "renormalize_logits": _FLAG,
+    "num_return_sequences": _whole(1),
+    "num_beams": _whole(1),
+    "length_penalty": _number(lambda _: True, "such as 1.0"),
     "early_stopping": (lambda e: isinstance(e, bool) or e == "never", 'True, False or "never"'),
+    "use_cache": _FLAG,
     "cache_implementation": (lambda name: name in CACHES, f"one of {', '.join(CACHES)}"),
-    "max_cache_len": (lambda n: n >= 1, "at least 1"),
-    "prefill_chunk_size": (lambda n: n >= 1, "at least 1"),
+    "max_cache_len": _whole(1),
+    "prefill_chunk_size": _whole(1),
+    "return_dict_in_generate": _FLAG,
+    "output_scores": _FLAG,
+    "output_logits": _FLAG,
+    "output_attentions": _FLAG,
+    "output_hidden_states": _FLAG,
+    "eos_token_id": (lambda token: _is_token(token) or _is_list(_is_token)(token), "a token id, or several"),
+    "pad_token_id": (_is_whole, "a token id"),  # -1 in the first Llamas' files
+    "bos_token_id": (_is_token, "a token id"),
 }
