@@ -73,6 +73,16 @@ PAIRS = [
 ]
 
 
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
+def test_what_is_forbidden_stays_so_however_long_the_text(factor):
+    """Where transformers makes it NaN, which passes for the best."""
+    scores = scores_of("distinct").index_fill(1, torch.tensor([3]), -torch.inf)
+    longer = ExponentialDecay(5, factor, [3, 4])(REPEATING, scores)
+    assert (longer[:, 3] == -torch.inf).all()
+    expected = transformers.ExponentialDecayLengthPenalty((5, factor), [4], 0)(REPEATING, scores)
+    assert torch.equal(longer, expected)
+
+
 def scores_of(kind: str, vocabulary: int = 3001) -> torch.Tensor:
     scores = torch.randn(3, vocabulary, generator=torch.Generator().manual_seed(5)) * 4
     return scores.bfloat16().float() if kind == "many ties" else scores

@@ -37,6 +37,12 @@ def test_draw_follows_the_probabilities():
     assert (error.abs() <= 4 * deviation).all()
 
 
+@pytest.mark.parametrize("row", [[-torch.inf] * 3, [1.0, torch.nan, 2.0]], ids=str)
+def test_nothing_to_draw(row):
+    with pytest.raises(RuntimeError, match="no token to draw"):
+        draw(torch.tensor([[0.0, 1.0, 2.0], row]))
+
+
 def test_draw_is_repeatable():
     scores = torch.randn(3, 1000)
     draws = [draw(scores, torch.Generator().manual_seed(7)).tolist() for _ in range(2)]

@@ -163,7 +163,8 @@ class ExponentialDecay(LogitsProcessor):
         if over <= 0:
             return scores
         ends = _index(self.eos_token_ids, scores)
-        return scores.index_add(1, ends, scores[:, ends].abs() * (self.factor**over - 1))
+        magnitude = scores[:, ends].abs().nan_to_num(posinf=0.0)  # what is forbidden (-inf) stays so
+        return scores.index_add(1, ends, magnitude * (self.factor**over - 1))
 
 
 class Suppress(LogitsProcessor):

@@ -42,8 +42,13 @@ def draw(scores: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw one index (batch,) a row with probability softmax(scores). `scores`: (batch, n), -inf for never.
 
     Inverts the cumulative distribution, in float64 so that the sum of many small terms does not bend it.
+
+    Raises:
+        RuntimeError: a row's scores are NaN, or all -inf. (A GPU is not asked; its own error comes later.)
     """
     cumulative = scores.softmax(-1).cumsum(-1, dtype=torch.float64)
-    shape = (len(scores), 1)
-    point = torch.rand(shape, dtype=torch.float64, device=scores.device, generator=generator)
-    return torch.searchsorted(cumulative, point * cumulative[:, -1:], right=True).squeeze(1)
+    total = cumulative[:, -1:]
+    if scores.device.type == "cpu" and bool(total.isnan().any()):
+        raise RuntimeError("there is no token to draw: all scores are -inf, or some are not numbers (NaN)")
+    point = torch.rand(total.shape, dtype=torch.float64, device=scores.device, generator=generator)
+    return torch.searchsorted(cumulative, point * total, right=True).squeeze(1)
