@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
 from tests.models.tiny import CASES, counterpart, reference
+from torchgguf.nn import attention_masks
 from torchgguf.nn.cache import Cache, DynamicCache, StaticCache
 
 ROOM = 4096
@@ -178,6 +179,16 @@ def test_a_full_static_cache_says_so():
         static(0)
     with pytest.raises(ValueError, match="of 2 rows cannot take 3: make another"):
         cache.update(random(1, batch=3), random(1, batch=3), 0)
+
+
+@torch.no_grad()
+def test_a_mask_that_leaves_out_what_a_static_cache_holds_is_refused():
+    cache, embeds = static(9), torch.zeros(2, 1, 4)
+    for layer in (0, 1):
+        cache.update(random(3), random(3), layer)
+    for length in (1, 3, 10):
+        with pytest.raises(ValueError, match=rf"shape \(2, {length}\), expected \(2, 4 to 9\)"):
+            attention_masks([None], torch.ones(2, length), embeds, cache)
 
 
 def test_a_static_cache_holds_no_graph():

@@ -99,7 +99,8 @@ def attention_masks(
     Args:
         windows: the layers' windows, as in `causal_mask`.
         attention_mask: `(B, S)`, zero where a position, cached ones included, is padding; or None. With a
-            static cache it may be longer than what is filled, so that its shape can stay the same.
+            static cache it may be longer than what is filled, so that its shape can stay the same. (How much
+            is filled a GPU is not asked.)
         inputs_embeds: what goes into the first layer, `(B, T, hidden_size)`.
         cache: what the layers will be given.
 
@@ -110,7 +111,9 @@ def attention_masks(
     device = inputs_embeds.device
     padding = None if attention_mask is None else attention_mask.to(device)
     if isinstance(cache, StaticCache):
-        _check_shape(padding, batch, new, cache.max_cache_len)
+        asked = padding is not None and device.type == "cpu" and not torch.compiler.is_compiling()
+        past = cache.get_seq_length() if asked else 0
+        _check_shape(padding, batch, past + new, cache.max_cache_len)
         if cache.filled is not None:
             queries = next_positions(cache, new, device)[0]
             return {w: static_mask(padding, queries, cache.max_cache_len, w) for w in set(windows)}
