@@ -1,5 +1,7 @@
 """Fixtures of more than one layer's tests."""
 
+import signal
+
 import pytest
 
 ISAS = ("scalar", "avx2", "avx512")
@@ -15,3 +17,7 @@ def isa(request):
     native.set_isa(request.param)
     yield request.param
     native.set_isa(before)
+
+
+# Started in the background, a shell has us ignore Ctrl-C, and all that tests start would do so too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
