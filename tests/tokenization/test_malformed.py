@@ -33,7 +33,9 @@ def _changed(base: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     ("base", "key", "value", "message"),
     [
         (BPE, "model", None, "model is missing"),
-        (BPE, "model", "rwkv", "'rwkv'; supported are 'gpt2', 'llama'"),
+        (BPE, "model", "rwkv", "'rwkv', which is not supported: it takes the longest sequence of bytes"),
+        (BPE, "model", "none", "'none', .*the file holds no vocabulary"),
+        (BPE, "model", "new", "'new'; supported are 'gpt2', .*'llama', 'bert', 't5'"),
         (BPE, "model", 7, "model must be a str, not int"),
         (BPE, "tokens", None, "tokens is missing"),
         (BPE, "tokens", ["a", "b", "a", "ab", "<s>", "</s>"], "'a' stands at 0 and at 2"),

@@ -20,11 +20,13 @@ from gguf.constants import TokenType
 from tokenizers import models
 
 from torchgguf.container import Metadata
+from torchgguf.tokenization.bpe import spell_byte_level
 from torchgguf.tokenization.chat import templates_metadata
 from torchgguf.tokenization.declared import ROLES, Declarations
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.files import TokenizerFiles
-from torchgguf.tokenization.models import SPACE, TokenizerModel, presumed_flags, spell_byte_level
+from torchgguf.tokenization.models import TokenizerModel, presumed_flags
+from torchgguf.tokenization.parts import SPACE
 from torchgguf.tokenization.rule_of import name_of_rule
 from torchgguf.tokenization.sentencepiece import read_sentencepiece
 from torchgguf.tokenization.source import TYPES, checked_size, padding_tokens

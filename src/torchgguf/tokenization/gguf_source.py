@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 from torchgguf.container import Metadata
 from torchgguf.tokenization.chat import read_templates
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.models import TokenizerModel, read_model
+from torchgguf.tokenization.models import TokenizerModel, presumed_settings, read_model
 from torchgguf.tokenization.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.source import TYPES, Defaults, checked_size, padding_tokens
 from torchgguf.tokenization.vocabulary import PREFIX
@@ -41,7 +41,7 @@ class GGUFSource:
         length_key = f"{metadata.get('general.architecture')}.context_length"
         part = _tokenizer_part(metadata, "general.name", "general.architecture", length_key)
         length = part.get(length_key)
-        defaults = Defaults(read_templates(part))
+        defaults = Defaults(read_templates(part), **presumed_settings(part))
         if isinstance(length, int):
             defaults = replace(defaults, model_max_length=length)
         prefix = part.get(PREFIX + "add_space_prefix")

@@ -5,73 +5,77 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import Model
 
+from torchgguf.tokenization.bpe import listed_bpe, scored_bpe, spaceless_bpe
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.pre_tokenizers import PreTokenizer, pre_tokenizer
+from torchgguf.tokenization.parts import Parts
+from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, pre_tokenizer
+from torchgguf.tokenization.special_tokens import ROLE_KEYS
+from torchgguf.tokenization.unigram import unigram
 from torchgguf.tokenization.vocabulary import (
     PREFIX,
     USER_DEFINED,
     Roles,
     Vocabulary,
     read,
+    read_flag,
     read_roles,
     read_vocabulary,
 )
-from torchgguf.tokenization.wrapping import Wrapping
+from torchgguf.tokenization.wordpiece import without_marks, wordpiece
+from torchgguf.tokenization.wrapping import Piece, Wrapping, read_wrapping
 
-SPACE = "▁"  # what SentencePiece writes for a space
-_LONGEST = 1 << 10  # characters of a token for SentencePiece; the ways to join one are as many, each as long
+_NO_RULE = PreTokenizer(())
 
 
 @dataclass(frozen=True)
 class TokenizerModel:
     """A vocabulary with all that turns text into its ids, and ids into bytes.
 
-    `backend` cuts special tokens out of a text; `plain_backend` takes them for the text that they are.
-    Neither is asked to add any: that is what `add_bos` and `add_eos` say, or else `wrapping`. `spell`: the
-    bytes that an ordinary token stands for. `add_space_prefix`: each stretch of text is given a leading
-    space, of which decoding takes the first one away.
+    `backend` cuts special tokens out of a text; what `make_plain` makes takes them for the text that they
+    are. Neither is asked to add any: that is what `add_bos` and `add_eos` say, or else `wrapping`. `spell`:
+    the bytes that an ordinary token stands for; `spell_special`: those of one that texts are searched for.
+    `add_space_prefix`: each stretch of text is given a leading space, of which decoding takes the first away.
     """
 
     vocabulary: Vocabulary
     backend: Tokenizer
-    plain_backend: Tokenizer
+    make_plain: Callable[[], Tokenizer]
     spell: Callable[[str], bytes]
     add_bos: bool
     add_eos: bool
     add_space_prefix: bool
     wrapping: Wrapping | None = None
+    spell_special: Callable[[str], bytes] = str.encode
 
-
-@dataclass(frozen=True)
-class _Parts:
-    """What is done to a stretch of text: normalized, cut into pieces, each made tokens by the model.
-
-    `decoder`: the way back, for others who read the tokenizer that we write.
-    """
-
-    model: models.Model
-    normalizer: normalizers.Normalizer | None
-    pre_tokenizer: pre_tokenizers.PreTokenizer | None
-    decoder: decoders.Decoder
-    spell: Callable[[str], bytes]
+    @cached_property
+    def plain_backend(self) -> Tokenizer:
+        """The one that takes special tokens for the text that they are, made when it is first asked for."""
+        return self.make_plain()
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A row of the table: its parts, and the roles and flags that hold unless the file says otherwise.
+    """A row of the table: its parts, and what holds for its files unless they say otherwise.
 
-    Without `add_space_prefix` nothing that a file says of it counts.
+    `rule`: how text is split, None if `tokenizer.ggml.pre` names that. `respell`: makes the kind's own tokens
+    of those that files hold. `encloses`: texts are put between the tokens of these two roles, whatever flags
+    say. `settings`: what a tokenizer is set to at first, under the names that its attributes have.
     """
 
-    parts: Callable[[Vocabulary, PreTokenizer, bool], _Parts]
-    splits_by_rule: bool  # whether `tokenizer.ggml.pre` names how text is split
+    parts: Callable[[Vocabulary, PreTokenizer, Mapping[str, Any]], Parts]
+    rule: PreTokenizer | None = _NO_RULE
     roles: Mapping[str, int] = field(default_factory=dict)
     add_bos: bool = False
-    add_space_prefix: bool = False
+    add_eos: bool = False
+    encloses: tuple[str, str] | None = None
+    respell: Callable[[list[str], list[int]], list[str]] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_model(metadata: Mapping[str, Any], pre: str | PreTokenizer | None = None) -> TokenizerModel:
@@ -80,30 +84,33 @@ def read_model(metadata: Mapping[str, Any], pre: str | PreTokenizer | None = Non
     `pre`: a splitting rule, or the name of one, that replaces the file's.
     """
     kind = _kind(metadata)
-    rule = _rule(metadata, pre) if kind.splits_by_rule else PreTokenizer(())
-    vocabulary = read_vocabulary(metadata, kind.roles)
-
-    def flag(key: str, default: bool) -> bool:
-        stated = read(metadata, key, bool)
-        return default if stated is None else bool(stated)
-
-    add_space_prefix = kind.add_space_prefix and flag("add_space_prefix", True)
-    parts = kind.parts(vocabulary, rule, add_space_prefix)
-    user_defined = (i for i, token_type in vocabulary.special.items() if token_type == USER_DEFINED)
+    rule = _rule(kind, metadata, pre)
+    vocabulary = read_vocabulary(metadata, kind.roles, kind.respell)
+    parts = kind.parts(vocabulary, rule, metadata)
+    add_bos = rule.always_adds_bos or read_flag(metadata, "add_bos_token", kind.add_bos or rule.add_bos)
+    add_eos = read_flag(metadata, "add_eos_token", kind.add_eos)
+    add_sep = read_flag(metadata, "add_sep_token", rule.add_sep)
     return TokenizerModel(
         vocabulary,
-        _backend(parts, vocabulary, vocabulary.special),
-        _backend(parts, vocabulary, user_defined),
+        _backend(parts, parts.model, vocabulary, vocabulary.special),
+        partial(_plain_backend, parts, vocabulary),
         parts.spell,
-        flag("add_bos_token", kind.add_bos or rule.add_bos),
-        flag("add_eos_token", False),
-        add_space_prefix,
+        add_bos,
+        add_eos,
+        parts.add_space_prefix,
+        _wrapping(kind, vocabulary.roles, add_bos, add_eos, add_sep),
+        parts.spell_special,
     )
 
 
 def presumed_flags(kind: str, pre: str) -> dict[str, bool]:
     """Whether readers add BOS and EOS if a file does not say so."""
-    return {"bos": KINDS[kind].add_bos or pre_tokenizer(pre).add_bos, "eos": False}
+    return {"bos": KINDS[kind].add_bos or pre_tokenizer(pre).add_bos, "eos": KINDS[kind].add_eos}
+
+
+def presumed_settings(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a tokenizer of this kind is set to at first. TokenizerError if the kind is not supported."""
+    return _kind(metadata).settings
 
 
 def read_tokens(metadata: Mapping[str, Any]) -> Roles:
@@ -115,12 +122,21 @@ def _kind(metadata: Mapping[str, Any]) -> _Kind:
     name = read(metadata, "model", str)
     if name is None:
         raise TokenizerError(f"{PREFIX}model is missing: the file holds no tokenizer")
+    if reason := UNSUPPORTED.get(name):
+        raise TokenizerError(f"{PREFIX}model is {name!r}, which is not supported: {reason}")
     if name not in KINDS:
         raise TokenizerError(f"{PREFIX}model is {name!r}; supported are {', '.join(map(repr, KINDS))}")
     return KINDS[name]
 
 
-def _rule(metadata: Mapping[str, Any], override: str | PreTokenizer | None) -> PreTokenizer:
+def _rule(kind: _Kind, metadata: Mapping[str, Any], override: str | PreTokenizer | None) -> PreTokenizer:
+    if kind.rule is not None:
+        if override is not None:
+            raise TokenizerError(
+                f"pre={override!r}: no rule for splitting text is used where {PREFIX}model is "
+                f"{read(metadata, 'model', str)!r}"
+            )
+        return kind.rule
     if isinstance(override, PreTokenizer):
         return override
     name = override or read(metadata, "pre", str)
@@ -134,8 +150,8 @@ def _rule(metadata: Mapping[str, Any], override: str | PreTokenizer | None) -> P
     return pre_tokenizer(name)
 
 
-def _backend(parts: _Parts, vocabulary: Vocabulary, special: Iterable[int]) -> Tokenizer:
-    backend = Tokenizer(parts.model)
+def _backend(parts: Parts, model: Model, vocabulary: Vocabulary, special: Iterable[int]) -> Tokenizer:
+    backend = Tokenizer(model)
     backend.normalizer = parts.normalizer
     backend.pre_tokenizer = parts.pre_tokenizer
     backend.decoder = parts.decoder
@@ -156,124 +172,54 @@ def _backend(parts: _Parts, vocabulary: Vocabulary, special: Iterable[int]) -> T
     return backend
 
 
-def _byte_level_bpe(vocabulary: Vocabulary, rule: PreTokenizer, add_space_prefix: bool) -> _Parts:
-    """GPT-2's: tokens are bytes, each written as a printable character; merges are listed in their order."""
-    if vocabulary.merges is None:
-        raise TokenizerError(f"{PREFIX}merges is missing, without which byte-level BPE cannot join anything")
-    pairs = [tuple(merge.split(" ")) for merge in dict.fromkeys(vocabulary.merges)]
-    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rule.splits]
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return _Parts(
-        _bpe(vocabulary, pairs, ignore_merges=rule.ignore_merges),
-        normalizers.NFC() if rule.nfc else None,
-        pre_tokenizers.Sequence([*splits, byte_level]),
-        decoders.ByteLevel(),
-        spell_byte_level,
+def _plain_backend(parts: Parts, vocabulary: Vocabulary) -> Tokenizer:
+    model = parts.plain_model() if parts.plain_model else parts.model
+    user_defined = (i for i, token_type in vocabulary.special.items() if token_type == USER_DEFINED)
+    return _backend(parts, model, vocabulary, user_defined)
+
+
+def _wrapping(
+    kind: _Kind, roles: Mapping[str, int], add_bos: bool, add_eos: bool, add_sep: bool
+) -> Wrapping | None:
+    """What is put around texts, unless BOS and EOS around each are all."""
+    if kind.encloses:
+        for role in kind.encloses:
+            if role not in roles:
+                raise TokenizerError(f"{PREFIX}{ROLE_KEYS[role][0]} is missing, which each text is to get")
+        tokens = zip(("cls", "sep"), kind.encloses, strict=True)
+        return read_wrapping({"type": "BertProcessing", **{name: ("", roles[role]) for name, role in tokens}})
+    separator = roles.get("sep", roles.get("eos"))
+    if not add_sep or separator is None or (add_bos and "bos" not in roles):
+        return None
+    before, after = ((roles[role],) if adds else () for role, adds in (("bos", add_bos), ("eos", add_eos)))
+    pair = (Piece(None, before), Piece(0), Piece(None, (*after, separator)), Piece(1), Piece(None, after))
+    return Wrapping(
+        Wrapping.between(before, after).single, tuple(p for p in pair if p.ids or p.text is not None)
     )
-
-
-def _sentencepiece_bpe(vocabulary: Vocabulary, rule: PreTokenizer, add_space_prefix: bool) -> _Parts:
-    """SentencePiece's: characters join into the token with the best score; what is no token becomes bytes."""
-    space = normalizers.Replace(" ", SPACE)
-    has_bytes = all(f"<0x{byte:02X}>" in vocabulary.ids for byte in range(256))
-    unknown = vocabulary.roles.get("unk")
-    return _Parts(
-        _bpe(
-            vocabulary,
-            _merges_by_score(vocabulary),
-            byte_fallback=has_bytes,
-            unk_token=None if unknown is None else vocabulary.tokens[unknown],
-            fuse_unk=True,
-        ),
-        normalizers.Sequence([normalizers.Prepend(SPACE), space]) if add_space_prefix else space,
-        None,
-        decoders.Sequence(
-            [
-                decoders.Replace(SPACE, " "),
-                decoders.ByteFallback(),
-                decoders.Fuse(),
-                *([decoders.Strip(" ", 1, 0)] if add_space_prefix else []),
-            ]
-        ),
-        spell_sentencepiece,
-    )
-
-
-def _bpe(vocabulary: Vocabulary, merges: list[Any], **options: Any) -> models.Model:
-    try:
-        return models.BPE(vocabulary.ids, merges, **options)
-    except Exception as error:  # the library raises nothing narrower
-        raise TokenizerError(_what_is_wrong(vocabulary, merges) or f"{PREFIX}merges: {error}") from None
-
-
-def _what_is_wrong(vocabulary: Vocabulary, merges: list[Any]) -> str | None:
-    for token in vocabulary.tokens:
-        if any("\ud800" <= character <= "\udfff" for character in token):
-            return f"{PREFIX}tokens: {token!r} is not UTF-8"
-    for merge in merges:
-        if len(merge) != 2:
-            return f"{PREFIX}merges: {' '.join(merge)!r} is not two tokens with a space between them"
-        for part in (*merge, "".join(merge)):
-            if part not in vocabulary.ids:
-                return f"{PREFIX}merges: {' '.join(merge)!r} needs {part!r}, which is not among the tokens"
-    return None
-
-
-def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """Each way to join two tokens into a third, the best third first.
-
-    Of the ways that give the same token, the longer left part goes first: where two are possible and overlap,
-    as "ab", "a" and "ba" in "ababa", it is the one further left, which SentencePiece prefers.
-    """
-    if vocabulary.scores is None:
-        raise TokenizerError(
-            f"{PREFIX}scores is missing, without which SentencePiece's BPE cannot join anything"
-        )
-    ids, tokens, scores = vocabulary.ids, vocabulary.tokens, vocabulary.scores
-    merges = []
-    for i in sorted(range(len(tokens)), key=scores.__getitem__, reverse=True):
-        token = tokens[i]
-        if len(token) > _LONGEST:
-            raise TokenizerError(
-                f"{PREFIX}tokens: token {i} has {len(token)} characters, more than {_LONGEST}"
-            )
-        for cut in range(len(token) - 1, 0, -1):
-            left = token[:cut]
-            if left in ids and (right := token[cut:]) in ids:
-                merges.append((left, right))
-    return merges
-
-
-def _byte_characters() -> dict[str, int]:
-    """GPT-2's characters for bytes: themselves if they show, else those from U+0100 on, in order."""
-    shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    hidden = [byte for byte in range(256) if byte not in shown]
-    return {chr(byte): byte for byte in shown} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
-
-
-_BYTES = _byte_characters()
-
-
-def spell_byte_level(token: str) -> bytes:
-    """The bytes whose printable characters the token is made of."""
-    try:
-        return bytes([_BYTES[character] for character in token])
-    except KeyError:  # not made of bytes, as a token that was added as it is
-        return token.encode()
-
-
-def spell_sentencepiece(token: str) -> bytes:
-    """The text of a token with SentencePiece's mark for a space."""
-    return token.replace(SPACE, " ").encode()
 
 
 KINDS: dict[str, _Kind] = {
-    "gpt2": _Kind(_byte_level_bpe, splits_by_rule=True),
-    "llama": _Kind(
-        _sentencepiece_bpe,
-        splits_by_rule=False,
-        roles={"unk": 0, "bos": 1, "eos": 2},
-        add_bos=True,
-        add_space_prefix=True,
+    "gpt2": _Kind(listed_bpe, rule=None),
+    "gemma4": _Kind(listed_bpe, rule=PRE_TOKENIZERS["gemma4"]),
+    "whitespace": _Kind(spaceless_bpe, rule=None),
+    "llama": _Kind(scored_bpe, roles={"unk": 0, "bos": 1, "eos": 2}, add_bos=True),
+    "bert": _Kind(
+        wordpiece,
+        roles={"pad": 0, "unk": 100, "cls": 101, "sep": 102, "mask": 103},
+        encloses=("cls", "sep"),
+        respell=without_marks,
+        settings={"model_input_names": ("input_ids", "token_type_ids", "attention_mask")},
     ),
+    "t5": _Kind(unigram, roles={"pad": 0, "eos": 1, "unk": 2}, add_eos=True),
+}
+
+# Kinds that llama.cpp knows besides, and why they are none of ours.
+_NO_VOCABULARY = "the file holds no vocabulary; take the tokenizer from where the model came from"
+UNSUPPORTED = {
+    "none": _NO_VOCABULARY,
+    "no_vocab": _NO_VOCABULARY,
+    "rwkv": "it takes the longest sequence of bytes, for which the tokenizers library has no model",
+    "plamo2": "it weighs what texts end with, for which the tokenizers library has no model",
+    "hybriddna": "it reads nucleotides by sixes, for which the tokenizers library has no model",
+    "test": "it makes numbers of texts and no texts of numbers",
 }

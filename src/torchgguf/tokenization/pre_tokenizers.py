@@ -28,13 +28,20 @@ class PreTokenizer:
     """`splits`: the regular expressions. `nfc`: Unicode is composed before all else.
 
     `ignore_merges`: a piece that is a token is taken whole, whatever the merges would make of it.
-    `add_bos`: a text begins with BOS unless the file says otherwise.
+    `byte_level`: merges join bytes, each written as a printable character; else they join characters, and
+    what is no token becomes bytes. `marks_spaces`: spaces are written as SentencePiece writes them.
+    `add_bos`: a text begins with BOS unless the file says otherwise; `always_adds_bos`: whatever it says.
+    `add_sep`: a text and its pair have a separator between them unless the file says otherwise.
     """
 
     splits: tuple[str, ...]
     nfc: bool = False
     ignore_merges: bool = False
+    byte_level: bool = True
+    marks_spaces: bool = False
     add_bos: bool = False
+    always_adds_bos: bool = False
+    add_sep: bool = False
 
 
 # Parts that recur. A space or another separator sticks to the word that follows it.
@@ -43,8 +50,15 @@ _SYMBOLS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s"
-_CASED_CONTRACTION = _CASED % (_CONTRACTION + "?", _CONTRACTION + "?")
+
+
+def _cased(end: str, upper: str = _UPPER, lower: str = _LOWER) -> str:
+    """A word whose capitals come first, with the given end."""
+    start = r"[^\r\n\p{L}\p{N}]?"
+    return f"{start}{upper}*{lower}+{end}|{start}{upper}+{lower}*{end}"
+
+
+_CASED_CONTRACTION = _cased(f"{_CONTRACTION}?")
 _CASED_SYMBOLS = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
 _DIGIT = r"\p{N}"
 _THREE_DIGITS = r"\p{N}{1,3}"
@@ -74,7 +88,7 @@ QWEN35 = PreTokenizer(
     )
 )
 GPT4O = PreTokenizer((f"{_CASED_CONTRACTION}|{_THREE_DIGITS}|{_CASED_SYMBOLS}|{_LINES}",))
-TEKKEN = PreTokenizer((f"{_CASED % ('', '')}|{_DIGIT}|{_CASED_SYMBOLS}|{_LINES}",))
+TEKKEN = PreTokenizer((f"{_cased('')}|{_DIGIT}|{_CASED_SYMBOLS}|{_LINES}",))
 BLOOM = PreTokenizer((" ?[^(\\s|.,!?…。，、।۔،)]+",))
 FALCON = PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]"))
 DEFAULT = PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))
@@ -140,12 +154,18 @@ JAIS2 = PreTokenizer(
 TINY_AYA = PreTokenizer((r"\d{1,3}(?=(?:\d{3})*\b)", *GPT4O.splits))
 VIKING = PreTokenizer((*BLOOM.splits, _DIGIT))
 SUPERBPE = PreTokenizer((r"\p{N}+", r"(?=(\d{3})+(?!\d))"))
+_NO_HAN = tuple(rf"[{letters}&&[^\p{{Han}}]]" for letters in (_UPPER, _LOWER))
+_KIMI_WORD = rf"\p{{Han}}+|{_cased(f'{_CONTRACTION}?', *_NO_HAN)}"
+KIMI_K2 = PreTokenizer((f"{_KIMI_WORD}|{_THREE_DIGITS}|{_SYMBOLS}|{_LINES}",))
+LINES = PreTokenizer((r"[^\n]+|\n+",), byte_level=False, marks_spaces=True)
+WHITESPACE = PreTokenizer((r"\S+",), byte_level=False)
 
 # rule: the names that files have for it, the first one for files that we make
 _ROWS: dict[PreTokenizer, str] = {
     DEFAULT: "default",
     GPT2: "gpt-2 phi-2 gigachat a.x-4.0 mellum modern-bert mpt olmo jais exaone4 trillion granite-docling "
-    "jina-es jina-de jina-v2-es jina-v2-de jina-v1-en jina-v2-code roberta-bpe",
+    "jina-es jina-de jina-v2-es jina-v2-de",
+    replace(GPT2, add_sep=True): "jina-v1-en jina-v2-code roberta-bpe",
     STARCODER: "smollm starcoder refact command-r codeshell exaone minerva-7b mellum2",
     replace(LLAMA3, ignore_merges=True, add_bos=True): "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral "
     "midm-2.0 lfm2 jina-v5-nano",
@@ -175,6 +195,10 @@ _ROWS: dict[PreTokenizer, str] = {
     replace(YOUTU, ignore_merges=True): "youtu",
     AFMOE: "afmoe",
     replace(CHAMELEON, add_bos=True): "chameleon",
+    KIMI_K2: "kimi-k2",
+    replace(LINES, always_adds_bos=True): "gemma4 granite-embed-multi-311m",
+    LINES: "sarvam-moe",
+    WHITESPACE: "whitespace",
 }
 
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {

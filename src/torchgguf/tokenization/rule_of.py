@@ -84,7 +84,7 @@ def name_of_rule(backend: Tokenizer, add_bos: bool) -> str:
     ignore_merges = bool(backend.model.ignore_merges)
     rules: dict[PreTokenizer, str] = {}
     for name, rule in PRE_TOKENIZERS.items():
-        if rule.ignore_merges == ignore_merges:
+        if rule.byte_level and rule.ignore_merges == ignore_merges:
             rules.setdefault(rule, name)
     for rule in sorted(rules, key=lambda rule: rule.add_bos != add_bos):
         if backend.pre_tokenizer is not None and _split_alike(backend.pre_tokenizer, rule):

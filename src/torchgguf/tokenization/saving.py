@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import models
 
 from torchgguf.container.atomic import atomic_write
+from torchgguf.tokenization.bpe import spell_byte_level
 from torchgguf.tokenization.declared import ROLES
 from torchgguf.tokenization.files import CONFIG, MORE_TEMPLATES, PIPELINE, TEMPLATE
-from torchgguf.tokenization.models import spell_byte_level
 from torchgguf.tokenization.wrapping import state, steps, wrapping_processor
 
 if TYPE_CHECKING:

@@ -112,6 +112,8 @@ NOT_AN_END = (
 # (key, part of its value, tokens or none for all special ones, exceptions)
 STRIPPED_LEFT = (
     ("tokenizer.ggml.pre", "jina-v2", ("<mask>",), ()),
+    ("general.architecture", "nomic-bert-moe", ("<mask>",), ()),
+    ("general.architecture", "jina-bert-v3", ("<mask>",), ()),
     ("general.name", "modern-bert", ("[MASK]",), ()),
 )
 STRIPPED_RIGHT = (

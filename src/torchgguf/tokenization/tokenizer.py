@@ -241,7 +241,7 @@ class Tokenizer(ChatTokenizer):
             vocabulary = self.vocabulary
             token = vocabulary.tokens[self.check_id(token_id)]
             if token_id in vocabulary.special:
-                piece = token.encode()
+                piece = self._model.spell_special(token)
             else:
                 piece = vocabulary.bytes_.get(token_id) or self._model.spell(token)
             self._pieces[token_id] = piece

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ class Vocabulary:
     special tokens are asked for) and user-defined (matched always). `bytes_`: the byte of each token that
     stands for a single one. `roles`: "bos", "eos", ... -> id. `ends`: the ids that end a generation.
     `lstrip`, `rstrip`: the tokens that swallow the white space before or after them. `added`: how many of the
-    tokens, the last ones, were added to a finished vocabulary.
+    tokens, the last ones, were added to a finished vocabulary. `unused`: the ids that no text becomes.
     """
 
     tokens: list[str]
@@ -54,6 +54,7 @@ class Vocabulary:
     scores: list[float] | None
     merges: list[str] | None
     added: int = 0
+    unused: frozenset[int] = frozenset()
 
     @cached_property
     def hidden(self) -> frozenset[int]:
@@ -78,24 +79,31 @@ def read_roles(metadata: Mapping[str, Any], default_roles: Mapping[str, int]) ->
     return Roles(roles, settle_types(ids, tokens, special, roles))
 
 
-def read_vocabulary(metadata: Mapping[str, Any], default_roles: Mapping[str, int]) -> Vocabulary:
+def read_vocabulary(
+    metadata: Mapping[str, Any],
+    default_roles: Mapping[str, int],
+    respell: Callable[[list[str], list[int]], list[str]] | None = None,
+) -> Vocabulary:
     """Read and check `tokenizer.ggml.*`. TokenizerError if a part is missing or contradicts another.
 
-    `default_roles`: ids that the kind of tokenizer has unless the file says otherwise.
+    `default_roles`: ids that the kind of tokenizer has unless the file says otherwise. `respell`: makes its
+    own tokens of the file's and their types.
     """
     tokens: list[str] | None = read(metadata, "tokens", list)
     if not tokens:
         raise TokenizerError(f"{PREFIX}tokens is missing: the file holds no vocabulary")
     if "" in tokens:
         tokens = [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]  # as llama.cpp calls them
+    types: list[int] = read(metadata, "token_type", list, of=int, length=len(tokens)) or []
+    if unknown := set(types) - _TYPES:
+        raise TokenizerError(f"{PREFIX}token_type: {min(unknown)} is no token type")
+    if respell is not None:
+        tokens = respell(tokens, types)
     ids = dict(zip(tokens, range(len(tokens)), strict=True))
     if len(ids) != len(tokens):
         i, token = next((i, token) for i, token in enumerate(tokens) if ids[token] != i)
         raise TokenizerError(f"{PREFIX}tokens: {token!r} stands at {i} and at {ids[token]}")
 
-    types: list[int] = read(metadata, "token_type", list, of=int, length=len(tokens)) or []
-    if unknown := set(types) - _TYPES:
-        raise TokenizerError(f"{PREFIX}token_type: {min(unknown)} is no token type")
     marked = {i: TokenType(kind) for i, kind in enumerate(types) if kind > TokenType.NORMAL}
     special = {i: kind for i, kind in marked.items() if kind in _SPECIAL}
 
@@ -114,6 +122,7 @@ def read_vocabulary(metadata: Mapping[str, Any], default_roles: Mapping[str, int
         _stripped(metadata, STRIPPED_RIGHT, tokens, special),
         read(metadata, "scores", list, of=(int, float), length=len(tokens)),
         read(metadata, "merges", list, of=str),
+        unused=frozenset(i for i, kind in marked.items() if kind == TokenType.UNUSED),
     )
 
 
@@ -137,6 +146,12 @@ def read(
         if odd := next((t for t in set(map(type, value)) if not issubclass(t, of) or t is bool), None):
             raise TokenizerError(f"{PREFIX}{name} holds a {odd.__name__}")
     return value
+
+
+def read_flag(metadata: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A flag below `tokenizer.ggml.`, the default if it is missing. TokenizerError if it is no bool."""
+    stated = read(metadata, name, bool)
+    return default if stated is None else bool(stated)
 
 
 def _roles(metadata: Mapping[str, Any], size: int, default: Mapping[str, int]) -> dict[str, int]:

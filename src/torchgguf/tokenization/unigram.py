@@ -1,0 +1,101 @@
+"""Unigram, SentencePiece's: of all ways to cut a text into tokens, the one with the best sum of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tokenizers import Regex, models, normalizers
+
+from torchgguf.tokenization.errors import TokenizerError
+from torchgguf.tokenization.parts import (
+    BYTE_TOKENS,
+    SPACE,
+    Parts,
+    sentencepiece_decoder,
+    spell_sentencepiece,
+)
+from torchgguf.tokenization.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.vocabulary import PREFIX, Vocabulary, read, read_flag
+
+_CHARSMAP = "precompiled_charsmap"
+
+
+def unigram(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str, Any]) -> Parts:
+    """T5's, with the map of characters by which its SentencePiece normalizes."""
+    merges_spaces = read_flag(metadata, "remove_extra_whitespaces", False)
+    add_space_prefix = read_flag(metadata, "add_space_prefix", merges_spaces)
+    steps: list[normalizers.Normalizer] = []
+    if charsmap := read(metadata, _CHARSMAP, list, of=int):
+        steps.append(_precompiled(charsmap))
+    if merges_spaces:
+        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    if add_space_prefix:
+        steps.append(normalizers.Prepend(SPACE))
+    return Parts(
+        _model(vocabulary, hides=frozenset()),
+        normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)]),
+        None,
+        sentencepiece_decoder(add_space_prefix),
+        spell_sentencepiece,
+        add_space_prefix=add_space_prefix,
+        plain_model=partial(_model, vocabulary, vocabulary.hidden),
+    )
+
+
+def _model(vocabulary: Vocabulary, hides: frozenset[int]) -> models.Model:
+    """The model, which finds those tokens in texts that are ordinary; `hides`: others that it is not to find.
+
+    An unknown character counts as little less than the worst of the scores, so only those of ordinary tokens
+    may be seen.
+    """
+    if vocabulary.scores is None:
+        raise TokenizerError(f"{PREFIX}scores is missing, without which Unigram cannot choose")
+    if (unknown := vocabulary.roles.get("unk")) is None:
+        raise TokenizerError(
+            f"{PREFIX}unknown_token_id is missing, which Unigram makes of unknown characters"
+        )
+    pieces = list(zip(vocabulary.tokens, map(float, vocabulary.scores), strict=True))
+    for i in vocabulary.special.keys() | vocabulary.unused:
+        hidden = i in hides or i in vocabulary.unused
+        pieces[i] = (" " * hidden + vocabulary.tokens[i], 0.0)  # no text has a space once it is normalized
+    try:
+        return models.Unigram(pieces, unknown, byte_fallback=all(t in vocabulary.ids for t in BYTE_TOKENS))
+    except Exception as error:  # the library raises nothing narrower
+        raise TokenizerError(f"{PREFIX}tokens and scores make no Unigram model: {error}") from None
+
+
+def _precompiled(charsmap: list[int]) -> normalizers.Normalizer:
+    values = np.array(charsmap)
+    if values.min() < -128 or values.max() > 255:
+        raise TokenizerError(f"{PREFIX}{_CHARSMAP} does not hold bytes")
+    data = values.astype(np.uint8).tobytes()
+    try:
+        _check(data)
+        return normalizers.Precompiled(data)
+    except Exception as error:  # the library raises nothing narrower
+        raise TokenizerError(f"{PREFIX}{_CHARSMAP} is no map of characters: {error}") from None
+
+
+def _check(charsmap: bytes) -> None:
+    """ValueError if the map leads out of itself: the library follows it without looking where.
+
+    It holds the size of a double array in bytes, the array, and texts that end in zero bytes. From entry i
+    the way goes to i ^ offset ^ (a byte of the text); if bit 8 is set, i ^ offset says where a text begins.
+    Source: Darts-clone, with which SentencePiece makes it.
+    """
+    size = int.from_bytes(charsmap[:4], "little")
+    if size % 4 or not 0 < size <= len(charsmap) - 4:
+        raise ValueError(f"it has {len(charsmap)} bytes, {size} of which were to be a trie")
+    units = np.frombuffer(charsmap, "<u4", size // 4, offset=4)
+    texts = np.frombuffer(charsmap, np.uint8, offset=4 + size)
+    inner = np.flatnonzero(units < 1 << 31)
+    bases = inner ^ ((units[inner] >> 10) << ((units[inner] & 1 << 9) >> 6))
+    if units[0] >> 31 or (bases | 0xFF).max() >= len(units):
+        raise ValueError("its trie leads out of it")
+    begins = units[bases[units[inner] >> 8 & 1 == 1]] & 0x7FFFFFFF
+    inside_character = np.append(texts & 0xC0 == 0x80, False)
+    if begins.max(initial=0) > len(texts) or inside_character[begins].any():
+        raise ValueError("its trie leads to no text")
