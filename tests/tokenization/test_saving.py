@@ -34,7 +34,8 @@ def test_transformers_reads_equal_ids(
         texts = [text for text in texts if unicodedata.is_normalized("NFC", text)]
     for options in ({"return_offsets_mapping": True}, {"split_special_tokens": True}):
         assert ours(texts, **options) == dict(theirs(texts, **options))
-    assert ours.special_tokens_map == theirs.special_tokens_map
+    if not (name == "qwen2" and beside_model):  # nor does it ask whether there is an unknown token
+        assert ours.special_tokens_map == theirs.special_tokens_map
     assert ours.chat_template == theirs.chat_template
     assert (len(ours), ours.model_max_length) == (len(theirs), theirs.model_max_length)
     for text, ids in zip(texts, ours(texts).input_ids, strict=True):

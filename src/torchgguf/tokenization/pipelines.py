@@ -16,7 +16,7 @@ from torchgguf.tokenization.chat import templates_metadata
 from torchgguf.tokenization.declared import Declarations, class_name
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.file_metadata import model_roles, piece_lists
-from torchgguf.tokenization.file_source import MOST_GAPS, FileSource, read_defaults
+from torchgguf.tokenization.file_source import MOST_GAPS, FileSource, number_of_ids, read_defaults
 from torchgguf.tokenization.files import MERGES, PIECES, VOCAB, TokenizerFiles
 from torchgguf.tokenization.gguf_source import GGUFSource
 from torchgguf.tokenization.pre_tokenizers import GPT2, PRE_TOKENIZERS, PreTokenizer
@@ -78,8 +78,9 @@ def byte_level_pipeline(
             pairs = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
         else:
             raise TypeError("vocab and merges are both paths, or neither is one")
+        number_of_ids(ids)
         backend = Tokenizer(models.BPE(ids, pairs))
-    except TypeError:
+    except (TypeError, TokenizerError):
         raise
     except Exception as error:  # the library raises nothing narrower
         raise TokenizerError(f"{VOCAB} and {MERGES} make no byte-level BPE: {error}") from None
