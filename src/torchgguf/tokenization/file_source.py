@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from gguf.constants import TokenType
 from tokenizers import AddedToken, Tokenizer
 
 from torchgguf.container import Metadata
+from torchgguf.tokenization.bpe import spell_byte_level
 from torchgguf.tokenization.declared import ROLES, Declarations, class_name, family_of
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.file_metadata import write_metadata
 from torchgguf.tokenization.files import CONFIG, PIPELINE, TokenizerFiles
-from torchgguf.tokenization.models import SPACE, TokenizerModel, spell_byte_level, spell_sentencepiece
+from torchgguf.tokenization.models import TokenizerModel
+from torchgguf.tokenization.parts import SPACE, spell_sentencepiece
 from torchgguf.tokenization.source import UNLIMITED, Defaults
 from torchgguf.tokenization.vocabulary import Vocabulary, settle_types
 from torchgguf.tokenization.wrapping import flags_of, read_wrapping, state, steps
@@ -95,7 +98,7 @@ class FileSource:
         return TokenizerModel(
             vocabulary,
             backend,
-            _blind_to_special(backend),
+            partial(_blind_to_special, backend),
             spell,
             flags["bos"],
             flags["eos"],
