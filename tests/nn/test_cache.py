@@ -196,8 +196,10 @@ def test_a_static_cache_holds_no_graph():
         static().update(random(3).requires_grad_(), random(3), 0)
 
 
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("name", ["llama", "qwen2-sliding"])
+@pytest.mark.parametrize(
+    ("name", "padded"),
+    [*itertools.product(["llama", "qwen2-sliding"], [False, True]), ("qwen2moe", True)],
+)
 @torch.no_grad()
 def test_a_compiled_step_serves_every_token(name, padded):
     """Logits are those of the whole text read at once; the step is one graph, compiled once."""

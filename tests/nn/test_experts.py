@@ -108,6 +108,30 @@ def test_packed_experts_are_those_of_the_weights_they_hold(blocks, rounded, toke
         assert_close(actual, theirs, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 40])
+@pytest.mark.parametrize("kind", ["plain", "packed"])
+def test_a_compiled_graph_is_whole(reference, blocks, rounded, kind, tokens, exact_products):
+    """Whichever experts the tokens of a step choose: one graph serves all."""
+    experts = packed_experts(blocks) if kind == "packed" else plain(rounded)
+    torch._dynamo.reset()
+    compiled = torch.compile(experts, fullgraph=True, backend="aot_eager")
+    for shift in (0, 2):
+        x, chosen, weights = routed(tokens)
+        inputs = x, (chosen + shift) % EXPERTS, weights
+        for actual, expected in zip(run(compiled, *inputs), run(plain(rounded), *inputs), strict=True):
+            assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_long_texts_go_through_their_own_experts_only_when_compiled_too(blocks):
+    """The graph breaks there: all tokens through all experts would be most of the work, and in vain."""
+    x, chosen, weights = routed(100, experts=3)
+    spoilt = {name: packed.clone() for name, packed in blocks.items()}
+    for packed in spoilt.values():
+        packed[3:] = 0xFF
+    compiled = torch.compile(packed_experts(spoilt), backend="eager")
+    assert compiled(x, chosen, weights).isfinite().all()
+
+
 def test_unpacking_gives_the_weights_that_the_blocks_hold(blocks, rounded):
     state = packed_experts(blocks).dequantize().state_dict()
     assert state.keys() == rounded.keys()

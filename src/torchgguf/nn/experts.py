@@ -4,7 +4,7 @@ Shape letters: N tokens, K experts that a token goes through, E experts, H size 
 expert.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Self
 
@@ -22,6 +22,9 @@ from torchgguf.quants import quant_type as find_quant_type
 
 # As files call an expert's matrices, all experts' in one tensor: ffn_gate_exps, ffn_up_exps, ffn_down_exps.
 _GATE, _UP, _DOWN = MATRICES = ("gate_proj", "up_proj", "down_proj")
+# No more tokens are in a step of decoding. What takes time there is to read experts, most of which are read
+# anyway: to send all tokens through all of them costs little. For a prompt it would be most of the work.
+_STEP = 64
 
 
 class Gate(Linear):
@@ -69,14 +72,11 @@ class Experts(SlottedLayer):
 
     def forward(self, input: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Map tokens `(N, H)` by the experts `chosen` `(N, K)`, weighed by `weights` `(N, K)`."""
-        # One unbinding has one gradient for all experts; indexing would make one of full size for each.
-        gate_up, down = self.gate_up_proj.unbind(), self.down_proj.unbind()
+        return mix(self._expert, (self.gate_up_proj, self.down_proj), input, chosen, weights)
 
-        def expert(i: int, x: Tensor) -> Tensor:
-            gate, up = F.linear(x, gate_up[i]).chunk(2, dim=-1)
-            return F.linear(self.act_fn(gate) * up, down[i])
-
-        return mix(expert, len(down), input, chosen, weights)
+    def _expert(self, x: Tensor, gate_up_proj: Tensor, down_proj: Tensor) -> Tensor:
+        gate, up = F.linear(x, gate_up_proj).chunk(2, dim=-1)
+        return F.linear(self.act_fn(gate) * up, down_proj)
 
     def _matrix(self, name: str) -> Tensor:
         if name == _DOWN:
@@ -145,14 +145,12 @@ class QuantizedExperts(PackedLayer):
 
     def forward(self, input: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Map tokens `(N, H)` by the experts `chosen` `(N, K)`, weighed by `weights` `(N, K)`."""
+        return mix(self._expert, (self.gate_proj, self.up_proj, self.down_proj), input, chosen, weights)
+
+    def _expert(self, x: Tensor, gate_proj: Tensor, up_proj: Tensor, down_proj: Tensor) -> Tensor:
         kinds = self.quant_types
-
-        def expert(i: int, x: Tensor) -> Tensor:
-            gate = kernels.linear(x, self.gate_proj[i], kinds[_GATE])
-            up = kernels.linear(x, self.up_proj[i], kinds[_UP])
-            return kernels.linear(self.act_fn(gate) * up, self.down_proj[i], kinds[_DOWN])
-
-        return mix(expert, len(self.down_proj), input, chosen, weights)
+        gate, up = kernels.linear(x, gate_proj, kinds[_GATE]), kernels.linear(x, up_proj, kinds[_UP])
+        return kernels.linear(self.act_fn(gate) * up, down_proj, kinds[_DOWN])
 
     def slots(self) -> Iterable[Slot]:
         """List the matrices of all experts, as they are in files."""
@@ -188,13 +186,17 @@ class QuantizedExperts(PackedLayer):
 
 
 def mix(
-    expert: Callable[[int, Tensor], Tensor], experts: int, input: Tensor, chosen: Tensor, weights: Tensor
+    expert: Callable[..., Tensor],
+    matrices: Sequence[Tensor],
+    input: Tensor,
+    chosen: Tensor,
+    weights: Tensor,
 ) -> Tensor:
-    """Send tokens through their experts, each expert's together, and add up what comes back.
+    """Send tokens through their experts and add up what comes back.
 
     Args:
-        expert: maps rows `(n, H)` by the expert of a number, below `experts`.
-        experts: how many there are.
+        expert: maps rows `(n, H)` by the matrices of one expert.
+        matrices: of all experts, `(E, ...)` each.
         input: tokens `(N, H)`.
         chosen: numbers of each token's experts `(N, K)`.
         weights: by which what they make of it is multiplied `(N, K)`.
@@ -202,14 +204,39 @@ def mix(
     Returns:
         `(N, H)`.
     """
+    # A compiled graph cannot ask how many tokens an expert has: shapes must not depend on it.
+    fixed = torch.compiler.is_compiling() and len(input) <= _STEP
+    by_token = (_by_fixed_shapes if fixed else _by_expert)(expert, matrices, input, chosen)
+    return (by_token * weights.unsqueeze(-1)).sum(dim=1)
+
+
+def _by_expert(
+    expert: Callable[..., Tensor], matrices: Sequence[Tensor], input: Tensor, chosen: Tensor
+) -> Tensor:
+    """What its experts make of each token, `(N, K, H)`: each expert is given all of its tokens at once."""
     tokens, choices = chosen.shape
     order = chosen.flatten().argsort(stable=True)  # pairs of a token and a choice, sorted by expert
-    counts = chosen.flatten().bincount(minlength=experts).tolist()
+    counts = chosen.flatten().bincount(minlength=len(matrices[0])).tolist()
     hit = [i for i, count in enumerate(counts) if count]
     groups = input[order // choices].split([counts[i] for i in hit])
-    outputs = torch.cat([expert(i, rows) for i, rows in zip(hit, groups, strict=True)])
-    by_token = outputs[order.argsort()].view(tokens, choices, -1)
-    return (by_token * weights.unsqueeze(-1)).sum(dim=1)
+    # One unbinding has one gradient for all experts; indexing would make one of full size for each.
+    of_each = [x.unbind() if x.requires_grad else x for x in matrices]
+    outputs = [expert(rows, *(x[i] for x in of_each)) for i, rows in zip(hit, groups, strict=True)]
+    return torch.cat(outputs)[order.argsort()].view(tokens, choices, -1)
+
+
+def _by_fixed_shapes(
+    expert: Callable[..., Tensor], matrices: Sequence[Tensor], input: Tensor, chosen: Tensor
+) -> Tensor:
+    """The same: each choice of each token by itself or, where these are many, all tokens by all experts."""
+    tokens, choices = chosen.shape
+    if chosen.numel() < len(matrices[0]):
+        taken = zip(*(x.index_select(0, chosen.flatten()).unbind() for x in matrices), strict=True)
+        rows = input.repeat_interleave(choices, dim=0).split(1)
+        outputs = [expert(row, *own) for row, own in zip(rows, taken, strict=True)]
+        return torch.cat(outputs).view(tokens, choices, -1)
+    everything = torch.stack([expert(input, *own) for own in zip(*matrices, strict=True)], dim=1)
+    return everything.take_along_dim(chosen[..., None], dim=1)
 
 
 def load_balancing_loss(
