@@ -154,7 +154,7 @@ class SparseMoeBlock(nn.Module):
 def _recorded_router_logits(model: nn.Module, wanted: bool) -> Iterator[list[Tensor]]:
     """Collect what the routers say while the model runs, layer by layer, `(B * T, num_experts)` each."""
     said: list[Tensor] = []
-    blocks = (module for module in model.modules() if isinstance(module, SparseMoeBlock) and wanted)
+    blocks = [module for module in model.modules() if isinstance(module, SparseMoeBlock)] if wanted else []
     hooks = [block.gate.register_forward_hook(lambda *call: said.append(call[-1])) for block in blocks]
     try:
         yield said
