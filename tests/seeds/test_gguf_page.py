@@ -108,9 +108,8 @@ def random_matrix(name: str, shape: tuple[int, ...], generator: torch.Generator)
     golden = golden_of(name)
     blocks = golden.packed.view(-1, golden.type_size)
     order = torch.randint(len(blocks), (shape[0], shape[1] // golden.block_size), generator=generator)
-    packed = (
-        blocks[order].flatten(1).view({"F16": torch.float16, "BF16": torch.bfloat16}.get(name, torch.uint8))
-    )
+    halves = {"F16": torch.float16, "BF16": torch.bfloat16}
+    packed = blocks[order].flatten(1).view(halves.get(name, torch.uint8))
     return TensorSource(shape, TensorType[name], lambda: packed)
 
 
