@@ -1,10 +1,11 @@
-// Decoding, for Python: pointers are integers, sizes are in elements. The caller checks shapes and indices.
+// Decoding and encoding, for Python: pointers are integers, sizes are in elements. The caller checks shapes and indices.
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 
 #include "dequantize.h"
 #include "module.h"
+#include "quantize.h"
 
 namespace nb = nanobind;
 
@@ -33,6 +34,14 @@ void bind_quants(nb::module_& m) {
           },
           nb::arg("type"), nb::arg("src"), nb::arg("dst"), nb::arg("rows"), nb::arg("n"), nb::arg("kind"),
           nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());
+    m.def("quantize_rows",
+          [](int type, uintptr_t src, uintptr_t importance, uintptr_t dst, int64_t rows, int64_t n,
+             int threads) {
+              return quantize_rows(type, pointer<const float>(src), pointer<const float>(importance),
+                                   pointer<uint8_t>(dst), rows, n, threads);
+          },
+          nb::arg("type"), nb::arg("src"), nb::arg("importance"), nb::arg("dst"), nb::arg("rows"),
+          nb::arg("n"), nb::arg("threads"), nb::call_guard<nb::gil_scoped_release>());
     m.def("embedding_rows",
           [](int type, uintptr_t src, uintptr_t indices, int64_t count, uintptr_t dst, int64_t n, int kind,
              int threads) {

@@ -44,6 +44,29 @@ def goldens() -> list[Golden]:
     return found
 
 
+def hard_weights(columns: int = 768) -> tuple[Tensor, Tensor]:
+    """Rows that are zero, constant, tiny, huge, rounded, one-sided or far from zero; and importances."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(37, columns, generator=generator)
+    x[12:] *= torch.rand(len(x) - 12, 1, generator=generator) ** 20
+    x[0] = 0
+    x[1] *= 1e30
+    x[2] *= 1e-7
+    x[3] = 1
+    x[4] = -2
+    x[5] = (4 * x[20]).round()
+    x[6] = x[6].abs()
+    x[7, ::3] = 0
+    x[8] *= 1e-38
+    x[9] = x[9].abs() + 100
+    x[10, :300] = 0
+    x[11] *= 1e-40
+    importance = torch.rand(columns, generator=generator) ** 6
+    importance[::7] = 0
+    importance[:64] = 0
+    return x, importance
+
+
 def types_in_gguf() -> list[QuantType]:
     """The types that the gguf package can unpack."""
     listed = gguf.GGMLQuantizationType.__members__.keys() - _NOT_IN_GGUF_QUANTS

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.quants.evidence import goldens
+from tests.quants.evidence import goldens, hard_weights
 from torchgguf.quants import dequantize, quant_type, quant_types, quantize
 
 EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16")
+SEARCHED = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 PACKED = [kind for kind in quant_types() if kind.dtype is None]
 
 
@@ -16,6 +17,22 @@ PACKED = [kind for kind in quant_types() if kind.dtype is None]
 def test_packs_as_ggml_does(name):
     golden = next(golden for golden in goldens() if golden.file == name)
     assert torch.equal(quantize(golden.weights, name), golden.packed)
+
+
+@pytest.mark.parametrize(
+    "golden",
+    [golden for golden in goldens() if golden.file.removesuffix("_imatrix") in EXACT + SEARCHED],
+    ids=lambda golden: golden.file,
+)
+def test_loses_no_more_than_ggml(golden):
+    """The error that each of them makes small: with importances the weighted one, else the plain one."""
+    weight = torch.ones(512) if golden.imatrix is None else golden.imatrix
+    packed = quantize(golden.weights, golden.ggml_type, golden.imatrix)
+
+    def error(unpacked):
+        return ((unpacked.double() - golden.weights) ** 2 * weight).mean()
+
+    assert error(dequantize(packed, golden.ggml_type)) <= error(golden.unpacked)
 
 
 @pytest.mark.parametrize("name", [name for name in EXACT if name[0] == "Q"])
@@ -58,8 +75,36 @@ def test_weights_that_are_no_numbers_are_refused(wrong):
         quantize(weights, "Q4_0")
 
 
+@pytest.mark.parametrize("name", [name for name in EXACT + SEARCHED if name[0] != "F" and name != "BF16"])
+def test_no_weights_are_too_hard(name):
+    """No infinite scales, no scales lost below FP16's least, zero stays zero."""
+    weights, importance = hard_weights()
+    for imatrix in (None, importance):
+        unpacked = dequantize(quantize(weights, name, imatrix), name)
+        assert unpacked.isfinite().all()
+        assert (unpacked[0] == 0).all()
+        assert (unpacked[[8, 11]] == 0).all()
+        if name in SEARCHED:
+            assert ((unpacked[2] - weights[2]) ** 2).sum() < (weights[2] ** 2).sum()
+
+
+def test_importances_are_relative_and_only_what_can_be_one():
+    weights, importance = hard_weights()
+    packed = quantize(weights, "Q4_K", importance)
+    assert torch.equal(quantize(weights, "Q4_K", importance * 2.0**100), packed)
+    assert torch.equal(
+        quantize(weights, "Q4_K", importance * 0), quantize(weights, "Q4_K", importance * 0 + 1)
+    )
+    with pytest.raises(ValueError, match=r"weights of 768 columns need that many importances, not \(767,\)"):
+        quantize(weights, "Q4_K", importance[1:])
+    for wrong in (-1.0, float("nan"), float("inf")):
+        importance[5] = wrong
+        with pytest.raises(ValueError, match="importances must be finite and not below zero"):
+            quantize(weights, "Q4_K", importance)
+
+
 @pytest.mark.parametrize(
-    "kind", [kind for kind in PACKED if kind.name not in EXACT], ids=lambda kind: kind.name
+    "kind", [kind for kind in PACKED if kind.name not in EXACT + SEARCHED], ids=lambda kind: kind.name
 )
 def test_packing_says_that_it_cannot_yet(kind):
     with pytest.raises(NotImplementedError, match=f"cannot pack to {kind.name} yet"):

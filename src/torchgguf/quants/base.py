@@ -7,6 +7,7 @@ import torch
 from gguf import GGMLQuantizationType
 from torch import Tensor
 
+from torchgguf._extension import native
 from torchgguf.container.tensor_types import BLOCK_SIZES
 
 # ggml's own formats for activations: they have ids, but no file holds tensors of them.
@@ -14,6 +15,9 @@ _INTERNAL = {GGMLQuantizationType.Q8_1, GGMLQuantizationType.Q8_K}
 
 # Blocks are decoded and encoded a few at a time so that the temporaries stay small and in the cache.
 _WEIGHTS_AT_ONCE = 1 << 20
+
+# In units of the mean importance. So little changes no choice between weights that do count.
+_LEAST_IMPORTANCE = 1e-6
 
 _LAYOUTS = {kind.name: (kind.value, sizes) for kind, sizes in BLOCK_SIZES.items()}
 
@@ -52,8 +56,11 @@ class QuantType(ABC):
         They are float32, to the last bit as ggml unpacks them; those of a plain type are of its own dtype.
         """
 
-    def encode(self, weights: Tensor) -> Tensor:
-        """Packs weights, float32 (n, block_size) and finite, to uint8 (n, type_size)."""
+    def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
+        """Packs weights, float32 (n, block_size) and finite, to uint8 (n, type_size).
+
+        `importance`, of the same shape and above zero, says how much an error of each weight matters.
+        """
         raise NotImplementedError(f"torchgguf cannot pack to {self.name} yet, only unpack from it")
 
     def bytes_per_row(self, weights: int) -> int:
@@ -124,21 +131,55 @@ def dequantize(packed: Tensor, type: QuantTypeLike, dtype: torch.dtype = torch.f
     return weights.view(shape)
 
 
-def quantize(weights: Tensor, type: QuantTypeLike) -> Tensor:
+def quantize(weights: Tensor, type: QuantTypeLike, imatrix: Tensor | None = None) -> Tensor:
     """Packs weights (..., k) to uint8 (..., bytes of a row), on the device where they are.
 
-    ValueError for weights that are not finite or do not divide into blocks; NotImplementedError for types
-    that can be unpacked only, which today are all but the plain ones, Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0.
+    `imatrix`, (k,), is the importance of each column: the mean of the squares of the activations that it is
+    multiplied by, in any unit. Then the error so weighted is what packing makes small, else the plain one.
+    Q8_0 and the plain types take no notice of it.
+
+    ValueError for weights or importances that are not finite, for importances below zero, and for rows that
+    do not divide into blocks; NotImplementedError for types that can be unpacked only.
     """
     kind = quant_type(type)
-    size = kind.bytes_per_row(weights.shape[-1])
-    blocks = weights.reshape(weights.numel() // kind.block_size, kind.block_size)
+    columns = weights.shape[-1]
+    size = kind.bytes_per_row(columns)
     if kind.dtype is not None:
-        return kind.encode(blocks).reshape(*weights.shape[:-1], size)
-    if not blocks.isfinite().all():
-        raise ValueError(f"weights that are infinite or not a number cannot be packed to {kind.name}")
-    packed = torch.empty(len(blocks), kind.type_size, dtype=torch.uint8, device=weights.device)
-    step = _WEIGHTS_AT_ONCE // kind.block_size
-    for start in range(0, len(blocks), step):
-        packed[start : start + step] = kind.encode(blocks[start : start + step].float())
+        return kind.encode(weights.reshape(-1, 1)).reshape(*weights.shape[:-1], size)
+    importance = None if imatrix is None else _importance(imatrix, weights)
+    rows = weights.reshape(weights.numel() // max(columns, 1), columns)
+    packed = torch.empty(len(rows), size, dtype=torch.uint8, device=weights.device)
+    step = max(_WEIGHTS_AT_ONCE // max(columns, 1), 1)
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step].float()
+        if not all(end.isfinite() for end in part.aminmax()):
+            raise ValueError(f"weights that are infinite or not a number cannot be packed to {kind.name}")
+        _encode_rows(kind, part, importance, packed[start : start + step])
     return packed.view(*weights.shape[:-1], size)
+
+
+def _encode_rows(kind: QuantType, rows: Tensor, importance: Tensor | None, packed: Tensor) -> None:
+    """Packs rows, float32 (n, k), into `packed`, uint8 (n, bytes of a row): natively where that is built."""
+    if native is not None and rows.device.type == "cpu":
+        rows = rows.contiguous()
+        n, k = rows.shape
+        at = 0 if importance is None else importance.data_ptr()
+        threads = torch.get_num_threads()
+        if native.quantize_rows(kind.id, rows.data_ptr(), at, packed.data_ptr(), n, k, threads):
+            return
+    columns = None if importance is None else importance.expand(rows.shape).reshape(-1, kind.block_size)
+    packed.copy_(kind.encode(rows.reshape(-1, kind.block_size), columns).view(packed.shape))
+
+
+def _importance(imatrix: Tensor, weights: Tensor) -> Tensor:
+    """Checked, in units of its mean, and nowhere zero: what never counted in the data may count elsewhere."""
+    columns = weights.shape[-1]
+    if imatrix.shape != (columns,):
+        raise ValueError(
+            f"weights of {columns} columns need that many importances, not {tuple(imatrix.shape)}"
+        )
+    importance = imatrix.to(weights.device, torch.float32).contiguous()
+    if not (importance.isfinite() & (importance >= 0)).all():
+        raise ValueError("importances must be finite and not below zero")
+    mean = importance.double().mean().float()
+    return (importance / mean).clamp(min=_LEAST_IMPORTANCE) if mean > 0 else torch.ones_like(importance)

@@ -39,8 +39,9 @@ def unpack(data: Tensor, bits: int, run: int) -> Tensor:
 
 
 def half_bytes(numbers: Tensor) -> Tensor:
-    """The bytes (n, 2 k) of numbers (n, k) rounded to FP16; `half` undone."""
-    return numbers.to(torch.float16).view(torch.uint8)
+    """The bytes (n, 2 k) of numbers (n, k) rounded to FP16, the largest where they are too large for it."""
+    largest = torch.finfo(torch.float16).max
+    return numbers.clamp(-largest, largest).to(torch.float16).view(torch.uint8)
 
 
 def pack(codes: Tensor, bits: int, run: int) -> Tensor:

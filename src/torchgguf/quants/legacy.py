@@ -1,16 +1,34 @@
 """Blocks of 32 weights with one scale, and perhaps one offset. Layouts: ggml-common.h of ggml.
 
 Packing without weights of importance is ggml's own, to the last bit: the scale maps the extreme weights onto
-the extreme codes, and each weight goes to the nearest code (`quantize_row_*_ref` in ggml-quants.c).
+the extreme codes, and each weight goes to the nearest code (`quantize_row_*_ref` in ggml-quants.c). With them
+scales are searched for (fitting.py), except for Q8_0, which like ggml's knows no importance.
 """
 
 # ruff: noqa: N801 (classes bear the names that ggml gives the types)
+
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from torchgguf.quants.base import QuantType
 from torchgguf.quants.bits import fields, half, half_bytes, pack, unpack
+from torchgguf.quants.fitting import (
+    Levels,
+    fit_line,
+    fit_scale,
+    integers,
+    inverse,
+    searchable,
+    steps,
+    stored_half,
+)
+
+_FOUR_SIGNED = integers(-8, 7, reach=steps(-9, -6, 13))
+_FIVE_SIGNED = integers(-16, 15, reach=steps(-17, -13, 17))
+_FOUR = integers(0, 15, reach=steps(12.5, 16.5, 17))
+_FIVE = integers(0, 31, reach=steps(28, 33, 21))
 
 
 class Q4_0(QuantType):
@@ -18,8 +36,8 @@ class Q4_0(QuantType):
         d, nibbles = fields(blocks, 2, 16)
         return half(d) * (unpack(nibbles, 4, run=16).float() - 8)
 
-    def encode(self, weights: Tensor) -> Tensor:
-        d, q = _symmetric(weights, bits=4)
+    def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
+        d, q = _symmetric(weights, importance, _FOUR_SIGNED)
         return torch.cat((d, pack(q, 4, run=16)), dim=1)
 
 
@@ -28,8 +46,8 @@ class Q4_1(QuantType):
         d, m, nibbles = fields(blocks, 2, 2, 16)
         return half(d) * unpack(nibbles, 4, run=16) + half(m)
 
-    def encode(self, weights: Tensor) -> Tensor:
-        d, m, q = _with_offset(weights, bits=4)
+    def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
+        d, m, q = _with_offset(weights, importance, _FOUR)
         return torch.cat((d, m, pack(q, 4, run=16)), dim=1)
 
 
@@ -39,8 +57,8 @@ class Q5_0(QuantType):
         q = unpack(nibbles, 4, run=16) | unpack(fifth, 1, run=1) << 4
         return half(d) * (q.float() - 16)
 
-    def encode(self, weights: Tensor) -> Tensor:
-        d, q = _symmetric(weights, bits=5)
+    def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
+        d, q = _symmetric(weights, importance, _FIVE_SIGNED)
         return torch.cat((d, pack(q >> 4, 1, run=1), pack(q & 15, 4, run=16)), dim=1)
 
 
@@ -50,8 +68,8 @@ class Q5_1(QuantType):
         q = unpack(nibbles, 4, run=16) | unpack(fifth, 1, run=1) << 4
         return half(d) * q + half(m)
 
-    def encode(self, weights: Tensor) -> Tensor:
-        d, m, q = _with_offset(weights, bits=5)
+    def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
+        d, m, q = _with_offset(weights, importance, _FIVE)
         return torch.cat((d, m, pack(q >> 4, 1, run=1), pack(q & 15, 4, run=16)), dim=1)
 
 
@@ -60,29 +78,35 @@ class Q8_0(QuantType):
         d, q = fields(blocks, 2, 32)
         return half(d) * q.view(torch.int8)
 
-    def encode(self, weights: Tensor) -> Tensor:
+    def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
         d = weights.abs().amax(dim=1, keepdim=True) / 127
-        scaled = weights * _inverse(d)
+        scaled = weights * inverse(d)
         q = scaled.trunc() + (scaled - scaled.trunc()).mul(2).trunc()  # halves go away from zero
         return torch.cat((half_bytes(d), q.to(torch.int8).view(torch.uint8)), dim=1)
 
 
-def _symmetric(weights: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Return the bytes of the scales, and the codes; the first weight furthest from zero is code 0."""
-    zero = 1 << (bits - 1)
+def _symmetric(weights: Tensor, importance: Tensor | None, levels: Levels) -> tuple[Tensor, Tensor]:
+    """Return the bytes of the scales, and the codes."""
+    if importance is not None:
+        x, w = searchable(weights, importance)
+        d = stored_half(fit_scale(x, w, levels)[0].unsqueeze(-1))
+        return half_bytes(d), levels.codes(levels.nearest(x * inverse(d)))
+    zero = -levels.values[0]  # the code of zero; the first weight furthest from zero is code 0
     extreme = weights.gather(1, weights.abs().argmax(dim=1, keepdim=True))
     d = extreme / -zero
-    codes = (weights * _inverse(d) + (zero + 0.5)).clamp(max=2 * zero - 1)
+    codes = (weights * inverse(d) + (zero + 0.5)).clamp(max=2 * zero - 1)
     return half_bytes(d), codes.to(torch.uint8)
 
 
-def _with_offset(weights: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the bytes of the scales, those of the offsets, and the codes; the least weight is code 0."""
-    least, most = weights.aminmax(dim=1, keepdim=True)
-    d = (most - least) / ((1 << bits) - 1)
-    codes = (weights - least) * _inverse(d) + 0.5
+def _with_offset(weights: Tensor, importance: Tensor | None, levels: Levels) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the bytes of the scales, those of the offsets, and the codes."""
+    if importance is not None:
+        x, w = searchable(weights, importance)
+        scale, offset, *_ = fit_line(x, w, levels, offset_below_zero=False)
+        d, offset = stored_half(scale.unsqueeze(-1)), stored_half(offset.unsqueeze(-1))
+        return half_bytes(d), half_bytes(offset), levels.codes(levels.nearest((x - offset) * inverse(d)))
+    # The least weight is code 0. Found one by one: of zeros with different signs it is the first.
+    least = reduce(lambda a, b: torch.where(b < a, b, a), weights.split(1, dim=1))
+    d = (weights.amax(dim=1, keepdim=True) - least).abs() / levels.values[-1]
+    codes = (weights - least) * inverse(d) + 0.5
     return half_bytes(d), half_bytes(least), codes.to(torch.uint8)
-
-
-def _inverse(d: Tensor) -> Tensor:
-    return torch.where(d == 0, 0.0, 1 / d)

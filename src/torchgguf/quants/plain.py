@@ -17,7 +17,7 @@ class PlainType(QuantType, abstract=True):
     def decode(self, blocks: Tensor) -> Tensor:
         return reinterpret(blocks, self.dtype)
 
-    def encode(self, weights: Tensor) -> Tensor:
+    def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
         return weights.to(self.dtype).contiguous().view(torch.uint8)
 
 

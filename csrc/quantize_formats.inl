@@ -1,0 +1,36 @@
+// How each type's blocks are encoded: written once, compiled once for each instruction set. The torch
+// reference, `encode` of the same class in src/torchgguf/quants, does the same operations in the same order.
+//
+// The including file says how many lanes a vector has and opens an unnamed namespace: a function compiled for
+// AVX-512 must not be merged by the linker with its baseline twin. For the same reason nothing of std:: is
+// instantiated here.
+
+#include "quantize_lanes.inl"
+
+constexpr int kRounds = 2;  // see fitting.py
+
+template <int Id, int BlockSize, int TypeSize>
+struct Encoder {
+    static constexpr int id = Id, block_size = BlockSize, type_size = TypeSize;
+};
+
+#include "quantize_search.inl"
+#include "quantize_legacy.inl"
+#include "quantize_k_quants.inl"
+
+template <class Type>
+void encode_blocks(const BlocksToEncode& blocks, uint8_t* dst) {
+    for (int64_t first = 0; first < blocks.count; first += kLanes, dst += kLanes * Type::type_size) {
+        const int64_t rest = blocks.count - first;
+        Tile<Type::block_size> tile(blocks, first);
+        Type::encode(tile, blocks.importance != nullptr, dst, static_cast<int>(rest < kLanes ? rest : kLanes));
+    }
+}
+
+template <class... Types>
+struct EncoderTable {
+    EncodeBlocks by_id[kGgmlTypes] = {};
+    constexpr EncoderTable() { ((by_id[Types::id] = &encode_blocks<Types>), ...); }
+};
+
+using AllEncoders = EncoderTable<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>;

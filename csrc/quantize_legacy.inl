@@ -1,0 +1,120 @@
+// Blocks of 32 weights with one scale, and perhaps one offset.
+
+// FP16 as they are stored where nothing was searched for: finite, but perhaps rounded to zero.
+inline uint8_t* put_rounded(uint8_t* dst, float x) {
+    return put_half(dst, x < -kLargestHalf ? -kLargestHalf : x > kLargestHalf ? kLargestHalf : x);
+}
+
+// A scale, and codes of which the middle one is zero.
+template <class Levels>
+struct Symmetric {
+    F d;
+    Codes<32> codes;
+
+    Symmetric(Tile<32>& tile, bool weighted) {
+        const F* x = tile.x;
+        if (weighted) {
+            tile.make_searchable();
+            d = stored_half(fit_scale<Levels, 32>(x, tile.w).scale);
+            const F factor = inverse(d);
+            for (int i = 0; i < 32; ++i) codes.set(i, Levels::code(Levels::nearest(x[i] * factor)));
+            return;
+        }
+        constexpr float zero = -Levels::low;
+        F extreme = x[0];
+        for (int i = 1; i < 32; ++i) {
+            extreme = choose(magnitude(x[i]) > magnitude(extreme), x[i], extreme);
+        }
+        d = extreme / -zero;
+        const F factor = inverse(d);
+        for (int i = 0; i < 32; ++i) codes.set(i, min(x[i] * factor + (zero + 0.5f), all(2 * zero - 1)));
+    }
+};
+
+// A scale and an offset.
+template <class Levels>
+struct WithOffset {
+    F d, offset;
+    Codes<32> codes;
+
+    WithOffset(Tile<32>& tile, bool weighted) {
+        const F* x = tile.x;
+        if (weighted) {
+            tile.make_searchable();
+            const Line line = fit_line<Levels, 32, false>(x, tile.w);
+            d = stored_half(line.scale);
+            offset = stored_half(line.offset);
+            const F factor = inverse(d);
+            for (int i = 0; i < 32; ++i) codes.set(i, Levels::nearest((x[i] - offset) * factor));
+            return;
+        }
+        F most = x[0];
+        offset = x[0];
+        for (int i = 1; i < 32; ++i) {
+            offset = min(x[i], offset);  // of zeros, the first
+            most = max(most, x[i]);
+        }
+        d = magnitude(most - offset) / static_cast<float>(Levels::high);
+        const F factor = inverse(d);
+        for (int i = 0; i < 32; ++i) codes.set(i, (x[i] - offset) * factor + 0.5f);
+    }
+};
+
+struct Q4_0 : Encoder<2, 32, 18> {
+    struct Levels : Integers<-8, 7> { static constexpr auto reach = steps<13>(-9, -6); };
+    static void encode(Tile<32>& tile, bool weighted, uint8_t* dst, int count) {
+        const Symmetric<Levels> fit(tile, weighted);
+        for (int b = 0; b < count; ++b) dst = pack<4>(put_rounded(dst, fit.d[b]), fit.codes.of[b], 32, 16);
+    }
+};
+
+struct Q4_1 : Encoder<3, 32, 20> {
+    struct Levels : Integers<0, 15> { static constexpr auto reach = steps<17>(12.5, 16.5); };
+    static void encode(Tile<32>& tile, bool weighted, uint8_t* dst, int count) {
+        const WithOffset<Levels> fit(tile, weighted);
+        for (int b = 0; b < count; ++b) {
+            dst = put_rounded(put_rounded(dst, fit.d[b]), fit.offset[b]);
+            dst = pack<4>(dst, fit.codes.of[b], 32, 16);
+        }
+    }
+};
+
+struct Q5_0 : Encoder<6, 32, 22> {
+    struct Levels : Integers<-16, 15> { static constexpr auto reach = steps<17>(-17, -13); };
+    static void encode(Tile<32>& tile, bool weighted, uint8_t* dst, int count) {
+        const Symmetric<Levels> fit(tile, weighted);
+        for (int b = 0; b < count; ++b) {
+            dst = pack<1>(put_rounded(dst, fit.d[b]), fit.codes.of[b], 32, 1, 4);
+            dst = pack<4>(dst, fit.codes.of[b], 32, 16);
+        }
+    }
+};
+
+struct Q5_1 : Encoder<7, 32, 24> {
+    struct Levels : Integers<0, 31> { static constexpr auto reach = steps<21>(28, 33); };
+    static void encode(Tile<32>& tile, bool weighted, uint8_t* dst, int count) {
+        const WithOffset<Levels> fit(tile, weighted);
+        for (int b = 0; b < count; ++b) {
+            dst = put_rounded(put_rounded(dst, fit.d[b]), fit.offset[b]);
+            dst = pack<1>(dst, fit.codes.of[b], 32, 1, 4);
+            dst = pack<4>(dst, fit.codes.of[b], 32, 16);
+        }
+    }
+};
+
+struct Q8_0 : Encoder<8, 32, 34> {
+    static void encode(Tile<32>& tile, bool, uint8_t* dst, int count) {
+        F most{};
+        for (const F& x : tile.x) most = max(most, magnitude(x));
+        const F d = most / 127.0f, factor = inverse(d);
+        Codes<32> codes;
+        for (int i = 0; i < 32; ++i) {
+            const F scaled = tile.x[i] * factor, whole = to_float(to_int(scaled));
+            codes.set(i, whole + to_float(to_int((scaled - whole) * 2.0f)));  // halves go away from zero
+        }
+        for (int b = 0; b < count; ++b) {
+            dst = put_rounded(dst, d[b]);
+            for (const uint8_t code : codes.of[b]) *dst++ = code;
+        }
+    }
+};

@@ -1,0 +1,251 @@
+"""The search for scales: which factor (and which minimum) loses least when weights become codes.
+
+Everywhere x are weights and w their importance, float32 (..., k) in groups of k. A group's loss is
+sum w (x - x')**2, x' being what its codes unpack to. Codes are levels: the numbers that the scale multiplies.
+For codes once chosen the best scale is a least-squares fit; so a few scales are tried, each weight goes to
+its nearest level, and the fit that explains most is kept. (The idea is that of ggml's `make_qx_quants` and
+`make_qkx2_quants`; here the loss is the plain one, and stored scales are searched once more together.)
+
+Every operation is one that rounds the same way everywhere, and sums run from the first to the last: the
+native encoders do the same and give the same bytes.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+# Weights closer to zero than this are taken for zero, those beyond its inverse are cut off: no FP16 scale
+# reaches either, and their squares stay finite.
+TINY = 2.0**-40
+
+# How often the scales of a block are searched in turn with what they are multiplied by.
+_ROUNDS = 2
+
+_FP16_MAX, _FP16_MIN = 65504.0, 2.0**-24
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Numbers in ascending order that codes stand for.
+
+    `reach` lists the levels, and numbers between and beyond them, onto which a scale is tried to map a
+    group's extreme weight (the first of those furthest from zero).
+    """
+
+    values: tuple[float, ...]
+    reach: tuple[float, ...]
+    integers: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        steps = {b - a for a, b in zip(self.values, self.values[1:], strict=False)}
+        object.__setattr__(self, "integers", steps == {1})
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """The nearest level to each number; of two, the even integer, or the lower number of a table."""
+        if self.integers:
+            return x.clamp(self.values[0], self.values[-1]).round()
+        return torch.tensor(self.values, device=x.device)[self.index_of_nearest(x)]
+
+    def index_of_nearest(self, x: Tensor) -> Tensor:
+        middles = [(a + b) / 2 for a, b in zip(self.values, self.values[1:], strict=False)]
+        return torch.bucketize(x, torch.tensor(middles, device=x.device))
+
+    def codes(self, levels: Tensor) -> Tensor:
+        """The places in `values`, uint8, of numbers that are levels."""
+        if self.integers:
+            return (levels - self.values[0]).to(torch.uint8)
+        return self.index_of_nearest(levels).to(torch.uint8)
+
+
+def integers(low: int, high: int, *, reach: tuple[float, ...]) -> Levels:
+    """The integers from `low` to `high`."""
+    return Levels(tuple(map(float, range(low, high + 1))), reach)
+
+
+def steps(first: float, last: float, count: int) -> tuple[float, ...]:
+    """`count` numbers in equal steps."""
+    return tuple(first + (last - first) * i / (count - 1) for i in range(count))
+
+
+def total(numbers: Tensor) -> Tensor:
+    """The sum over the last dimension, added up in order."""
+    first, *rest = numbers.unbind(-1)
+    for term in rest:
+        first = first + term
+    return first
+
+
+def inverse(x: Tensor) -> Tensor:
+    """1 / x, or 0 for zero and for what is next to it."""
+    return torch.where(x.abs() < TINY * TINY, 0.0, 1 / x)
+
+
+def searchable(weights: Tensor, importance: Tensor | None, *groups: int) -> tuple[Tensor, Tensor]:
+    """Blocks (n, k) and their importance as (n, *groups, ...), with weights that a search can bear."""
+    x = torch.where(weights.abs() < TINY, 0.0, weights.clamp(-1 / TINY, 1 / TINY))
+    w = torch.ones_like(x) if importance is None else importance
+    shape = (len(x), *groups, -1)
+    return x.reshape(shape), w.reshape(shape)
+
+
+def quotient(a: Tensor, b: Tensor) -> Tensor:
+    """The quotient a / b, or 0 where b is no positive number."""
+    return torch.where(b > 0, a / b, 0.0)
+
+
+def stored_half(x: Tensor) -> Tensor:
+    """Numbers rounded to FP16 that stay finite, and stay away from zero if they are not zero."""
+    sign, magnitude = x.sign(), x.abs().clamp(_FP16_MIN, _FP16_MAX)
+    return (sign * magnitude).half().float()
+
+
+def fit_scale(x: Tensor, w: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
+    """The scale (...) for groups x (..., k), and its curvature: what the square of an error in it costs."""
+    wx = w * x
+    extreme = x.gather(-1, x.abs().argmax(dim=-1, keepdim=True))
+    per_unit = inverse(extreme)
+    best_scale, best_gain, curvature = (torch.zeros_like(extreme[..., 0]) for _ in range(3))
+
+    def attempt(factor: Tensor) -> None:
+        nonlocal best_scale, best_gain, curvature
+        q = levels.nearest(x * factor)
+        wxq, wqq = total(wx * q), total(w * q * q)
+        scale = quotient(wxq, wqq)
+        better = wxq * scale > best_gain
+        best_gain = torch.where(better, wxq * scale, best_gain)
+        best_scale = torch.where(better, scale, best_scale)
+        curvature = torch.where(better, wqq, curvature)
+
+    for level in levels.reach:
+        attempt(level * per_unit)
+    attempt(inverse(best_scale).unsqueeze(-1))
+    return best_scale, curvature
+
+
+def loss(x: Tensor, w: Tensor, unpacked: Tensor) -> Tensor:
+    """The sum of w (x - unpacked)**2 over the last dimension."""
+    error = x - unpacked
+    return total(w * error * error)
+
+
+def fit_block_scales(
+    x: Tensor, w: Tensor, levels: Levels, scale_levels: Levels
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For blocks x (n, groups, k): a factor (n, 1), scales (n, groups) and levels (n, groups, k).
+
+    A weight is factor * scale * level, the factor an FP16 number and the scale one of `scale_levels`.
+    """
+
+    def nearest(d: Tensor, scales: Tensor) -> Tensor:
+        return levels.nearest(x * inverse(d * scales).unsqueeze(-1))
+
+    def losses(d: Tensor, scales: Tensor) -> Tensor:
+        return loss(x, w, (d * scales).unsqueeze(-1) * nearest(d, scales))
+
+    scale, curvature = fit_scale(x, w, levels)
+    d = stored_half(fit_scale(scale, curvature, scale_levels)[0].unsqueeze(-1))
+    scales = scale_levels.nearest(scale * inverse(d))
+    least = losses(d, scales)
+    for _ in range(_ROUNDS):
+        middle = scales
+        for move in (-1, 1):
+            tried = scale_levels.nearest(middle + move)
+            tried_loss = losses(d, tried)
+            better = tried_loss < least
+            scales, least = torch.where(better, tried, scales), torch.where(better, tried_loss, least)
+        q = nearest(d, scales)
+        wxq, wqq = total(w * x * q), total(w * q * q)
+        fitted = quotient(total(wxq * scales), total(wqq * scales * scales))
+        tried_d = stored_half(fitted.unsqueeze(-1))
+        tried_loss = losses(tried_d, scales)
+        better = (total(tried_loss) < total(least)).unsqueeze(-1)
+        d, least = torch.where(better, tried_d, d), torch.where(better, tried_loss, least)
+    return d, scales, nearest(d, scales)
+
+
+def fit_line(x: Tensor, w: Tensor, levels: Levels, offset_below_zero: bool) -> tuple[Tensor, ...]:
+    """Scale and offset (...) for groups x (..., k) with levels from 0 on: a weight is scale * level + offset.
+
+    With `offset_below_zero` the offset may not be above zero. Third and fourth come the curvatures of both.
+    """
+    low, high = x.aminmax(dim=-1)
+    if offset_below_zero:
+        low = low.clamp(max=0)
+    y = x - low.unsqueeze(-1)
+    per_unit = inverse(high - low)
+    wy, sum_w = w * y, total(w)
+    sum_wy = total(wy)
+    best_gain, best_scale, best_offset, curvature = (torch.zeros_like(low) for _ in range(4))
+
+    def attempt(factor: Tensor, offset: Tensor) -> None:
+        nonlocal best_gain, best_scale, best_offset, curvature
+        q = levels.nearest((y - offset.unsqueeze(-1)) * factor.unsqueeze(-1))
+        wq = w * q
+        wqy, wqq, sum_wq = total(wy * q), total(wq * q), total(wq)
+        offset = quotient(wqq * sum_wy - sum_wq * wqy, sum_w * wqq - sum_wq * sum_wq)
+        if offset_below_zero:
+            offset = torch.minimum(offset, -low)
+        scale = quotient(wqy - offset * sum_wq, wqq)
+        gain = scale * (2 * wqy - scale * wqq - 2 * offset * sum_wq) + offset * (2 * sum_wy - offset * sum_w)
+        better = (gain > best_gain) & (scale > 0)
+        best_gain = torch.where(better, gain, best_gain)
+        best_scale = torch.where(better, scale, best_scale)
+        best_offset = torch.where(better, offset, best_offset)
+        curvature = torch.where(better, wqq, curvature)
+
+    nothing = torch.zeros_like(low)
+    for level in levels.reach:
+        attempt(level * per_unit, nothing)
+    for _ in range(2):
+        attempt(inverse(best_scale), best_offset)
+    return best_scale, low + best_offset, curvature, sum_w
+
+
+def fit_block_lines(
+    x: Tensor, w: Tensor, levels: Levels, scale_levels: Levels
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """For blocks x (n, groups, k): d and dmin (n, 1), scales and minima (n, groups), levels (n, groups, k).
+
+    A weight is d * scale * level - dmin * minimum.
+    """
+
+    def nearest(d: Tensor, dmin: Tensor, scales: Tensor, minima: Tensor) -> Tensor:
+        return levels.nearest((x + (dmin * minima).unsqueeze(-1)) * inverse(d * scales).unsqueeze(-1))
+
+    def losses(d: Tensor, dmin: Tensor, scales: Tensor, minima: Tensor) -> Tensor:
+        q = nearest(d, dmin, scales, minima)
+        return loss(x, w, (d * scales).unsqueeze(-1) * q - (dmin * minima).unsqueeze(-1))
+
+    scale, offset, curvature, sum_w = fit_line(x, w, levels, offset_below_zero=True)
+    d = stored_half(fit_scale(scale, curvature, scale_levels)[0].unsqueeze(-1))
+    dmin = stored_half(fit_scale(-offset, sum_w, scale_levels)[0].unsqueeze(-1))
+    scales, minima = scale_levels.nearest(scale * inverse(d)), scale_levels.nearest(-offset * inverse(dmin))
+    wx = w * x
+    sum_wx = total(wx)
+    least = losses(d, dmin, scales, minima)
+    for _ in range(_ROUNDS):
+        middle, minima_before = scales, minima
+        for move in (0, -1, 1):
+            tried = scale_levels.nearest(middle + move)
+            q = nearest(d, dmin, tried, minima_before)
+            offset = quotient(d * tried * total(w * q) - sum_wx, sum_w)  # the best for these codes
+            tried_minima = scale_levels.nearest(offset * inverse(dmin))
+            tried_loss = losses(d, dmin, tried, tried_minima)
+            better = tried_loss < least
+            scales, minima = torch.where(better, tried, scales), torch.where(better, tried_minima, minima)
+            least = torch.where(better, tried_loss, least)
+        q = nearest(d, dmin, scales, minima)
+        wq = w * q
+        # The normal equations of d and dmin for these codes, with a = scale * level and b = minimum.
+        aa, ab = total(total(wq * q) * scales * scales), total(total(wq) * scales * minima)
+        bb = total(sum_w * minima * minima)
+        ax, bx = total(total(wx * q) * scales), total(sum_wx * minima)
+        fitted_min = quotient(ab * ax - aa * bx, aa * bb - ab * ab)
+        fitted = quotient(ax + fitted_min * ab, aa)
+        tried_d, tried_dmin = (stored_half(t.clamp(min=0).unsqueeze(-1)) for t in (fitted, fitted_min))
+        tried_loss = losses(tried_d, tried_dmin, scales, minima)
+        better = (total(tried_loss) < total(least)).unsqueeze(-1)
+        d, dmin = torch.where(better, tried_d, d), torch.where(better, tried_dmin, dmin)
+        least = torch.where(better, tried_loss, least)
+    return d, dmin, scales, minima, nearest(d, dmin, scales, minima)

@@ -1,0 +1,62 @@
+"""The native encoders against the reference in torch, byte for byte, on every instruction set."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.guard_page import guarded, needs_guard_pages
+from tests.quants.evidence import hard_weights
+from tests.quants.test_packing import EXACT, SEARCHED
+from torchgguf.quants import QuantType, quant_type
+
+_native = pytest.importorskip("torchgguf._native")
+
+pytestmark = pytest.mark.usefixtures("isa")
+KINDS = [kind for kind in map(quant_type, EXACT + SEARCHED) if kind.dtype is None]
+
+
+def encode(weights: Tensor, kind: QuantType, importance: Tensor | None = None, threads: int = 1) -> Tensor:
+    rows, n = weights.shape
+    packed = torch.full((rows + 1, kind.bytes_per_row(n)), 7, dtype=torch.uint8)
+    at = 0 if importance is None else importance.data_ptr()
+    assert _native.quantize_rows(kind.id, weights.data_ptr(), at, packed.data_ptr(), rows, n, threads)
+    assert (packed[rows] == 7).all()  # nobody wrote behind the last row
+    return packed[:rows]
+
+
+def reference(weights: Tensor, kind: QuantType, importance: Tensor | None = None) -> Tensor:
+    blocks = None if importance is None else importance.expand(weights.shape).reshape(-1, kind.block_size)
+    return kind.encode(weights.reshape(-1, kind.block_size), blocks).view(len(weights), -1)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_packs_as_the_reference_does(kind):
+    weights, importance = hard_weights()
+    importance = importance.clamp(min=1e-6)
+    assert torch.equal(encode(weights, kind), reference(weights, kind))
+    assert torch.equal(encode(weights, kind, importance), reference(weights, kind, importance))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_number_of_threads_changes_nothing(kind):
+    weights = torch.randn(301, 512, generator=torch.Generator().manual_seed(0))
+    once = encode(weights, kind)
+    for threads in (2, 3, 16):
+        assert torch.equal(encode(weights, kind, threads=threads), once)
+
+
+@needs_guard_pages
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_nothing_is_touched_behind_the_last_number(kind):
+    weights = torch.randn(1, 3 * kind.block_size)
+    importance = torch.rand(weights.shape[1]) + 0.1
+    expected = reference(weights, kind, importance)
+    with guarded(weights) as src, guarded(importance) as columns, guarded(expected * 0) as dst:
+        assert _native.quantize_rows(
+            kind.id, src.data_ptr(), columns.data_ptr(), dst.data_ptr(), 1, weights.shape[1], 1
+        )
+        assert torch.equal(dst, expected)
+
+
+def test_a_type_without_encoder_is_left_to_others():
+    assert not _native.quantize_rows(9, 0, 0, 0, 0, 256, 1)
