@@ -7,6 +7,7 @@ import torch
 import transformers
 from torch.testing import assert_close
 
+import torchgguf
 from tests.pipelines.conftest import LABELS
 from torchgguf import pipeline
 
@@ -64,6 +65,58 @@ def test_text_generation(pair, options):
     assert ours(TEXTS, **options) == expected
     assert ours(TEXTS, batch_size=3, **options) == expected
     assert ours(TEXTS[0], **options) == theirs(TEXTS[0], **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_length": 30},
+        {"max_length": 40, "min_length": 20, "eos_token_id": 11},
+        {"max_new_tokens": 10, "repetition_penalty": 1.5},
+        {"max_new_tokens": 10, "no_repeat_ngram_size": 2},
+        {"max_new_tokens": 10, "num_beams": 3},
+        {"max_new_tokens": 10, "stop_sequence": ["a", "r"]},
+    ],
+    ids=str,
+)
+def test_a_batch_changes_no_answer(pair, options):
+    """Transformers pads, and lets limits count the padding: it is asked one by one."""
+    theirs, ours = both(pair("LMHeadModel"), "text-generation", do_sample=False)
+    texts = ["word " * 20, *TEXTS]
+    kept = {"skip_special_tokens": False, **options}
+    limit = {} if "max_new_tokens" in options else {"max_length": 64}
+    expected = [theirs(text, **{**limit, **kept}) for text in texts]
+    assert ours(texts, batch_size=4, **kept) == expected
+    assert [ours(text, **kept) for text in texts] == expected
+
+
+def test_empty_texts_start_from_the_bos_token(pair):
+    theirs, ours = both(pair("LMHeadModel"), "text-generation", **GREEDY)
+    assert ours(["", TEXTS[0], ""], batch_size=3) == [theirs(text) for text in ("", TEXTS[0], "")]
+    assert ours("", return_tensors=True) == theirs("", return_tensors=True)
+
+
+def test_a_prefix_is_not_counted(pair):
+    theirs, ours = both(pair("LMHeadModel"), "text-generation", do_sample=False)
+    options = {"prefix": "Listen to this: ", "max_length": 20}
+    assert ours(TEXTS[1], **options) == theirs(TEXTS[1], **options)
+
+
+def test_what_the_generation_config_says_holds(pair):
+    """The model's, until the pipeline or a call says otherwise; one given in a call says all anew."""
+    models = pair("LMHeadModel")
+    models.theirs.generation_config.update(max_length=24, do_sample=False)
+    models.ours.generation_config = torchgguf.GenerationConfig(
+        max_length=24, do_sample=False, bos_token_id=50256, eos_token_id=50256
+    )
+    theirs, ours = both(models, "text-generation", max_new_tokens=5)
+    for options in ({}, {"max_new_tokens": 3}):
+        assert ours(TEXTS[1], **options) == theirs(TEXTS[1], **options)
+    given = {"min_new_tokens": 3, "num_beams": 2}
+    assert ours(
+        TEXTS[1], generation_config=torchgguf.GenerationConfig(**given), return_tensors=True
+    ) == theirs(TEXTS[1], generation_config=transformers.GenerationConfig(**given), return_tensors=True)
 
 
 def test_a_model_writes_no_further_than_it_can_read(pair):
@@ -227,7 +280,7 @@ def test_what_is_wrong_is_said(pair):
     generate = pipeline(model=models.ours, tokenizer=models.our_tokenizer, **CPU)
     with pytest.raises(TypeError, match="max_new_tocens"):
         generate("Hello", max_new_tocens=3)
-    with pytest.raises(ValueError, match="text-generation takes texts, not a int"):
+    with pytest.raises(ValueError, match="text-generation takes texts, not 3"):
         generate(3)
     with pytest.raises(ValueError, match="cannot go together"):
         generate("Hello", return_full_text=True, return_tensors=True)

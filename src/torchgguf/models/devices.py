@@ -45,13 +45,25 @@ def _device(place: Device) -> torch.device:
         f"{', '.join(_STRATEGIES)}"
     )
     try:
+        return available_device(place, "device_map")
+    except ValueError as error:
+        raise ValueError(f"{error}; {wanted}") from None
+
+
+def available_device(place: Device, option: str = "device") -> torch.device:
+    """Return a device that this machine has.
+
+    Raises:
+        ValueError: it has none of this name; the message names the option that asked for it.
+    """
+    try:
         device = torch.device(place)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device_map={place!r} cannot be had ({reason}); {wanted}") from None
+        raise ValueError(f"{option}={place!r} cannot be had ({reason})") from None
     if device.type == "meta":
-        raise ValueError(f"device_map={place!r} would leave the weights nowhere; {wanted}")
+        raise ValueError(f"{option}={place!r} would leave the weights nowhere")
     return device
 
 

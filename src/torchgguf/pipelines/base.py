@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from os import PathLike
 from typing import Any, ClassVar
 
 import torch
@@ -39,11 +41,10 @@ class Pipeline:
     def __init__(
         self, model: PreTrainedModel, tokenizer: Tokenizer, batch_size: int = 1, **options: Any
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self._check_options(options)
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.batch_size = batch_size
+        self.batch_size = _checked_size(batch_size)
         self.options = options
 
     @property
@@ -52,22 +53,54 @@ class Pipeline:
         device: torch.device = self.model.device
         return device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens the model can read; None: any number, as with Bloom's ALiBi."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
+        """Write the model and its tokenizer to a folder, from which `pipeline` makes this again."""
+        self.model.save_pretrained(save_directory)
+        self.tokenizer.save_pretrained(save_directory)
+
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Any:
         """Answer; the options are those of the task."""
-        size = batch_size or self.batch_size
-        options = {**self.options, **options}
+        size = self.batch_size if batch_size is None else _checked_size(batch_size)
+        self._check_options(options)
+        options = self.merged(options)
         if self.is_single(inputs):
-            return self.single(next(self._stream([inputs], 1, options)), options)
-        if not isinstance(inputs, Iterable) or isinstance(inputs, Mapping):
-            raise ValueError(f"{self.task} takes texts, not a {type(inputs).__name__}")
-        answers = self._stream(inputs, size, options)
+            return self.single(next(self._stream(iter([inputs]), 1, options)), options)
+        try:
+            if isinstance(inputs, Mapping | bytes):  # which yield no texts
+                raise TypeError
+            source = iter(
+                inputs
+            )  # asked itself: datasets that only have indices can be iterated over as well
+        except TypeError:
+            raise ValueError(f"{self.task} takes texts, not {inputs!r:.80}") from None
+        answers = self._stream(source, size, options)
         if not isinstance(inputs, Sequence):
             return answers
         # The bar shows itself only where there is something to wait for, and someone to see it.
         return list(tqdm(answers, self.task, total=len(inputs), delay=1, leave=False, disable=None))
 
-    def _stream(self, inputs: Iterable[Any], size: int, options: dict[str, Any]) -> Iterator[Any]:
-        source = iter(inputs)
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        try:
+            inspect.signature(self.answer).bind([], **options)
+        except TypeError as error:
+            raise TypeError(f"{self.task}: {error}") from None
+
+    def merged(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a call, and those of the pipeline where the call says nothing."""
+        return {**self.options, **options}
+
+    def _stream(self, source: Iterator[Any], size: int, options: dict[str, Any]) -> Iterator[Any]:
         while batch := list(islice(source, size)):
             with torch.inference_mode():  # not around the yield, where it would reach into others' code
                 answers = self.answer(batch, **options)
@@ -81,11 +114,22 @@ class Pipeline:
         """Return the answer to one input that was given by itself, in the form transformers gives it."""
         return answer
 
+    def text(self, value: Any) -> str:
+        """Return an input that must be a text; `ValueError` if it is none."""
+        if not isinstance(value, str):
+            raise ValueError(f"{self.task} takes texts, not {value!r:.80}")
+        return value
+
     def batch(self, rows: Sequence[Sequence[int]], side: str = "right") -> dict[str, Tensor]:
         """Return `input_ids` and `attention_mask`, both `(len(rows), longest)`, padded on one side.
 
         Padding is masked, so any token will do where the tokenizer names none.
+
+        Raises:
+            ValueError: a row has no tokens.
         """
+        if not all(rows):
+            raise ValueError(f"{self.task}: there is nothing to read in an empty text")
         tokenizer = self.tokenizer
         fill = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
         longest = max(map(len, rows))
@@ -99,3 +143,9 @@ class Pipeline:
             "input_ids": torch.tensor(tokens, device=self.device),
             "attention_mask": torch.tensor(mask, device=self.device),
         }
+
+
+def _checked_size(batch_size: int) -> int:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    return batch_size

@@ -23,7 +23,8 @@ class FeatureExtractionPipeline(Pipeline):
         tokenize_kwargs: dict[str, Any] | None = None,
     ) -> list[Any]:
         """Run the model without its head."""
-        rows = self.tokenizer(inputs, truncation=truncation, **(tokenize_kwargs or {})).input_ids
-        states = self.model(**self.batch(rows), use_cache=False).last_hidden_state.cpu()
+        texts = [self.text(text) for text in inputs]
+        rows = self.tokenizer(texts, truncation=truncation, **(tokenize_kwargs or {})).input_ids
+        states = self.model.base_model(**self.batch(rows), use_cache=False).last_hidden_state.cpu()
         features = [state[None, : len(row)] for state, row in zip(states, rows, strict=True)]
         return features if return_tensors else [feature.tolist() for feature in features]

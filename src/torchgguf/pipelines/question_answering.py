@@ -1,12 +1,26 @@
 """Question answering: the part of a context that answers a question."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchgguf.pipelines.base import Pipeline
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a context, as the model sees it: `tokens` are those of the question and then its own.
+
+    `asked` is how many of them are the question's, `offsets` the characters that the others are.
+    """
+
+    pair: int
+    tokens: list[int]
+    asked: int
+    offsets: list[tuple[int, int]]
 
 
 class QuestionAnsweringPipeline(Pipeline):
@@ -52,69 +66,72 @@ class QuestionAnsweringPipeline(Pipeline):
         doc_stride: int | None = None,
         handle_impossible_answer: bool = False,
     ) -> list[Any]:
-        """Answer one question after the other: its context may be a batch by itself."""
+        """Read all contexts, as many parts at once as there are questions, and answer each question."""
         for name, value in (("top_k", top_k), ("max_answer_len", max_answer_len)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        limit = min(max_seq_len or 1 << 30, self.model.config.max_position_embeddings)
-        answers = []
-        for pair in inputs:
-            question, context = _texts(pair)
-            candidates = self._candidates(
-                question, context, limit, doc_stride, max_answer_len, top_k, handle_impossible_answer
-            )
-            best: dict[tuple[int, int], dict[str, Any]] = {}
-            for found in sorted(candidates, key=lambda found: -found["score"]):
-                best.setdefault((found["start"], found["end"]), found)
-            chosen = list(best.values())[:top_k]
-            answers.append(chosen if top_k > 1 else chosen[0])
-        return answers
+        limits = [length for length in (max_seq_len, self.context_length) if length is not None]
+        texts = [_texts(pair) for pair in inputs]
+        parts = [part for i in range(len(texts)) for part in self._parts(i, *texts[i], limits, doc_stride)]
+        found: list[list[dict[str, Any]]] = [[] for _ in inputs]
+        nothing = [1.0] * len(inputs)
+        for part, begins, ends in self._logits(parts, len(inputs)):
+            places = torch.arange(part.asked, len(part.tokens))
+            if handle_impossible_answer:
+                places = torch.cat((torch.zeros(1, dtype=torch.long), places))
+            begins, ends = begins[places].softmax(0), ends[places].softmax(0)
+            if handle_impossible_answer:
+                nothing[part.pair] = min(nothing[part.pair], (begins[0] * ends[0]).item())
+                begins, ends = begins[1:], ends[1:]
+            for score, i, j in _best_spans(begins, ends, max_answer_len, top_k):
+                start, end = part.offsets[i][0], part.offsets[j][1]
+                found[part.pair].append(_answer(score, texts[part.pair][1], int(start), int(end)))
+        if handle_impossible_answer:
+            for candidates, score in zip(found, nothing, strict=True):
+                candidates.append({"score": score, "start": 0, "end": 0, "answer": ""})
+        answers = [_best(candidates)[:top_k] for candidates in found]
+        return answers if top_k > 1 else [best for (best,) in answers]
 
-    def _candidates(
-        self,
-        question: str,
-        context: str,
-        limit: int,
-        doc_stride: int | None,
-        longest: int,
-        top_k: int,
-        or_nothing: bool,
-    ) -> list[dict[str, Any]]:
-        """Return the best answers of every part of the context, and the chance that there is none."""
-        asked = self.tokenizer(question).input_ids
+    def _parts(
+        self, pair: int, question: str, context: str, limits: list[int], doc_stride: int | None
+    ) -> Iterator[Part]:
+        """Cut a context so that each part and the question keep within the limits."""
+        asked = list(self.tokenizer(question).input_ids)
         told = self.tokenizer(context, return_offsets_mapping=True, add_special_tokens=False)
-        room = limit - len(asked)
+        tokens, offsets = list(told.input_ids), list(told.offset_mapping)
+        room = min((limit - len(asked) for limit in limits), default=max(1, len(tokens)))
         if room < 1:
-            raise ValueError(f"the question has {len(asked)} tokens, which leaves no room in {limit}")
+            raise ValueError(f"the question has {len(asked)} tokens, which leaves no room in {min(limits)}")
         shared = min(128, room // 2) if doc_stride is None else doc_stride
         if not 0 <= shared < room:
             raise ValueError(f"doc_stride must be below the {room} tokens that a part has, not {shared}")
-        tokens, offsets = told.input_ids, told.offset_mapping
-        starts = range(0, max(1, len(tokens) - shared), room - shared)
-        parts = [slice(start, start + room) for start in starts]
-        inputs = self.batch([[*asked, *tokens[part]] for part in parts])
-        output = self.model(**inputs, use_cache=False)
-        found, none = [], 1.0
-        for row, part in enumerate(parts):
-            places = torch.arange(len(asked), len(asked) + len(tokens[part]))
-            if or_nothing:
-                places = torch.cat((torch.zeros(1, dtype=torch.long), places))
-            begins, ends = (
-                logits[row].float().cpu()[places].softmax(0)
-                for logits in (output.start_logits, output.end_logits)
+        for start in range(0, max(1, len(tokens) - shared), room - shared):
+            part = slice(start, start + room)
+            yield Part(pair, asked + tokens[part], len(asked), offsets[part])
+
+    def _logits(self, parts: list[Part], size: int) -> Iterator[tuple[Part, Tensor, Tensor]]:
+        """Yield each part with the logits `(tokens,)` that an answer starts, and ends, at its tokens."""
+        for first in range(0, len(parts), size):
+            chunk = parts[first : first + size]
+            output = self.model(**self.batch([part.tokens for part in chunk]), use_cache=False)
+            yield from zip(
+                chunk, output.start_logits.float().cpu(), output.end_logits.float().cpu(), strict=True
             )
-            if or_nothing:
-                none = min(none, (begins[0] * ends[0]).item())
-                begins, ends = begins[1:], ends[1:]
-            for score, i, j in _best_spans(begins, ends, longest, top_k):
-                start, end = int(offsets[part][i][0]), int(offsets[part][j][1])
-                answer = context[start:end]
-                start += len(answer) - len(answer.lstrip())
-                answer = answer.strip()
-                found.append({"score": score, "start": start, "end": start + len(answer), "answer": answer})
-        if or_nothing:
-            found.append({"score": none, "start": 0, "end": 0, "answer": ""})
-        return found
+
+
+def _answer(score: float, context: str, start: int, end: int) -> dict[str, Any]:
+    answer = context[start:end]
+    start += len(answer) - len(answer.lstrip())
+    answer = answer.strip()
+    return {"score": score, "start": start, "end": start + len(answer), "answer": answer}
+
+
+def _best(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort by score; of what several parts have found, keep the best."""
+    best: dict[tuple[int, int], dict[str, Any]] = {}
+    for found in sorted(candidates, key=lambda found: -found["score"]):
+        best.setdefault((found["start"], found["end"]), found)
+    return list(best.values())
 
 
 def _best_spans(begins: Tensor, ends: Tensor, longest: int, top_k: int) -> list[tuple[float, int, int]]:

@@ -60,10 +60,10 @@ class TextClassificationPipeline(Pipeline):
 
     def _tokens(self, text: Any, options: dict[str, Any]) -> list[int]:
         if isinstance(text, Mapping):
+            if not isinstance(text.get("text"), str) or text.keys() - {"text", "text_pair"}:
+                raise ValueError('a pair of texts is {"text": ..., "text_pair": ...}')
             return list(self.tokenizer(**text, **options).input_ids)
-        if isinstance(text, str):
-            return list(self.tokenizer(text, **options).input_ids)
-        raise ValueError('a text is a str, a pair of texts {"text": ..., "text_pair": ...}')
+        return list(self.tokenizer(self.text(text), **options).input_ids)
 
     def _logits(self, rows: list[list[int]]) -> Tensor:
         inputs = self.batch(rows)

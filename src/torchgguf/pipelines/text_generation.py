@@ -1,13 +1,19 @@
 """Text generation: texts continued, conversations answered."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from torchgguf.generation import EosTokenCriteria, GenerationConfig, StopStringCriteria
+from torchgguf.generation.configuration import FIELDS
+from torchgguf.generation.stopping import Criterion
 from torchgguf.pipelines.base import Pipeline
 
 # What holds where neither the call nor the model's generation_config says otherwise, as in transformers.
-DEFAULTS = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7}
-_LENGTHS = ("max_new_tokens", "max_length")
+DEFAULTS = {"do_sample": True, "temperature": 0.7}
+DEFAULT_NEW_TOKENS = 256
 _RETURNS = "return_full_text, return_text and return_tensors cannot go together"
 
 
@@ -18,11 +24,12 @@ class TextGenerationPipeline(Pipeline):
     conversation with the answer. One that ends with the assistant's own words has those continued.
 
     Options: `return_full_text=False` leaves the prompt out; `return_tensors=True` gives
-    `"generated_token_ids"` instead; `prefix` comes before every text; `stop_sequence`, one text or several,
-    ends a continuation; `handle_long_generation="hole"` cuts the start of a prompt that is too long;
-    `continue_final_message`, `tools`, `documents` are the chat template's; `add_special_tokens`,
-    `truncation` and `tokenizer_encode_kwargs` the tokenizer's; `skip_special_tokens` and
-    `clean_up_tokenization_spaces` are the decoder's. All others are those of `generate`.
+    `"generated_token_ids"` instead; `prefix` comes before every text, and lengths do not count it;
+    `stop_sequence`, one text or several, ends a continuation; `handle_long_generation="hole"` cuts the start
+    of a prompt that leaves too little room; `continue_final_message`, `tools`, `documents` are the chat
+    template's; `add_special_tokens`, `truncation` and `tokenizer_encode_kwargs` the tokenizer's;
+    `skip_special_tokens` and `clean_up_tokenization_spaces` are the decoder's. All others are those of
+    `generate`.
     """
 
     task = "text-generation"
@@ -30,6 +37,13 @@ class TextGenerationPipeline(Pipeline):
     def is_single(self, inputs: Any) -> bool:
         """Tell one text or conversation from several."""
         return isinstance(inputs, str) or _is_chat(inputs)
+
+    def merged(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a call over those of the pipeline, of which a generation_config says all."""
+        own = self.options
+        if options.get("generation_config") is not None:
+            own = {name: value for name, value in own.items() if name not in FIELDS}
+        return {**own, **options}
 
     def answer(
         self,
@@ -48,7 +62,7 @@ class TextGenerationPipeline(Pipeline):
         truncation: bool | str | None = None,
         tokenizer_encode_kwargs: dict[str, Any] | None = None,
         skip_special_tokens: bool = True,
-        clean_up_tokenization_spaces: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
         **generate_options: Any,
     ) -> list[Any]:
         """Continue each input."""
@@ -56,91 +70,143 @@ class TextGenerationPipeline(Pipeline):
             raise ValueError(_RETURNS)
         if generate_options.get("return_dict_in_generate"):
             raise ValueError("return_dict_in_generate is for model.generate: a pipeline returns texts")
-        stated = {"add_special_tokens": add_special_tokens, "truncation": truncation}
-        encoding = {k: v for k, v in stated.items() if v is not None} | (tokenizer_encode_kwargs or {})
-        template = {"tools": tools, "documents": documents}
+        if stop_sequence is not None:
+            generate_options |= {"stop_strings": stop_sequence}
+        if prefix:
+            generate_options |= self._lengths_with(prefix, generate_options)
+        said = self._said(generate_options)
+        encoding = _stated(add_special_tokens=add_special_tokens, truncation=truncation)
+        encoding |= tokenizer_encode_kwargs or {}
+        template = _stated(continue_final_message=continue_final_message, tools=tools, documents=documents)
+        for text in inputs:
+            self._check(text, prefix, template)
+        first = said.get("bos_token_id")
         rows = [
-            self._chat_tokens(text, _continues(text, continue_final_message), template, encoding)
-            if _is_chat(text)
-            else list(self.tokenizer(prefix + text, **encoding).input_ids)
+            self._text_tokens(prefix + text, encoding, first)
+            if isinstance(text, str)
+            else self._chat_tokens(text, template, encoding)
             for text in inputs
         ]
-        options = self._generate_options(generate_options, max(map(len, rows)))
-        if stop_sequence is not None:
-            options |= {"stop_strings": stop_sequence, "tokenizer": self.tokenizer}
         if handle_long_generation is not None:
-            rows = [self._cut(row, handle_long_generation, options) for row in rows]
-        answers = []
-        for text, row, sequences in zip(inputs, rows, self._continue(rows, options), strict=True):
-            records: list[dict[str, Any]] = []
-            for sequence in sequences:
-                if return_tensors:
-                    records.append({"generated_token_ids": [*row, *sequence]})
-                    continue
-                new = self.tokenizer.decode(
+            rows = [self._cut(row, handle_long_generation, said) for row in rows]
+        answers: list[Any] = []
+        continued = self._continue(rows, generate_options, said)
+        for text, row, sequences in zip(inputs, rows, continued, strict=True):
+            if return_tensors:
+                answers.append([{"generated_token_ids": [*row, *sequence]} for sequence in sequences])
+                continue
+            new = [
+                self.tokenizer.decode(
                     sequence,
                     skip_special_tokens=skip_special_tokens,
                     clean_up_tokenization_spaces=clean_up_tokenization_spaces,
                 )
-                whole = _joined(text, new, continue_final_message) if return_full_text is not False else new
-                records.append({"generated_text": whole})
-            answers.append(records)
+                for sequence in sequences
+            ]
+            if return_full_text is not False:
+                new = [_joined(text, words, continue_final_message) for words in new]
+            answers.append([{"generated_text": words} for words in new])
         return answers
 
-    def _continue(self, rows: list[list[int]], options: dict[str, Any]) -> list[list[list[int]]]:
-        """Return the new tokens of every sequence of every row."""
-        if not any(rows):  # nothing to start from but the bos token
-            output = self.model.generate(None, **options)
-            return [[sequence.tolist()[1:] for sequence in output]] * len(rows)
-        inputs = self.batch(rows, side="left")
-        output = self.model.generate(**inputs, **options)
-        length = inputs["input_ids"].shape[1]
-        per_row = len(output) // len(rows)
-        new = [sequence[length:].tolist() for sequence in output]
-        return [new[i : i + per_row] for i in range(0, len(new), per_row)]
+    def _check(self, text: Any, prefix: str, template: Mapping[str, Any]) -> None:
+        if isinstance(text, str):
+            if template:
+                raise ValueError(f"{', '.join(template)}: for conversations only, and this is a text")
+        elif not _is_chat(text):
+            raise ValueError(f"text-generation takes texts and conversations, not {text!r:.80}")
+        elif prefix:
+            raise ValueError("prefix: for texts only, and this is a conversation")
 
-    def _chat_tokens(
-        self, chat: Any, continues: bool, template: dict[str, Any], encoding: dict[str, Any]
-    ) -> list[int]:
-        encoding.pop("add_special_tokens", None)  # the template writes those itself
+    def _text_tokens(self, text: str, encoding: Mapping[str, Any], first: int | None) -> list[int]:
+        tokens = list(self.tokenizer(text, **encoding).input_ids)
+        return tokens if tokens or first is None else [first]
+
+    def _chat_tokens(self, chat: Any, template: Mapping[str, Any], encoding: Mapping[str, Any]) -> list[int]:
+        continues = _continues(chat, template.get("continue_final_message"))
+        options = {**template, **encoding, "continue_final_message": continues}
+        options.pop("add_special_tokens", None)  # the template writes those itself
         tokens: list[int] = self.tokenizer.apply_chat_template(
-            chat,
-            add_generation_prompt=not continues,
-            continue_final_message=continues,
-            return_dict=False,
-            **{name: value for name, value in template.items() if value is not None},
-            **encoding,
+            chat, add_generation_prompt=not continues, return_dict=False, **options
         )
         return list(tokens)
 
-    def _generate_options(self, options: dict[str, Any], prompt: int) -> dict[str, Any]:
-        """Add the defaults where nobody has said anything; the text stays within what the model can read."""
-        given = options.get("generation_config")
-        own = getattr(self.model, "generation_config", None)
-        said = {
-            name: value
-            for config in (own, given)
-            if config is not None
-            for name, value in config.to_dict().items()
-            if value is not None
-        } | options
-        defaults = {name: value for name, value in DEFAULTS.items() if name not in said}
-        if any(name in said for name in _LENGTHS):
-            defaults.pop("max_new_tokens", None)
-        elif prompt < (length := self.model.config.max_position_embeddings):
-            defaults["max_new_tokens"] = min(DEFAULTS["max_new_tokens"], length - prompt)
-        if not {**defaults, **said}.get("do_sample"):
-            defaults.pop("temperature", None)
-        return {**defaults, **options}
+    def _continue(
+        self, rows: list[list[int]], options: Mapping[str, Any], said: Mapping[str, Any]
+    ) -> list[list[list[int]]]:
+        """Return the new tokens of every sequence of every row.
 
-    def _cut(self, row: list[int], how: str, options: dict[str, Any]) -> list[int]:
+        Limits that count the prompt would count its padding as well, and what is left of the context is
+        that of the longest: only rows with the same limits are continued together.
+        """
+        options = {"tokenizer": self.tokenizer, **options, **self._defaults(said)}
+        limited = "max_new_tokens" in said or "max_length" in said
+        counts_prompt = said.get("min_length") or (limited and "max_new_tokens" not in said)
+        alike = defaultdict[tuple[int, int | None], list[int]](list)
+        for place, row in enumerate(rows):
+            limit = None if limited else self._default_new_tokens(row)
+            alike[len(row) if counts_prompt else 0, limit].append(place)
+        new: list[list[list[int]]] = [[] for _ in rows]
+        for (_, limit), places in alike.items():
+            inputs = self.batch([rows[place] for place in places], side="left")
+            output = self.model.generate(**inputs, **options, **_stated(max_new_tokens=limit))
+            per_row = len(output) // len(places)
+            for i, sequence in enumerate(output[:, inputs["input_ids"].shape[1] :].tolist()):
+                place = places[i // per_row]
+                new[place].append(self._without_filling(rows[place], sequence, said))
+        return new
+
+    def _without_filling(self, row: list[int], new: list[int], said: Mapping[str, Any]) -> list[int]:
+        """Cut off what fills a row while others go on: what comes after its end."""
+        criteria: list[Criterion] = []
+        if ends := GenerationConfig(eos_token_id=said.get("eos_token_id")).eos_token_ids:
+            criteria.append(EosTokenCriteria(ends))
+        if texts := said.get("stop_strings"):
+            criteria.append(StopStringCriteria(self.tokenizer, texts))
+        text = torch.tensor([row + new])
+        for length in range(1, len(new)):
+            if any(criterion(text[:, : len(row) + length], None) for criterion in criteria):
+                return new[:length]
+        return new
+
+    def _said(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the call, a config given with it, and the model's own say of generating."""
+        own = self.model.generation_config or GenerationConfig.from_model_config(self.model.config)
+        said: dict[str, Any] = {}
+        for config in (own, options.get("generation_config")):
+            said |= {} if config is None else _stated(**config.to_dict())
+        return _stated(**{**said, **options})  # None in the call takes back what configs say
+
+    def _defaults(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        defaults = {**DEFAULTS, **_stated(pad_token_id=self.tokenizer.pad_token_id)}
+        if not {**defaults, **said}["do_sample"]:
+            del defaults["temperature"]
+        return {name: value for name, value in defaults.items() if name not in said}
+
+    def _default_new_tokens(self, row: list[int]) -> int:
+        """Stay within what the model can read, so far as there is room at all."""
+        room = (self.context_length or DEFAULT_NEW_TOKENS + len(row)) - len(row)
+        return min(DEFAULT_NEW_TOKENS, room) if room > 0 else DEFAULT_NEW_TOKENS
+
+    def _lengths_with(self, prefix: str, options: Mapping[str, Any]) -> dict[str, int]:
+        """Return limits of whole texts, if any hold, so that a prefix does not count."""
+        said, more = self._said(options), len(self.tokenizer(prefix, add_special_tokens=False).input_ids)
+        limits = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
+        return {name: said[name] + more for name, new in limits.items() if said.get(name) and new not in said}
+
+    def _cut(self, row: list[int], how: str, said: Mapping[str, Any]) -> list[int]:
         if how != "hole":
             raise ValueError(f"handle_long_generation={how!r} is unknown; 'hole' is known")
-        length = self.model.config.max_position_embeddings
-        room = length - options.get("max_new_tokens", 0)
-        if room < 1:
-            raise ValueError(f"max_new_tokens leaves no room for a prompt: the model reads {length} tokens")
-        return row[-room:]
+        length = self.context_length
+        new = said.get("max_new_tokens", said.get("max_length", len(row) + DEFAULT_NEW_TOKENS) - len(row))
+        if length is None or len(row) + new <= length:
+            return row
+        if not 0 < new < length:
+            raise ValueError(f"the model reads {length} tokens: {new} new ones leave no room for a prompt")
+        return row[new - length :]
+
+
+def _stated(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _is_chat(inputs: Any) -> bool:

@@ -31,10 +31,11 @@ class TokenClassificationPipeline(Pipeline):
             known = ", ".join(WORD_SCORES)
             raise ValueError(f"aggregation_strategy={aggregation_strategy!r} is unknown; these are: {known}")
         ignored = ["O"] if ignore_labels is None else ignore_labels
-        encoded = self.tokenizer(inputs, return_offsets_mapping=True, truncation=truncation)
+        texts = [self.text(text) for text in inputs]
+        encoded = self.tokenizer(texts, return_offsets_mapping=True, truncation=truncation)
         logits = self.model(**self.batch(encoded.input_ids), use_cache=False).logits.float().cpu()
         labels, answers = self.model.config.id2label, []
-        for i, text in enumerate(inputs):
+        for i, text in enumerate(texts):
             ids, offsets = encoded.input_ids[i], encoded.offset_mapping[i]
             tokens = self._tokens(text, ids, offsets, logits[i].softmax(-1))
             if aggregation_strategy == "none":
@@ -47,9 +48,9 @@ class TokenClassificationPipeline(Pipeline):
 
     def _tokens(self, text: str, ids: list[int], offsets: Any, scores: Tensor) -> dict[int, Span]:
         """Gather the tokens of the text itself, without those that were added around it, by their place."""
-        tokens = {}
+        tokens, added = {}, set(self.tokenizer.all_special_ids)
         for index, (token, (start, end)) in enumerate(zip(ids, offsets, strict=True)):
-            if token not in self.tokenizer.all_special_ids:
+            if token not in added:
                 goes_on = start > 0 and " " not in text[start - 1 : start + 1]
                 tokens[index] = Span([token], int(start), int(end), scores[index], goes_on)
         return tokens
