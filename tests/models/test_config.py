@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from tests.models.tiny import SIZES
+from tests.models.tiny import CASES, SIZES, reference
 from torchgguf.models import (
     AutoConfig,
     AutoModel,
@@ -40,6 +40,11 @@ REFUSED = {
         "hidden_size is n_embd, but 16 is not 8",
     ),
     "layers without end": (Qwen2Config, {"num_hidden_layers": 10**12}, "num_hidden_layers=1000000000000"),
+    "labels without end": (LlamaConfig, {"num_labels": 10**12}, "num_labels=1000000000000"),
+    "no heads": (LlamaConfig, {"num_attention_heads": 0, "num_key_value_heads": 2}, "0 attention heads"),
+    "no heads of GPT-2": (GPT2Config, {"n_head": 0}, "n_head=0"),
+    "list for a dtype": (LlamaConfig, {"dtype": ["float16"]}, r"dtype=\['float16'\] is not supported"),
+    "name of a method": (LlamaConfig, {"to_dict": 1}, "to_dict is no field"),
     "layers too few": (
         Qwen2Config,
         {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 2},
@@ -55,8 +60,9 @@ REFUSED = {
 
 @pytest.mark.parametrize(("kind", "values", "words"), REFUSED.values(), ids=REFUSED.keys())
 def test_refused(kind, values, words):
-    with pytest.raises(ValueError, match=words):
-        kind.from_dict(values)
+    for make in (lambda: kind.from_dict(values), lambda: kind(**values)):
+        with pytest.raises(ValueError, match=words):
+            make()
 
 
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
@@ -69,13 +75,26 @@ def test_dtype(key):
     assert json.loads(config.to_json_string())["dtype"] == "bfloat16"
 
 
-@pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2"])
-def test_from_what_transformers_writes(kind):
-    """Neutral values of what is not supported are no reason to refuse a config."""
-    theirs = getattr(transformers, f"{kind}Config")(**SIZES, partial_rotary_factor=1.0).to_dict()
-    ours = AutoConfig.for_model(**theirs).to_dict()
-    assert {key: ours[key] for key in SIZES} == SIZES
-    assert ours["rope_parameters"]["rope_theta"] == theirs["rope_parameters"]["rope_theta"]
+@pytest.mark.parametrize("name", CASES)
+def test_from_what_transformers_writes_and_back(name):
+    """Neutral values of what is not supported are no reason to refuse a config, nor what no field is for."""
+    theirs = reference(CASES[name]).config.to_dict() | {"colour": "red"}
+    ours = AutoConfig.for_model(**theirs)
+    assert ours.colour == "red"
+    assert type(ours)(**theirs).to_dict() == ours.to_dict()
+    again = getattr(transformers, type(ours).__name__)(**ours.to_dict()).to_dict()
+    for key in theirs.keys() - {"rope_parameters", "layer_types"}:  # which may state defaults or not
+        assert (again[key] or None) == (theirs[key] or None), key
+
+
+def test_gpt2_states_its_length_for_the_converter_too(tmp_path):
+    """llama.cpp's converter (conversion/gpt2.py) asks for `n_ctx`."""
+    config = GPT2Config(n_positions=77)
+    assert config.to_dict()["n_ctx"] == 77
+    again = GPT2Config(**config.to_dict())
+    again.n_positions = 78
+    again.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["n_ctx"] == 78
 
 
 def test_names_from_before_transformers_5():

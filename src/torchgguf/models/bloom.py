@@ -3,9 +3,9 @@
 Shape letters: B batch, T new positions, S positions seen including the new ones, H heads, D head size.
 """
 
-from collections.abc import Iterable
-from dataclasses import InitVar, dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import InitVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchgguf.container import GGUFError
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
-from torchgguf.models.config import PreTrainedConfig, aliases
+from torchgguf.models.config import PreTrainedConfig, config_dataclass
 from torchgguf.models.config_map import (
     Field,
     Header,
@@ -45,8 +45,7 @@ from torchgguf.nn import (
 )
 
 
-@aliases(num_attention_heads="n_head", num_hidden_layers="n_layer")
-@dataclass(kw_only=True, repr=False)
+@config_dataclass
 class BloomConfig(PreTrainedConfig):
     """Sizes and choices.
 
@@ -57,6 +56,10 @@ class BloomConfig(PreTrainedConfig):
     """
 
     model_type = "bloom"
+    attribute_map: ClassVar[Mapping[str, str]] = {
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    }
 
     vocab_size: int = 250880
     hidden_size: int = 64
@@ -79,7 +82,7 @@ class BloomConfig(PreTrainedConfig):
         super().__post_init__(num_labels)
         if n_embed is not None:
             self.hidden_size = n_embed
-        if self.hidden_size % self.n_head:
+        if self.n_head < 1 or self.hidden_size % self.n_head:
             raise ValueError(
                 f"hidden_size={self.hidden_size} cannot be shared evenly by n_head={self.n_head}"
             )

@@ -2,14 +2,24 @@
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, InitVar, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, InitVar, dataclass, field, fields
 from functools import wraps
 from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    ClassVar,
+    Self,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import torch
 
@@ -21,8 +31,9 @@ PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_class
 
 FLOATING_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
-# More layers than any model has: some configs say something of each, which would fill the memory.
-_MAX_LAYERS = 100_000
+# More layers and labels than any model has: configs say something of each, which would fill the memory.
+_COUNTS = ("num_hidden_layers", "n_layer", "num_labels")
+_MAX_COUNT = 1_000_000
 
 _LABELS = ("id2label", "label2id")
 
@@ -48,53 +59,59 @@ def floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     Raises:
         ValueError: nothing can be computed in it.
     """
-    names: dict[Any, torch.dtype] = {str(known).removeprefix("torch."): known for known in FLOATING_DTYPES}
-    found = torch.float32 if dtype in (None, "auto") else names.get(dtype, dtype)
-    if found not in FLOATING_DTYPES:
-        raise ValueError(f"dtype={dtype!r} is not supported; these are: {', '.join(names)}")
-    return found
+    if dtype in (None, "auto"):
+        return torch.float32
+    for known in FLOATING_DTYPES:
+        if dtype in (known, str(known).removeprefix("torch.")):
+            return known
+    names = ", ".join(str(known).removeprefix("torch.") for known in FLOATING_DTYPES)
+    raise ValueError(f"dtype={dtype!r} is not supported; these are: {names}")
 
 
-def aliases(**names: str) -> Callable[[type[Config]], type[Config]]:
-    """Give fields of a config class second names, to be set and read by; they are never written."""
+@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
+def config_dataclass(cls: type[Config]) -> type[Config]:
+    """Make a config class a dataclass, whose constructor takes all that a config.json may hold.
 
-    def add(cls: type[Config]) -> type[Config]:
-        init = cls.__init__
+    Fields may go by the second names in `attribute_map`, by which they are read and set as well. What is no
+    field is kept as a plain attribute, as in transformers.
+    """
+    dataclass(kw_only=True, repr=False)(cls)
+    init = cls.__init__
+    names = {*inspect.signature(init).parameters}
 
-        @wraps(init)
-        def init_by_either_name(self: Any, **fields: Any) -> None:
-            if twice := [alias for alias, name in names.items() if {alias, name} <= fields.keys()]:
-                raise ValueError(f"{twice[0]} is {names[twice[0]]}: give one of them")
-            init(self, **{names.get(name, name): value for name, value in fields.items()})
+    @wraps(init)
+    def init_from_all(self: Config, **values: Any) -> None:
+        values = _supported(cls, values)
+        self.attn_implementation = values.pop("attn_implementation", None)
+        init(self, **{name: value for name, value in values.items() if name in names})
+        vars(self).update({name: value for name, value in values.items() if name not in names})
 
-        cls.__init__ = init_by_either_name  # type: ignore[method-assign]
-        cls.attribute_map = names
-        for alias, name in names.items():
-            setattr(cls, alias, _alias(name))
-        return cls
-
-    return add
+    cls.__init__ = init_from_all  # type: ignore[assignment]
+    for alias, name in cls.attribute_map.items():
+        setattr(cls, alias, _alias(name))
+    return cls
 
 
 def _alias(name: str) -> property:
     return property(attrgetter(name), lambda config, value: setattr(config, name, value))
 
 
-@dataclass(kw_only=True, repr=False)
+@config_dataclass
 class PreTrainedConfig:
-    """Base of all configs; subclasses are dataclasses that add fields.
+    """Base of all configs; subclasses, each a `config_dataclass`, add fields.
 
     `num_labels`, how many labels a classifier knows (two unless said otherwise), is the number of names in
     `id2label`; to set it gives the labels new names. `problem_type` says how they exclude each other.
 
     Attributes:
         model_type: the key in config.json that says which model it is for.
-        attribute_map: second names of fields (see `aliases`).
+        attribute_map: second names of fields, which are never written.
         attn_implementation: which attention models get that are built from this, unless they are told; None:
             the default. It is not written to config.json.
 
     Raises:
-        ValueError: fields have wrong types or contradict each other; the message names them.
+        ValueError: fields have wrong types or contradict each other, or it is the config of another kind of
+            model, or says what no model here can do; the message names them.
     """
 
     model_type: ClassVar[str] = ""
@@ -158,7 +175,7 @@ class PreTrainedConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:
-        """Build from the contents of a config.json. Keys that are no fields are kept as plain attributes.
+        """Build from the contents of a config.json.
 
         Args:
             values: of config.json.
@@ -166,32 +183,15 @@ class PreTrainedConfig:
 
         Raises:
             TypeError: `changes` name no field.
-            ValueError: it is that of another kind of model, or says what no model here can do.
+            ValueError: as the constructor.
         """
-        for alias, name in cls.attribute_map.items():
-            if alias in values and values[alias] != values.get(name, values[alias]):
-                raise ValueError(f"{alias} is {name}, but {values[alias]!r} is not {values[name]!r}")
-        values = {cls.attribute_map.get(key, key): value for key, value in values.items()}
-        if (kind := values.pop("model_type", cls.model_type)) != cls.model_type:
-            raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, but this is {kind!r}")
-        known = {*inspect.signature(cls).parameters, *cls.attribute_map, "attn_implementation", "torch_dtype"}
-        if unknown := [key for key in changes if key not in {*known, *values, *_UNSUPPORTED}]:
+        values, changes = _by_own_names(cls, values), _by_own_names(cls, changes)
+        known = {*inspect.signature(cls).parameters, "attn_implementation", *_UNSUPPORTED, *values}
+        if unknown := [key for key in changes if key not in known]:
             raise TypeError(f"there is no option {unknown[0]!r}, and {cls.__name__} has no such field")
         if "num_labels" in changes or "id2label" in changes:  # the names of other labels go
             values = {key: value for key, value in values.items() if key not in _LABELS}
-        values |= {cls.attribute_map.get(key, key): value for key, value in changes.items()}
-        for key, neutral in _UNSUPPORTED.items():
-            if (value := values.get(key)) not in (None, neutral):
-                raise ValueError(f"{key}={value!r} in a config is not supported")
-        for key in ("num_hidden_layers", "n_layer"):
-            if isinstance(count := values.get(key), int) and count > _MAX_LAYERS:
-                raise ValueError(f"{key}={count} cannot be")
-        values["dtype"] = values.get("dtype") or values.pop("torch_dtype", None)  # before transformers 5
-        attention = values.pop("attn_implementation", None)
-        config = cls(**{key: value for key, value in values.items() if key in known})
-        vars(config).update({key: value for key, value in values.items() if key not in known})
-        config.attn_implementation = attention
-        return config
+        return cls(**{**values, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of the config.json that `from_dict` reads."""
@@ -217,6 +217,34 @@ class PreTrainedConfig:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
+
+
+def _by_own_names(cls: type[PreTrainedConfig], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Call fields by their first names, and `dtype` as transformers does since 5."""
+    named = dict(values)
+    for alias, name in {**cls.attribute_map, "torch_dtype": "dtype"}.items():
+        value = named.pop(alias, None)
+        if named.get(name) is None and alias in values:
+            named[name] = value
+        elif value not in (None, named.get(name)):
+            raise ValueError(f"{alias} is {name}, but {value!r} is not {named[name]!r}")
+    return named
+
+
+def _supported(cls: type[PreTrainedConfig], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a constructor was given by the fields' names, if models here can do what it says."""
+    values = _by_own_names(cls, values)
+    if (kind := values.pop("model_type", cls.model_type)) != cls.model_type:
+        raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, but this is {kind!r}")
+    for key, neutral in _UNSUPPORTED.items():
+        if (value := values.get(key)) not in (None, neutral):
+            raise ValueError(f"{key}={value!r} in a config is not supported")
+    if taken := [key for key in values if callable(getattr(cls, key, None))]:
+        raise ValueError(f"{taken[0]} is no field of a config")
+    for key in _COUNTS:
+        if isinstance(count := values.get(key), int) and count > _MAX_COUNT:
+            raise ValueError(f"{key}={count} cannot be")
+    return values
 
 
 def _field_types(cls: type[PreTrainedConfig]) -> dict[str, tuple[type, ...]]:

@@ -5,12 +5,12 @@ heads, D head size.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from torchgguf.generation import GenerationMixin
+from torchgguf.models.config import config_dataclass
 from torchgguf.models.heads import ModelWithHead
 from torchgguf.models.losses import next_token_loss
 from torchgguf.models.outputs import CausalLMOutputWithPast
@@ -31,7 +31,7 @@ from torchgguf.nn import (
 )
 
 
-@dataclass(kw_only=True, repr=False)
+@config_dataclass
 class DecoderConfig(RotaryConfig):
     """Fields that all these models have; defaults differ."""
 
@@ -50,14 +50,16 @@ class DecoderConfig(RotaryConfig):
         super().__post_init__(*legacy)
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
-        if self.head_dim is None:
-            self.head_dim = self.hidden_size // self.num_attention_heads
-        if self.num_attention_heads % self.num_key_value_heads:
+        if min(self.num_attention_heads, self.num_key_value_heads) < 1 or (
+            self.num_attention_heads % self.num_key_value_heads
+        ):
             heads = (
                 f"{self.num_attention_heads} attention heads",
                 f"{self.num_key_value_heads} key/value heads",
             )
             raise ValueError(f"{heads[0]} cannot share {heads[1]} evenly")
+        if self.head_dim is None:
+            self.head_dim = self.hidden_size // self.num_attention_heads
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even for rotary embedding, but it is {self.head_dim}")
 
@@ -180,7 +182,9 @@ class DecoderModel(LayerStack):
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
         # The row of padding learns nothing, as in transformers; files may name a token that there is not.
-        padding = config.pad_token_id if config.pad_token_id in range(config.vocab_size) else None
+        padding = config.pad_token_id
+        if padding is not None and padding not in range(config.vocab_size):
+            padding = None
         self.embed_tokens: nn.Module = Embedding(config.vocab_size, config.hidden_size, padding)
         layers = list(self.make_layers(config))
         self.layers = nn.ModuleList(layers)

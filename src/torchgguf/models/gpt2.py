@@ -5,10 +5,9 @@ H heads, D head size.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torchgguf.container import GGUFError
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
-from torchgguf.models.config import PreTrainedConfig, aliases
+from torchgguf.models.config import PreTrainedConfig, config_dataclass
 from torchgguf.models.config_map import (
     Field,
     Header,
@@ -44,13 +43,7 @@ from torchgguf.nn import (
 )
 
 
-@aliases(
-    hidden_size="n_embd",
-    max_position_embeddings="n_positions",
-    num_attention_heads="n_head",
-    num_hidden_layers="n_layer",
-)
-@dataclass(kw_only=True, repr=False)
+@config_dataclass
 class GPT2Config(PreTrainedConfig):
     """Sizes and choices; `n_inner` is the width of the MLP, by default four times `n_embd`.
 
@@ -60,6 +53,12 @@ class GPT2Config(PreTrainedConfig):
     """
 
     model_type = "gpt2"
+    attribute_map: ClassVar[Mapping[str, str]] = {
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    }
 
     vocab_size: int = 50257
     n_positions: int = 1024
@@ -88,10 +87,14 @@ class GPT2Config(PreTrainedConfig):
     def __post_init__(self, *labels: Any) -> None:
         """Refuse sizes that do not fit, and what there is no code for."""
         super().__post_init__(*labels)
-        if self.n_embd % self.n_head:
+        if self.n_head < 1 or self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} cannot be shared evenly by n_head={self.n_head}")
         if self.add_cross_attention:
             raise ValueError("add_cross_attention=True: attention to an encoder is not supported")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contents of config.json, with the older name for which llama.cpp's converter asks."""
+        return {**super().to_dict(), "n_ctx": self.n_positions}
 
     @property
     def inner_size(self) -> int:

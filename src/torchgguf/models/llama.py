@@ -1,10 +1,10 @@
 """Llama (Touvron et al. 2023, arXiv 2302.13971) and all in its form: Llama 2 and 3, SmolLM, TinyLlama, …"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.config import config_dataclass
 from torchgguf.models.config_map import Harmless, Implied, Only
 from torchgguf.models.decoder import DecoderConfig, DecoderForCausalLM, DecoderLayer, DecoderModel
 from torchgguf.models.decoder_map import DECODER_ROWS, DECODER_RULES
@@ -12,7 +12,7 @@ from torchgguf.models.heads import ForQuestionAnswering, ForSequenceClassificati
 from torchgguf.models.weight_map import Row, WeightMap, interleaved_rotary_rows
 
 
-@dataclass(kw_only=True, repr=False)
+@config_dataclass
 class LlamaConfig(DecoderConfig):
     """Fields beyond those of all decoders."""
 

@@ -4,17 +4,17 @@ Its files call themselves `llama`; those that state a window are read as Mistral
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.config import config_dataclass
 from torchgguf.models.config_map import Field
 from torchgguf.models.decoder import DecoderConfig, DecoderForCausalLM, DecoderLayer, DecoderModel
 from torchgguf.models.heads import ForQuestionAnswering, ForSequenceClassification, ForTokenClassification
 from torchgguf.models.llama import LLAMA_RULES, LLAMA_WEIGHTS
 
 
-@dataclass(kw_only=True, repr=False)
+@config_dataclass
 class MistralConfig(DecoderConfig):
     """Fields beyond those of all decoders, and other defaults."""
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torchgguf.container import GGUFError
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.config import config_dataclass
 from torchgguf.models.config_map import Header, Rule
 from torchgguf.models.decoder import (
     MLP,
@@ -27,7 +27,7 @@ from torchgguf.nn import Linear
 from torchgguf.nn.rotary import rotated_size
 
 
-@dataclass(kw_only=True, repr=False)
+@config_dataclass
 class Phi3Config(DecoderConfig):
     """Fields beyond those of all decoders, and other defaults.
 

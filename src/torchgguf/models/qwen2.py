@@ -1,12 +1,12 @@
 """Qwen2 and Qwen2.5 (Yang et al. 2024, arXiv 2407.10671)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from torchgguf.container import GGUFError
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.config import config_dataclass
 from torchgguf.models.config_map import Harmless, Header, Rule
 from torchgguf.models.decoder import DecoderConfig, DecoderForCausalLM, DecoderLayer, DecoderModel
 from torchgguf.models.decoder_map import DECODER_ROWS, DECODER_RULES
@@ -16,7 +16,7 @@ from torchgguf.models.weight_map import Row, WeightMap
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
-@dataclass(kw_only=True, repr=False)
+@config_dataclass
 class Qwen2Config(DecoderConfig):
     """Fields beyond those of all decoders, and other defaults.
 

@@ -5,7 +5,7 @@ Each token goes through a few experts that a router chooses, and through one tha
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.config import config_dataclass
 from torchgguf.models.config_map import Field, Implied, Only, Unwritable, largest_dimension
 from torchgguf.models.decoder import MLP, DecoderForCausalLM, DecoderLayer, DecoderModel
 from torchgguf.models.decoder_map import DECODER_ROWS, DECODER_RULES
@@ -24,7 +25,7 @@ from torchgguf.models.weight_map import Row, Stack, WeightMap
 from torchgguf.nn.experts import Experts, Gate, load_balancing_loss
 
 
-@dataclass(kw_only=True, repr=False)
+@config_dataclass
 class Qwen2MoeConfig(Qwen2Config):
     """Fields beyond those of Qwen2, and other defaults.
 

@@ -1,13 +1,13 @@
 """`RotaryConfig`: what configs of models with rotary position embedding say of it."""
 
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar
 from typing import Any, ClassVar
 
-from torchgguf.models.config import PreTrainedConfig
+from torchgguf.models.config import PreTrainedConfig, config_dataclass
 
 
-@dataclass(kw_only=True, repr=False)
+@config_dataclass
 class RotaryConfig(PreTrainedConfig):
     """Config of a model with rotary position embedding.
 
