@@ -104,9 +104,10 @@ class Attention(nn.Module):
         """Map `(B, T, hidden_size)` to itself; also the probabilities, if `attend` makes them."""
         batch, new, _ = x.shape
         heads = (batch, new, -1, self.head_dim)
-        query, key, value = (part.view(heads) for part in self.project(x))
-        query, key = rotate(query, cos, sin).transpose(1, 2), rotate(key, cos, sin).transpose(1, 2)
-        value = value.transpose(1, 2)
+        query, key, value = self.project(x)
+        query = rotate(query.view(heads), cos, sin).transpose(1, 2)
+        key = rotate(key.view(heads), cos, sin).transpose(1, 2)
+        value = value.view(heads).transpose(1, 2)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         dropout = self.dropout if self.training else 0.0

@@ -26,9 +26,11 @@ def sdpa_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scaling: float, dropout: float
 ) -> tuple[Tensor, None]:
     """Attend by torch's fused kernels; probabilities are never made."""
-    dtype, value = value.dtype, value.to(query.dtype)  # the kernels take one dtype
-    heads, kv_heads = query.shape[1], key.shape[1]
-    if heads == kv_heads or query.shape[2] > 1 or mask.bias is not None:
+    if (dtype := value.dtype) is not query.dtype:  # the kernels take one
+        output, _ = sdpa_attention(query, key, value.to(query.dtype), mask, scaling, dropout)
+        return output.to(dtype), None
+    (batch, heads, new, dim), kv_heads = query.shape, key.shape[1]
+    if heads == kv_heads or new > 1 or mask.bias is not None:
         output = F.scaled_dot_product_attention(
             query,
             key,
@@ -39,13 +41,13 @@ def sdpa_attention(
             scale=scaling,
             enable_gqa=heads != kv_heads,
         )
-        return output.to(dtype), None
+        return output, None
     # While decoding, a group's queries look at the same keys: as T of one head they need no copies.
-    groups = query.reshape(query.shape[0], kv_heads, heads // kv_heads, query.shape[3])
+    groups = query.reshape(batch, kv_heads, heads // kv_heads, dim)
     output = F.scaled_dot_product_attention(
         groups, key, value, attn_mask=mask.allowed, dropout_p=dropout, scale=scaling
     )
-    return output.reshape(query.shape).to(dtype), None
+    return output.reshape(query.shape), None
 
 
 def eager_attention(
