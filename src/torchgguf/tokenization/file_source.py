@@ -20,6 +20,7 @@ from torchgguf.tokenization.models import TokenizerModel
 from torchgguf.tokenization.parts import SPACE, spell_sentencepiece
 from torchgguf.tokenization.source import UNLIMITED, Defaults
 from torchgguf.tokenization.vocabulary import Vocabulary, settle_types
+from torchgguf.tokenization.wordpiece import spell_wordpiece
 from torchgguf.tokenization.wrapping import flags_of, read_wrapping, state, steps
 
 MOST_GAPS = 1 << 20  # ids that no token has
@@ -104,6 +105,7 @@ class FileSource:
             flags["eos"],
             drops_space,
             wrapping,
+            spell if spell is spell_wordpiece else str.encode,
         )
 
     def _backend(self, declared: Declarations) -> Tokenizer:
@@ -199,7 +201,10 @@ def _spelling(backend: Tokenizer) -> tuple[Callable[[str], bytes], bool]:
     if decoders.get("Replace", {}).get("pattern") == {"String": SPACE}:
         strip = decoders.get("Strip", {})
         return spell_sentencepiece, strip.get("content") == " " and strip.get("start", 0) > 0
+    wordpiece = decoders.get("WordPiece", {})
+    if wordpiece.get("prefix") == "##" and wordpiece["cleanup"]:
+        return spell_wordpiece, True
     raise TokenizerError(
         f"{PIPELINE}: decoders like {', '.join(decoders) or 'none'} are not supported, only those of "
-        "byte-level BPE and SentencePiece"
+        "byte-level BPE, SentencePiece and BERT"
     )

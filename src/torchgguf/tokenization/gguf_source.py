@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 from torchgguf.container import Metadata
 from torchgguf.tokenization.chat import read_templates
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.models import TokenizerModel, presumed_settings, read_model
+from torchgguf.tokenization.models import TokenizerModel, own_tokens, presumed_settings, read_model
 from torchgguf.tokenization.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.source import TYPES, Defaults, checked_size, padding_tokens
 from torchgguf.tokenization.vocabulary import PREFIX
@@ -63,9 +63,10 @@ class GGUFSource:
                 )
             kinds[token.content] = TokenType.CONTROL if token.special else TokenType.USER_DEFINED
         names, types = self._list("tokens", ""), self._list("token_type", int(TokenType.NORMAL))
-        places = {name: i for i, name in enumerate(names) if name in kinds}
+        own = own_tokens(self.stated, names, types)
+        places = {name: i for i, name in enumerate(own) if name in kinds}
         for name, i in places.items():
-            types[i] = int(kinds[name])
+            names[i], types[i] = name, int(kinds[name])
         new = {name: kind for name, kind in kinds.items() if name not in places}
         stated = _extended(
             self.stated, [*names, *new], [*types, *map(int, new.values())], [_ADDED_SCORE] * len(new)

@@ -113,6 +113,12 @@ def presumed_settings(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return _kind(metadata).settings
 
 
+def own_tokens(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> list[str]:
+    """The tokens that the file's tokens of these types are to its kind of tokenizer."""
+    respell = _kind(metadata).respell
+    return respell(tokens, types) if respell else tokens
+
+
 def read_tokens(metadata: Mapping[str, Any]) -> Roles:
     """What tokens are for, for those who need to know no more. TokenizerError if there is no vocabulary."""
     return read_roles(metadata, _kind(metadata).roles)
