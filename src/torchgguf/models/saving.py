@@ -190,7 +190,7 @@ def _metadata(model: PreTrainedModel, tokenizer: Any, tensors: Mapping[str, Tens
                 metadata.pop(f"{architecture.gguf}.{key}", None)
         metadata.update({f"{architecture.gguf}.{key}": value for key, value in stated.items()})
     if tokenizer is not None:
-        _replace_vocabulary(metadata, tokenizer.to_gguf())
+        _replace_vocabulary(metadata, tokenizer.to_gguf(vocab_size=model.config.vocab_size))
     elif source is None:
         metadata["tokenizer.ggml.model"] = "no_vocab"
     return metadata
