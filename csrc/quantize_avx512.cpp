@@ -1,3 +1,5 @@
+#include <immintrin.h>
+
 #include "quantize_table.h"
 
 namespace torchgguf {

@@ -17,6 +17,8 @@ struct Encoder {
 #include "quantize_search.inl"
 #include "quantize_legacy.inl"
 #include "quantize_k_quants.inl"
+#include "quantize_fp4.inl"
+#include "quantize_ternary.inl"
 
 template <class Type>
 void encode_blocks(const BlocksToEncode& blocks, uint8_t* dst) {
@@ -33,4 +35,5 @@ struct EncoderTable {
     constexpr EncoderTable() { ((by_id[Types::id] = &encode_blocks<Types>), ...); }
 };
 
-using AllEncoders = EncoderTable<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K>;
+using AllEncoders = EncoderTable<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS,
+                                 MXFP4, NVFP4, TQ1_0, TQ2_0, Q1_0, Q2_0>;

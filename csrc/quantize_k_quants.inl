@@ -8,7 +8,7 @@ struct ScalesOfEightBits : Integers<-128, 127> { static constexpr auto reach = s
 template <class ScaleLevels, int Groups>
 inline Codes<Groups> scale_codes(const F* scales) {
     Codes<Groups> codes;
-    for (int g = 0; g < Groups; ++g) codes.set(g, ScaleLevels::code(scales[g]));
+    for (int g = 0; g < Groups; ++g) codes.set(g, ScaleLevels::code_of_nearest(scales[g]));
     return codes;
 }
 
@@ -30,13 +30,7 @@ struct Q2_K : Encoder<10, 256, 84> {
 
 struct Q3_K : Encoder<11, 256, 110> {
     struct Levels : Integers<-4, 3> {
-        static constexpr auto reach = [] {
-            Reach<16> reach{};
-            const auto falling = steps<13>(-4.9, -2.5);
-            for (int i = 0; i < 13; ++i) reach.at[i] = falling.at[i];
-            reach.at[13] = 2.6f, reach.at[14] = 3, reach.at[15] = 3.4f;
-            return reach;
-        }();
+        static constexpr auto reach = steps<13>(-4.9, -2.5) + Reach<3>{{2.6f, 3, 3.4f}};
     };
     static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
         tile.make_searchable();

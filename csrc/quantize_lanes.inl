@@ -19,6 +19,21 @@ inline F round(F x) {
     return (x + shift) - shift;
 }
 
+// table[index] in each lane; every index is below 16.
+inline F look_up(const float* table, I index) {
+#if defined(__AVX512F__)
+    return (F)_mm512_permutexvar_ps((__m512i)index, _mm512_loadu_ps(table));
+#elif defined(__AVX2__)
+    const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)index);
+    const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), (__m256i)index);
+    return choose(index > 7, (F)high, (F)low);
+#else
+    F out;
+    for (int b = 0; b < kLanes; ++b) out[b] = table[index[b]];
+    return out;
+#endif
+}
+
 constexpr float kTiny = 0x1p-40f;  // see fitting.py
 
 inline F inverse(F x) { return choose(magnitude(x) < kTiny * kTiny, F{}, 1.0f / x); }

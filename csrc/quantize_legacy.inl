@@ -17,7 +17,7 @@ struct Symmetric {
             tile.make_searchable();
             d = stored_half(fit_scale<Levels, 32>(x, tile.w).scale);
             const F factor = inverse(d);
-            for (int i = 0; i < 32; ++i) codes.set(i, Levels::code(Levels::nearest(x[i] * factor)));
+            for (int i = 0; i < 32; ++i) codes.set(i, Levels::code_of_nearest(x[i] * factor));
             return;
         }
         constexpr float zero = -Levels::low;

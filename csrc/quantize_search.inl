@@ -6,6 +6,13 @@ template <int Count>
 struct Reach {
     float at[Count];
 };
+template <int A, int B>
+constexpr Reach<A + B> operator+(const Reach<A>& a, const Reach<B>& b) {
+    Reach<A + B> both{};
+    for (int i = 0; i < A; ++i) both.at[i] = a.at[i];
+    for (int i = 0; i < B; ++i) both.at[A + i] = b.at[i];
+    return both;
+}
 template <int Count>
 constexpr Reach<Count> steps(double first, double last) {
     Reach<Count> reach{};
@@ -17,7 +24,27 @@ template <int Low, int High>
 struct Integers {
     static constexpr int low = Low, high = High;
     static F nearest(F x) { return round(clamp(x, Low, High)); }
-    static F code(F level) { return level - static_cast<float>(Low); }
+    static F code_of_nearest(F x) { return nearest(x) - static_cast<float>(Low); }
+};
+
+// Levels of a table: up to sixteen numbers in ascending order, filled up with the last one.
+struct LevelTable {
+    float values[16], middles[16];
+    template <int N>
+    constexpr explicit LevelTable(const float (&levels)[N]) : values{}, middles{} {
+        for (int i = 0; i < 16; ++i) values[i] = levels[i < N ? i : N - 1];
+        for (int i = 0; i < 16; ++i) middles[i] = i < N - 1 ? (levels[i] + levels[i + 1]) / 2 : 0x1p127f;
+    }
+    // How many of the middles between two levels lie below x.
+    I index_of_nearest(F x) const {
+        I index{};
+        for (const int step : kHalves) index += (x > look_up(middles, index + (step - 1))) & step;
+        return index;
+    }
+    F nearest(F x) const { return look_up(values, index_of_nearest(x)); }
+
+private:
+    static constexpr int kHalves[] = {8, 4, 2, 1};
 };
 
 constexpr float kSelfAndNeighbours[] = {0, -1, 1}, kNeighbours[] = {-1, 1};
@@ -117,7 +144,7 @@ struct BlockScales {
     Codes<Groups * K> codes(const Tile<Groups * K>& tile) const {
         Codes<Groups * K> codes;
         for (int i = 0; i < Groups * K; ++i) {
-            codes.set(i, Levels::code(Levels::nearest(tile.x[i] * inverse(d * scales[i / K]))));
+            codes.set(i, Levels::code_of_nearest(tile.x[i] * inverse(d * scales[i / K])));
         }
         return codes;
     }

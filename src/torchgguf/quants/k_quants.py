@@ -28,7 +28,7 @@ _THREE_BITS = integers(-4, 3, reach=(*steps(-4.9, -2.5, 13), 2.6, 3, 3.4))
 _SIX_BITS = integers(-32, 31, reach=steps(-34, -29, 11))
 _SCALES_OF_FOUR_BITS = integers(0, 15, reach=steps(11, 15.5, 10))
 _SCALES_OF_SIX_BITS = integers(0, 63, reach=steps(56, 63.5, 16))
-_SIGNED_SCALES_OF_SIX_BITS = integers(-32, 31, reach=steps(-33, -26, 8))
+SIGNED_SCALES_OF_SIX_BITS = integers(-32, 31, reach=steps(-33, -26, 8))
 _SCALES_OF_EIGHT_BITS = integers(-128, 127, reach=steps(-128, -122, 4))
 
 
@@ -76,8 +76,8 @@ class Q3_K(QuantType):
 
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
         x, w = searchable(weights, importance, 16)
-        d, scales, levels = fit_block_scales(x, w, _THREE_BITS, _SIGNED_SCALES_OF_SIX_BITS)
-        q, scales = _THREE_BITS.codes(levels.flatten(1)), _SIGNED_SCALES_OF_SIX_BITS.codes(scales)
+        d, scales, levels = fit_block_scales(x, w, _THREE_BITS, SIGNED_SCALES_OF_SIX_BITS)
+        q, scales = _THREE_BITS.codes(levels.flatten(1)), SIGNED_SCALES_OF_SIX_BITS.codes(scales)
         third, crumbs = pack(q >> 2, 1, run=32), pack(q & 3, 2, run=32)
         low, high = pack(scales & 15, 4, run=8), pack(scales >> 4, 2, run=4)
         return torch.cat([third, crumbs, low, high, half_bytes(d)], dim=1)

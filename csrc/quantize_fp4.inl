@@ -1,0 +1,132 @@
+// Four-bit codes that stand for the sixteen numbers of a table: 4-bit floats, and non-linear integers.
+
+// Twice the numbers of E2M1, and their codes: positive ones from 0 on, negative ones from 8 on.
+struct E2M1 {
+    static constexpr float levels[] = {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12};
+    static constexpr LevelTable table{levels};
+    static constexpr float codes[16] = {15, 14, 13, 12, 11, 10, 9, 0, 1, 2, 3, 4, 5, 6, 7};
+    static constexpr auto reach = steps<15>(7, 14);
+    static F nearest(F x) { return table.nearest(x); }
+    static F code_of_nearest(F x) { return look_up(codes, table.index_of_nearest(x)); }
+};
+
+struct IQ4 {
+    static constexpr float levels[] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                       1,    13,   25,  38,  53,  69,  89,  113};
+    static constexpr LevelTable table{levels};
+    static constexpr auto reach = steps<11>(-140, -90) + steps<7>(90, 120);
+    static F nearest(F x) { return table.nearest(x); }
+    static F code_of_nearest(F x) { return to_float(table.index_of_nearest(x)); }
+};
+
+// Of each lane's code and its two neighbours, the one whose scale, scale_of(code), loses least.
+template <int K, class ScaleOf>
+inline I best_scale_code(const F* x, const F* w, I code, int last, ScaleOf scale_of) {
+    const auto loss = [&](I tried) {
+        F scale{}, sum{};
+        for (int b = 0; b < kLanes; ++b) scale[b] = scale_of(tried[b]);
+        const F factor = inverse(scale);
+        for (int i = 0; i < K; ++i) {
+            const F error = x[i] - scale * E2M1::nearest(x[i] * factor);
+            sum += w[i] * error * error;
+        }
+        return sum;
+    };
+    F least = loss(code);
+    I best = code;
+    for (int move = -1; move <= 1; move += 2) {
+        I tried = code + move;
+        tried = tried < 0 ? 0 : tried > last ? last : tried;
+        const F tried_loss = loss(tried);
+        const I better = tried_loss < least;
+        best = better ? tried : best;
+        least = choose(better, tried_loss, least);
+    }
+    return best;
+}
+
+// Half of the power of two that an E8M0 byte stands for, 2^(byte - 128); for the two smallest, a subnormal.
+inline float half_of_e8m0(int byte) {
+    return bits_as<float>(byte < 2 ? 0x00200000u << byte : static_cast<uint32_t>(byte - 1) << 23);
+}
+
+// Half of what an unsigned E4M3 byte below 0x7f stands for.
+inline float half_of_ue4m3(int byte) {
+    if (byte < 8) return static_cast<float>(byte) * 0x1p-10f;
+    return bits_as<float>(static_cast<uint32_t>(byte + (119 << 3)) << 20);
+}
+
+struct MXFP4 : Encoder<39, 32, 17> {
+    static void encode(Tile<32>& tile, bool, uint8_t* dst, int count) {
+        F most{};
+        for (const F& x : tile.x) most = max(most, magnitude(x));
+        I code = ((I)most >> 23) - 126 + 124;  // of the power of two above, and two octaves below
+        code = code < 0 ? 0 : code > 254 ? 254 : code;
+        code = best_scale_code<32>(tile.x, tile.w, code, 254, half_of_e8m0);
+        F factor;
+        for (int b = 0; b < kLanes; ++b) factor[b] = half_of_e8m0(code[b]);
+        factor = inverse(factor);
+        Codes<32> codes;
+        for (int i = 0; i < 32; ++i) codes.set(i, E2M1::code_of_nearest(tile.x[i] * factor));
+        for (int b = 0; b < count; ++b) {
+            *dst++ = static_cast<uint8_t>(code[b]);
+            dst = pack<4>(dst, codes.of[b], 32, 16);
+        }
+    }
+};
+
+struct NVFP4 : Encoder<40, 64, 36> {
+    // The byte of the nearest scale, of two the lower one.
+    static int nearest_scale(float scale) {
+        int byte = 0;
+        for (int step = 64; step > 0; step /= 2) {
+            const int next = byte + step;
+            if (next < 0x7f && scale > (half_of_ue4m3(next - 1) + half_of_ue4m3(next)) / 2) byte = next;
+        }
+        return byte;
+    }
+    static void encode(Tile<64>& tile, bool, uint8_t* dst, int count) {
+        tile.make_searchable();
+        Codes<4> scales;
+        Codes<64> codes;
+        for (int g = 0; g < 4; ++g) {
+            const F *x = tile.x + 16 * g, *w = tile.w + 16 * g;
+            const F scale = magnitude(fit_scale<E2M1, 16>(x, w).scale);
+            I code;
+            for (int b = 0; b < kLanes; ++b) code[b] = nearest_scale(scale[b]);
+            code = best_scale_code<16>(x, w, code, 0x7e, half_of_ue4m3);
+            F factor;
+            for (int b = 0; b < kLanes; ++b) factor[b] = half_of_ue4m3(code[b]);
+            factor = inverse(factor);
+            scales.set(g, to_float(code));
+            for (int i = 0; i < 16; ++i) codes.set(16 * g + i, E2M1::code_of_nearest(x[i] * factor));
+        }
+        for (int b = 0; b < count; ++b) {
+            for (const uint8_t scale : scales.of[b]) *dst++ = scale;
+            dst = pack<4>(dst, codes.of[b], 64, 8);
+        }
+    }
+};
+
+struct IQ4_NL : Encoder<20, 32, 18> {
+    static void encode(Tile<32>& tile, bool, uint8_t* dst, int count) {
+        tile.make_searchable();
+        const F d = stored_half(fit_scale<IQ4, 32>(tile.x, tile.w).scale), factor = inverse(d);
+        Codes<32> codes;
+        for (int i = 0; i < 32; ++i) codes.set(i, IQ4::code_of_nearest(tile.x[i] * factor));
+        for (int b = 0; b < count; ++b) dst = pack<4>(put_half(dst, d[b]), codes.of[b], 32, 16);
+    }
+};
+
+struct IQ4_XS : Encoder<23, 256, 136> {
+    static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
+        tile.make_searchable();
+        const BlockScales<IQ4, SignedScalesOfSixBits, 8, 32> fit(tile);
+        const auto codes = fit.codes(tile);
+        const auto scales = scale_codes<SignedScalesOfSixBits, 8>(fit.scales);
+        for (int b = 0; b < count; ++b) {
+            dst = pack<2>(put_half(dst, fit.d[b]), scales.of[b], 8, 1, 4);
+            dst = pack<4>(pack<4>(dst, scales.of[b], 8, 1), codes.of[b], 256, 16);
+        }
+    }
+};
