@@ -292,7 +292,7 @@ def test_experts_together_and_apart(folders, tmp_path):
     change_tensors(folder, lambda tensors: tensors.pop(name))
     with pytest.raises(ValueError, match=f"no tensor fills: {name}$"):
         AutoModelForCausalLM.from_pretrained(folder)
-    change_config(folder, num_experts=10**9)
+    change_config(folder, num_experts=10**5)
     with pytest.raises(ValueError, match=r"no tensor fills: model\.layers\.0\.mlp\.experts\.gate_up_proj"):
         AutoModelForCausalLM.from_pretrained(folder)
     change_config(folder, num_experts=theirs.config.num_experts)
@@ -471,6 +471,12 @@ BROKEN = {
     "sizes that cannot be": (configured(hidden_size=-64), ValueError, "no model that can be"),
     "layers without end": (configured(num_hidden_layers=10**9), ValueError, "num_hidden_layers=1000000000"),
     "too many layers": (configured(num_hidden_layers=9999), ValueError, "=9999, but there are 30 tensors"),
+    "a vocabulary beyond measure": (
+        configured(vocab_size=10**18),
+        ValueError,
+        "vocab_size=1000000000000000000, but there are [0-9]+ weights in all",
+    ),
+    "heads beyond measure": (configured(head_dim=2**40), ValueError, "head_dim=1099511627776, but"),
     "quantized": (
         configured(quantization_config={"quant_method": "gptq", "bits": 4}),
         ValueError,
@@ -552,6 +558,26 @@ BROKEN = {
     ),
     "pickled list": (pickled(lambda tensors: [*tensors.values()]), ValueError, r"\.bin must hold .* list"),
     "pickled number": (pickled(lambda tensors: {**tensors, "step": 3}), ValueError, r"no tensor is step"),
+    "pickled number for a name": (
+        pickled(lambda tensors: {**tensors, 7: tensors[UP]}),
+        ValueError,
+        "no tensor is 7",
+    ),
+    "pickled without zeros": (
+        pickled(lambda tensors: {**tensors, UP: tensors[UP].to_sparse()}),
+        ValueError,
+        f"no tensor is {UP}",
+    ),
+    "pickled once for all rows": (
+        pickled(lambda tensors: {**tensors, UP: torch.ones(1).expand(96, 64)}),
+        ValueError,
+        f"no tensor is {UP}",
+    ),
+    "pickled without values": (
+        pickled(lambda tensors: {**tensors, UP: tensors[UP].to("meta")}),
+        ValueError,
+        f"no tensor is {UP}",
+    ),
     "truncated pickle": (
         lambda folder: (pickled(dict)(folder), cut("pytorch_model.bin")(folder)),
         ValueError,
@@ -566,6 +592,29 @@ def test_broken(llama, harm, kind, words):
     with pytest.raises(kind, match=words) as caught:
         LlamaForCausalLM.from_pretrained(llama)
     assert "\n" not in str(caught.value)
+
+
+STRANGE = [-1, 0, 2**62, 2**70, "x", [1], {"a": 1}, float("nan"), True, None]
+
+
+@pytest.mark.parametrize("name", ["llama-yarn", "gpt2"])
+@torch.no_grad()
+def test_strange_configs(folders, tmp_path, name):
+    """Whatever stands in a config.json, it is refused by the one error there is, or makes a sound model."""
+    folder = shutil.copytree(folders / name, tmp_path / name)
+    stated = json.loads((folder / "config.json").read_text())
+    rotary = stated.get("rope_parameters", {})
+    strange = [{key: value} for key in (*stated, "num_labels", "rope_scaling") for value in STRANGE]
+    strange += [{"rope_parameters": {**rotary, key: value}} for key in rotary for value in STRANGE]
+    for values in strange:
+        (folder / "config.json").write_text(json.dumps({**stated, **values}))
+        try:
+            model = AutoModelForCausalLM.from_pretrained(folder)
+        except ValueError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1000
+        else:
+            unsound = any(value in (-1, 2**62) for value in values.values())  # epsilons, of any size
+            assert unsound or model(IDS[:, :6]).logits.isfinite().all(), values
 
 
 REFUSED = {

@@ -26,6 +26,24 @@ REFUSED = {
         {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}},
         r"partial_rotary_factor=0\.25",
     ),
+    "two bases": (
+        LlamaConfig,
+        {"rope_theta": 5e5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+        "rope_theta=500000.0, but rope_parameters says 10000.0: give one of them",
+    ),
+    "text for a factor": (
+        LlamaConfig,
+        {"rope_scaling": {"type": "linear", "factor": "2"}},
+        r"rope_parameters\['factor'\] must be above 0 and finite, but there is '2'",
+    ),
+    "scaling without a name": (
+        LlamaConfig,
+        {"rope_scaling": {"rope_type": [1]}},
+        "rope_type must be a name",
+    ),
+    "list for a scaling": (LlamaConfig, {"rope_scaling": [1]}, "rope_scaling must be dict or None"),
+    "not a number": (LlamaConfig, {"rms_norm_eps": float("nan")}, "rms_norm_eps=nan cannot be"),
+    "labels without numbers": (LlamaConfig, {"id2label": {"a": "b"}}, r"id2label must name numbers.*'a'"),
     "another model": (LlamaConfig, {"model_type": "qwen2"}, "LlamaConfig is for .*'llama'.*'qwen2'"),
     "encoder": (LlamaConfig, {"is_encoder_decoder": True}, "is_encoder_decoder=True"),
     "outputs": (LlamaConfig, {"output_hidden_states": True}, "output_hidden_states=True"),
@@ -103,6 +121,9 @@ def test_names_from_before_transformers_5():
     assert config.rope_theta == 5e5
     assert config.rope_scaling == {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}
     assert LlamaConfig.from_dict(config.to_dict()) == config
+    # Also where a config.json of today is to be changed by the older name.
+    changed = LlamaConfig.from_dict(config.to_dict(), rope_scaling={"type": "linear", "factor": 3.0})
+    assert changed.rope_parameters == {"rope_type": "linear", "factor": 3.0, "rope_theta": 5e5}
 
 
 def test_changes_by_name():

@@ -6,7 +6,7 @@ from typing import Any
 
 from torchgguf.container import GGUFError, GGUFFile, Metadata
 from torchgguf.models.config import PreTrainedConfig
-from torchgguf.models.config_map import Header, Rule, read_fields
+from torchgguf.models.config_map import Field, Header, Rule, read_fields
 from torchgguf.models.weight_map import Stack, WeightMap
 
 # metadata key -> config field: read for generation; written by the tokenizer, whose keys they are
@@ -40,6 +40,11 @@ class Architecture:
     matches: Callable[[Metadata], bool] = lambda metadata: True
     hf_prefix: str = "model."
     stacks: Sequence[Stack] = ()
+
+    @property
+    def sizes(self) -> list[str]:
+        """Names of the config's fields that say how large tensors are, or how many."""
+        return [rule.name for rule in self.rules if isinstance(rule, Field) and rule.limit is not None]
 
     @property
     def config_tensors(self) -> frozenset[str]:

@@ -38,6 +38,10 @@ def load_checkpoint(
         raise CheckpointError(
             f"{checkpoint}: num_hidden_layers={layers}, but there are {len(tensors)} tensors"
         )
+    weights = sum(tensor.numel() for tensor in tensors.values())
+    for name in model_class.architecture.sizes:
+        if (size := getattr(config, name) or 0) > weights:
+            raise CheckpointError(f"{checkpoint}: {name}={size}, but there are {weights} weights in all")
     claimed = model_class.__name__ in (config.architectures or ())
     asked = None if options.dtype == "auto" else options.dtype
     config.dtype = floating_dtype(asked or config.dtype or _first_dtype(tensors))
@@ -46,7 +50,8 @@ def load_checkpoint(
         with torch.device("meta"):  # no memory, no initialisation: everything comes from the files
             model = model_class(config, options.attn_implementation)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-        raise CheckpointError(f"{checkpoint}: the config describes no model that can be: {error}") from None
+        reason = str(error).partition("\n")[0]  # torch adds where in its own code it is
+        raise CheckpointError(f"{checkpoint}: the config describes no model that can be: {reason}") from None
     sources, new = match(model, tensors, claimed, options.ignore_mismatched_sizes)
     del tensors
     device = options.device

@@ -68,6 +68,29 @@ def floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     raise ValueError(f"dtype={dtype!r} is not supported; these are: {names}")
 
 
+def _argument_types(cls: type) -> dict[str, tuple[type, ...]]:
+    """Return the types that each argument of a dataclass may have."""
+    types = {}
+    for name, hint in get_type_hints(cls).items():
+        hint = hint.type if isinstance(hint, InitVar) else hint
+        alternatives = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        types[name] = tuple(get_origin(kind) or kind for kind in alternatives)
+    return {name: types[name] for name in inspect.signature(cls).parameters}
+
+
+def _checked(name: str, value: Any, types: tuple[type, ...]) -> Any:
+    """Return a value, if it is of one of these types: wrong ones would fail far from here."""
+    if torch.dtype in types and value is not None:
+        return floating_dtype(value)
+    allowed = (*types, int) if float in types else types
+    if not isinstance(value, allowed) or (type(value) is bool and bool not in types):
+        wanted = " or ".join(kind.__name__ for kind in types)
+        raise ValueError(f"{name} must be {wanted}, but it is {value!r}")
+    if isinstance(value, int | float) and not abs(value) < 2**63:  # which NaN is not, either
+        raise ValueError(f"{name}={value} cannot be")
+    return value
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
 def config_dataclass(cls: type[Config]) -> type[Config]:
     """Make a config class a dataclass, whose constructor takes all that a config.json may hold.
@@ -77,14 +100,15 @@ def config_dataclass(cls: type[Config]) -> type[Config]:
     """
     dataclass(kw_only=True, repr=False)(cls)
     init = cls.__init__
-    names = {*inspect.signature(init).parameters}
+    types = _argument_types(cls)
 
     @wraps(init)
     def init_from_all(self: Config, **values: Any) -> None:
         values = _supported(cls, values)
         self.attn_implementation = values.pop("attn_implementation", None)
-        init(self, **{name: value for name, value in values.items() if name in names})
-        vars(self).update({name: value for name, value in values.items() if name not in names})
+        fields = {name: _checked(name, values.pop(name), types[name]) for name in types if name in values}
+        init(self, **fields)
+        vars(self).update(values)
 
     cls.__init__ = init_from_all  # type: ignore[assignment]
     for alias, name in cls.attribute_map.items():
@@ -134,13 +158,13 @@ class PreTrainedConfig:
 
     def __post_init__(self, num_labels: int | None) -> None:
         """Give labels without names some."""
-        if self.dtype is not None:
-            self.dtype = floating_dtype(self.dtype)
-        _check_types(self)
         if self.id2label is None:
             _set_num_labels(self, 2 if num_labels is None else num_labels)
         else:
-            self.id2label = {int(id): label for id, label in self.id2label.items()}  # strings in JSON
+            try:
+                self.id2label = {int(id): label for id, label in self.id2label.items()}  # strings in JSON
+            except ValueError:
+                raise ValueError(f"id2label must name numbers, but its keys are {[*self.id2label]}") from None
             if num_labels not in (None, len(self.id2label)):
                 raise ValueError(f"num_labels={num_labels}, but id2label names {len(self.id2label)} labels")
             if self.label2id is None:
@@ -245,24 +269,6 @@ def _supported(cls: type[PreTrainedConfig], values: Mapping[str, Any]) -> dict[s
         if isinstance(count := values.get(key), int) and count > _MAX_COUNT:
             raise ValueError(f"{key}={count} cannot be")
     return values
-
-
-def _field_types(cls: type[PreTrainedConfig]) -> dict[str, tuple[type, ...]]:
-    types = {}
-    for name, hint in get_type_hints(cls).items():
-        alternatives = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        types[name] = tuple(get_origin(kind) or kind for kind in alternatives)
-    return {field.name: types[field.name] for field in fields(cls)}
-
-
-def _check_types(config: PreTrainedConfig) -> None:
-    """Refuse values of wrong types, which would fail far from here."""
-    for name, types in _field_types(type(config)).items():
-        value = getattr(config, name)
-        allowed = (*types, int) if float in types else types
-        if not isinstance(value, allowed) or (type(value) is bool and bool not in types):
-            wanted = " or ".join(kind.__name__ for kind in types)
-            raise ValueError(f"{name} must be {wanted}, but it is {value!r}")
 
 
 def _label_names(count: int) -> dict[str, Any]:
