@@ -5,7 +5,6 @@ Each token goes through a few experts that a router chooses, and through one tha
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import field
 from typing import Any
 
 import torch
@@ -49,13 +48,12 @@ class Qwen2MoeConfig(Qwen2Config):
     norm_topk_prob: bool = False
     output_router_logits: bool = False
     router_aux_loss_coef: float = 0.001
-    mlp_only_layers: list[int] = field(default_factory=list)
+    mlp_only_layers: list[int] | None = None
     qkv_bias: bool = True
 
     def __post_init__(self, *legacy: Any) -> None:
         """Say of each layer whether it has a window."""
-        if self.mlp_only_layers is None:  # as older config.json have it
-            self.mlp_only_layers = []
+        self.mlp_only_layers = self.mlp_only_layers or []
         if self.layer_types is None and self.use_sliding_window:
             windowed = range(0, min(self.max_window_layers, self.num_hidden_layers), 2)
             self.layer_types = [SLIDING if i in windowed else FULL for i in range(self.num_hidden_layers)]
@@ -65,6 +63,7 @@ class Qwen2MoeConfig(Qwen2Config):
 
     def is_sparse(self, layer_idx: int) -> bool:
         """Tell whether a layer has experts."""
+        assert self.mlp_only_layers is not None
         return layer_idx not in self.mlp_only_layers and (layer_idx + 1) % self.decoder_sparse_step == 0
 
 
