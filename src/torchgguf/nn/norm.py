@@ -19,10 +19,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of `(..., hidden_size)`."""
+        weight = self.weight  # looked up once: a module takes its time
         if x.dtype is torch.float32:
-            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
-        normed = F.rms_norm(x.float(), self.weight.shape, None, self.eps).to(x.dtype)
-        return (self.weight * normed).to(x.dtype)
+            return F.rms_norm(x, weight.shape, weight, self.eps)
+        normed = F.rms_norm(x.float(), weight.shape, None, self.eps).to(x.dtype)
+        return (weight * normed).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Show the size and the epsilon."""
