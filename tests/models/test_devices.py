@@ -69,6 +69,8 @@ def test_offloaded(place, tmp_path, make_map):
         assert torch.equal(theirs[name], value), name
     with pytest.raises(ValueError, match=r"save_gguf\(\) needs all weights"):
         model.save_gguf(tmp_path / "model.gguf")
+    with pytest.raises(ValueError, match=r"dequantize\(\) needs all weights"):
+        model.dequantize()
 
     assert len(list((tmp_path / "offloaded").iterdir())) == 1
     del model

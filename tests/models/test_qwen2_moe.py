@@ -1,5 +1,6 @@
 """Qwen2-MoE: what it has beyond all decoders, of which the tests of all tiny models tell."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gguf
@@ -87,6 +88,24 @@ def test_the_config_says_whether_router_logits_are_wanted(stated):
     assert twin.model(ids, mask).keys() == tuple(model.model(ids, mask).keys())
     assert "router_logits" not in twin(ids, mask, output_router_logits=False)
     assert len(twin.model(ids, mask, output_router_logits=True, return_dict=False)) == 3
+
+
+@torch.no_grad()
+def test_router_logits_of_two_threads_stay_apart():
+    """Each gets what it would get alone."""
+    model = counterpart(reference(CASES["qwen2moe"]))
+    texts = [torch.randint(0, 400, (1, length)) for length in (3, 5, 7, 9)]
+    expected = [model(ids, output_router_logits=True).router_logits for ids in texts]
+
+    def run(number):
+        with torch.no_grad():
+            for _ in range(20):
+                said = model(texts[number], output_router_logits=True).router_logits
+                assert [len(logits) for logits in said] == [len(logits) for logits in expected[number]]
+                assert_close(said, expected[number])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))
 
 
 def test_gradient_checkpointing_keeps_the_gradients_of_balance():

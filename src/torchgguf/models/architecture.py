@@ -31,6 +31,7 @@ class Architecture:
         matches: tells apart architectures that share `gguf`, by the metadata.
         hf_prefix: what the weight map's names begin with for all that is not of a head.
         stacks: parameters that Hugging Face checkpoints hold in parts.
+        states_head: whether files have a head even where its weights are the embedding's, as llama.cpp wants.
     """
 
     gguf: str
@@ -40,6 +41,7 @@ class Architecture:
     matches: Callable[[Metadata], bool] = lambda metadata: True
     hf_prefix: str = "model."
     stacks: Sequence[Stack] = ()
+    states_head: bool = False
 
     @property
     def sizes(self) -> list[str]:

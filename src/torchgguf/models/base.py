@@ -165,10 +165,7 @@ class PreTrainedModel(GradientCheckpointing):
             ValueError: the config says what GGUF cannot, or this is no whole model.
             NotImplementedError: matrices cannot be packed to `quantization`.
         """
-        if any(parameter.is_meta for parameter in self.parameters()):
-            raise ValueError(
-                "save_gguf() needs all weights at hand: load without device_map, or on one device"
-            )
+        self._require_weights("save_gguf()")
         saving.save_gguf(self, path, tokenizer, metadata or {}, quantization, progress)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Self:
@@ -176,22 +173,24 @@ class PreTrainedModel(GradientCheckpointing):
 
         Args:
             dtype: of all parameters and of the activations; by default that of the activations so far.
+
+        Raises:
+            ValueError: some weights are on the disk.
         """
-        dtype = dtype or self.dtype
-        head, embedding = self.get_output_embeddings(), self.get_input_embeddings()
-        tied = head is not None and head.weight is embedding.weight
+        self._require_weights("dequantize()")
+        dtype, tied = dtype or self.dtype, self.tied_head
         for parent in list(self.modules()):
             for name, child in parent.named_children():
-                if isinstance(child, PackedLayer) and not (tied and child is head):
+                if isinstance(child, PackedLayer) and child is not tied:
                     setattr(parent, name, child.dequantize(dtype))
-        if tied:
-            self.set_output_embeddings(loading.tied_head(self.get_input_embeddings()))
+        if tied is not None:
+            self.set_output_embeddings(loading.head_sharing(self.get_input_embeddings()))
         return self.to(dtype)
 
     def tie_weights(self) -> None:
         """Let the head use the weights of the embedding, if the config says so."""
         if self.config.tie_word_embeddings and self.get_output_embeddings() is not None:
-            self.set_output_embeddings(loading.tied_head(self.get_input_embeddings()))
+            self.set_output_embeddings(loading.head_sharing(self.get_input_embeddings()))
 
     def post_init(self) -> None:
         """Initialise the weights that are this model's own, not those of a model inside it."""
@@ -247,6 +246,16 @@ class PreTrainedModel(GradientCheckpointing):
     def set_output_embeddings(self, module: nn.Module) -> None:
         """Replace the module that scores tokens."""
         raise NotImplementedError
+
+    @property
+    def tied_head(self) -> nn.Module | None:
+        """The module that scores tokens, if it has the weights of the one that looks them up."""
+        head = self.get_output_embeddings()
+        return head if head is not None and head.weight is self.get_input_embeddings().weight else None
+
+    def _require_weights(self, caller: str) -> None:
+        if any(parameter.is_meta for parameter in self.parameters()):
+            raise ValueError(f"{caller} needs all weights at hand: load without device_map, or on one device")
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None

@@ -102,11 +102,10 @@ def _whole_names(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[
 
 def _untie(model: PreTrainedModel, stored: dict[str, Tensor]) -> None:
     """Let weights that the head shares with the embedding be there once, whichever of the two has them."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head is None or head.weight is not embedding.weight:
+    if (head := model.tied_head) is None:
         return
     paths = {module: path for path, module in model.named_modules()}
-    names = [model.checkpoint_name(f"{paths[module]}.weight") for module in (embedding, head)]
+    names = [model.checkpoint_name(f"{paths[m]}.weight") for m in (model.get_input_embeddings(), head)]
     if (copy := stored.pop(names[1], None)) is None:
         return
     weight = stored.setdefault(names[0], copy)

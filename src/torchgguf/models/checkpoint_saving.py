@@ -86,8 +86,7 @@ def save_checkpoint(
 
 def _tensors(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[tuple[str, TensorToSave]]:
     """Iterate over all that is to be saved, by its names on disk; packed layers are saved as plain ones."""
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    tied = head if head is not None and head.weight is embedding.weight else None
+    tied = model.tied_head
     with torch.device("meta"):
         plain_model = type(model)(model.config)
 

@@ -166,7 +166,7 @@ def initialize_new(model: PreTrainedModel, names: list[str]) -> None:
         model.init_weights(layer)
 
 
-def tied_head(embedding: nn.Module) -> nn.Module:
+def head_sharing(embedding: nn.Module) -> nn.Module:
     """Return a head that shares the weights of an embedding."""
     if isinstance(embedding, QuantizedEmbedding):
         return QuantizedLinear.from_packed(embedding.weight, embedding.quant_type)

@@ -5,6 +5,7 @@ Each token goes through a few experts that a router chooses, and through one tha
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -120,6 +121,7 @@ QWEN2_MOE = Architecture(
         ),
         Stack("model.layers.{}.mlp.experts.down_proj", ("model.layers.{}.mlp.experts.{}.down_proj.weight",)),
     ),
+    states_head=True,
 )
 
 
@@ -154,8 +156,14 @@ class SparseMoeBlock(nn.Module):
 def _recorded_router_logits(model: nn.Module, wanted: bool) -> Iterator[list[Tensor]]:
     """Collect what the routers say while the model runs, layer by layer, `(B * T, num_experts)` each."""
     said: list[Tensor] = []
+    thread = get_ident()
+
+    def record(gate: nn.Module, inputs: Any, logits: Tensor) -> None:
+        if get_ident() == thread:  # others may run the same model
+            said.append(logits)
+
     blocks = [module for module in model.modules() if isinstance(module, SparseMoeBlock)] if wanted else []
-    hooks = [block.gate.register_forward_hook(lambda *call: said.append(call[-1])) for block in blocks]
+    hooks = [block.gate.register_forward_hook(record) for block in blocks]
     try:
         yield said
     finally:

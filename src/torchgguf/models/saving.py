@@ -98,21 +98,26 @@ class _Weight(NamedTuple):
 
 
 def _weights(model: PreTrainedModel) -> Iterator[_Weight]:
-    """Iterate over all tensors once; a head that shares the embedding's weights has none of its own."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = head if head is not None and head.weight is embedding.weight else None
+    """Iterate over all tensors once."""
+    left_out = None if _states_head(model) else model.tied_head
     for path, layer in model.named_modules():
         check_savable(path, layer)
-        for slot in slots(layer) if layer is not tied else ():
+        for slot in slots(layer) if layer is not left_out else ():
             hf_name = model.checkpoint_name(f"{path}.{slot.name}")
             if (target := model.architecture.weights.to_gguf(hf_name)) is None:
                 raise ValueError(f"GGUF has no place for the parameter {hf_name}")
             yield _Weight(*target, slot)
 
 
+def _states_head(model: PreTrainedModel) -> bool:
+    """Tell whether the head has tensors of its own: a tied one has none, unless llama.cpp wants them."""
+    wanted = model.architecture.states_head and model.gguf is None
+    return wanted or not model.config.tie_word_embeddings
+
+
 def _tensors(model: PreTrainedModel, target: QuantType | None) -> dict[str, TensorSource]:
     """Return all tensors of the file, in the order of the source, new ones last."""
-    if model.get_output_embeddings() is None and not model.config.tie_word_embeddings:
+    if model.get_output_embeddings() is None and _states_head(model):
         raise ValueError(
             f"{type(model).__name__} has no head, and a GGUF file needs one: save the whole model"
         )
