@@ -1,4 +1,4 @@
-"""Every splitting rule gives the ids that llama.cpp gives, in vocabularies that join whatever is not split."""
+"""Every splitting rule gives the ids that llama.cpp gives, in vocabularies that join what is not split."""
 
 import json
 import re

@@ -50,7 +50,8 @@ def assert_equal(
 # Where llama.cpp departs from the original tokenizers, by name: the texts for which it does not.
 def _without_syllables(text: str) -> bool:
     """BERT takes Korean syllables apart, of which llama.cpp keeps the first letter; it drops marks that BERT
-    keeps, lets control characters part words that BERT joins, and reads U+2581 as the mark of a word."""
+    keeps, lets control characters part words that BERT joins, and reads U+2581 as the mark of a word.
+    """
     return not any(
         unicodedata.category(c) in ("Mc", "Me") or "\uac00" <= c <= "\ud7a3" or c in "\x0b\x0c\x1c\x85▁"
         for c in text

@@ -63,10 +63,9 @@ class GGUFSource:
                 )
             kinds[token.content] = TokenType.CONTROL if token.special else TokenType.USER_DEFINED
         names, types = self._list("tokens", ""), self._list("token_type", int(TokenType.NORMAL))
-        own = own_tokens(self.stated, names, types)
-        places = {name: i for i, name in enumerate(own) if name in kinds}
+        places = {name: i for i, name in enumerate(own_tokens(self.stated, names, types)) if name in kinds}
         for name, i in places.items():
-            names[i], types[i] = name, int(kinds[name])
+            types[i] = int(kinds[name])
         new = {name: kind for name, kind in kinds.items() if name not in places}
         stated = _extended(
             self.stated, [*names, *new], [*types, *map(int, new.values())], [_ADDED_SCORE] * len(new)

@@ -31,7 +31,7 @@ def unigram(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str, A
     if charsmap := read(metadata, _CHARSMAP, list, of=int):
         steps.append(_precompiled(charsmap))
     if merges_spaces:
-        steps += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if add_space_prefix:
         steps.append(normalizers.Prepend(SPACE))
     return Parts(
