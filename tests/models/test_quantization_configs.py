@@ -1,5 +1,8 @@
 """Checkpoints packed while they are loaded: by bitsandbytes as transformers does it, and into GGUF blocks."""
 
+import copy
+import pickle
+
 import gguf
 import pytest
 import torch
@@ -125,6 +128,20 @@ def test_what_cannot_be_saved_is_not(folders, tmp_path):
 def test_configs_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
         BitsAndBytesConfig(**options)
+
+
+def test_configs_are_plain_data():
+    """They say what those of transformers say, and can be copied and sent to other processes."""
+    config, theirs = BitsAndBytesConfig(**NF4), transformers.BitsAndBytesConfig(**NF4).to_dict()
+    assert config.to_dict().items() <= theirs.items()
+    for kind in (config, GGUFQuantizationConfig("Q4_0")):
+        assert copy.deepcopy(kind) == pickle.loads(pickle.dumps(kind)) == kind
+
+
+@pytest.mark.parametrize("config", [NF4, transformers.BitsAndBytesConfig(**NF4)], ids=["dict", "theirs"])
+def test_configs_of_another_kind_are_refused(folders, config):
+    with pytest.raises(TypeError, match="quantization_config= must be one of torchgguf's own, not a"):
+        AutoModelForCausalLM.from_pretrained(folders / "llama", quantization_config=config)
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -52,7 +54,6 @@ class BitsAndBytesConfig:
     bnb_4bit_quant_type: str = "fp4"
     bnb_4bit_use_double_quant: bool = False
     bnb_4bit_quant_storage: torch.dtype | str = "uint8"
-    _library: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the fields, and that the library is there."""
@@ -65,17 +66,11 @@ class BitsAndBytesConfig:
         if storage not in _STORAGES:
             raise ValueError(f"bnb_4bit_quant_storage is one of {', '.join(_STORAGES)}, not {storage!r}")
         self.bnb_4bit_quant_storage = _STORAGES[storage]
-        try:
-            import bitsandbytes
-        except ImportError:
-            raise ImportError(
-                "4-bit and 8-bit weights need bitsandbytes: pip install 'torchgguf[bnb]'"
-            ) from None
-        self._library = bitsandbytes
+        _layers()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as config.json would hold them."""
-        values = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
+        values = asdict(self)
         for name in ("bnb_4bit_compute_dtype", "bnb_4bit_quant_storage"):
             values[name] = str(values[name]).removeprefix("torch.")
         return {**values, "quant_method": self.quant_method}
@@ -96,30 +91,36 @@ class BitsAndBytesConfig:
         return module
 
     def _four_bit(self, weight: torch.Tensor, bias: bool) -> Any:
-        library, options = (
-            self._library,
-            {
-                "compress_statistics": self.bnb_4bit_use_double_quant,
-                "quant_type": self.bnb_4bit_quant_type,
-                "quant_storage": self.bnb_4bit_quant_storage,
-            },
-        )
+        layers = _layers()
+        options = {
+            "compress_statistics": self.bnb_4bit_use_double_quant,
+            "quant_type": self.bnb_4bit_quant_type,
+            "quant_storage": self.bnb_4bit_quant_storage,
+        }
         with torch.device("meta"):
-            layer = library.nn.Linear4bit(
+            layer = layers.Linear4bit(
                 weight.shape[1], weight.shape[0], bias, self.bnb_4bit_compute_dtype, **options
             )
-        layer.weight = library.nn.Params4bit(weight, requires_grad=False, module=layer, **options)
+        layer.weight = layers.Params4bit(weight, requires_grad=False, module=layer, **options)
         return layer
 
     def _eight_bit(self, weight: torch.Tensor, bias: bool) -> Any:
-        library = self._library
+        layers = _layers()
         with torch.device("meta"):
-            layer = library.nn.Linear8bitLt(
+            layer = layers.Linear8bitLt(
                 weight.shape[1],
                 weight.shape[0],
                 bias,
                 has_fp16_weights=False,
                 threshold=self.llm_int8_threshold,
             )
-        layer.weight = library.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+        layer.weight = layers.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
         return layer
+
+
+def _layers() -> ModuleType:
+    """Return the library's layers."""
+    try:
+        return import_module("bitsandbytes.nn")
+    except ImportError:
+        raise ImportError("4-bit and 8-bit weights need bitsandbytes: pip install 'torchgguf[bnb]'") from None

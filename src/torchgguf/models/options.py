@@ -44,6 +44,12 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "weights_only": (None, True),
 }
 
+_KINDS: dict[str, Any] = {
+    "config": PreTrainedConfig | str | PathLike,
+    "generation_config": GenerationConfig,
+    "quantization_config": QuantizationConfig,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
@@ -73,6 +79,7 @@ class LoadOptions:
 
         Raises:
             ValueError: an option is known, but what it asks for is not done.
+            TypeError: an option is of a wrong type, such as a config of transformers.
         """
         rest = remaining(options, _NEUTRAL)
         older = rest.pop("torch_dtype", None)
@@ -80,6 +87,10 @@ class LoadOptions:
             rest["dtype"] = older
         hub: Any = _take(rest, HubOptions.__annotations__)
         own = _take(rest, {option.name for option in fields(cls)} - {"hub", "changes"})
+        for name, kinds in _KINDS.items():
+            if not isinstance(value := own.get(name), kinds | None):
+                kind = f"{type(value).__module__}.{type(value).__name__}"
+                raise TypeError(f"{name}= must be one of torchgguf's own, not a {kind}")
         return cls(**own, hub=hub, changes=rest)
 
     def without_checkpoint(self) -> None:

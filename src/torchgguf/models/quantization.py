@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torchgguf.models.base import PreTrainedModel
 
 
+@runtime_checkable
 class QuantizationConfig(Protocol):
     """What `quantization_config=` of `from_pretrained` may be.
 
