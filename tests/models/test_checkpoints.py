@@ -20,6 +20,7 @@ from torchgguf.models import (
     AutoModelForCausalLM,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
@@ -243,6 +244,18 @@ def test_new_head(folders, tmp_path, caplog):
         tmp_path, num_labels=5, ignore_mismatched_sizes=True
     )
     assert resized.score.weight.shape[0] == 5
+
+
+def test_what_there_is_of_a_head_is_kept(folders, tmp_path, caplog):
+    theirs = transformers.LlamaForTokenClassification(reference(CASES["llama"]).config)
+    theirs.save_pretrained(tmp_path)
+    change_config(tmp_path, architectures=["Other"])
+    change_tensors(tmp_path, lambda tensors: tensors.pop("score.bias"))
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path)
+    (warning,) = said(caplog)
+    assert "score.bias" in warning and "score.weight" not in warning
+    assert torch.equal(model.score.weight, theirs.score.weight)
+    assert not model.score.bias.any()
 
 
 def test_prefix_of_another_class(folders, tmp_path):

@@ -162,8 +162,11 @@ def initialize_new(model: PreTrainedModel, names: list[str]) -> None:
     )
     for path in dict.fromkeys(name.rpartition(".")[0] for name in names):
         layer = model.get_submodule(path)
+        read = {name: p.detach() for name, p in layer.named_parameters(recurse=False) if not p.is_meta}
         layer.to_empty(device="cpu", recurse=False).to(model.config.dtype)
         model.init_weights(layer)
+        for name, value in read.items():
+            setattr(layer, name, nn.Parameter(value))
 
 
 def head_sharing(embedding: nn.Module) -> nn.Module:
