@@ -269,27 +269,63 @@ def test_generators_are_read_as_answers_are_taken(pair):
     assert torch.is_inference_mode_enabled() is False
 
 
-def test_what_is_wrong_is_said(pair):
+def test_more_questions_than_parts_at_once(pair):
+    """What is read together with what does not show: contexts of one part and of many."""
+    models = pair("ForQuestionAnswering")
+    answer = pipeline("question-answering", model=models.ours, tokenizer=models.our_tokenizer, **CPU)
+    long = " ".join(f"Word{i} of many" for i in range(60))
+    pairs = [{"question": "Which?", "context": text} for text in (TEXTS[0], long, TEXTS[1], TEXTS[2])]
+    expected = [answer(pair, top_k=2, doc_stride=10) for pair in pairs]
+    for size in (2, 3, 4):
+        assert_same(answer(pairs, batch_size=size, top_k=2, doc_stride=10), expected)
+
+
+def test_what_has_only_indices_is_read_as_well(pair):
+    _, ours = both(pair("Model"), "feature-extraction")
+
+    class Texts(torch.utils.data.Dataset):
+        def __getitem__(self, index):
+            return TEXTS[index]
+
+    assert list(ours(Texts())) == ours(TEXTS)
+
+
+@pytest.mark.parametrize("task, head", [("ner", "ForTokenClassification"), ("feature-extraction", "Model")])
+def test_texts_that_cannot_be_read(pair, task, head):
+    models = pair(head)
+    reads = pipeline(task, model=models.ours, tokenizer=models.our_tokenizer, **CPU)
+    with pytest.raises(ValueError, match="nothing to read in an empty text"):
+        reads(["a", ""], batch_size=2)
+    with pytest.raises(ValueError, match="takes texts, not None"):
+        reads(["a", None])
+    with pytest.raises(TypeError, match="'colour'"):
+        reads("a", colour="red")
+
+
+def test_what_no_text_is_generated_from(pair):
     models = pair("LMHeadModel")
-    with pytest.raises(ValueError, match="task 'juggling' is unknown; these are: text-generation"):
-        pipeline("juggling", model=models.ours, tokenizer=models.our_tokenizer)
-    with pytest.raises(ValueError, match="name a model"):
-        pipeline("text-generation")
-    with pytest.raises(ValueError, match="does not name its tokenizer"):
-        pipeline("text-generation", model=models.ours)
-    generate = pipeline(model=models.ours, tokenizer=models.our_tokenizer, **CPU)
+    generate = pipeline("text-generation", model=models.ours, tokenizer=models.our_tokenizer, **CPU)
+    for wrong, said in (
+        ((3, {}), "text-generation takes texts, not 3"),
+        (("a", {"batch_size": 0}), "batch_size must be at least 1"),
+        (("a", {"return_full_text": True, "return_tensors": True}), "cannot go together"),
+        (("a", {"tools": [{"type": "function"}]}), "tools: for conversations only"),
+        ((CHATS[0], {"prefix": "b"}), "prefix: for texts only"),
+        (("word " * 60, {"handle_long_generation": "hole"}), "256 new ones leave no room for a prompt"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            generate(wrong[0], **wrong[1])
     with pytest.raises(TypeError, match="max_new_tocens"):
         generate("Hello", max_new_tocens=3)
-    with pytest.raises(ValueError, match="text-generation takes texts, not 3"):
-        generate(3)
-    with pytest.raises(ValueError, match="cannot go together"):
-        generate("Hello", return_full_text=True, return_tensors=True)
 
 
-def test_a_gpu_that_is_not_there_is_said_to_be_missing(pair, caplog):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    models = pair("LMHeadModel")
-    generate = pipeline(model=models.ours, tokenizer=models.our_tokenizer, device=0)
-    assert generate.device.type == "cpu"
-    assert "device=0 is a GPU, and there is none" in caplog.text
+def test_a_model_without_positions_reads_any_length(pair):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50257, "hidden_size": 32, "n_layer": 1, "n_head": 4}
+    theirs = transformers.BloomForCausalLM(transformers.BloomConfig(**sizes)).eval()
+    ours = torchgguf.BloomForCausalLM(torchgguf.BloomConfig(**sizes)).eval()
+    ours.load_state_dict(theirs.state_dict())
+    models = pair("LMHeadModel")._replace(theirs=theirs, ours=ours)
+    one, other = both(models, "text-generation", do_sample=False, handle_long_generation="hole")
+    one.tokenizer.model_max_length = 10**9
+    assert other("word " * 300, return_full_text=False) == one("word " * 300, return_full_text=False)

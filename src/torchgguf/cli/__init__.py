@@ -4,6 +4,7 @@ Standard output holds what was asked for; everything else goes to standard error
 codes: 0 done, 1 error, 2 wrong usage, 130 ended by Ctrl-C.
 """
 
+import logging
 import os
 import sys
 import traceback
@@ -40,7 +41,7 @@ class Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"torchgguf.cli.{cmd_name}")
-        single = typer.Typer(add_completion=False, context_settings=HELP_OPTIONS)
+        single = typer.Typer(add_completion=False, context_settings=HELP_OPTIONS, rich_markup_mode="markdown")
         single.command(cmd_name)(getattr(module, cmd_name))
         return typer.main.get_command(single)
 
@@ -69,10 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that spin for long while they wait make all crawl on a machine that others use too; none at all
     # would cost an idle machine a third of its speed. OpenMP reads it when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its client tells of every retry, in two lines
     _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    logging.basicConfig(format="warning: %(message)s")
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     meta: dict[str, Any] = {}
     try:

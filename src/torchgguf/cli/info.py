@@ -2,16 +2,14 @@
 
 import json
 import math
-import re
 import sys
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchgguf.cli.options import Debug
+from torchgguf.cli.options import Debug, split_place
 from torchgguf.cli.terminal import one_line
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ File = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the repository.")]
 Json = Annotated[bool, typer.Option("--json", help="Everything, for programs; arrays in full.")]
-_IN_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?):(?P<name>[^:]+)")
 SHOWN_CHARACTERS, SHOWN_ITEMS = 72, 6
 WIDTH_WITHOUT_TERMINAL = 160
 
@@ -69,14 +66,14 @@ def info(file: File, revision: Revision = None, as_json: Json = False, debug: De
 def _open(file: str, revision: str | None) -> "GGUFFile":
     from torchgguf.container import open_gguf
 
-    in_repository = _IN_REPOSITORY.fullmatch(file)
-    if in_repository is None or Path(file).exists():
+    place, name = split_place(file)
+    if name is None:
         if revision is not None:
             raise typer.BadParameter("only REPO:FILE has revisions", param_hint="--revision")
         return open_gguf(file)
     from torchgguf.hub import open_remote_gguf
 
-    return open_remote_gguf(in_repository["repository"], in_repository["name"], revision=revision)
+    return open_remote_gguf(place, name, revision=revision)
 
 
 def totals(gguf: "GGUFFile") -> tuple[Totals, dict[str, Totals]]:

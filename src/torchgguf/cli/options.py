@@ -2,6 +2,8 @@
 
 # No postponed annotations here: typer must find the annotations of `Options` as objects.
 import inspect
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
+
+from torchgguf.cli.terminal import note, one_line
 
 if TYPE_CHECKING:
     from torchgguf.generation import GenerationConfig
@@ -22,8 +26,23 @@ def _note_debug(context: typer.Context, wanted: bool) -> None:
 
 
 Debug = Annotated[bool, Option("--debug", callback=_note_debug, help="Show tracebacks of errors.")]
-FILE_HELP = "A GGUF file (of a split model, any part), a Hugging Face folder or a repository."
-File = Annotated[Path, Argument(metavar="FILE", help=FILE_HELP)]
+# Names of places are not taken for paths: Path("./x") is "x", which could be a repository as well.
+FILE_HELP = (
+    "A GGUF file (of a split model, any part), a Hugging Face folder, or on the Hugging Face Hub "
+    "a repository or REPO:FILE."
+)
+File = Annotated[str, Argument(metavar="FILE", help=FILE_HELP)]
+_IN_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?):(?P<name>[^:]+)")
+
+
+def split_place(file: str) -> tuple[str, str | None]:
+    """Take REPO:FILE apart; what there is here, or cannot be in a repository, stays as it is."""
+    if Path(file).exists():
+        return file, None
+    if sys.stderr.isatty() and not file.endswith(".gguf"):  # the Hub's client waits long where nobody answers
+        note(f"There is no {one_line(file)} here: looking on the Hugging Face Hub.")
+    in_repository = _IN_REPOSITORY.fullmatch(file)
+    return (file, None) if in_repository is None else (in_repository["repository"], in_repository["name"])
 
 
 class DType(StrEnum):

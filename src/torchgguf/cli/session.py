@@ -1,14 +1,15 @@
 """A loaded model and its tokenizer, answering one text or a conversation."""
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
-from torchgguf.cli.options import Options
+from torchgguf.cli.options import Options, split_place
+from torchgguf.models.devices import available_device
 from torchgguf.nn import DynamicCache
 from torchgguf.tokenization import StreamDecoder
 
@@ -42,16 +43,19 @@ class Session:
 
     stats: Stats
 
-    def __init__(self, file: Path, options: Options) -> None:
+    def __init__(self, file: str, options: Options) -> None:
         self._generation_config = options.generation_config()
+        device = None if options.device is None else available_device(options.device)
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         dtype = None if options.dtype is None else getattr(torch, options.dtype)
         self.options = options
-        self.tokenizer = AutoTokenizer.from_pretrained(file)
-        self.model = AutoModelForCausalLM.from_pretrained(file, dequantize=options.dequantize, dtype=dtype)
-        if options.device is not None:
-            self.model.to(options.device)
+        place, gguf_file = split_place(file)
+        self.tokenizer = AutoTokenizer.from_pretrained(place, gguf_file)
+        self.model = AutoModelForCausalLM.from_pretrained(
+            place, gguf_file, dequantize=options.dequantize, dtype=dtype
+        )
+        self.model.to(device or self.model.device)
         self._generator = torch.Generator(self.model.device)
         if options.seed is None:
             self._generator.seed()
@@ -77,10 +81,13 @@ class Session:
 
     @torch.inference_mode()
     def _answer(self, tokens: list[int], decoder: StreamDecoder) -> Iterator[str]:
-        length: int = self.model.config.max_position_embeddings
+        # Bloom states none: its positions go on for ever.
+        length: int = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
         if len(tokens) >= length:
             raise ValueError(f"the text has {len(tokens)} tokens, but the model's context is {length}")
         known = min(_common_prefix(tokens, self._read), len(tokens) - 1)
+        if (limit := self.model.rereads_after) is not None and len(self._read) > limit >= len(tokens):
+            known = 0  # what was read of a text of that length does not do for a shorter one
         self._cache.crop(known)
         limit = min(self.options.max_new_tokens or length, length - len(tokens))
         told: list[int] = []
