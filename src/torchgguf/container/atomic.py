@@ -10,6 +10,8 @@ from io import FileIO
 from os import PathLike
 from pathlib import Path
 
+_PREFIX = ".torchgguf-"  # of files that have not got their name yet
+
 
 @contextmanager
 def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
@@ -17,6 +19,7 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
 
     Until then whatever was there stays, and who has it open or mapped keeps it even afterwards. The new
     file gets the old one's mode, or that of any new file. A symbolic link stays: what it names is replaced.
+    An OSError that names no file of its own, as that of a full disk, names `path`.
     """
     target = Path(path).resolve()
     mode = _mode_of_old(target)
@@ -39,6 +42,10 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
                     os.unlink(name, dir_fd=directory)
             raise
         os.fsync(directory)
+    except OSError as error:
+        if error.filename is None or str(error.filename).startswith(_PREFIX):
+            error.filename = str(target)
+        raise
     finally:
         os.close(directory)
 
@@ -66,4 +73,4 @@ def _create(directory: int) -> tuple[int, str | None]:
 
 
 def _new_name() -> str:
-    return f".torchgguf-{secrets.token_hex(8)}"
+    return _PREFIX + secrets.token_hex(8)

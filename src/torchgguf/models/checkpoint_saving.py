@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -79,6 +80,7 @@ def save_checkpoint(
         for name, contents in shards.filename_to_tensors.items():
             file = files.enter_context(atomic_write(folder / name))
             write_safetensors(file, {name: tensors[name] for name in contents}, progress.update)
+            os.fsync(file.fileno())  # now, so that to take the names is a matter of moments
     for path in folder.iterdir():
         if _WEIGHTS.fullmatch(path.name) and path.name not in {*texts, *shards.filename_to_tensors}:
             path.unlink()
