@@ -14,9 +14,13 @@ import transformers
 import torchgguf as package
 from tests.cli.conftest import COMMAND, TIMEOUT
 from tests.hub_server import Repository, serving
+from tests.models.tiny import Case, counterpart, longrope, reference
 from tests.support import VOCABS
 from torchgguf.cli import main
+from torchgguf.cli.options import Options
+from torchgguf.cli.session import Session
 
+VOCAB = VOCABS / "ggml-vocab-gpt-2.gguf"
 PROMPT = "Hello, I'm a language model"
 LINES = ["John Smith lives in New York.", "A short one"]
 HEADS = {
@@ -32,7 +36,7 @@ HEADS = {
 def folders(tmp_path_factory) -> dict[str, Path]:
     """By task, a tiny GPT-2 for it and GPT-2's own tokenizer, in a folder as `save_pretrained` leaves it."""
     root = tmp_path_factory.mktemp("models")
-    tokenizer = package.AutoTokenizer.from_pretrained(VOCABS / "ggml-vocab-gpt-2.gguf")
+    tokenizer = package.AutoTokenizer.from_pretrained(VOCAB)
     config = package.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3)
     torch.manual_seed(0)
     for task, head in HEADS.items():
@@ -75,6 +79,18 @@ def test_a_folder_says_what_transformers_says(run, folders, answer):
     folder = folders["text-generation"]
     for arguments in ([folder, PROMPT], ["--model", folder, PROMPT], [PROMPT, "--model", folder]):
         assert run(*arguments, "-t", 0, "-n", 12) == (0, answer + "\n", "")
+
+
+def test_what_is_read_of_a_long_text_does_not_do_for_a_short_one(tmp_path):
+    """With LongRoPE they have other frequencies, so that a conversation begun anew is read anew."""
+    case = Case("Phi3", {**longrope(8, original=8, longest=256), "vocab_size": 50257})
+    theirs, tokenizer = reference(case), package.AutoTokenizer.from_pretrained(VOCAB)
+    counterpart(theirs).save_gguf(tmp_path / "x.gguf", tokenizer=tokenizer)
+    session = Session(str(tmp_path / "x.gguf"), Options(temperature=0, max_new_tokens=3))
+    for text in ("one two three four five six seven eight nine ten", "one two three four"):
+        ids = torch.tensor([tokenizer(text).input_ids])
+        new = theirs.generate(ids, max_new_tokens=3, do_sample=False)[0, ids.shape[1] :]
+        assert "".join(session.complete(text)) == tokenizer.decode(new.tolist())
 
 
 @pytest.mark.parametrize("task", ["text-classification", "token-classification", "feature-extraction"])
