@@ -302,3 +302,19 @@ def test_a_model_without_a_vocabulary_opens(tmp_path: Path) -> None:
     assert model.config.vocab_size == vocab_size
     with pytest.raises(TokenizerError, match="the file holds no vocabulary"):
         AutoTokenizer.from_pretrained(tmp_path / "none.gguf")
+
+
+def test_what_bert_puts_around_texts() -> None:
+    stated = _metadata("bert-bge").copy()
+    for role in ("cls", "seperator", "unknown", "padding", "mask"):
+        del stated[f"{PREFIX}{role}_token_id"]
+    assert Tokenizer.from_gguf(stated).encode("a") == _ours("bert-bge").encode("a")  # llama.cpp's defaults
+    assert Tokenizer.from_gguf({**stated, PREFIX + "bos_token_id": 0}).encode("a")[0] == 0
+    few = {
+        **stated,
+        PREFIX + "unknown_token_id": 0,
+        PREFIX + "tokens": ["[UNK]", "▁a"],
+        PREFIX + "token_type": [3, 1],
+    }
+    with pytest.raises(TokenizerError, match="cls_token_id is missing"):
+        Tokenizer.from_gguf(few)

@@ -64,8 +64,8 @@ class _Kind:
     """A row of the table: its parts, and what holds for its files unless they say otherwise.
 
     `rule`: how text is split, None if `tokenizer.ggml.pre` names that. `respell`: makes the kind's own tokens
-    of those that files hold. `encloses`: texts are put between the tokens of these two roles, whatever flags
-    say. `settings`: what a tokenizer is set to at first, under the names that its attributes have.
+    of those that files hold. `encloses`: texts are put between two tokens, whatever flags say, each with the
+    first of these roles that one has. `settings`: what its attributes are set to at first.
     """
 
     parts: Callable[[Vocabulary, PreTokenizer, Mapping[str, Any]], Parts]
@@ -73,7 +73,7 @@ class _Kind:
     roles: Mapping[str, int] = field(default_factory=dict)
     add_bos: bool = False
     add_eos: bool = False
-    encloses: tuple[str, str] | None = None
+    encloses: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     respell: Callable[[list[str], list[int]], list[str]] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -189,11 +189,8 @@ def _wrapping(
 ) -> Wrapping | None:
     """What is put around texts, unless BOS and EOS around each are all."""
     if kind.encloses:
-        for role in kind.encloses:
-            if role not in roles:
-                raise TokenizerError(f"{PREFIX}{ROLE_KEYS[role][0]} is missing, which each text is to get")
-        tokens = zip(("cls", "sep"), kind.encloses, strict=True)
-        return read_wrapping({"type": "BertProcessing", **{name: ("", roles[role]) for name, role in tokens}})
+        first, last = (_first_of(roles, names) for names in kind.encloses)
+        return read_wrapping({"type": "BertProcessing", "cls": ("", first), "sep": ("", last)})
     separator = roles.get("sep", roles.get("eos"))
     if not add_sep or separator is None or (add_bos and "bos" not in roles):
         return None
@@ -204,6 +201,13 @@ def _wrapping(
     )
 
 
+def _first_of(roles: Mapping[str, int], names: tuple[str, ...]) -> int:
+    for name in names:
+        if name in roles:
+            return roles[name]
+    raise TokenizerError(f"{PREFIX}{ROLE_KEYS[names[-1]][0]} is missing, which each text is to get")
+
+
 KINDS: dict[str, _Kind] = {
     "gpt2": _Kind(listed_bpe, rule=None),
     "gemma4": _Kind(listed_bpe, rule=PRE_TOKENIZERS["gemma4"]),
@@ -212,7 +216,7 @@ KINDS: dict[str, _Kind] = {
     "bert": _Kind(
         wordpiece,
         roles={"pad": 0, "unk": 100, "cls": 101, "sep": 102, "mask": 103},
-        encloses=("cls", "sep"),
+        encloses=(("bos", "cls"), ("sep",)),
         respell=without_marks,
         settings={"model_input_names": ("input_ids", "token_type_ids", "attention_mask")},
     ),

@@ -1,11 +1,11 @@
-r"""How the text of a byte-level BPE vocabulary is cut before merging: one row for each `tokenizer.ggml.pre`.
+r"""How the text of a BPE vocabulary is cut before merging: one row for each `tokenizer.ggml.pre`.
 
 A file states only the name of the rule. The names and what they stand for are facts of llama.cpp's
 `llama-vocab.cpp` and of the `tokenizer.json` files that its converter recognizes. Where llama.cpp's regular
 expressions only approximate the original tokenizer, this is the original:
 
 - `(?i:'s|...)` also takes the long s (U+017F) for an s,
-- upper and lower case in `GPT4O`, `TEKKEN` and `YOUTU` are those of Unicode, not those of ASCII,
+- upper and lower case in `GPT4O`, `TEKKEN`, `YOUTU` and `KIMI_K2` are those of Unicode, not those of ASCII,
 - `\s` is any white space, also where a range of characters beside it holds some.
 
 Some original tokenizers, as those of Qwen, GPT-NeoX and Cohere, also compose Unicode (NFC) first. A GGUF file

@@ -1,4 +1,9 @@
-"""Unigram, SentencePiece's: of all ways to cut a text into tokens, the one with the best sum of scores."""
+"""Unigram, SentencePiece's: of all ways to cut a text into tokens, the one with the best sum of scores.
+
+Text is normalized by the `tokenizers` library's reading of SentencePiece's map, as in the Hugging Face
+tokenizers of such models. It looks up a letter with all its marks at once, where SentencePiece and llama.cpp
+look for the longest sequence that is in the map: "½" with an accent is 1/2 here, and 1/2 with an accent there.
+"""
 
 from __future__ import annotations
 

