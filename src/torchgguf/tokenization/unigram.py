@@ -2,7 +2,7 @@
 
 Text is normalized by the `tokenizers` library's reading of SentencePiece's map, as in the Hugging Face
 tokenizers of such models. It looks up a letter with all its marks at once, where SentencePiece and llama.cpp
-look for the longest sequence that is in the map: "½" with an accent is 1/2 here, and 1/2 with an accent there.
+look for the longest sequence that is in the map: "½" with an accent is 1/2 here, and keeps the accent there.
 """
 
 from __future__ import annotations
