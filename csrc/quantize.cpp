@@ -9,7 +9,7 @@ namespace torchgguf {
 namespace {
 
 EncodeBlocks encoder(int ggml_type, Isa isa) {
-    if (ggml_type < 0 || ggml_type >= kGgmlTypes) return nullptr;
+    if (!dequantize_row(ggml_type, isa)) return nullptr;  // no such type, or it lacks its grid
 #if defined(__x86_64__)
     if (isa == Isa::avx512) return encoders_avx512()[ggml_type];
     if (isa == Isa::avx2) return encoders_avx2()[ggml_type];

@@ -47,7 +47,24 @@ private:
     static constexpr int kHalves[] = {8, 4, 2, 1};
 };
 
+// Calls use(i, level) for the level nearest to each x[i] * factor, be it found by itself or in a grid.
+template <class Levels, int K, class Use>
+inline void for_each_level(const F* x, const F* w, F factor, Use use) {
+    if constexpr (requires { Levels::template nearest_group<K>(x, w, factor, nullptr); }) {
+        F levels[K];
+        Levels::template nearest_group<K>(x, w, factor, levels);
+        for (int i = 0; i < K; ++i) use(i, levels[i]);
+    } else {
+        for (int i = 0; i < K; ++i) use(i, Levels::nearest(x[i] * factor));
+    }
+}
+
 constexpr float kSelfAndNeighbours[] = {0, -1, 1}, kNeighbours[] = {-1, 1};
+
+template <class Levels>
+constexpr bool positive_scales = requires { Levels::positive_scales; };
+template <class Levels>
+constexpr float spacing = 1;
 
 struct Fit {
     F scale{}, curvature{};
@@ -60,18 +77,18 @@ inline Fit fit_scale(const F* x, const F* w) {
         wx[i] = w[i] * x[i];
         extreme = choose(magnitude(x[i]) > magnitude(extreme), x[i], extreme);
     }
-    const F per_unit = inverse(extreme);
+    const F per_unit = inverse(positive_scales<Levels> ? magnitude(extreme) : extreme);
     Fit best;
     F best_gain{};
     const auto attempt = [&](F factor) {
         F wxq{}, wqq{};
-        for (int i = 0; i < K; ++i) {
-            const F q = Levels::nearest(x[i] * factor);
+        for_each_level<Levels, K>(x, w, factor, [&](int i, F q) {
             wxq += wx[i] * q;
             wqq += w[i] * q * q;
-        }
+        });
         const F scale = quotient(wxq, wqq), gain = wxq * scale;
-        const I better = gain > best_gain;
+        I better = gain > best_gain;
+        if (positive_scales<Levels>) better &= scale > 0.0f;
         best_gain = choose(better, gain, best_gain);
         best.scale = choose(better, scale, best.scale);
         best.curvature = choose(better, wqq, best.curvature);
@@ -103,18 +120,18 @@ struct BlockScales {
             for (int g = 0; g < Groups; ++g) {
                 const F middle = scales[g];
                 for (const float move : kNeighbours) {
-                    const F tried = ScaleLevels::nearest(middle + move), tried_loss = loss(tile, g, d, tried);
+                    const F tried = ScaleLevels::nearest(middle + move * spacing<ScaleLevels>);
+                    const F tried_loss = loss(tile, g, d, tried);
                     const I better = tried_loss < least[g];
                     scales[g] = choose(better, tried, scales[g]);
                     least[g] = choose(better, tried_loss, least[g]);
                 }
                 const F factor = inverse(d * scales[g]), *x = tile.x + g * K, *w = tile.w + g * K;
                 F wxq{}, wqq{};
-                for (int i = 0; i < K; ++i) {
-                    const F q = Levels::nearest(x[i] * factor);
+                for_each_level<Levels, K>(x, w, factor, [&](int i, F q) {
                     wxq += w[i] * x[i] * q;
                     wqq += w[i] * q * q;
-                }
+                });
                 scaled_wxq += wxq * scales[g];
                 scaled_wqq += wqq * scales[g] * scales[g];
             }
@@ -134,10 +151,10 @@ struct BlockScales {
     static F loss(const Tile<Groups * K>& tile, int g, F d, F scale) {
         const F step = d * scale, factor = inverse(step), *x = tile.x + g * K, *w = tile.w + g * K;
         F sum{};
-        for (int i = 0; i < K; ++i) {
-            const F error = x[i] - step * Levels::nearest(x[i] * factor);
+        for_each_level<Levels, K>(x, w, factor, [&](int i, F q) {
+            const F error = x[i] - step * q;
             sum += w[i] * error * error;
-        }
+        });
         return sum;
     }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "dequantize_table.h"
+#include "quantize_grids.h"
 
 namespace torchgguf {
 

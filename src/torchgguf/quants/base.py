@@ -38,6 +38,8 @@ class QuantType(ABC):
     type_size: ClassVar[int]
     #: The dtype of plain types, which store each number as torch does; None for packed types.
     dtype: ClassVar[torch.dtype | None] = None
+    #: So few bits that packing without importances would ruin a model; as ggml does, `quantize` refuses it.
+    needs_importance: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -56,12 +58,12 @@ class QuantType(ABC):
         They are float32, to the last bit as ggml unpacks them; those of a plain type are of its own dtype.
         """
 
+    @abstractmethod
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
         """Packs weights, float32 (n, block_size) and finite, to uint8 (n, type_size).
 
         `importance`, of the same shape and above zero, says how much an error of each weight matters.
         """
-        raise NotImplementedError(f"torchgguf cannot pack to {self.name} yet, only unpack from it")
 
     def bytes_per_row(self, weights: int) -> int:
         """The bytes that a row of so many weights takes."""
@@ -138,14 +140,16 @@ def quantize(weights: Tensor, type: QuantTypeLike, imatrix: Tensor | None = None
     multiplied by, in any unit. Then the error so weighted is what packing makes small, else the plain one.
     Q8_0 and the plain types take no notice of it.
 
-    ValueError for weights or importances that are not finite, for importances below zero, and for rows that
-    do not divide into blocks; NotImplementedError for types that can be unpacked only.
+    ValueError for weights or importances that are not finite, for importances below zero, for rows that do
+    not divide into blocks, and for IQ2_XXS, IQ2_XS and IQ1_S without importances.
     """
     kind = quant_type(type)
     columns = weights.shape[-1]
     size = kind.bytes_per_row(columns)
     if kind.dtype is not None:
         return kind.encode(weights.reshape(-1, 1)).reshape(*weights.shape[:-1], size)
+    if kind.needs_importance and imatrix is None:
+        raise ValueError(f"packing to {kind.name} needs an importance matrix; pass imatrix=")
     importance = None if imatrix is None else _importance(imatrix, weights)
     rows = weights.reshape(weights.numel() // max(columns, 1), columns)
     packed = torch.empty(len(rows), size, dtype=torch.uint8, device=weights.device)

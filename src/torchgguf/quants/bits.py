@@ -27,6 +27,11 @@ def unsigned(data: Tensor, dtype: torch.dtype) -> Tensor:
     return reinterpret(data, dtype).long() & ((1 << 8 * dtype.itemsize) - 1)
 
 
+def unsigned_bytes(numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    """The little-endian bytes (n, k * itemsize) of unsigned numbers (n, k), int64; `unsigned` undone."""
+    return numbers.to(dtype).view(torch.uint8)
+
+
 def unpack(data: Tensor, bits: int, run: int) -> Tensor:
     """Splits bytes (n, k) into uint8 codes (n, k * 8 / bits) of `bits` bits.
 

@@ -11,6 +11,7 @@ native encoders do the same and give the same bytes.
 """
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,23 +26,38 @@ _ROUNDS = 2
 _FP16_MAX, _FP16_MIN = 65504.0, 2.0**-24
 
 
+class AnyLevels(Protocol):
+    """What a group of weights can become, but for the scale: levels each by itself, or entries of a grid."""
+
+    @property
+    def reach(self) -> tuple[float, ...]:
+        """The levels, and numbers beside them, onto which a scale is tried to map a group's extreme weight.
+
+        That is the first of the weights furthest from zero.
+        """
+
+    @property
+    def positive_scales(self) -> bool:
+        """Whether no scale may be negative."""
+
+    def nearest(self, x: Tensor, w: Tensor | None = None) -> Tensor:
+        """What is nearest to groups x (..., k) if errors in them are as important as w."""
+
+
 @dataclass(frozen=True)
 class Levels:
-    """Numbers in ascending order that codes stand for.
-
-    `reach` lists the levels, and numbers between and beyond them, onto which a scale is tried to map a
-    group's extreme weight (the first of those furthest from zero).
-    """
+    """Numbers in ascending order that codes stand for."""
 
     values: tuple[float, ...]
     reach: tuple[float, ...]
+    positive_scales: bool = False
     integers: bool = field(init=False)
 
     def __post_init__(self) -> None:
         steps = {b - a for a, b in zip(self.values, self.values[1:], strict=False)}
         object.__setattr__(self, "integers", steps == {1})
 
-    def nearest(self, x: Tensor) -> Tensor:
+    def nearest(self, x: Tensor, w: Tensor | None = None) -> Tensor:
         """The nearest level to each number; of two, the even integer, or the lower number of a table."""
         if self.integers:
             return x.clamp(self.values[0], self.values[-1]).round()
@@ -50,6 +66,11 @@ class Levels:
     def index_of_nearest(self, x: Tensor) -> Tensor:
         middles = [(a + b) / 2 for a, b in zip(self.values, self.values[1:], strict=False)]
         return torch.bucketize(x, torch.tensor(middles, device=x.device))
+
+    @property
+    def spacing(self) -> float:
+        """How far apart the levels are, where they are evenly so."""
+        return self.values[1] - self.values[0]
 
     def codes(self, levels: Tensor) -> Tensor:
         """The places in `values`, uint8, of numbers that are levels."""
@@ -100,19 +121,21 @@ def stored_half(x: Tensor) -> Tensor:
     return (sign * magnitude).half().float()
 
 
-def fit_scale(x: Tensor, w: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
+def fit_scale(x: Tensor, w: Tensor, levels: AnyLevels) -> tuple[Tensor, Tensor]:
     """The scale (...) for groups x (..., k), and its curvature: what the square of an error in it costs."""
     wx = w * x
     extreme = x.gather(-1, x.abs().argmax(dim=-1, keepdim=True))
-    per_unit = inverse(extreme)
+    per_unit = inverse(extreme.abs() if levels.positive_scales else extreme)
     best_scale, best_gain, curvature = (torch.zeros_like(extreme[..., 0]) for _ in range(3))
 
     def attempt(factor: Tensor) -> None:
         nonlocal best_scale, best_gain, curvature
-        q = levels.nearest(x * factor)
+        q = levels.nearest(x * factor, w)
         wxq, wqq = total(wx * q), total(w * q * q)
         scale = quotient(wxq, wqq)
         better = wxq * scale > best_gain
+        if levels.positive_scales:
+            better &= scale > 0
         best_gain = torch.where(better, wxq * scale, best_gain)
         best_scale = torch.where(better, scale, best_scale)
         curvature = torch.where(better, wqq, curvature)
@@ -130,7 +153,7 @@ def loss(x: Tensor, w: Tensor, unpacked: Tensor) -> Tensor:
 
 
 def fit_block_scales(
-    x: Tensor, w: Tensor, levels: Levels, scale_levels: Levels
+    x: Tensor, w: Tensor, levels: AnyLevels, scale_levels: Levels
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For blocks x (n, groups, k): a factor (n, 1), scales (n, groups) and levels (n, groups, k).
 
@@ -138,7 +161,7 @@ def fit_block_scales(
     """
 
     def nearest(d: Tensor, scales: Tensor) -> Tensor:
-        return levels.nearest(x * inverse(d * scales).unsqueeze(-1))
+        return levels.nearest(x * inverse(d * scales).unsqueeze(-1), w)
 
     def losses(d: Tensor, scales: Tensor) -> Tensor:
         return loss(x, w, (d * scales).unsqueeze(-1) * nearest(d, scales))
@@ -149,7 +172,7 @@ def fit_block_scales(
     least = losses(d, scales)
     for _ in range(_ROUNDS):
         middle = scales
-        for move in (-1, 1):
+        for move in (-scale_levels.spacing, scale_levels.spacing):
             tried = scale_levels.nearest(middle + move)
             tried_loss = losses(d, tried)
             better = tried_loss < least

@@ -12,6 +12,9 @@ from torchgguf._extension import native
 
 _NAMES = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")
 
+# Points whose distances to all entries are taken at once.
+_AT_ONCE = 512
+
 
 # Arrays are kept, not tensors: one made under a FakeTensorMode would be fake for good.
 @cache
@@ -25,6 +28,23 @@ def _entries(name: str) -> NDArray[np.int8]:
 def grid(name: str, entries: Tensor) -> Tensor:
     """The entries (n, k) of a type's grid, float32 (n, k, 8 or 4)."""
     return torch.tensor(_entries(name), dtype=torch.float32, device=entries.device)[entries.int()]
+
+
+def nearest_entries(name: str, x: Tensor, w: Tensor, shift: float = 0) -> tuple[Tensor, Tensor]:
+    """Which entry of a grid, moved by `shift`, is nearest to each of x (m, 8 or 4), and sum w error**2.
+
+    Of several the first one. The squares are added in pairs, and these in pairs.
+    """
+    numbers = torch.tensor(_entries(name), dtype=torch.float32, device=x.device) + shift
+    found, least = x.new_empty(len(x), dtype=torch.long), x.new_empty(len(x))
+    for start in range(0, len(x), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        error = x[part].unsqueeze(1) - numbers
+        losses = w[part].unsqueeze(1) * error * error
+        while losses.shape[-1] > 1:
+            losses = losses[..., ::2] + losses[..., 1::2]
+        least[part], found[part] = losses.squeeze(-1).min(dim=1)
+    return found, least
 
 
 def even_signs(codes: Tensor) -> Tensor:
