@@ -201,6 +201,22 @@ def test_offline(hub, connect, tmp_path):
     assert len(hub.requests) == before
 
 
+def test_what_a_commit_has_not_is_not_asked_for_again(hub, connect, tmp_path):
+    """So all that was fetched serves where the Hub cannot be reached, found under whichever name."""
+    names = ("model.safetensors", "model.bin", "other.gguf")
+    options = {"revision": hub.repositories["me/model"].commit("main")}
+    client = connect(hub.environment(tmp_path))
+    (found,) = client.find("find_file", "me/model", *names, **options)
+    before = len(hub.requests)
+    assert client.find("find_file", "me/model", *names, **options) == [found]
+    assert client.error("find_file", "me/model", names[0], **options).startswith(
+        "FileNotFoundError: there is no file model.safetensors in the repository me/model ("
+    )
+    assert len(hub.requests) == before
+    lost = connect(hub.environment(tmp_path, HF_ENDPOINT="http://127.0.0.1:9"))
+    assert lost.find("find_file", "me/model", *names, **options) == [found]
+
+
 def test_a_hub_that_cannot_be_reached(hub, connect, tmp_path):
     """What has been fetched before serves; else it is said where nobody answers."""
     (found,) = connect(hub.environment(tmp_path)).find("find_file", "me/model", "config.json")

@@ -42,6 +42,10 @@ def hub(shards) -> Iterator[HubServer]:
     with serving(
         model=Repository({"main": model, "empty-branch": {}}),
         split=Repository({"main": split, "incomplete": dict(list(split.items())[:2])}),
+        flaky=Repository(
+            {"main": {"smol.gguf": model["smol.gguf"]}}, drops={"smol.gguf": [300_000, 700_000]}
+        ),
+        silent=Repository({"main": {"smol.gguf": model["smol.gguf"]}}, drops={"smol.gguf": [1, 1]}),
         simple=Repository({"main": {"smol.gguf": model["smol.gguf"]}}, ranges=False),
     ) as server:
         yield server
@@ -85,6 +89,20 @@ def test_tables_tell_the_size_of_the_file_itself(torchgguf, environment):
 def test_a_server_that_knows_no_ranges(torchgguf, environment):
     remote = document(torchgguf("info", "me/simple:smol.gguf", "--json", env=environment))
     assert remote["metadata"]["general.architecture"] == "llama"
+
+
+def test_a_connection_that_breaks_off_goes_on_where_it_was(torchgguf, hub, environment):
+    remote = document(torchgguf("info", "me/flaky:smol.gguf", "--json", env=environment))
+    assert remote["metadata"]["general.architecture"] == "llama"
+    asked = [request.headers["range"] for request in hub.requests if request.method == "GET"]
+    assert asked[:3] == [f"bytes={start}-1048575" for start in (0, 300_000, 700_000)]
+
+
+def test_a_server_that_sends_nothing(torchgguf, hub, environment):
+    result = torchgguf("info", "me/silent:smol.gguf", env=environment)
+    assert result.returncode == 1
+    said = f"error: {hub.address} sends less of smol.gguf of me/silent than it has\n"
+    assert result.stderr == said
 
 
 def test_a_split_model(torchgguf, shards, environment):

@@ -17,16 +17,26 @@ def list_alike(there: Iterable[str], wanted: Iterable[str]) -> str:
     return (", ".join(alike[:SHOWN_NAMES]) or "none") + more
 
 
+def transport_error() -> type[Exception]:
+    """Return the base of the errors of whichever HTTP client huggingface_hub is built on."""
+    from huggingface_hub import errors
+
+    base: Any = errors.HfHubHTTPError.__bases__[0]
+    kind: type[Exception] = base
+    return kind
+
+
 @contextmanager
 def explained_errors(repository: str, names: Sequence[str], options: Mapping[str, Any]) -> Iterator[None]:
     """Replace huggingface_hub's errors by those that `find_file` promises."""
     from huggingface_hub import errors
 
-    transport_error: Any = errors.HfHubHTTPError.__bases__[0]  # of whichever HTTP client it is built on
     try:
         yield
-    except (errors.EntryNotFoundError, transport_error, OSError, ValueError) as error:
-        raise _explain(error, repository, names, options) from error
+    except (errors.EntryNotFoundError, transport_error(), OSError, ValueError) as error:
+        if (explained := _explain(error, repository, names, options)) is error:
+            raise
+        raise explained from error
 
 
 def _explain(
@@ -63,6 +73,8 @@ def _explain(
         case errors.HfHubHTTPError():
             said = f"{cause.response.status_code} {cause.response.reason_phrase}"
             return ConnectionError(f"{hub} fails with {said}, and {not_kept}")
+        case _ if type(cause) is ConnectionError:  # our own words
+            return error
         case _ if not isinstance(cause, OSError | ValueError) or isinstance(cause, ConnectionError):
             said = " ".join(f"{cause}".split()) or type(cause).__name__
             return ConnectionError(f"{hub} cannot be reached ({said}), and {not_kept}")

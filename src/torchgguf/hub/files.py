@@ -1,5 +1,6 @@
 """Finding files in a folder or in a repository of the Hugging Face Hub, from which they are fetched."""
 
+import re
 from collections.abc import Mapping, Sequence
 from glob import escape
 from os import PathLike
@@ -12,6 +13,7 @@ from torchgguf.hub.errors import explained_errors, list_alike
 # huggingface_hub is imported where it is used: that takes long, and local files need none of it.
 
 Place: TypeAlias = str | PathLike[str]
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 class HubOptions(TypedDict, total=False):
@@ -51,19 +53,37 @@ def find_file(place: Place, *names: str, **options: Unpack[HubOptions]) -> Path:
         there = list_alike((path.name for path in folder.glob("*")), names)
         raise FileNotFoundError(f"there is no file {' or '.join(names)} in {place} (there: {there})")
 
-    from huggingface_hub import hf_hub_download
+    with explained_errors(str(place), names, options):
+        return _fetch_first(str(place), names, options)
+
+
+def _fetch_first(repository: str, names: Sequence[str], options: HubOptions) -> Path:
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    with explained_errors(str(place), names, options):
-        for name in names[:-1]:
-            try:
-                return Path(hf_hub_download(str(place), name, **options))
-            except EntryNotFoundError as error:
-                if isinstance(error, LocalEntryNotFoundError) and not isinstance(
-                    error.__cause__, OfflineModeIsEnabled | None
-                ):
-                    raise  # where the Hub cannot be reached, it need not be asked for the others
-        return Path(hf_hub_download(str(place), names[-1], **options))
+    cache, revision = options.get("cache_dir"), options.get("revision")
+    kept = {name: try_to_load_from_cache(repository, name, cache, revision) for name in names}
+    if options.get("force_download"):
+        kept = dict.fromkeys(kept)
+    missing: Exception = FileNotFoundError(
+        f"there is no file {' or '.join(names)} in the repository {repository} ({revision})"
+    )
+    for name in names:
+        if kept[name] is _CACHED_NO_EXIST and _COMMIT.fullmatch(revision or ""):
+            continue  # what a commit has not it never gets
+        try:
+            return Path(hf_hub_download(repository, name, **options))
+        except LocalEntryNotFoundError as error:
+            missing = error
+            if isinstance(error.__cause__, OfflineModeIsEnabled | None):
+                continue
+            # The Hub cannot be reached, and need not be asked for the others.
+            if path := next((path for path in kept.values() if isinstance(path, str)), None):
+                return Path(path)
+            break
+        except EntryNotFoundError as error:
+            missing = error
+    raise missing
 
 
 def find_files(place: Place, names: Sequence[str], **options: Unpack[HubOptions]) -> list[Path]:

@@ -1,6 +1,7 @@
 """The header of a GGUF file in a repository, read without fetching the file."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -8,7 +9,7 @@ from typing import Any, Unpack
 from torchgguf.container import GGUFError, GGUFFile, GGUFTruncatedError, open_gguf, parse_header
 from torchgguf.container.mapping import Shard
 from torchgguf.container.parser import Header
-from torchgguf.hub.errors import explained_errors
+from torchgguf.hub.errors import explained_errors, transport_error
 from torchgguf.hub.files import HubOptions, find_gguf
 
 # huggingface_hub is imported where it is used, as in `files`.
@@ -57,12 +58,28 @@ def _locate(repository: str, name: str, options: HubOptions) -> tuple[int, Fetch
     url = hf_hub_url(repository, name, revision=about.commit_hash)
     headers = {**utils.build_hf_headers(token=token), "Accept-Encoding": "identity"}
 
-    def fetch(start: int, end: int) -> bytes:
+    def read(start: int, end: int) -> bytes:
         ranged = {**headers, "Range": f"bytes={start}-{end - 1}"}
-        response = utils.http_backoff("GET", url, headers=ranged, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
-        utils.hf_raise_for_status(response)
-        content: bytes = response.content
-        return content[start:end] if response.status_code == 200 else content  # 200: it knows no ranges
+        timeout, data = constants.HF_HUB_DOWNLOAD_TIMEOUT, bytearray()
+        with utils.http_stream_backoff("GET", url, headers=ranged, timeout=timeout) as response:
+            utils.hf_raise_for_status(response)
+            first = start if response.status_code == 206 else 0  # 200: it knows no ranges
+            with suppress(transport_error()):  # what came before the connection broke off is good
+                for piece in response.iter_bytes():
+                    data += piece
+                    if first + len(data) >= end:
+                        break
+        return bytes(data[start - first : end - first])
+
+    def fetch(start: int, end: int) -> bytes:
+        data = b""
+        while start + len(data) < end:
+            if not (more := read(start + len(data), end)):
+                raise ConnectionError(
+                    f"{constants.ENDPOINT} sends less of {name} of {repository} than it has"
+                )
+            data += more
+        return data
 
     return about.size, fetch
 
