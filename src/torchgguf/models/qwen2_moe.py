@@ -156,13 +156,16 @@ class SparseMoeBlock(nn.Module):
 def _recorded_router_logits(model: nn.Module, wanted: bool) -> Iterator[list[Tensor]]:
     """Collect what the routers say while the model runs, layer by layer, `(B * T, num_experts)` each."""
     said: list[Tensor] = []
+    if not wanted:  # a step of decoding, which may be compiled: threads and hooks have no place in a graph
+        yield said
+        return
     thread = get_ident()
 
     def record(gate: nn.Module, inputs: Any, logits: Tensor) -> None:
         if get_ident() == thread:  # others may run the same model
             said.append(logits)
 
-    blocks = [module for module in model.modules() if isinstance(module, SparseMoeBlock)] if wanted else []
+    blocks = [module for module in model.modules() if isinstance(module, SparseMoeBlock)]
     hooks = [block.gate.register_forward_hook(record) for block in blocks]
     try:
         yield said
