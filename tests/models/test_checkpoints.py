@@ -21,6 +21,7 @@ from torchgguf.models import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    GGUFQuantizationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
@@ -143,6 +144,17 @@ def test_pickles(llama, zipped, shards):
     if shards > 1:
         (llama / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
     assert_same_weights(theirs, AutoModelForCausalLM.from_pretrained(llama))
+
+
+def test_pickles_are_left_alone_where_safetensors_are_asked_for(llama):
+    torch.save(load_file(llama / "model.safetensors"), llama / "pytorch_model.bin")
+    assert AutoModelForCausalLM.from_pretrained(llama, use_safetensors=True)
+    (llama / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no file model\.safetensors or"):
+        AutoModelForCausalLM.from_pretrained(llama, use_safetensors=True)
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin is no \.safetensors file"):
+        AutoModelForCausalLM.from_pretrained(llama / "pytorch_model.bin", use_safetensors=True)
+    assert AutoModelForCausalLM.from_pretrained(llama)
 
 
 def test_single_file(llama):
@@ -635,6 +647,11 @@ REFUSED = {
     "remote code": ({"trust_remote_code": True}, ValueError, "trust_remote_code=True"),
     "pickles wanted": ({"use_safetensors": False}, ValueError, "use_safetensors=False"),
     "variant": ({"variant": "fp16"}, ValueError, "variant='fp16'"),
+    "packed and unpacked": (
+        {"dequantize": True, "quantization_config": GGUFQuantizationConfig("Q8_0")},
+        ValueError,
+        "dequantize=True contradicts quantization_config=",
+    ),
     "4 bits": ({"load_in_4bit": True}, ValueError, "load_in_4bit"),
     "attentions": ({"output_attentions": True}, ValueError, "output_attentions"),
     "dtype": ({"dtype": "float8_e4m3fn"}, ValueError, "float8_e4m3fn"),

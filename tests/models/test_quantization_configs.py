@@ -175,11 +175,23 @@ def test_into_gguf_blocks(folders, name, kind, tmp_path):
     assert_close(model(ids()).logits, again(ids()).logits, atol=1e-5, rtol=0)
 
 
-def test_rows_that_do_not_divide_stay_as_they_are(folders, caplog):
-    config = GGUFQuantizationConfig("Q4_0", modules_to_not_convert=["lm_head"])
+def test_rows_that_do_not_divide_stay_as_they_are_and_are_named(folders, caplog):
+    config = GGUFQuantizationConfig("Q4_K", modules_to_not_convert=["lm_head", "q_proj"])
+    model = AutoModelForCausalLM.from_pretrained(folders / "llama", quantization_config=config)
+    assert not any(isinstance(m, QuantizedLinear | QuantizedEmbedding) for m in model.modules())
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    assert "model.layers.1.mlp.down_proj.weight stays unpacked: rows of 128 do not divide into Q4_K" in said
+    assert "lm_head" not in said and "q_proj" not in said
+
+
+def test_what_no_gguf_file_has_a_place_for_stays_as_it_is(folders):
     model = AutoModelForSequenceClassification.from_pretrained(
-        folders / "llama", quantization_config=config, num_labels=3
+        folders / "llama", quantization_config=GGUFQuantizationConfig("Q4_0"), num_labels=3
     )
     assert type(model.score).__name__ == "Linear"
+    assert isinstance(model.model.layers[0].mlp.up_proj, QuantizedLinear)
+
+
+def test_unknown_types_are_refused():
     with pytest.raises(ValueError, match="unknown quantization type 'Q9_9'"):
         GGUFQuantizationConfig("Q9_9")

@@ -1,7 +1,5 @@
 """What a file has too much, too little or wrong is an error that names it; nothing is made up or left out."""
 
-import time
-
 import pytest
 import torch
 
@@ -29,11 +27,9 @@ def qwen2(tmp_path_factory):
 
 
 def refused(path, *words, load=AutoModelForCausalLM.from_pretrained):
-    """The file is refused within a second, in one line that holds all the words."""
-    start = time.monotonic()
+    """The file is refused in one line that holds all the words."""
     with pytest.raises(GGUFError) as caught:
         load(path)
-    assert time.monotonic() - start < 5
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)

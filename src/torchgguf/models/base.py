@@ -86,6 +86,7 @@ class PreTrainedModel(GradientCheckpointing):
             quantization_config: how to pack the weights of a checkpoint as they are read.
             generation_config: in place of the one that comes with the model.
             ignore_mismatched_sizes: make a new head where the checkpoint's has another size.
+            use_safetensors: True: take no pytorch_model.bin.
             revision, token, cache_dir, local_files_only, force_download: as in `torchgguf.hub.HubOptions`.
             Any other name is a field of the config, to be set to this value: `num_labels=3`.
 

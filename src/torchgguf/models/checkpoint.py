@@ -79,9 +79,16 @@ class Checkpoint:
         except FileNotFoundError:
             return None
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Open the weights: tensors by name, which lie in the mapped files and are read when looked at."""
-        file = find_file(self._place, *self._weights, **self._hub)
+    def tensors(self, pickles: bool = True) -> dict[str, Tensor]:
+        """Open the weights: tensors by name, which lie in the mapped files and are read when looked at.
+
+        Args:
+            pickles: whether .bin files will do, where there are no .safetensors.
+        """
+        wanted = [name for name in self._weights if pickles or ".safetensors" in name]
+        if not wanted:
+            raise CheckpointError(f"{self}: {self._weights[0]} is no .safetensors file, as is asked for")
+        file = find_file(self._place, *wanted, **self._hub)
         if not file.name.endswith(INDEX):
             return read_tensors(file)
         names = _read_index(file)

@@ -33,7 +33,7 @@ def load_checkpoint(
     which stay in the mapped files.
     """
     check_attention(options.attn_implementation or "sdpa")
-    tensors = checkpoint.tensors()
+    tensors = checkpoint.tensors(pickles=not options.use_safetensors)
     if (layers := getattr(config, "num_hidden_layers", 0)) > len(tensors):
         raise CheckpointError(
             f"{checkpoint}: num_hidden_layers={layers}, but there are {len(tensors)} tensors"

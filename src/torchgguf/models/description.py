@@ -4,6 +4,7 @@ The values are those that llama.cpp's converter states: the `gguf` package finds
 and configs, and in the name of the folder.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 
 from torchgguf.container import Metadata, TensorSource, ValueType
 from torchgguf.container.value_types import ArrayType
+
+logger = logging.getLogger(__name__)
 
 
 class Origin(NamedTuple):
@@ -31,7 +34,12 @@ def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, Ten
         writer.add_tensor_info(name, source.shape, np.dtype(np.float32), 0)
     total, *parts = writer.get_total_parameter_count()
     with _named_folder(origin) as folder:
-        about = gguf.Metadata.load(model_path=folder, total_params=total)
+        try:
+            about = gguf.Metadata.load(model_path=folder, total_params=total)
+        except Exception as error:  # a model card is anyone's text, and gguf raises whatever it stumbles over
+            said = " ".join(str(error).split())
+            logger.warning("what %s says of its model cannot be read, and is left out: %s", folder, said)
+            about = gguf.Metadata(name=folder.name if folder else None)
     if about.name is None and origin is not None:
         about.name = origin.name
     if about.size_label is None:

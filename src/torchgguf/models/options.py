@@ -39,7 +39,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tp_size": (None,),
     "trust_remote_code": (None, False),
     "use_kernels": (None, False),
-    "use_safetensors": (None, True),
     "variant": (None,),
     "weights_only": (None, True),
 }
@@ -70,6 +69,7 @@ class LoadOptions:
     quantization_config: QuantizationConfig | None = None
     generation_config: GenerationConfig | None = None
     ignore_mismatched_sizes: bool = False
+    use_safetensors: bool | None = None
     hub: HubOptions = field(default_factory=HubOptions)
     changes: dict[str, Any] = field(default_factory=dict)
 
@@ -78,7 +78,7 @@ class LoadOptions:
         """Sort what `from_pretrained` was given.
 
         Raises:
-            ValueError: an option is known, but what it asks for is not done.
+            ValueError: an option is known, but what it asks for is not done, or another contradicts it.
             TypeError: an option is of a wrong type, such as a config of transformers.
         """
         rest = remaining(options, _NEUTRAL)
@@ -91,6 +91,10 @@ class LoadOptions:
             if not isinstance(value := own.get(name), kinds | None):
                 kind = f"{type(value).__module__}.{type(value).__name__}"
                 raise TypeError(f"{name}= must be one of torchgguf's own, not a {kind}")
+        if own.get("use_safetensors") is False:
+            raise ValueError("use_safetensors=False is not supported: .safetensors go before .bin files")
+        if own.get("dequantize") and own.get("quantization_config") is not None:
+            raise ValueError("dequantize=True contradicts quantization_config=")
         return cls(**own, hub=hub, changes=rest)
 
     def without_checkpoint(self) -> None:
@@ -99,7 +103,7 @@ class LoadOptions:
         Raises:
             ValueError: naming the option.
         """
-        for name in ("config", "quantization_config", "ignore_mismatched_sizes"):
+        for name in ("config", "quantization_config", "ignore_mismatched_sizes", "use_safetensors"):
             if getattr(self, name):
                 raise ValueError(f"{name}= is for Hugging Face checkpoints, but this is a GGUF file")
 
