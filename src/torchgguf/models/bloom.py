@@ -28,6 +28,7 @@ from torchgguf.models.config_map import (
 from torchgguf.models.decoder import DecoderForCausalLM
 from torchgguf.models.heads import ForQuestionAnswering, ForSequenceClassification, ForTokenClassification
 from torchgguf.models.outputs import (
+    BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
 )
@@ -268,21 +269,69 @@ class BloomModel(BloomPreTrainedModel, LayerStack):
         mask = alibi_mask(self.slopes, attention_mask, x, cache)
         return self.word_embeddings_layernorm(x), [(mask,)] * len(self.h)
 
+    def forward(  # type: ignore[override]  # the order is that of transformers
+        self,
+        input_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **options: Any,
+    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
+        """Run the model; arguments and errors are those of `LayerStack.forward`."""
+        return super().forward(
+            input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **options,
+        )
 
-class BloomForCausalLM(BloomPreTrainedModel, DecoderForCausalLM):
+
+class BloomWithHead(BloomPreTrainedModel):
+    """Bloom with a head that scores tokens or texts: it takes its inputs in the order of transformers."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """Run the model and its head, and return what the head's class says.
+
+        Arguments and errors are those of `LayerStack.forward` and of `DecoderForCausalLM`,
+        `ForSequenceClassification` or `ForTokenClassification`; `labels` ask for the loss.
+        """
+        return super().forward(
+            input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
+            **options,
+        )
+
+
+class BloomForCausalLM(BloomWithHead, DecoderForCausalLM):  # type: ignore[misc]  # by the order of inputs
     """Bloom that predicts the next token."""
 
     base_class = BloomModel
     output_class = CausalLMOutputWithCrossAttentions
 
 
-class BloomForSequenceClassification(BloomPreTrainedModel, ForSequenceClassification):
+class BloomForSequenceClassification(BloomWithHead, ForSequenceClassification):  # type: ignore[misc]
     """Bloom that judges texts."""
 
     base_class = BloomModel
 
 
-class BloomForTokenClassification(BloomPreTrainedModel, ForTokenClassification):
+class BloomForTokenClassification(BloomWithHead, ForTokenClassification):  # type: ignore[misc]
     """Bloom that judges tokens."""
 
     base_class = BloomModel

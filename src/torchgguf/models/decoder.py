@@ -249,6 +249,7 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
+        *,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         return_dict: bool = True,

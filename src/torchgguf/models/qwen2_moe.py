@@ -196,12 +196,14 @@ class Qwen2MoeModel(Qwen2MoePreTrainedModel, DecoderModel):
             mlp = SparseMoeBlock(config) if config.is_sparse(i) else None
             yield DecoderLayer(config, i, window=window, qkv_bias=config.qkv_bias, mlp=mlp)
 
-    def forward(
+    def forward(  # type: ignore[override]  # other arguments by name only
         self,
-        *inputs: Any,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
         output_router_logits: bool | None = None,
         return_dict: bool = True,
-        **named: Any,
+        **inputs: Any,
     ) -> MoeModelOutputWithPast | tuple[Any, ...]:
         """Run the decoder: a `MoeModelOutputWithPast`.
 
@@ -210,7 +212,7 @@ class Qwen2MoeModel(Qwen2MoePreTrainedModel, DecoderModel):
         """
         wanted = self.config.output_router_logits if output_router_logits is None else output_router_logits
         with _recorded_router_logits(self, wanted) as said:
-            decoded = super().forward(*inputs, **named)
+            decoded = super().forward(input_ids, attention_mask, **inputs)
         output = MoeModelOutputWithPast(**vars(decoded), router_logits=tuple(said) if wanted else None)
         return output if return_dict else output.to_tuple()
 

@@ -53,6 +53,7 @@ class LayerStack(PreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        *,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         return_dict: bool = True,
