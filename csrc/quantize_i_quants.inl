@@ -18,6 +18,31 @@ struct OddScales {
 template <int Bits, int UnitInEighths>
 constexpr float spacing<OddScales<Bits, UnitInEighths>> = 2 * OddScales<Bits, UnitInEighths>::unit;
 
+// The numbers in the grids.
+struct IQ2Levels {
+    static constexpr bool positive_scales = true;
+    static constexpr float levels[] = {8, 25, 43};
+    static constexpr LevelTable table{levels};
+    static constexpr auto reach = steps<9>(30, 54);
+    static F nearest(F x) { return table.nearest(x); }
+};
+struct IQ3_XXSLevels {
+    static constexpr bool positive_scales = true;
+    static constexpr float levels[] = {4, 12, 20, 28, 36, 44, 52, 62};
+    static constexpr LevelTable table{levels};
+    static constexpr auto reach = steps<9>(44, 76);
+    static F nearest(F x) { return table.nearest(x); }
+};
+struct IQ3_SLevels {
+    static constexpr bool positive_scales = true;
+    static constexpr auto reach = steps<9>(10, 18);
+    static F nearest(F x) { return OddScales<3, 8>::nearest(x); }
+};
+struct IQ1Levels : Integers<-1, 1> {
+    static constexpr bool positive_scales = true;
+    static constexpr auto reach = steps<9>(0.75, 3.15);
+};
+
 // Finds the entry of a grid nearest to Dim numbers x * factor, for each lane.
 template <int Id, int Dim>
 struct NearestEntry {
@@ -54,16 +79,31 @@ struct NearestEntry {
                 }
             }
         }
-        F least = losses[0][table.low[0]] + losses[1][table.high[0]];
-        I best{};
-        for (int e = 1; e < table.entries; ++e) {
-            const F loss = losses[0][table.low[e]] + losses[1][table.high[e]];
-            best = loss < least ? I{} + e : best;
-            least = min(loss, least);
+        // First which run of entries holds the least loss, then for each lane which of the run.
+        constexpr int kRun = 8;
+        F least = all(kNoLoss);
+        I run{};
+        for (int e = 0; e < table.entries; e += kRun) {
+            F least_of_run = loss_of(e);
+            for (int i = 1; i < kRun; ++i) least_of_run = min(loss_of(e + i), least_of_run);
+            run = least_of_run < least ? I{} + e : run;
+            least = min(least_of_run, least);
         }
-        entry = best;
+        const auto* lanes = reinterpret_cast<const float*>(losses);
+        for (int b = 0; b < kLanes; ++b) {
+            const auto loss = [&](int half, int digits) { return lanes[(81 * half + digits) * kLanes + b]; };
+            int e = 0;
+            for (int i = kRun; i-- > 0;) {
+                const int at = run[b] + i;
+                e = loss(0, table.low[at]) + loss(1, table.high[at]) == least[b] ? at : e;
+            }
+            entry[b] = e;
+        }
         return least;
     }
+
+    static constexpr float kNoLoss = 0x1.fffffep127f;
+    F loss_of(int e) const { return losses[0][table.low[e]] + losses[1][table.high[e]]; }
 
     void numbers(I entry, float shift, F* to) const {
         auto* lanes = reinterpret_cast<float*>(to);
@@ -73,8 +113,9 @@ struct NearestEntry {
     }
 };
 
-template <int Id, int Dim>
+template <int Id, int Dim, class EachByItself>
 struct Grid {
+    using Rough = EachByItself;
     static constexpr bool positive_scales = true;
 
     template <int K>
@@ -166,7 +207,7 @@ inline uint8_t* put_signs(uint8_t* dst, const uint8_t (&signs)[32]) {
 }
 
 struct IQ2_XXS : Encoder<16, 256, 66> {
-    struct Levels : Grid<16, 8> { static constexpr auto reach = steps<9>(30, 54); };
+    using Levels = Grid<16, 8, IQ2Levels>;
     static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
         const Magnitudes<Levels, OddScales<4, 1>, 8, 8, true> m(tile);
         for (int b = 0; b < count; ++b) {
@@ -180,7 +221,7 @@ struct IQ2_XXS : Encoder<16, 256, 66> {
 };
 
 struct IQ2_XS : Encoder<17, 256, 74> {
-    struct Levels : Grid<17, 8> { static constexpr auto reach = steps<9>(30, 54); };
+    using Levels = Grid<17, 8, IQ2Levels>;
     static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
         const Magnitudes<Levels, OddScales<4, 1>, 16, 8, true> m(tile);
         for (int b = 0; b < count; ++b) {
@@ -194,7 +235,7 @@ struct IQ2_XS : Encoder<17, 256, 74> {
 };
 
 struct IQ2_S : Encoder<22, 256, 82> {
-    struct Levels : Grid<22, 8> { static constexpr auto reach = steps<9>(30, 54); };
+    using Levels = Grid<22, 8, IQ2Levels>;
     static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
         const Magnitudes<Levels, OddScales<4, 1>, 16, 8, false> m(tile);
         for (int b = 0; b < count; ++b) {
@@ -205,7 +246,7 @@ struct IQ2_S : Encoder<22, 256, 82> {
 };
 
 struct IQ3_XXS : Encoder<18, 256, 98> {
-    struct Levels : Grid<18, 4> { static constexpr auto reach = steps<9>(44, 76); };
+    using Levels = Grid<18, 4, IQ3_XXSLevels>;
     static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
         const Magnitudes<Levels, OddScales<4, 2>, 8, 4, true> m(tile);
         for (int b = 0; b < count; ++b) {
@@ -216,7 +257,7 @@ struct IQ3_XXS : Encoder<18, 256, 98> {
 };
 
 struct IQ3_S : Encoder<21, 256, 110> {
-    struct Levels : Grid<21, 4> { static constexpr auto reach = steps<9>(10, 18); };
+    using Levels = Grid<21, 4, IQ3_SLevels>;
     static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
         const Magnitudes<Levels, OddScales<4, 8>, 8, 4, false> m(tile);
         for (int b = 0; b < count; ++b) {
@@ -230,7 +271,7 @@ struct IQ3_S : Encoder<21, 256, 110> {
 template <int Run>
 struct ShiftedGrid {
     static constexpr bool positive_scales = true;
-    static constexpr auto reach = steps<9>(0.75, 3.15);
+    using Rough = IQ1Levels;
     static constexpr float kShift = 0.125f;
 
     template <int K>

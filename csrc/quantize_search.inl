@@ -93,7 +93,12 @@ inline Fit fit_scale(const F* x, const F* w) {
         best.scale = choose(better, scale, best.scale);
         best.curvature = choose(better, wqq, best.curvature);
     };
-    for (const float level : Levels::reach.at) attempt(level * per_unit);
+    if constexpr (requires { Levels::reach; }) {
+        for (const float level : Levels::reach.at) attempt(level * per_unit);
+    } else {
+        best.scale = fit_scale<typename Levels::Rough, K>(x, w).scale;
+        attempt(inverse(best.scale));
+    }
     attempt(inverse(best.scale));
     return best;
 }

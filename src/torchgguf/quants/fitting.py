@@ -26,27 +26,13 @@ _ROUNDS = 2
 _FP16_MAX, _FP16_MIN = 65504.0, 2.0**-24
 
 
-class AnyLevels(Protocol):
-    """What a group of weights can become, but for the scale: levels each by itself, or entries of a grid."""
-
-    @property
-    def reach(self) -> tuple[float, ...]:
-        """The levels, and numbers beside them, onto which a scale is tried to map a group's extreme weight.
-
-        That is the first of the weights furthest from zero.
-        """
-
-    @property
-    def positive_scales(self) -> bool:
-        """Whether no scale may be negative."""
-
-    def nearest(self, x: Tensor, w: Tensor | None = None) -> Tensor:
-        """What is nearest to groups x (..., k) if errors in them are as important as w."""
-
-
 @dataclass(frozen=True)
 class Levels:
-    """Numbers in ascending order that codes stand for."""
+    """Numbers in ascending order that codes stand for.
+
+    `reach` lists the levels, and numbers between and beyond them, onto which a scale is tried to map a
+    group's extreme weight (the first of those furthest from zero).
+    """
 
     values: tuple[float, ...]
     reach: tuple[float, ...]
@@ -77,6 +63,21 @@ class Levels:
         if self.integers:
             return (levels - self.values[0]).to(torch.uint8)
         return self.index_of_nearest(levels).to(torch.uint8)
+
+
+class JointLevels(Protocol):
+    """Levels that several neighbours take together."""
+
+    @property
+    def rough(self) -> Levels:
+        """Each by itself, which is quicker to find: the search for a scale begins with them."""
+
+    @property
+    def positive_scales(self) -> bool:
+        """Whether no scale may be negative."""
+
+    def nearest(self, x: Tensor, w: Tensor) -> Tensor:
+        """What is nearest to groups x (..., k) if errors in them are as important as w."""
 
 
 def integers(low: int, high: int, *, reach: tuple[float, ...]) -> Levels:
@@ -121,7 +122,7 @@ def stored_half(x: Tensor) -> Tensor:
     return (sign * magnitude).half().float()
 
 
-def fit_scale(x: Tensor, w: Tensor, levels: AnyLevels) -> tuple[Tensor, Tensor]:
+def fit_scale(x: Tensor, w: Tensor, levels: Levels | JointLevels) -> tuple[Tensor, Tensor]:
     """The scale (...) for groups x (..., k), and its curvature: what the square of an error in it costs."""
     wx = w * x
     extreme = x.gather(-1, x.abs().argmax(dim=-1, keepdim=True))
@@ -140,8 +141,12 @@ def fit_scale(x: Tensor, w: Tensor, levels: AnyLevels) -> tuple[Tensor, Tensor]:
         best_scale = torch.where(better, scale, best_scale)
         curvature = torch.where(better, wqq, curvature)
 
-    for level in levels.reach:
-        attempt(level * per_unit)
+    if isinstance(levels, Levels):
+        for level in levels.reach:
+            attempt(level * per_unit)
+    else:
+        best_scale = fit_scale(x, w, levels.rough)[0]
+        attempt(inverse(best_scale).unsqueeze(-1))
     attempt(inverse(best_scale).unsqueeze(-1))
     return best_scale, curvature
 
@@ -153,7 +158,7 @@ def loss(x: Tensor, w: Tensor, unpacked: Tensor) -> Tensor:
 
 
 def fit_block_scales(
-    x: Tensor, w: Tensor, levels: AnyLevels, scale_levels: Levels
+    x: Tensor, w: Tensor, levels: Levels | JointLevels, scale_levels: Levels
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For blocks x (n, groups, k): a factor (n, 1), scales (n, groups) and levels (n, groups, k).
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchgguf.quants.fitting import total
+from torchgguf.quants.fitting import Levels, total
 from torchgguf.quants.grids import grid, nearest_entries
 
 _SHIFTS = (0.125, -0.125)
@@ -13,11 +13,11 @@ _SHIFTS = (0.125, -0.125)
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid that a type finds `dim` weights at a time in. `reach`: see AnyLevels."""
+    """The grid that a type finds `dim` weights at a time in."""
 
     name: str
     dim: int
-    reach: tuple[float, ...]
+    rough: Levels
     positive_scales: bool = True
 
     def entries(self, x: Tensor, w: Tensor) -> Tensor:
@@ -25,8 +25,7 @@ class Grid:
         points, weights = (t.reshape(-1, self.dim) for t in (x, w))
         return nearest_entries(self.name, points, weights)[0].view(*x.shape[:-1], -1)
 
-    def nearest(self, x: Tensor, w: Tensor | None = None) -> Tensor:
-        assert w is not None
+    def nearest(self, x: Tensor, w: Tensor) -> Tensor:
         return grid(self.name, self.entries(x, w)).reshape(x.shape)
 
 
@@ -36,7 +35,7 @@ class ShiftedGrid:
 
     name: str
     run: int
-    reach: tuple[float, ...]
+    rough: Levels
     positive_scales: bool = True
 
     def entries(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,8 +49,7 @@ class ShiftedGrid:
         entries = torch.where(is_down.unsqueeze(-1), down.view(shape), up.view(shape))
         return entries.flatten(-2), is_down
 
-    def nearest(self, x: Tensor, w: Tensor | None = None) -> Tensor:
-        assert w is not None
+    def nearest(self, x: Tensor, w: Tensor) -> Tensor:
         entries, is_down = self.entries(x, w)
         shift = torch.where(is_down, _SHIFTS[1], _SHIFTS[0]).unsqueeze(-1)
         return (grid(self.name, entries).view(*is_down.shape, -1) + shift).reshape(x.shape)

@@ -15,10 +15,13 @@ from torchgguf.quants.grid_fitting import Grid, ShiftedGrid, even_signs_of
 from torchgguf.quants.grids import even_signs, grid
 from torchgguf.quants.k_quants import scaled
 
-_IQ2_REACH = steps(30, 54, 9)
-_IQ3_XXS_REACH = steps(44, 76, 9)
-_IQ3_S_REACH = steps(10, 18, 9)
-_IQ1_REACH = steps(0.75, 3.15, 9)
+# The numbers in the grids.
+_IQ2_LEVELS = Levels((8.0, 25.0, 43.0), steps(30, 54, 9), positive_scales=True)
+_IQ3_XXS_LEVELS = Levels(
+    (4.0, 12.0, 20.0, 28.0, 36.0, 44.0, 52.0, 62.0), steps(44, 76, 9), positive_scales=True
+)
+_IQ3_S_LEVELS = Levels(tuple(map(float, range(1, 16, 2))), steps(10, 18, 9), positive_scales=True)
+_IQ1_LEVELS = Levels((-1.0, 0.0, 1.0), steps(0.75, 3.15, 9), positive_scales=True)
 
 
 def odd_scales(bits: int, unit: float) -> Levels:
@@ -73,7 +76,7 @@ class IQ2_XXS(QuantType):
         return scaled(weights, half(d) * (0.5 + (words >> 28)) * 0.25)
 
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
-        levels = Grid(self.name, 8, _IQ2_REACH)
+        levels = Grid(self.name, 8, _IQ2_LEVELS)
         d, scales, entries, signs = fit_magnitudes(weights, importance, 8, levels, _IQ2_SCALES, even=True)
         words = words_of_seven(signs, scales).view(-1, 8, 4)
         pairs = torch.cat([entries.to(torch.uint8).view(-1, 8, 4), words], dim=2)
@@ -90,7 +93,7 @@ class IQ2_XS(QuantType):
         return scaled(weights, half(d) * (0.5 + unpack(scales, 4, run=1)) * 0.25)
 
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
-        levels = Grid(self.name, 8, _IQ2_REACH)
+        levels = Grid(self.name, 8, _IQ2_LEVELS)
         d, scales, entries, signs = fit_magnitudes(weights, importance, 16, levels, _IQ2_SCALES, even=True)
         words = unsigned_bytes(entries | (signs.long() & 0x7F) << 9, torch.int16)
         return torch.cat([d, words, pack(scales, 4, run=1)], dim=1)
@@ -103,7 +106,7 @@ class IQ2_S(QuantType):
         return scaled(weights, half(d) * (0.5 + unpack(scales, 4, run=1)) * 0.25)
 
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
-        levels = Grid(self.name, 8, _IQ2_REACH)
+        levels = Grid(self.name, 8, _IQ2_LEVELS)
         d, scales, entries, signs = fit_magnitudes(weights, importance, 16, levels, _IQ2_SCALES, even=False)
         low, high = (entries & 0xFF).to(torch.uint8), pack((entries >> 8).to(torch.uint8), 2, run=1)
         return torch.cat([d, low, signs, high, pack(scales, 4, run=1)], dim=1)
@@ -117,7 +120,7 @@ class IQ3_XXS(QuantType):
         return scaled(weights, half(d) * (0.5 + (words >> 28)) * 0.5)
 
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
-        levels = Grid(self.name, 4, _IQ3_XXS_REACH)
+        levels = Grid(self.name, 4, _IQ3_XXS_LEVELS)
         d, scales, entries, signs = fit_magnitudes(weights, importance, 8, levels, _IQ3_XXS_SCALES, even=True)
         return torch.cat([d, entries.to(torch.uint8), words_of_seven(signs, scales)], dim=1)
 
@@ -129,7 +132,7 @@ class IQ3_S(QuantType):
         return scaled(weights, half(d) * (1 + 2 * unpack(scales, 4, run=1)))
 
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
-        levels = Grid(self.name, 4, _IQ3_S_REACH)
+        levels = Grid(self.name, 4, _IQ3_S_LEVELS)
         d, scales, entries, signs = fit_magnitudes(weights, importance, 8, levels, _IQ3_S_SCALES, even=False)
         low, high = (entries & 0xFF).to(torch.uint8), pack((entries >> 8).to(torch.uint8), 1, run=1)
         return torch.cat([d, low, high, signs, pack(scales, 4, run=1)], dim=1)
@@ -169,7 +172,7 @@ class IQ1_S(QuantType):
         return scaled(shifted(entries, words & 0x8000), half(d) * (2 * (words >> 12 & 7) + 1))
 
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
-        levels = ShiftedGrid(self.name, 32, _IQ1_REACH)
+        levels = ShiftedGrid(self.name, 32, _IQ1_LEVELS)
         d, scales, entries, down = fit_shifted(weights, importance, 8, levels)
         high = joined((entries >> 8).view(-1, 8, 4), 0, 3, 6, 9) | scales << 12 | down << 15
         return torch.cat(
@@ -189,7 +192,7 @@ class IQ1_M(QuantType):
         return scaled(shifted(entries, high & 8), d * (2 * (shifts(words, 0, 3, 6, 9) & 7) + 1))
 
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
-        levels = ShiftedGrid(self.name, 8, _IQ1_REACH)
+        levels = ShiftedGrid(self.name, 8, _IQ1_LEVELS)
         d, scales, entries, down = fit_shifted(weights, importance, 16, levels)
         nibbles = pack((entries >> 8 | down << 3).to(torch.uint8), 4, run=1)
         quarters = unsigned(half_bytes(d), torch.int16) >> torch.arange(0, 16, 4, device=d.device) & 15
