@@ -71,6 +71,14 @@ def test_read(originals, files, name, dequantize, exact_products):
     assert_close(model(ids).logits, originals[name](ids).logits, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("name", CONVERTIBLE)
+def test_the_class_is_that_of_the_original(originals, files, name):
+    """Mistral's too, whose files call themselves `llama`, if only by their name."""
+    model = AutoModelForCausalLM.from_pretrained(files[name])
+    assert type(model).__name__ == type(originals[name]).__name__
+    assert model.config.model_type == originals[name].config.model_type
+
+
 @pytest.mark.parametrize("dequantize", [False, True], ids=["packed", "plain"])
 @pytest.mark.parametrize("name", CONVERTIBLE)
 def test_written_back_it_is_the_same_file(files, name, dequantize, tmp_path):

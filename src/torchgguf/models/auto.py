@@ -86,20 +86,21 @@ class Family(NamedTuple):
         return self.architecture.config_class.model_type
 
 
+# The first that reads a file is taken.
 MODELS: tuple[Family, ...] = (
-    Family(
-        LlamaModel,
-        LlamaForCausalLM,
-        LlamaForSequenceClassification,
-        LlamaForTokenClassification,
-        LlamaForQuestionAnswering,
-    ),
     Family(
         MistralModel,
         MistralForCausalLM,
         MistralForSequenceClassification,
         MistralForTokenClassification,
         MistralForQuestionAnswering,
+    ),
+    Family(
+        LlamaModel,
+        LlamaForCausalLM,
+        LlamaForSequenceClassification,
+        LlamaForTokenClassification,
+        LlamaForQuestionAnswering,
     ),
     Family(
         Qwen2Model,

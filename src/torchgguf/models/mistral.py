@@ -1,14 +1,17 @@
 """Mistral (Jiang et al. 2023, arXiv 2310.06825): a Llama that looks back over a sliding window.
 
-Its files call themselves `llama`; those that state a window are read as Mistral, the others are Llamas.
+Its files call themselves `llama`, and most state no window: later Mistrals have none, llama.cpp reads none.
+Those whose name says so are Mistrals as well. Without a window the two compute the same.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
+from torchgguf.container import Metadata
 from torchgguf.models.architecture import Architecture
 from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.config import config_dataclass
-from torchgguf.models.config_map import Field
+from torchgguf.models.config_map import Header, Rule
 from torchgguf.models.decoder import DecoderConfig, DecoderForCausalLM, DecoderLayer, DecoderModel
 from torchgguf.models.heads import ForQuestionAnswering, ForSequenceClassification, ForTokenClassification
 from torchgguf.models.llama import LLAMA_RULES, LLAMA_WEIGHTS
@@ -28,12 +31,34 @@ class MistralConfig(DecoderConfig):
     sliding_window: int | None = 4096
 
 
+class Window(Rule):
+    """How far back a position looks; 0, and nothing stated, is without limit."""
+
+    keys = ("attention.sliding_window",)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the window."""
+        window = header.positive(self.keys[0], int) if header.get(self.keys[0], 0) else None
+        return {"sliding_window": window}
+
+    def write(self, config: MistralConfig) -> dict[str, Any]:
+        """Write the window, if there is one."""
+        return {} if config.sliding_window is None else {self.keys[0]: config.sliding_window}
+
+
+def _is_mistral(metadata: Metadata) -> bool:
+    names = (metadata.get(f"general.{key}") for key in ("name", "basename"))
+    return bool(metadata.get("llama.attention.sliding_window")) or any(
+        "mistral" in name.lower() for name in names if isinstance(name, str)
+    )
+
+
 MISTRAL = Architecture(
     gguf="llama",
     config_class=MistralConfig,
-    rules=(*LLAMA_RULES, Field("attention.sliding_window", "sliding_window", required=False)),
+    rules=(*LLAMA_RULES, Window()),
     weights=LLAMA_WEIGHTS,
-    matches=lambda metadata: bool(metadata.get("llama.attention.sliding_window")),
+    matches=_is_mistral,
 )
 
 
