@@ -163,8 +163,8 @@ class PreTrainedModel(GradientCheckpointing):
             progress: told `(done, total)` bytes as they are written.
 
         Raises:
-            ValueError: the config says what GGUF cannot, or this is no whole model.
-            NotImplementedError: matrices cannot be packed to `quantization`.
+            ValueError: the config says what GGUF cannot, this is no whole model, or matrices cannot be packed
+                to `quantization`: there is no such type, or it wants to know which weights matter.
         """
         self._require_weights("save_gguf()")
         saving.save_gguf(self, path, tokenizer, metadata or {}, quantization, progress)
