@@ -103,6 +103,19 @@ def test_modules_to_leave_as_they_are(folders):
     assert type(model.lm_head).__name__ == "Linear"
 
 
+@torch.no_grad()
+def test_rows_that_the_library_cannot_compute_with_on_a_cpu_stay_as_they_are(tmp_path, caplog):
+    theirs = reference(CASES["llama"])  # whose down projections have rows of 96
+    theirs.save_pretrained(tmp_path)
+    config = BitsAndBytesConfig(load_in_4bit=True)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config)
+    layer, original = model.model.layers[0].mlp, theirs.model.layers[0].mlp
+    assert isinstance(layer.up_proj, bitsandbytes.nn.Linear4bit)
+    assert torch.equal(layer.down_proj.weight, original.down_proj.weight)
+    assert "model.layers.0.mlp.down_proj stays unpacked" in caplog.text
+    assert model(ids()).logits.isfinite().all()
+
+
 def test_what_cannot_be_saved_is_not(folders, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(
         folders / "llama", quantization_config=BitsAndBytesConfig(load_in_4bit=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from types import ModuleType
@@ -16,6 +17,11 @@ from torchgguf.nn import Conv1D
 if TYPE_CHECKING:
     from torchgguf.models.base import PreTrainedModel
 
+logger = logging.getLogger(__name__)
+
+_CPU_BLOCK = (
+    64  # weights that share a scale; the library's CPU kernels cannot have one reach into the next row
+)
 _STORAGES = {
     "uint8": torch.uint8,
     "float16": torch.float16,
@@ -84,6 +90,12 @@ class BitsAndBytesConfig:
             return layer
         weight = layer.weight.detach()
         weight = weight.t().contiguous() if isinstance(layer, Conv1D) else weight
+        if self.load_in_4bit and weight.device.type == "cpu" and weight.shape[1] % _CPU_BLOCK:
+            logger.warning(
+                "%s stays unpacked: on a CPU bitsandbytes takes rows of whole blocks of %d, not of %d",
+                *(path, _CPU_BLOCK, weight.shape[1]),
+            )
+            return layer
         packed = (self._four_bit if self.load_in_4bit else self._eight_bit)(weight, layer.bias is not None)
         if layer.bias is not None:
             packed.bias = layer.bias
