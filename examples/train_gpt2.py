@@ -1,6 +1,6 @@
 """Train a small GPT-2 from nothing on a text, watch its loss, and let llama.cpp speak with it.
 
-    python examples/train_gpt2.py [TEXT] [--steps 300] [--out gpt2-from-scratch]
+    python examples/train_gpt2.py [TEXT] [--steps 400] [--out gpt2-from-scratch]
 
 Writes to a folder: `loss.png`, a Hugging Face checkpoint (config.json, model.safetensors, tokenizer), and
 `gpt2.gguf`, with which llama.cpp goes on speaking (if xllamacpp is installed). Ctrl-C ends the training, and
@@ -28,10 +28,15 @@ HELD_OUT = 0.1  # share of the text, its end, that is not trained on
 
 @dataclass
 class Losses:
-    """Nats a token: of every step, and of the held-out text now and then."""
+    """Nats a token: of every step, and of the held-out text by the number of steps before."""
 
     training: list[float] = field(default_factory=list)
     held_out: dict[int, float] = field(default_factory=dict)
+
+
+def paragraphs(text: str) -> str:
+    """Return the text with each paragraph on one line, without indentation."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def batches(tokens: torch.Tensor, length: int, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -45,9 +50,10 @@ def loss_on(model: GPT2LMHeadModel, tokens: torch.Tensor, length: int) -> float:
     """Return the mean loss over a text, in nats a token."""
     model.eval()
     windows = tokens[: len(tokens) // length * length].view(-1, length)
-    losses = [model(window[None], labels=window[None], use_cache=False).loss for window in windows]
+    parts = windows.split(8)
+    losses = [len(part) * model(part, labels=part, use_cache=False).loss for part in parts]
     model.train()
-    return float(torch.stack(losses).mean())
+    return float(torch.stack(losses).sum()) / len(windows)
 
 
 def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int, batch_size: int, rate: float) -> Losses:
@@ -72,6 +78,8 @@ def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int, batch_size: 
     bar = tqdm(range(steps), "training", unit="step")
     try:
         for step in bar:
+            if step % max(1, steps // 10) == 0:
+                losses.held_out[step] = loss_on(model, held_out, length)
             window = batches(training, length, batch_size, generator)
             loss = model(window, labels=window, use_cache=False).loss
             loss.backward()
@@ -80,31 +88,40 @@ def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int, batch_size: 
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             losses.training.append(loss.item())
-            if step % max(1, steps // 10) == 0 or step == steps - 1:
-                losses.held_out[step] = loss_on(model, held_out, length)
             bar.set_postfix(
                 loss=f"{losses.training[-1]:.2f}", held_out=f"{[*losses.held_out.values()][-1]:.2f}"
             )
     except KeyboardInterrupt:
         bar.close()
         print(f"ended after {len(losses.training)} steps")
+    losses.held_out[len(losses.training)] = loss_on(model, held_out, length)
     model.eval()
     return losses
 
 
-def plot(losses: Losses, path: Path) -> None:
-    """Draw the losses."""
+def plot(losses: Losses, vocab_size: int, title: str, path: Path) -> None:
+    """Draw the losses, and that of guessing."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
-    axes.plot(losses.training, color="#9bb8d3", linewidth=1, label="training, every step")
-    axes.plot([*losses.held_out], [*losses.held_out.values()], color="#c0392b", label="held-out text")
-    axes.set(xlabel="step", ylabel="loss (nats a token)", title="A small GPT-2, from nothing")
+    steps, held_out = [*losses.held_out], [*losses.held_out.values()]
+    axes.axhline(math.log(vocab_size), color="#8d94a8", linestyle=":")
+    axes.plot(losses.training, color="#2a78b5", linewidth=1)
+    axes.plot(steps, held_out, color="#c0392b", marker="o", markersize=4)
+    labels = (
+        (f"guessing among {vocab_size} tokens", math.log(vocab_size), -16, "#6b6b6b"),
+        (f"held-out text {held_out[-1]:.1f}", held_out[-1], 8, "#c0392b"),
+        (f"training text {losses.training[-1]:.1f}", losses.training[-1], -28, "#2a78b5"),
+    )
+    for text, height, above, colour in labels:
+        place = {"xy": (steps[-1], height), "xytext": (0, above), "textcoords": "offset points"}
+        axes.annotate(text, **place, ha="right", color=colour, fontweight="bold")
+    axes.set(xlabel="step", ylabel="loss (nats a token)", title=title, xlim=(0, steps[-1]), ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path)
 
@@ -137,8 +154,8 @@ def main() -> None:
     parser.add_argument("text", nargs="?", type=Path, default=ROOT / "tests" / "data" / "gpl-3.0.txt")
     parser.add_argument("--out", type=Path, default=Path("gpt2-from-scratch"), help="folder to write to")
     parser.add_argument("--tokenizer", type=Path, help="GGUF file with a vocabulary; default: GPT-2's own")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch-size", type=int, default=12, help="windows a step")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch-size", type=int, default=8, help="windows a step")
     parser.add_argument("--length", type=int, default=64, help="tokens a window, the most the model reads")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=4)
@@ -147,7 +164,7 @@ def main() -> None:
     parser.add_argument("--prompt", default="You may not", help="what the trained model is to continue")
     arguments = parser.parse_args()
     try:
-        text = arguments.text.read_text()
+        text = paragraphs(arguments.text.read_text())
     except OSError as error:
         parser.error(f"{arguments.text}: {error.strerror}")
     if arguments.tokenizer is None:
@@ -174,7 +191,8 @@ def main() -> None:
     if losses.training:
         held_out = [*losses.held_out.values()][-1]
         print(f"loss: {losses.training[0]:.2f} -> {losses.training[-1]:.2f}, held-out text: {held_out:.2f}")
-        plot(losses, arguments.out / "loss.png")
+        title = f"A GPT-2 of {size:.1f}M parameters learns {arguments.text.name} from nothing"
+        plot(losses, len(tokenizer), title, arguments.out / "loss.png")
 
     model.save_pretrained(arguments.out)
     tokenizer.save_pretrained(arguments.out)
