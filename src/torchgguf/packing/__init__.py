@@ -1,0 +1,1 @@
+"""What to pack to which type, and the packing of whole files, tensor by tensor. Knows no model."""
