@@ -148,32 +148,53 @@ def llama_cpp_speaks(path: Path, prompt: str, tokens: int) -> str | None:
     return str(answer["choices"][0]["text"])
 
 
-def main() -> None:
-    """Train, plot, save, and let the model speak."""
+def positive(text: str) -> int:
+    """Read a number of the command line that counts something."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("text", nargs="?", type=Path, default=ROOT / "tests" / "data" / "gpl-3.0.txt")
     parser.add_argument("--out", type=Path, default=Path("gpt2-from-scratch"), help="folder to write to")
     parser.add_argument("--tokenizer", type=Path, help="GGUF file with a vocabulary; default: GPT-2's own")
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--batch-size", type=int, default=8, help="windows a step")
-    parser.add_argument("--length", type=int, default=64, help="tokens a window, the most the model reads")
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--width", type=int, default=128, help="size of the hidden states")
+    parser.add_argument("--steps", type=positive, default=400)
+    parser.add_argument("--batch-size", type=positive, default=8, help="windows a step")
+    parser.add_argument(
+        "--length", type=positive, default=64, help="tokens a window, the most the model reads"
+    )
+    parser.add_argument("--layers", type=positive, default=4)
+    parser.add_argument("--heads", type=positive, default=4)
+    parser.add_argument("--width", type=positive, default=128, help="size of the hidden states")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--prompt", default="You may not", help="what the trained model is to continue")
     arguments = parser.parse_args()
+    if arguments.width % arguments.heads:
+        parser.error(f"--width {arguments.width} does not divide into --heads {arguments.heads}")
+    return arguments
+
+
+def main() -> None:
+    """Train, plot, save, and let the model speak; what cannot be read or written is one line."""
     try:
-        text = paragraphs(arguments.text.read_text())
-    except OSError as error:
-        parser.error(f"{arguments.text}: {error.strerror}")
+        run(parse_arguments())
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what `main` promises."""
+    text = paragraphs(arguments.text.read_text(encoding="utf-8"))
     if arguments.tokenizer is None:
         fetch_with_bar("llama.cpp")
         arguments.tokenizer = LLAMA_CPP / "models" / "ggml-vocab-gpt-2.gguf"
+    tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer)
     tokens = torch.tensor(tokenizer(text).input_ids)
     config = GPT2Config(
         vocab_size=len(tokenizer),

@@ -84,3 +84,19 @@ def test_an_interrupted_training_keeps_what_was_learnt(tmp_path):
     assert process.returncode == 0, errors
     assert re.search(r"^ended after [1-9]\d* steps$", said, re.MULTILINE)
     assert (tmp_path / "gpt2.gguf").exists() and (tmp_path / "loss.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"steps": 0}, "argument --steps: invalid positive value: '0'"),
+        ({"heads": 3}, "--width 32 does not divide into --heads 3"),
+        ({"tokenizer": "no-such.gguf"}, "no-such.gguf"),
+        ({"length": 30000}, "too few for windows of 30000"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(tmp_path, options, complaint):
+    done = subprocess.run(command(tmp_path, **options), capture_output=True, text=True, timeout=300)
+    assert done.returncode in (1, 2)
+    assert complaint in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
