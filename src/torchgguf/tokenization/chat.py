@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from jinja2 import Template
@@ -13,6 +13,7 @@ from jinja2 import Template
 from torchgguf.tokenization.budget import limited
 from torchgguf.tokenization.encoder import TextEncoder
 from torchgguf.tokenization.errors import ChatTemplateError, TokenizerError
+from torchgguf.tokenization.function_schema import function_schema
 from torchgguf.tokenization.sandbox import ChatEnvironment
 
 KEY = "tokenizer.chat_template"
@@ -135,7 +136,7 @@ class ChatTokenizer(TextEncoder):
         """
         if chat_template is not None:
             return self.chat_templates.get(chat_template, chat_template)
-        if tools and "tool_use" in self.chat_templates:
+        if tools is not None and "tool_use" in self.chat_templates:
             return self.chat_templates["tool_use"]
         if self.chat_template is None:
             named = (
@@ -147,7 +148,7 @@ class ChatTokenizer(TextEncoder):
     def apply_chat_template(
         self,
         conversation: Sequence[Message] | Sequence[Sequence[Message]],
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         chat_template: str | None = None,
         add_generation_prompt: bool = False,
@@ -164,12 +165,13 @@ class ChatTokenizer(TextEncoder):
     ) -> Any:
         """Write a conversation, or several, as the model was taught to read it.
 
-        `conversation`: messages with "role" and "content". `tools`: JSON schemas of functions.
-        `chat_template`: the name of one of the model's templates, or a template. `add_generation_prompt`: end
-        with the head of the assistant's answer. `continue_final_message`: leave the last message open, for
-        the model to go on with. `tokenize=False` returns text; else an encoding, or with `return_dict=False`
-        its `input_ids`. `return_assistant_tokens_mask` adds `assistant_masks`, 1 for tokens inside of
-        `{% generation %}`. Other arguments are the template's variables. ChatTemplateError if it fails.
+        `conversation`: messages with "role" and "content". `tools`: functions with type hints and a
+        docstring, or their JSON schemas. `chat_template`: the name of one of the model's templates, or a
+        template. `add_generation_prompt`: end with the head of the assistant's answer.
+        `continue_final_message`: leave the last message open, for the model to go on with. `tokenize=False`
+        returns text; else an encoding, or with `return_dict=False` its `input_ids`.
+        `return_assistant_tokens_mask` adds `assistant_masks`, 1 for tokens inside of `{% generation %}`.
+        Other arguments are the template's variables. ChatTemplateError if it fails.
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError("add_generation_prompt and continue_final_message exclude each other")
@@ -177,9 +179,8 @@ class ChatTokenizer(TextEncoder):
             raise ValueError("return_assistant_tokens_mask=True needs tokenize=True and return_dict=True")
         if not conversation:
             raise ValueError("the conversation is empty: it needs a message at least")
-        for tool in tools or ():
-            if not isinstance(tool, Mapping):
-                raise TypeError(f"a tool is given as its JSON schema, not as {type(tool).__name__}")
+        if tools is not None:
+            tools = [tool if isinstance(tool, Mapping) else function_schema(tool) for tool in tools]
 
         source = self.get_chat_template(chat_template, tools)
         variables = plain(
