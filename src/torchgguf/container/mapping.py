@@ -16,7 +16,7 @@ import numpy as np
 from torchgguf.container.byte_order import swap_bytes
 from torchgguf.container.errors import GGUFError, GGUFWarning
 from torchgguf.container.parser import Header, padded, parse_header
-from torchgguf.container.tensors import TensorInfo
+from torchgguf.container.tensors import StoredTensor, TensorInfo
 
 if TYPE_CHECKING:
     import torch
@@ -41,17 +41,30 @@ class Shard(NamedTuple):
         """The tensor as a view of the mapping, which it keeps alive; a copy where a view cannot be had."""
         import torch
 
-        if self.mapping is None:
-            raise GGUFError("only the header is at hand: fetch the file to use its tensors", path=self.path)
+        mapping = self._mapped()
         swapped = self.header.byte_order != sys.byteorder
         if not swapped and info.offset % info.dtype.itemsize == 0:
             count = info.nbytes // info.dtype.itemsize
-            flat = torch.frombuffer(self.mapping, dtype=info.dtype, count=count, offset=info.offset)
+            flat = torch.frombuffer(mapping, dtype=info.dtype, count=count, offset=info.offset)
         else:
-            data = np.frombuffer(self.mapping, np.uint8, info.nbytes, info.offset)
+            data = np.frombuffer(mapping, np.uint8, info.nbytes, info.offset)
             data = swap_bytes(data, info.type) if swapped else data.copy()
             flat = torch.from_numpy(data).view(info.dtype)
         return flat.view(info.storage_shape)
+
+    def stored(self, info: TensorInfo) -> StoredTensor:
+        """The tensor as what `write_gguf` copies."""
+
+        def data() -> memoryview:
+            flat = np.frombuffer(self._mapped(), np.uint8, info.nbytes, info.offset)
+            return (flat if self.header.byte_order == "little" else swap_bytes(flat, info.type)).data
+
+        return StoredTensor(info.shape, info.type, data)
+
+    def _mapped(self) -> mmap.mmap:
+        if self.mapping is None:
+            raise GGUFError("only the header is at hand: fetch the file to use its tensors", path=self.path)
+        return self.mapping
 
 
 def open_shard(path: str | PathLike[str]) -> Shard:

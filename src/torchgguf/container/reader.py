@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from torchgguf.container.errors import GGUFError
-from torchgguf.container.mapping import open_shard
+from torchgguf.container.mapping import Shard, open_shard
 from torchgguf.container.shards import Opener, join, open_shards
-from torchgguf.container.tensors import TensorSource
+from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
 
 if TYPE_CHECKING:
     import torch
@@ -50,9 +50,7 @@ class GGUFFile:
 
     def __getitem__(self, name: str) -> torch.Tensor:
         info = self.tensors[name]
-        if not self._shards:
-            raise GGUFError("the file has been closed", path=self.paths[info.shard])
-        return self._shards[info.shard].tensor(info)
+        return self._shard_of(info).tensor(info)
 
     def __contains__(self, name: object) -> bool:
         return name in self.tensors
@@ -69,6 +67,15 @@ class GGUFFile:
             name: TensorSource(info.shape, info.type, partial(self.__getitem__, name))
             for name, info in self.tensors.items()
         }
+
+    def stored(self) -> dict[str, StoredTensor]:
+        """The same, for those that are to be copied as they are: without torch, whatever their type."""
+        return {name: self._shard_of(info).stored(info) for name, info in self.tensors.items()}
+
+    def _shard_of(self, info: TensorInfo) -> Shard:
+        if not self._shards:
+            raise GGUFError("the file has been closed", path=self.paths[info.shard])
+        return self._shards[info.shard]
 
     def close(self) -> None:
         """Let go of the file. It stays mapped for as long as tensors taken from it live."""

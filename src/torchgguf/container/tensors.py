@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
+from torchgguf.container.byte_order import swap_bytes
 from torchgguf.container.encoder import encode_string
 from torchgguf.container.errors import GGUFError
 from torchgguf.container.tensor_types import BLOCK_SIZES, PLAIN, TensorType, storage_dtype, type_of_dtype
@@ -71,6 +76,14 @@ class TensorSource:
         """Bytes on disk, without padding."""
         return storage_nbytes(self.shape, self.type)
 
+    def data(self) -> memoryview:
+        """The bytes as they lie in a little-endian file."""
+        import torch
+
+        tensor = self.load_checked().detach().cpu().contiguous()
+        data: npt.NDArray[np.uint8] = tensor.reshape(-1).view(torch.uint8).numpy()
+        return (data if sys.byteorder == "little" else swap_bytes(data, self.type)).data
+
     def load_checked(self) -> torch.Tensor:
         """The tensor, which is certain to be what this source promises."""
         tensor = self.load()
@@ -81,6 +94,20 @@ class TensorSource:
                 f"but it is {tensor.dtype} of shape {tuple(tensor.shape)}"
             )
         return tensor
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor whose bytes are at hand as they lie in a little-endian file: to copy them takes no torch."""
+
+    shape: tuple[int, ...]
+    type: TensorType
+    data: Callable[[], memoryview]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, without padding."""
+        return storage_nbytes(self.shape, self.type)
 
 
 def check_tensor(name: str, shape: tuple[int, ...], tensor_type: TensorType) -> None:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import errno
 import struct
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import FileIO
 from os import PathLike
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torchgguf.container.atomic import atomic_write
-from torchgguf.container.byte_order import swap_bytes
 from torchgguf.container.encoder import encode_string, encode_value, type_id
 from torchgguf.container.errors import GGUFError, brief
 from torchgguf.container.metadata import Metadata
@@ -26,11 +22,17 @@ from torchgguf.container.parser import (
     is_alignment,
     padded,
 )
-from torchgguf.container.tensors import TensorSource, check_tensor
+from torchgguf.container.tensor_types import TensorType
+from torchgguf.container.tensors import StoredTensor, TensorSource, check_tensor
 from torchgguf.container.value_types import ValueType
 
 if TYPE_CHECKING:
     import torch
+
+    Tensor: TypeAlias = torch.Tensor | TensorSource | StoredTensor
+    Tensors: TypeAlias = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
+
+Progress: TypeAlias = Callable[[int, int], None]
 
 _VERSION = 3
 _CHUNK = 1 << 24  # bytes written between two calls of `progress`, and between two chances to interrupt
@@ -40,42 +42,97 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def write_gguf(
     path: str | PathLike[str],
     metadata: Mapping[str, Any],
-    tensors: Mapping[str, torch.Tensor | TensorSource] | Iterable[tuple[str, torch.Tensor | TensorSource]],
+    tensors: Tensors,
     *,
     alignment: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write a GGUF file, or replace one, even one that is open: it appears at once, when it is complete.
 
     `metadata`: a Metadata is written type by type as it was read; a plain dict gets the types that
-    `Metadata` infers. `tensors`: torch tensors of a type that GGUF has too, and TensorSources for packed and
-    for lazily loaded ones; one is in memory at a time. `alignment`: of the tensors in bytes, a power of two;
-    by default what `general.alignment` says, else 32. `progress(done, total)` is told of the bytes written.
+    `Metadata` infers. `tensors`: torch tensors of a type that GGUF has too, TensorSources for packed and for
+    lazily loaded ones, StoredTensors for those of another file; one is in memory at a time. `alignment`: of
+    the tensors in bytes, a power of two; by default what `general.alignment` says, else 32.
+    `progress(done, total)` is told of the bytes written.
 
     Raises GGUFError for what GGUF cannot hold and for a full disk, OSError for what else the system refuses.
     Then, as after any exception or a crash, the old file is as it was and nothing lies beside it.
     """
-    metadata, alignment = _with_alignment(metadata, alignment)
-    sources = _sources(tensors)
-    header = _encode_header(metadata, sources, alignment)
-    total = padded(len(header), alignment) + sum(padded(s.nbytes, alignment) for s in sources.values())
+    contents = Contents(metadata, tensors, alignment)
+    with explained_full_disk(path, contents.nbytes), atomic_write(path) as file:
+        contents.write(file, progress)
+
+
+class Contents:
+    """All that a file will hold, found sound and ready to be written; `nbytes` in all."""
+
+    def __init__(self, metadata: Mapping[str, Any], tensors: Tensors, alignment: int | None = None) -> None:
+        metadata, self._alignment = _with_alignment(metadata, alignment)
+        self._sources = _sources(tensors)
+        places, self._end = [], 0
+        for name, source in self._sources.items():
+            places.append((name, source.shape, source.type, self._end))
+            self._end += padded(source.nbytes, self._alignment)
+        self._header = encode_header(metadata, places)
+        self.nbytes = padded(len(self._header), self._alignment) + self._end
+
+    def write(self, file: FileIO, progress: Progress | None = None) -> None:
+        """Write it to an empty file. GGUFError for tensors that cannot be had, OSError for a full disk."""
+        out = _Output(file, self.nbytes, progress)
+        out.write(memoryview(self._header))
+        for name, source in self._sources.items():
+            out.pad(self._alignment)
+            try:
+                data = source.data()
+            except GGUFError as error:
+                raise GGUFError(f"tensor {name!r}: {error}") from None
+            try:
+                out.write(data)
+            except OSError as error:
+                if error.errno != errno.EFAULT:
+                    raise
+                # What the kernel says when the mapping that it should copy from has no bytes behind it.
+                raise GGUFError(f"tensor {name!r}: the file that holds it can no longer be read") from None
+        out.finish()
+
+
+@contextmanager
+def explained_full_disk(path: str | PathLike[str], nbytes: int) -> Iterator[None]:
+    """Turn the OSError of a full disk into a GGUFError."""
     try:
-        with atomic_write(path) as file:
-            out = _Output(file, total, progress)
-            out.write(memoryview(header))
-            for name, source in sources.items():
-                out.pad(alignment)
-                out.write(_load(name, source))
-            out.finish()
+        yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        reason = f"{error.strerror} for its {total} bytes; nothing was changed"
+        reason = f"{error.strerror} for its {nbytes} bytes; nothing was changed"
         raise GGUFError(f"cannot be written: {reason}", path=path) from None
 
 
+def encode_header(
+    metadata: Metadata,
+    tensors: Iterable[tuple[str, tuple[int, ...], TensorType, int]],
+    version: int = _VERSION,
+) -> bytes:
+    """Everything before the tensors, without padding.
+
+    `tensors`: of each its name, shape in torch's order, type, and offset from where the first may begin.
+    """
+    tensors = list(tensors)
+    parts = [MAGIC, struct.pack("<IQQ", version, len(tensors), len(metadata))]
+    for key, value in metadata.items():
+        try:
+            parts += [_encode_key(key), struct.pack("<I", type_id(metadata.types[key]))]
+            parts.append(encode_value(value, metadata.types[key]))
+        except GGUFError as error:
+            raise GGUFError(f"metadata key {brief(key)}: {error}") from None
+    for name, shape, tensor_type, offset in tensors:
+        layout = f"<I{len(shape)}QIQ"
+        parts += [encode_string(name), struct.pack(layout, len(shape), *shape[::-1], tensor_type, offset)]
+    return b"".join(parts)
+
+
 class _Output:
-    def __init__(self, file: FileIO, total: int, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(self, file: FileIO, total: int, progress: Progress | None) -> None:
         self._file, self._total, self._progress = file, total, progress
 
     def write(self, data: memoryview) -> None:
@@ -106,13 +163,11 @@ def _with_alignment(metadata: Mapping[str, Any], alignment: int | None) -> tuple
     return metadata, chosen
 
 
-def _sources(
-    tensors: Mapping[str, torch.Tensor | TensorSource] | Iterable[tuple[str, torch.Tensor | TensorSource]],
-) -> dict[str, TensorSource]:
-    sources: dict[str, TensorSource] = {}
+def _sources(tensors: Tensors) -> dict[str, TensorSource | StoredTensor]:
+    sources: dict[str, TensorSource | StoredTensor] = {}
     for name, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
         try:
-            source = tensor if isinstance(tensor, TensorSource) else TensorSource.of(tensor)
+            source = tensor if isinstance(tensor, TensorSource | StoredTensor) else TensorSource.of(tensor)
             check_tensor(name, source.shape, source.type)
         except GGUFError as error:
             raise GGUFError(f"tensor {name!r}: {error}") from None
@@ -122,36 +177,8 @@ def _sources(
     return sources
 
 
-def _encode_header(metadata: Metadata, sources: Mapping[str, TensorSource], alignment: int) -> bytes:
-    parts = [MAGIC, struct.pack("<IQQ", _VERSION, len(sources), len(metadata))]
-    for key, value in metadata.items():
-        try:
-            parts += [_encode_key(key), struct.pack("<I", type_id(metadata.types[key]))]
-            parts.append(encode_value(value, metadata.types[key]))
-        except GGUFError as error:
-            raise GGUFError(f"metadata key {brief(key)}: {error}") from None
-    offset = 0
-    for name, source in sources.items():
-        dims = source.shape[::-1]
-        layout = f"<I{len(dims)}QIQ"
-        parts += [encode_string(name), struct.pack(layout, len(dims), *dims, source.type, offset)]
-        offset = padded(offset + source.nbytes, alignment)
-    return b"".join(parts)
-
-
 def _encode_key(key: str) -> bytes:
     encoded = encode_string(key)
     if not 0 < len(encoded) - 8 <= MAX_KEY_BYTES:
         raise GGUFError(f"a key must have 1 to {MAX_KEY_BYTES} bytes, not {len(encoded) - 8}")
     return encoded
-
-
-def _load(name: str, source: TensorSource) -> memoryview:
-    import torch
-
-    try:
-        tensor = source.load_checked()
-    except GGUFError as error:
-        raise GGUFError(f"tensor {name!r}: {error}") from None
-    data: npt.NDArray[np.uint8] = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return (data if sys.byteorder == "little" else swap_bytes(data, source.type)).data
