@@ -61,6 +61,11 @@ class Shard(NamedTuple):
 
         return StoredTensor(info.shape, info.type, data)
 
+    def release(self, info: TensorInfo) -> None:
+        """Let go of the pages that a tensor has brought into memory; whoever looks at it reads it anew."""
+        start = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
+        self._mapped().madvise(mmap.MADV_DONTNEED, start, info.offset + info.nbytes - start)
+
     def _mapped(self) -> mmap.mmap:
         if self.mapping is None:
             raise GGUFError("only the header is at hand: fetch the file to use its tensors", path=self.path)

@@ -72,6 +72,14 @@ class GGUFFile:
         """The same, for those that are to be copied as they are: without torch, whatever their type."""
         return {name: self._shard_of(info).stored(info) for name, info in self.tensors.items()}
 
+    def release(self, name: str) -> None:
+        """Let go of the memory that a tensor takes: what has been looked at stays in it until then.
+
+        The tensor stays valid, and is read from the disk anew; what was written into it is lost.
+        """
+        info = self.tensors[name]
+        self._shard_of(info).release(info)
+
     def _shard_of(self, info: TensorInfo) -> Shard:
         if not self._shards:
             raise GGUFError("the file has been closed", path=self.paths[info.shard])
