@@ -1,0 +1,115 @@
+"""Importance matrices as GGUF files, the format of `llama-imatrix` since 2025.
+
+For each tensor there are `NAME.in_sum2`, float32 `(experts, columns)`, and `NAME.counts`, float32
+`(experts, 1)`; a single row has one dimension less (llama.cpp: tools/imatrix/imatrix.cpp).
+"""
+
+from __future__ import annotations
+
+import warnings
+from os import PathLike
+
+import torch
+from torch import Tensor
+
+from torchgguf.container import (
+    ArrayType,
+    GGUFError,
+    GGUFFile,
+    GGUFWarning,
+    Metadata,
+    MetadataType,
+    TensorType,
+    ValueType,
+    open_gguf,
+    write_gguf,
+)
+from torchgguf.packing.activations import Activations, Statistics
+
+_KIND = "imatrix"
+_TYPE, _DATASETS, _COUNT, _SIZE = (
+    "general.type",
+    "imatrix.datasets",
+    "imatrix.chunk_count",
+    "imatrix.chunk_size",
+)
+_SUMS, _COUNTS = ".in_sum2", ".counts"
+_TYPES: dict[str, MetadataType] = {
+    _TYPE: ValueType.STRING,
+    _DATASETS: ArrayType(ValueType.STRING),
+    _COUNT: ValueType.UINT32,
+    _SIZE: ValueType.UINT32,
+}
+
+
+def read(path: str | PathLike[str]) -> Statistics:
+    """Read a file; errors are those of `load_imatrix`. The sums stay mapped from it."""
+    file = open_gguf(path)
+    try:
+        _check_metadata(file.metadata)
+        activations = {name: _activations(file, name) for name in _names(file)}
+    except GGUFError as error:
+        raise GGUFError(str(error), path=path) from None
+    datasets, count, size = (file.metadata[key] for key in (_DATASETS, _COUNT, _SIZE))
+    return Statistics(activations, datasets, count, size)  # type: ignore[arg-type]  # as their types say
+
+
+def write(path: str | PathLike[str], statistics: Statistics) -> None:
+    """Write a file; errors are those of `ImportanceMatrix.save`."""
+    values = {
+        _TYPE: _KIND,
+        _DATASETS: list(statistics.datasets),
+        _COUNT: statistics.chunk_count,
+        _SIZE: statistics.chunk_size,
+    }
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(statistics.activations, key=str.encode):
+        known = statistics.activations[name]
+        sums, counts = known.sums.float(), known.counts.float()[:, None]
+        tensors[name + _SUMS], tensors[name + _COUNTS] = (
+            rows[0] if len(rows) == 1 else rows for rows in (sums, counts)
+        )
+    write_gguf(path, Metadata(values, _TYPES), tensors)
+
+
+def _check_metadata(metadata: Metadata) -> None:
+    if (kind := metadata.get(_TYPE)) != _KIND:
+        raise GGUFError(f"is no importance matrix: {_TYPE} is {kind!r}, not {_KIND!r}")
+    for key, expected in _TYPES.items():
+        if metadata.types.get(key) != expected:
+            raise GGUFError(f"{key} is {'not of its type' if key in metadata else 'missing'}")
+    if metadata[_SIZE] == 0:
+        raise GGUFError(f"{_SIZE} is 0")
+
+
+def _names(file: GGUFFile) -> list[str]:
+    """Names of the tensors that the file is about."""
+    names: dict[str, set[str]] = {}
+    others = []
+    for tensor in file.tensors:
+        name, dot, what = tensor.rpartition(".")
+        if dot + what in (_SUMS, _COUNTS):
+            names.setdefault(name, set()).add(dot + what)
+        else:
+            others.append(tensor)
+    if not names:
+        raise GGUFError("holds no activations")
+    if half := [name for name, parts in names.items() if len(parts) == 1]:
+        raise GGUFError(f"{half[0]} has {names[half[0]].pop()} only, and needs {_SUMS} and {_COUNTS}")
+    if others:
+        message = f"{file.paths[0]}: what {others[0]} means is not known; {len(others)} such are left out"
+        warnings.warn(message, GGUFWarning, stacklevel=4)
+    return list(names)
+
+
+def _activations(file: GGUFFile, name: str) -> Activations:
+    for part in (_SUMS, _COUNTS):
+        if (found := file.tensors[name + part].type) is not TensorType.F32:
+            raise GGUFError(f"{name}{part} must be F32, not {found.name}")
+    sums, counts = file[name + _SUMS], file[name + _COUNTS].flatten()
+    if sums.numel() % len(counts):
+        raise GGUFError(f"{name} has {sums.numel()} sums, which {len(counts)} counts cannot share evenly")
+    # NaN is in no range.
+    if not bool(((counts >= 0) & (counts < 2**53)).all()):
+        raise GGUFError(f"{name}{_COUNTS} holds what is no count")
+    return Activations(sums.view(len(counts), -1), counts.double().round().to(torch.int64)).checked(name)

@@ -1,0 +1,108 @@
+"""Importance matrices in the binary format that `llama-imatrix` wrote before GGUF, and writes as "dat".
+
+Little-endian, all integers int32: the number of entries; for each the length of its name, the name, `calls`,
+the number of values, and as many float32: means times `calls`, those of all experts one after the other.
+Then, missing from the oldest files, the number of chunks, and the length and name of the dataset
+(llama.cpp: tools/imatrix/imatrix.cpp, common/imatrix-loader.cpp).
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from io import BufferedWriter
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from torchgguf.container import GGUFError
+from torchgguf.container.atomic import atomic_write
+from torchgguf.container.cursor import Cursor
+from torchgguf.container.lookalike import describe
+from torchgguf.container.parser import MAX_ENTRIES
+from torchgguf.container.tensors import MAX_NAME_BYTES
+from torchgguf.packing.activations import Activations, Statistics
+
+_MAX_DATASET_BYTES = 1 << 16
+
+
+def read(path: str | PathLike[str], chunk_size: int) -> Statistics:
+    """Read a file; errors are those of `load_imatrix`.
+
+    Each call counts as `chunk_size` rows of activations, as in llama-imatrix.
+    """
+    with Path(path).open("rb") as file:
+        try:
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except ValueError:
+            raise GGUFError("is empty", path=path) from None
+    cursor = Cursor(data, path)
+    entries = cursor.number("i", "the number of entries")
+    if not 0 < entries <= MAX_ENTRIES:
+        raise _unknown(cursor)
+    activations: dict[str, Activations] = {}
+    for index in range(entries):
+        name = _text(cursor, f"the name of entry {index}", MAX_NAME_BYTES)
+        if name in activations or not name:
+            raise cursor.error(f"duplicate entry {name!r}" if name else f"entry {index} has no name")
+        activations[name] = _entry(cursor, name, chunk_size)
+    chunks, dataset = 0, ""
+    if cursor.position < len(data):
+        chunks = cursor.number("i", "the number of chunks")
+    if cursor.position < len(data):
+        dataset = _text(cursor, "the name of the dataset", _MAX_DATASET_BYTES)
+    if chunks < 0 or cursor.position < len(data):
+        raise cursor.error(f"{chunks} chunks cannot be" if chunks < 0 else "something follows its end")
+    return Statistics(activations, [dataset] if dataset else [], chunks, chunk_size)
+
+
+def write(path: str | PathLike[str], statistics: Statistics) -> None:
+    """Write a file; errors are those of `ImportanceMatrix.save`. What was never seen at all is left out."""
+    seen = {name: each for name, each in statistics.activations.items() if bool(each.counts.any())}
+    with atomic_write(path) as raw:
+        file = BufferedWriter(raw)
+        file.write(struct.pack("<i", len(seen)))
+        for name in sorted(seen, key=str.encode):
+            calls = -(-int(seen[name].counts.max()) // statistics.chunk_size)
+            values = seen[name].means.flatten() * calls
+            file.write(_packed(name) + struct.pack("<ii", calls, values.numel()))
+            file.write(values.cpu().numpy().astype("<f4").data)
+        file.write(struct.pack("<i", statistics.chunk_count))
+        file.write(_packed(statistics.datasets[-1] if statistics.datasets else ""))
+        file.flush()
+        file.detach()  # its end must not close what is not named yet
+
+
+def _entry(cursor: Cursor, name: str, chunk_size: int) -> Activations:
+    calls, count = (cursor.number("i", f"entry {name!r}") for _ in range(2))
+    if calls < 0 or count < 1:
+        raise cursor.error(f"entry {name!r} has {count} values of {calls} calls")
+    start = cursor.take(4 * count, f"entry {name!r} of {count} values")
+    values = torch.from_numpy(np.frombuffer(cursor.data, "<f4", count, start).astype(np.float32))
+    # Without calls the values are means, says llama-quantize: those of one call.
+    counts = torch.tensor([max(calls, 1) * chunk_size])
+    return Activations((values * chunk_size)[None], counts).checked(name)
+
+
+def _text(cursor: Cursor, what: str, limit: int) -> str:
+    length = cursor.number("i", f"the length of {what}")
+    if not 0 <= length <= limit:
+        if cursor.position <= 8:
+            raise _unknown(cursor)
+        raise cursor.error(f"{what} cannot have {length} bytes", cursor.position - 4)
+    start = cursor.take(length, what)
+    return str(cursor.data[start : cursor.position], "utf-8", "surrogateescape")
+
+
+def _packed(text: str) -> bytes:
+    encoded = text.encode("utf-8", "surrogateescape")
+    return struct.pack("<i", len(encoded)) + encoded
+
+
+def _unknown(cursor: Cursor) -> GGUFError:
+    """Say what the file seems to be in place of an importance matrix."""
+    guess = describe(bytes(cursor.data[:64]))
+    seems = f": it looks like {guess}" if guess else ", neither in GGUF nor in llama.cpp's older format"
+    return GGUFError(f"is no importance matrix{seems}", path=cursor.path)
