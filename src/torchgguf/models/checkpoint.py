@@ -4,6 +4,10 @@ import json
 import pickle
 import re
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -20,6 +24,8 @@ INDEX = ".index.json"  # what an index of several files is called after the one 
 SAFETENSORS = "model.safetensors"
 # Where weights are looked for; the first that is there is taken, as transformers does.
 WEIGHTS = (SAFETENSORS, SAFETENSORS + INDEX, "pytorch_model.bin", "pytorch_model.bin" + INDEX)
+# Bytes that are read of mapped files before they are opened anew. To open one takes milliseconds.
+_READ_AT_ONCE = 1 << 26
 
 
 class CheckpointError(ValueError):
@@ -27,6 +33,15 @@ class CheckpointError(ValueError):
 
     A file that is not there is a `FileNotFoundError`.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointTensor:
+    """A tensor in a file of weights: what it is, and how to read it. It lies in the file, which is mapped."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    load: Callable[[], Tensor]
 
 
 class Checkpoint:
@@ -79,27 +94,70 @@ class Checkpoint:
         except FileNotFoundError:
             return None
 
-    def tensors(self, pickles: bool = True) -> dict[str, Tensor]:
-        """Open the weights: tensors by name, which lie in the mapped files and are read when looked at.
+    def fetch(self, name: str) -> None:
+        """Have a file in the folder that need not be there."""
+        with suppress(FileNotFoundError):
+            find_file(self._place, name, **self._hub)
+
+    def tensors(self, pickles: bool = True, passing: bool = False) -> dict[str, CheckpointTensor]:
+        """Open the weights: tensors by name, each to be read when its turn comes.
 
         Args:
             pickles: whether .bin files will do, where there are no .safetensors.
+            passing: each tensor is looked at once: what has been read does not stay in memory.
         """
         wanted = [name for name in self._weights if pickles or ".safetensors" in name]
         if not wanted:
             raise CheckpointError(f"{self}: {self._weights[0]} is no .safetensors file, as is asked for")
         file = find_file(self._place, *wanted, **self._hub)
+        opened = _PassingFiles() if passing else None
         if not file.name.endswith(INDEX):
-            return read_tensors(file)
+            return _list_tensors(file, opened)
         names = _read_index(file)
         shards = list(dict.fromkeys(names.values()))
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, CheckpointTensor] = {}
         for path in find_files(self._place, shards, **self._hub):
-            found = read_tensors(path)
+            found = _list_tensors(path, opened)
             if absent := [name for name, shard in names.items() if shard == path.name and name not in found]:
                 raise CheckpointError(f"{path} lacks {list_names(absent)}, which {file.name} says it holds")
             tensors |= {name: found[name] for name in found if names.get(name, path.name) == path.name}
         return tensors
+
+
+class _PassingFiles:
+    """Files of weights that are opened anew now and then.
+
+    What has been read of a mapped file stays in memory while the file is mapped: by and by all of it.
+    """
+
+    def __init__(self) -> None:
+        self._opened: dict[Path, dict[str, Tensor]] = {}
+        self._read = 0
+
+    def load(self, file: Path, name: str, expected: torch.Size) -> Tensor:
+        if self._read > _READ_AT_ONCE:
+            self._opened.clear()
+            self._read = 0
+        if file not in self._opened:
+            self._opened[file] = read_tensors(file)
+        tensor = self._opened[file].get(name)
+        if tensor is None or tensor.shape != expected:
+            raise CheckpointError(f"{file} has changed while it was read")
+        if _is_mappable(file):
+            self._read += tensor.nbytes
+        return tensor
+
+
+def _list_tensors(file: Path, opened: _PassingFiles | None) -> dict[str, CheckpointTensor]:
+    tensors = {}
+    for name, tensor in read_tensors(file).items():
+        load = partial(_same, tensor) if opened is None else partial(opened.load, file, name, tensor.shape)
+        tensors[name] = CheckpointTensor(tuple(tensor.shape), tensor.dtype, load)
+    return tensors
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -146,8 +204,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     """Read what `torch.save` wrote. Code in it is not run: torch refuses all but tensors."""
     try:
-        # Files from before torch 1.6 are no zip archives, and cannot be mapped.
-        contents = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        contents = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_mappable(file))
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f"it wants {found[1]}" if found else _one_line(error)
@@ -159,6 +216,11 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     if not isinstance(contents, dict):
         raise CheckpointError(f"{file} must hold tensors by name, but it holds {type(contents).__name__}")
     return contents
+
+
+def _is_mappable(file: Path) -> bool:
+    """Tell whether tensors can stay in the file: pickles from before torch 1.6, no zip archives, are read."""
+    return file.suffix == ".safetensors" or zipfile.is_zipfile(file)
 
 
 def _read_index(file: Path) -> dict[str, str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from torchgguf.generation import GenerationConfig, GenerationMixin
-from torchgguf.models.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
-from torchgguf.models.checkpoint_matching import match
+from torchgguf.models.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError, CheckpointTensor
+from torchgguf.models.checkpoint_matching import Source, match
 from torchgguf.models.config import PreTrainedConfig, floating_dtype
 from torchgguf.models.description import Origin
 from torchgguf.models.loading import initialize_new
@@ -24,25 +25,41 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="PreTrainedModel")
 
 
-def load_checkpoint(
-    model_class: type[Model], checkpoint: Checkpoint, config: PreTrainedConfig, options: LoadOptions
-) -> Model:
-    """Build a model from a checkpoint; what there is to say is said of `PreTrainedModel.from_pretrained`.
+def open_checkpoint(
+    model_class: type[Model],
+    checkpoint: Checkpoint,
+    config: PreTrainedConfig,
+    options: LoadOptions,
+    *,
+    passing: bool = False,
+) -> tuple[Model, dict[str, Source], list[str]]:
+    """Build a model without weights, its parameters on the meta device, and find what fills them.
 
-    Memory: what the model takes, and one layer twice; nothing for weights that have the dtype of the model,
-    which stay in the mapped files.
+    Args:
+        model_class: what to build.
+        checkpoint: where its weights are.
+        config: its config; the dtype and the class are stated in it.
+        options: those of `from_pretrained` that concern the model, not its weights.
+        passing: each source is loaded and let go of before the next, and none stays in memory; the head must
+            be there, and nothing else.
+
+    Returns:
+        The model; the sources by the parameters' names; the names of parameters that have none.
+
+    Raises:
+        CheckpointError: the checkpoint is broken, or does not fit the model.
     """
     check_attention(options.attn_implementation or "sdpa")
-    tensors = checkpoint.tensors(pickles=not options.use_safetensors)
+    tensors = checkpoint.tensors(pickles=not options.use_safetensors, passing=passing)
     if (layers := getattr(config, "num_hidden_layers", 0)) > len(tensors):
         raise CheckpointError(
             f"{checkpoint}: num_hidden_layers={layers}, but there are {len(tensors)} tensors"
         )
-    weights = sum(tensor.numel() for tensor in tensors.values())
+    weights = sum(math.prod(tensor.shape) for tensor in tensors.values())
     for name in model_class.architecture.sizes:
         if (size := getattr(config, name) or 0) > weights:
             raise CheckpointError(f"{checkpoint}: {name}={size}, but there are {weights} weights in all")
-    claimed = model_class.__name__ in (config.architectures or ())
+    claimed = passing or model_class.__name__ in (config.architectures or ())
     asked = None if options.dtype == "auto" else options.dtype
     config.dtype = floating_dtype(asked or config.dtype or _first_dtype(tensors))
     config.architectures = [model_class.__name__]
@@ -52,8 +69,18 @@ def load_checkpoint(
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]  # torch adds where in its own code it is
         raise CheckpointError(f"{checkpoint}: the config describes no model that can be: {reason}") from None
-    sources, new = match(model, tensors, claimed, options.ignore_mismatched_sizes)
-    del tensors
+    return model, *match(model, tensors, claimed, options.ignore_mismatched_sizes)
+
+
+def load_checkpoint(
+    model_class: type[Model], checkpoint: Checkpoint, config: PreTrainedConfig, options: LoadOptions
+) -> Model:
+    """Build a model from a checkpoint; what there is to say is said of `PreTrainedModel.from_pretrained`.
+
+    Memory: what the model takes, and one layer twice; nothing for weights that have the dtype of the model,
+    which stay in the mapped files.
+    """
+    model, sources, new = open_checkpoint(model_class, checkpoint, config, options)
     device = options.device
     # The bar shows itself only where there is something to wait for, and someone to see it.
     names = tqdm(list(sources), "loading", unit="tensor", delay=1, leave=False, disable=None)
@@ -79,5 +106,5 @@ def _generation_config(checkpoint: Checkpoint, config: PreTrainedConfig) -> Gene
     return GenerationConfig.from_dict(values)
 
 
-def _first_dtype(tensors: dict[str, Tensor]) -> torch.dtype | None:
-    return next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
+def _first_dtype(tensors: dict[str, CheckpointTensor]) -> torch.dtype | None:
+    return next((tensor.dtype for tensor in tensors.values() if tensor.dtype.is_floating_point), None)

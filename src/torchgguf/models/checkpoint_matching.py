@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from torchgguf.models.checkpoint import CheckpointError, list_names
+from torchgguf.models.checkpoint import CheckpointError, CheckpointTensor, list_names
 from torchgguf.models.config import FLOATING_DTYPES
 
 if TYPE_CHECKING:
@@ -26,19 +27,27 @@ class Source:
     """What fills a parameter: one tensor, or the parts of each of its matrices, one above the other."""
 
     names: Sequence[Sequence[str]]
-    tensors: Sequence[Sequence[Tensor]]
+    tensors: Sequence[Sequence[CheckpointTensor]]
     shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the tensor has in the checkpoint: the widest, if its parts differ."""
+        return reduce(torch.promote_types, (part.dtype for row in self.tensors for part in row))
 
     def load(self) -> Tensor:
         """Return the tensor, in the dtype that it has in the checkpoint."""
-        first = self.tensors[0][0]
-        return (
-            first if first.shape == self.shape else torch.stack([torch.cat([*row]) for row in self.tensors])
-        )
+        if self.tensors[0][0].shape == self.shape:
+            return self.tensors[0][0].load()
+        whole = torch.empty(self.shape, dtype=self.dtype)
+        for matrix, row in zip(whole, self.tensors, strict=True):
+            for place, part in zip(matrix.chunk(len(row)), row, strict=True):
+                place.copy_(part.load())
+        return whole
 
 
 def match(
-    model: PreTrainedModel, tensors: Mapping[str, Tensor], claimed: bool, new_sizes: bool = False
+    model: PreTrainedModel, tensors: Mapping[str, CheckpointTensor], claimed: bool, new_sizes: bool = False
 ) -> tuple[dict[str, Source], list[str]]:
     """Find a source for every parameter of a model, and a parameter for every tensor.
 
@@ -86,7 +95,9 @@ def match(
     return sources, new
 
 
-def _whole_names(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _whole_names(
+    model: PreTrainedModel, tensors: Mapping[str, CheckpointTensor]
+) -> dict[str, CheckpointTensor]:
     """Call tensors as in the checkpoint of a whole model, whatever they are called in that of another class.
 
     Without a head nothing has a prefix; and some classes have another prefix than all others.
@@ -100,7 +111,7 @@ def _whole_names(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[
     return {name if name in own else prefix + name: tensor for name, tensor in tensors.items()}
 
 
-def _untie(model: PreTrainedModel, stored: dict[str, Tensor]) -> None:
+def _untie(model: PreTrainedModel, stored: dict[str, CheckpointTensor]) -> None:
     """Let weights that the head shares with the embedding be there once, whichever of the two has them."""
     if (head := model.tied_head) is None:
         return
@@ -108,10 +119,8 @@ def _untie(model: PreTrainedModel, stored: dict[str, Tensor]) -> None:
     names = [model.checkpoint_name(f"{paths[m]}.weight") for m in (model.get_input_embeddings(), head)]
     if (copy := stored.pop(names[1], None)) is None:
         return
-    weight = stored.setdefault(names[0], copy)
-    if weight.data_ptr() != copy.data_ptr() and not (
-        weight.dtype == copy.dtype and torch.equal(weight, copy)
-    ):
+    a, b = stored.setdefault(names[0], copy).load(), copy.load()
+    if a.data_ptr() != b.data_ptr() and not (a.dtype == b.dtype and torch.equal(a, b)):
         raise CheckpointError(
             f"the config says tie_word_embeddings=True, but {names[1]} and {names[0]} differ: "
             "give tie_word_embeddings=False to use both"
@@ -119,7 +128,7 @@ def _untie(model: PreTrainedModel, stored: dict[str, Tensor]) -> None:
 
 
 def _parts(
-    model: PreTrainedModel, whole: str, parameter: Tensor, stored: Mapping[str, Tensor]
+    model: PreTrainedModel, whole: str, parameter: Tensor, stored: Mapping[str, CheckpointTensor]
 ) -> tuple[list[list[str]], tuple[int, ...]]:
     """Say which tensors make up a parameter, and what shape each has."""
     if whole not in stored and parameter.shape[0] <= len(stored):  # there are no more names than tensors
@@ -130,7 +139,7 @@ def _parts(
 
 
 def _misfits(
-    names: Sequence[Sequence[str]], tensors: Sequence[Sequence[Tensor]], shape: tuple[int, ...]
+    names: Sequence[Sequence[str]], tensors: Sequence[Sequence[CheckpointTensor]], shape: tuple[int, ...]
 ) -> list[str]:
     problems = []
     for row_of_names, row in zip(names, tensors, strict=True):

@@ -43,11 +43,12 @@ class Gate(Linear):
 
     def slots(self) -> Iterable[Slot]:
         """List the weights."""
-        rows = self.weight.detach()
-        if self._is_vector:
-            rows = rows[0]
         also = (self.in_features,) if self.out_features == 1 else None
-        return [Slot("weight", tuple(rows.shape), lambda: rows, also=also)]
+        return [Slot("weight", tuple(self._rows().shape), self._rows, also=also)]
+
+    def _rows(self) -> Tensor:
+        rows = self.weight.detach()
+        return rows[0] if self._is_vector else rows
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Take the weights."""

@@ -6,6 +6,7 @@ parameter, packed bytes) are `SlottedLayer`s and say so themselves: nobody else 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class SlottedLayer(nn.Module):
 
     def slots(self) -> Iterable[Slot]:
         """List the tensors that the layer takes from a file."""
-        return [_parameter_slot(name, value) for name, value in self.named_parameters(recurse=False)]
+        return _parameter_slots(self)
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Take a slot's tensor, unpacked, in its dtype."""
@@ -66,7 +67,7 @@ def slots(layer: nn.Module) -> list[Slot]:
     """List the tensors that any layer, children not counted, takes from a GGUF file."""
     if isinstance(layer, SlottedLayer):
         return list(layer.slots())
-    return [_parameter_slot(name, value) for name, value in layer.named_parameters(recurse=False)]
+    return _parameter_slots(layer)
 
 
 def fill(layer: nn.Module, name: str, tensor: Tensor) -> None:
@@ -77,5 +78,14 @@ def fill(layer: nn.Module, name: str, tensor: Tensor) -> None:
         setattr(layer, name, nn.Parameter(tensor))
 
 
-def _parameter_slot(name: str, value: Tensor) -> Slot:
-    return Slot(name, tuple(value.shape), value.detach)
+def _parameter_slots(layer: nn.Module) -> list[Slot]:
+    return [
+        Slot(name, tuple(value.shape), partial(_parameter, layer, name))
+        for name, value in layer.named_parameters(recurse=False)
+    ]
+
+
+def _parameter(layer: nn.Module, name: str) -> Tensor:
+    """Return what the layer holds now: its parameters may have come since its slots were listed."""
+    parameter: nn.Parameter = getattr(layer, name)
+    return parameter.detach()
