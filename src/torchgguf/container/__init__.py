@@ -1,16 +1,20 @@
 """The GGUF file: bytes, metadata, where tensors lie. Knows no model."""
 
+from torchgguf.container.editing import Edited, edit_metadata
 from torchgguf.container.errors import GGUFError, GGUFTruncatedError, GGUFWarning
 from torchgguf.container.metadata import Metadata
+from torchgguf.container.overwriting import undo_unfinished
 from torchgguf.container.parser import Header, parse_header
 from torchgguf.container.reader import GGUFFile, open_gguf
+from torchgguf.container.splitting import merge_gguf, plan_split, shard_paths, split_gguf, write_split
 from torchgguf.container.tensor_types import TensorType
-from torchgguf.container.tensors import TensorInfo, TensorSource
+from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
 from torchgguf.container.value_types import ArrayType, MetadataType, MetadataValue, ValueType, type_name
 from torchgguf.container.writer import write_gguf
 
 __all__ = [
     "ArrayType",
+    "Edited",
     "GGUFError",
     "GGUFFile",
     "GGUFTruncatedError",
@@ -19,12 +23,20 @@ __all__ = [
     "Metadata",
     "MetadataType",
     "MetadataValue",
+    "StoredTensor",
     "TensorInfo",
     "TensorSource",
     "TensorType",
     "ValueType",
+    "edit_metadata",
+    "merge_gguf",
     "open_gguf",
     "parse_header",
+    "plan_split",
+    "shard_paths",
+    "split_gguf",
     "type_name",
+    "undo_unfinished",
     "write_gguf",
+    "write_split",
 ]

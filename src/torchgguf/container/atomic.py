@@ -1,11 +1,11 @@
-"""A file that appears under its name whole or not at all."""
+"""Files that appear under their names whole or not at all."""
 
 import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from os import PathLike
 from pathlib import Path
@@ -32,9 +32,14 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
                     os.fchmod(descriptor, mode)
                 yield file
                 os.fsync(descriptor)
+                if name is None and mode is None:
+                    with suppress(FileExistsError):  # somebody was faster: that is replaced
+                        _link(descriptor, target.name, directory)
+                        name = target.name
                 if name is None:
                     name = _new_name()
-                    os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=directory, dst_dir_fd=directory)
+                    _link(descriptor, name, directory)
+            # Which does nothing where it has its name already.
             os.replace(name, target.name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             if name is not None:
@@ -48,6 +53,52 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
         raise
     finally:
         os.close(directory)
+
+
+@contextmanager
+def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[FileIO]]:
+    """New unbuffered files in one folder: all get their names when the block ends without an exception.
+
+    FileExistsError if one of them is there already, as several files cannot be replaced at once. The last one
+    is named first, so that a process killed in just that moment leaves a set whose first file is missing, and
+    every file that is there whole.
+    """
+    folder, names = paths[0].parent.resolve(), [path.name for path in paths]
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    with ExitStack() as cleanup:
+        cleanup.callback(os.close, directory)
+        for name in names:
+            if os.path.lexists(folder / name):
+                raise _exists(folder / name)
+        files, drafts = [], list[str | int]()
+        for _ in names:
+            descriptor, own_name = _create(directory)
+            files.append(cleanup.enter_context(FileIO(descriptor, "wb")))
+            drafts.append(descriptor if own_name is None else own_name)
+            if own_name is not None:
+                cleanup.callback(os.unlink, own_name, dir_fd=directory)
+        yield files
+        for file in files:
+            os.fsync(file.fileno())
+        named: list[str] = []
+        try:
+            for draft, name in zip(reversed(drafts), reversed(names), strict=True):
+                named.append(name)
+                try:
+                    _link(draft, name, directory)
+                except FileExistsError:
+                    named.remove(name)
+                    raise _exists(folder / name) from None
+        except BaseException:
+            for name in named:
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=directory)
+            raise
+        os.fsync(directory)
+
+
+def _exists(path: Path) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, "is there already, and a set of files is never replaced", str(path))
 
 
 def _mode_of_old(target: Path) -> int | None:
@@ -70,6 +121,12 @@ def _create(directory: int) -> tuple[int, str | None]:
             return os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o666, dir_fd=directory), None
     name = _new_name()
     return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=directory), name
+
+
+def _link(draft: int | str, name: str, directory: int) -> None:
+    """Give a nameless file a name, or one with a name another; FileExistsError if there is such a file."""
+    source = f"/proc/self/fd/{draft}" if isinstance(draft, int) else draft
+    os.link(source, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def _new_name() -> str:

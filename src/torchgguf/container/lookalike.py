@@ -1,6 +1,13 @@
 """What a file is that is not GGUF, as far as its first bytes tell."""
 
+UNFINISHED = b"EDITGGUF"  # how a file begins while its header is overwritten
+
 _PREFIXES = (
+    (
+        UNFINISHED.lower(),
+        "a GGUF file whose metadata are being edited; if no process is at it any more, one has died: "
+        "`torchgguf metadata` with the file's name restores it",
+    ),
     (
         b"version https://git-lfs",
         "a Git LFS pointer: the file itself was not downloaded (`git lfs pull`)",

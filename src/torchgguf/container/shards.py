@@ -21,10 +21,11 @@ _NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 def shard_names(name: str) -> list[str]:
     """The names of all files of the model that the file `name` is part of; itself alone if it is whole."""
     match = _NAME.fullmatch(name)
-    return [name] if match is None else _member_names(match[1], int(match[3]))
+    return [name] if match is None else member_names(match[1], int(match[3]))
 
 
-def _member_names(stem: str, count: int) -> list[str]:
+def member_names(stem: str, count: int) -> list[str]:
+    """The names of the `count` files of a split model."""
     return [f"{stem}-{index + 1:05}-of-{count:05}.gguf" for index in range(count)]
 
 
@@ -38,7 +39,7 @@ def open_shards(path: str | PathLike[str], opener: Opener = open_shard) -> list[
     if match is None or int(match[3]) != count:
         ending = f"-{_integer(named, NUMBER) + 1:05}-of-{count:05}.gguf"
         raise GGUFError(f"is one of {count} shards, so its name must end in {ending}", path=named.path)
-    names = _member_names(match[1], count)
+    names = member_names(match[1], count)
     return [_open_member(named, name, index, count, opener) for index, name in enumerate(names)]
 
 

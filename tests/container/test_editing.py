@@ -1,0 +1,369 @@
+"""Metadata are changed as asked, nothing else is, and no crash loses the file."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import gguf
+import numpy as np
+import pytest
+
+from torchgguf.container import (
+    ArrayType,
+    GGUFError,
+    ValueType,
+    edit_metadata,
+    open_gguf,
+    split_gguf,
+    undo_unfinished,
+)
+
+TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}" * 40
+PADDING = "torchgguf.padding"
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A file by gguf-py: a vocabulary, a template, and tensors of several types."""
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("old")
+    writer.add_context_length(2048)
+    writer.add_token_list([f"token {i}" for i in range(300)])
+    writer.add_token_scores([float(-i) for i in range(300)])
+    writer.add_chat_template("{{ messages }}")
+    writer.add_tensor("a.weight", np.arange(40, dtype=np.float32).reshape(5, 8))
+    writer.add_tensor("b.weight", np.arange(7, dtype=np.int8))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def contents(path):
+    """What gguf-py reads: metadata with their types, without what edits leave room by; tensors."""
+    reader = gguf.GGUFReader(path)
+    fields = {
+        key: (field.types, field.contents())
+        for key, field in reader.fields.items()
+        if not key.startswith("GGUF.") and key != PADDING
+    }
+    tensors = {t.name: (t.tensor_type, t.shape.tolist(), t.data.tobytes()) for t in reader.tensors}
+    return fields, tensors
+
+
+def data_of(path):
+    """Where the tensors begin, and all bytes from there."""
+    start = gguf.GGUFReader(path).data_offset
+    return start, path.read_bytes()[start:]
+
+
+STRING, UINT32 = [gguf.GGUFValueType.STRING], [gguf.GGUFValueType.UINT32]
+
+
+@pytest.mark.parametrize(
+    "set, remove, in_place",
+    [
+        ({"llama.context_length": 4096}, [], True),  # as long as before
+        ({"general.name": "new"}, [], True),
+        ({"tokenizer.ggml.tokens": [f"TOKEN {i}" for i in range(300)]}, [], True),  # several sectors
+        ({"tokenizer.chat_template": TEMPLATE}, [], False),
+        ({"general.author": "somebody"}, [], False),
+        ({}, ["tokenizer.chat_template"], True),  # spaces fill what is left
+        ({"general.name": "else", "llama.context_length": 7}, ["tokenizer.ggml.scores"], None),
+        ({}, [], True),
+    ],
+)
+def test_what_is_asked_is_changed_and_nothing_else(path, set, remove, in_place):
+    fields, tensors = contents(path)
+    before = data_of(path)
+    force = remove == ["tokenizer.ggml.scores"]
+    edited = edit_metadata(path, set, remove, force=force)
+    assert edited.path == path
+    assert list(path.parent.iterdir()) == [path]
+    if in_place is not None:
+        assert edited.in_place is in_place
+    if edited.in_place:
+        assert data_of(path) == before
+    for key in remove:
+        del fields[key]
+    for key, value in set.items():
+        fields[key] = (fields[key][0] if key in fields else STRING, value)
+    assert contents(path) == (fields, tensors)
+
+
+def test_the_padding_before_the_tensors_is_room(path):
+    content, before = path.read_bytes(), data_of(path)
+    last = gguf.GGUFReader(path).tensors[-1].field
+    left = before[0] - last.offset - sum(part.nbytes for part in last.parts)
+    assert 0 <= left < 32
+    for more in range(-2, 40):
+        path.write_bytes(content)
+        assert edit_metadata(path, {"general.name": "x" * (3 + more)}).in_place is (left - 32 < more <= left)
+        assert contents(path)[0]["general.name"] == (STRING, "x" * (3 + more))
+
+
+def test_a_file_written_anew_has_room(path):
+    assert not edit_metadata(path, {"tokenizer.chat_template": TEMPLATE}).in_place
+    before = data_of(path)
+    inode = path.stat().st_ino
+    for length in (2 * len(TEMPLATE), 100, 5000, 4990, 4980, 4970, 4960, 14_000, 0):
+        assert edit_metadata(path, {"tokenizer.chat_template": "x" * length}).in_place
+        assert contents(path)[0]["tokenizer.chat_template"] == (STRING, "x" * length)
+        assert data_of(path) == before
+    assert edit_metadata(path, {"general.author": "somebody", "general.version": "1"}).in_place
+    assert path.stat().st_ino == inode
+    assert not edit_metadata(path, {"tokenizer.chat_template": 10 * TEMPLATE}).in_place
+
+
+def test_room_is_as_asked_and_can_be_removed(path):
+    assert not edit_metadata(path, {"general.author": "somebody"}, room=0).in_place
+    plain = path.read_bytes()
+    assert PADDING not in open_gguf(path).metadata
+    assert not edit_metadata(path, {"general.author": "nobody" * 9}, room=100).in_place
+    assert open_gguf(path).metadata[PADDING] == 100 * " "
+    assert not edit_metadata(path, {"general.author": "somebody"}, [PADDING]).in_place
+    assert path.read_bytes() == plain
+    with pytest.raises(ValueError, match=r"torchgguf\.padding is what edits leave room by"):
+        edit_metadata(path, {PADDING: ""})
+
+
+def test_types(path):
+    edit_metadata(
+        path,
+        {"general.name": "n", "x.small": 3, "x.list": [1, 2], "x.float": 1.5, "x.bool": True, "x.empty": []},
+        types={"x.small": ValueType.UINT8, "x.empty": ArrayType(ValueType.FLOAT32)},
+    )
+    fields, _ = contents(path)
+    kinds = {key: [kind.name for kind in types] for key, (types, _) in fields.items() if key.startswith("x.")}
+    assert kinds == {
+        "x.small": ["UINT8"],
+        "x.list": ["ARRAY", "UINT32"],
+        "x.float": ["FLOAT32"],
+        "x.bool": ["BOOL"],
+        "x.empty": ["ARRAY"],
+    }
+    assert open_gguf(path).metadata.types["x.empty"] == ArrayType(ValueType.FLOAT32)
+
+
+@pytest.mark.parametrize(
+    "set, remove, types, message",
+    [
+        ({"general.architecture": "gpt2"}, [], {}, "general.architecture.*how to read"),
+        ({}, ["general.architecture"], {}, "general.architecture.*how to read"),
+        ({"general.alignment": 64}, [], {}, "general.alignment.*where the tensors lie"),
+        ({"split.count": 2}, [], {}, "split.count.*split model"),
+        ({"tokenizer.ggml.tokens": ["a"]}, [], {}, "each of the 300 tokens, and would have 1"),
+        ({}, ["tokenizer.ggml.scores"], {}, "each of the 300 tokens, and would have 0"),
+        (
+            {"llama.context_length": 1},
+            [],
+            {"llama.context_length": ValueType.INT32},
+            "expect uint32, not int32",
+        ),
+        ({}, ["general.nam"], {}, r"'general\.nam' is not there; general\.name is"),
+        ({"a": 1}, ["a"], {}, "cannot be both set and removed"),
+        ({}, [], {"a": ValueType.INT32}, "a type for 'a', but no value"),
+    ],
+)
+def test_what_is_refused(path, set, remove, types, message):
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        edit_metadata(path, set, remove, types=types)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"llama.context_length": "x"}, "'llama.context_length': 'x' is no uint32"),
+        ({"llama.context_length": -1}, "-1 does not fit uint32"),
+        ({"": 1}, "a key must have 1 to 65535 bytes"),
+    ],
+)
+def test_values_that_do_not_fit(path, values, message):
+    content = path.read_bytes()
+    with pytest.raises(GGUFError, match=message):
+        edit_metadata(path, values, force=True)
+    assert path.read_bytes() == content
+
+
+def test_what_is_refused_can_be_forced(path):
+    _, tensors = contents(path)
+    edit_metadata(path, {"general.architecture": "gpt2", "general.alignment": 128}, force=True)
+    assert contents(path)[0]["general.architecture"] == (STRING, "gpt2")
+    assert contents(path)[1] == tensors
+    assert all(tensor.data_offset % 128 == 0 for tensor in gguf.GGUFReader(path).tensors)
+    edit_metadata(path, {}, ["general.alignment"], force=True)
+    assert contents(path)[1] == tensors
+    with open_gguf(path) as file:
+        assert file.alignment == 32
+    with pytest.raises(GGUFError, match=r"general\.alignment must be"):
+        edit_metadata(path, {"general.alignment": 33}, force=True)
+
+
+def test_a_split_model_is_edited_in_its_first_file(path, tmp_path):
+    parts = split_gguf(path, tmp_path / "part", max_tensors=1)
+    second = parts[1].read_bytes()
+    edited = edit_metadata(parts[1], {"general.name": "other", "general.url": "https://example.org"})
+    assert edited == (parts[0], False)
+    assert parts[1].read_bytes() == second
+    with open_gguf(parts[0]) as file:
+        assert file.metadata["general.name"] == "other"
+        assert list(file) == ["a.weight", "b.weight"]
+    with pytest.raises(ValueError, match=r"split\.no.*split model"):
+        edit_metadata(parts[0], {"split.no": 1})
+    edit_metadata(parts[1], {"general.name": "of the second"}, force=True)
+    with pytest.raises(GGUFError, match="differs from that of the other shards"):
+        open_gguf(parts[0])
+    with pytest.raises(ValueError, match=r"general\.name' is in part-00002-of-00002\.gguf too: merge"):
+        edit_metadata(parts[0], {"general.name": "x"})
+
+
+def test_a_big_endian_file_becomes_a_little_endian_one(tmp_path):
+    path = tmp_path / "big.gguf"
+    writer = gguf.GGUFWriter(path, "llama", endianess=gguf.GGUFEndian.BIG)
+    writer.add_tensor("a", np.arange(4, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert not edit_metadata(path, {"general.name": "x"}).in_place
+    reader = gguf.GGUFReader(path)
+    assert reader.endianess == gguf.GGUFEndian.LITTLE
+    assert reader.tensors[0].data.tolist() == [0, 1, 2, 3]
+
+
+# Crashes. The edits change several sectors, or make the file anew.
+EDITS = {
+    "in place": {"tokenizer.ggml.tokens": [f"TOKEN {i}" for i in range(300)]},
+    "anew": {"tokenizer.chat_template": TEMPLATE},
+}
+CALLS = ("pwrite", "fsync", "unlink", "replace", "link")
+
+
+def edit_and_die(path, values, call, count):
+    """Edit in a process of its own that is killed in place of the `count`-th system call of a kind."""
+    program = f"""
+        import os, signal, sys
+        from torchgguf.container import edit_metadata
+        real, calls = os.{call}, 0
+        def deadly(*args, **options):
+            global calls
+            calls += 1
+            if calls == {count}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **options)
+        os.{call} = deadly
+        edit_metadata({str(path)!r}, {values!r})
+    """
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False).returncode
+
+
+@pytest.mark.parametrize("values", EDITS.values(), ids=EDITS)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_process_killed_at_any_step_loses_nothing(path, values, call):
+    content = path.read_bytes()
+    old = contents(path)
+    new = {**old[0], **{key: (old[0][key][0], value) for key, value in values.items()}}, old[1]
+    for count in range(1, 20):
+        path.write_bytes(content)
+        code = edit_and_die(path, values, call, count)
+        if path.read_bytes()[:8] == b"EDITGGUF":
+            with pytest.raises(GGUFError, match="metadata are being edited; if no process is at it any more"):
+                open_gguf(path)
+            assert undo_unfinished(path)
+            assert path.read_bytes() == content
+        assert contents(path) in (old, new)
+        assert not undo_unfinished(path)
+        litter = [other for other in path.parent.iterdir() if other != path]
+        # To replace a file, its heir needs a name of its own for the moment before.
+        assert not litter or (call == "replace" and [other.name[:11] for other in litter] == [".torchgguf-"])
+        for other in litter:
+            other.unlink()
+        if code != -signal.SIGKILL:
+            assert code == 0
+            assert contents(path) == new
+            return
+    pytest.fail("it never came to an end")
+
+
+def test_an_exception_in_the_middle_restores_the_file(path, monkeypatch):
+    content, real, calls = path.read_bytes(), os.pwrite, []
+
+    def failing(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise OSError(5, "Input/output error")
+        return real(*args)
+
+    monkeypatch.setattr(os, "pwrite", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        edit_metadata(path, EDITS["in place"])
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_edit_goes_on_where_another_died(path):
+    assert edit_and_die(path, EDITS["in place"], "pwrite", 3) == -signal.SIGKILL
+    edit_metadata(path, {"general.name": "after"})
+    fields, tensors = contents(path)
+    assert fields["general.name"] == (STRING, "after")
+    assert fields["tokenizer.ggml.tokens"][1][0] == "token 0"
+    assert len(tensors) == 2
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_restores_the_file_is_not_used_for_another(path, tmp_path):
+    assert edit_and_die(path, EDITS["in place"], "pwrite", 3) == -signal.SIGKILL
+    undo = tmp_path / "model.gguf.undo"
+    kept = undo.read_bytes()
+    undo.write_bytes(kept[:-1])
+    with pytest.raises(GGUFError, match=r"model\.gguf\.undo: is broken, or of another file"):
+        undo_unfinished(path)
+    undo.unlink()
+    with pytest.raises(GGUFError, match=r"model\.gguf\.undo, which has the old ones, is gone"):
+        undo_unfinished(path)
+    undo.write_bytes(kept)
+    path.write_bytes(b"GGUF, downloaded again")
+    assert not undo_unfinished(path)
+    assert path.read_bytes() == b"GGUF, downloaded again"
+    assert not undo.exists()
+
+
+def test_two_cannot_edit_at_once(path):
+    import fcntl
+
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(GGUFError, match="being edited by another process"):
+            edit_metadata(path, {"general.name": "new"})
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(path):
+    content = path.read_bytes()
+    program = f"""
+        import resource
+        from torchgguf.container import *
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        try:
+            edit_metadata({str(path)!r}, {EDITS["anew"]!r})
+        except GGUFError as error:
+            print(error)
+        try:
+            edit_metadata({str(path)!r}, {EDITS["in place"]!r})
+        except OSError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    first, second = done.stdout.splitlines()
+    assert "cannot be written: File too large" in first
+    assert "File too large" in second
+    assert "model.gguf" in second
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
