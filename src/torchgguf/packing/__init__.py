@@ -1,1 +1,22 @@
 """What to pack to which type, and the packing of whole files, tensor by tensor. Knows no model."""
+
+from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
+from torchgguf.packing.planning import Choice, plan_types, stays_wide
+from torchgguf.packing.recipes import RECIPES, Recipe, recipe
+from torchgguf.packing.report import PackedTensor, PackingReport
+from torchgguf.packing.retyping import Quantization, pack_tensors
+
+__all__ = [
+    "RECIPES",
+    "Choice",
+    "ImportanceMatrix",
+    "PackedTensor",
+    "PackingReport",
+    "Quantization",
+    "Recipe",
+    "load_imatrix",
+    "pack_tensors",
+    "plan_types",
+    "recipe",
+    "stays_wide",
+]

@@ -1,0 +1,238 @@
+"""Which tensor of a file becomes which type: the recipe's choice, what the user asks for, what rows allow."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torchgguf.packing.recipes import ModelFacts, Place, Recipe
+from torchgguf.quants import QuantType, QuantTypeLike, quant_type
+
+#: Patterns, found anywhere in a tensor's name, and the types of the tensors that have such names.
+Overrides = Sequence[tuple[str, QuantTypeLike]]
+
+# Roles by the names of tensors; all others are "other". The first that is found counts.
+_ROLES = {
+    role: re.compile(pattern)
+    for role, pattern in {
+        "output": r"^output\.weight$",
+        "token_embd": r"^(per_layer_)?token_embd\.weight$",
+        "attn_v": r"attn_(qkv|kv_b|v)\.weight",
+        "attn_k": r"attn_k\.weight",
+        "attn_q": r"attn_q\.weight",
+        "attn_q_lora": r"attn_q_[ab]|nextn\.eh_proj",
+        "attn_output": r"attn_output\.weight",
+        "ffn_up": r"ffn_up",
+        "ffn_gate": r"ffn_gate",
+        "ffn_down": r"ffn_down",
+    }.items()
+}
+
+# Matrices that stay as they are: small, or of great effect, or taken apart by llama.cpp in one type only.
+_KEPT = (
+    r"(?<!weight)$",
+    r"_norm\.weight$",
+    r"position_embd|token_types",  # looked up by position
+    r"ffn_gate_inp|ffn_gate_tid2eid",  # choices of experts
+    r"attn_rel_b\.weight",  # T5's biases by distance
+    r"altup|laurel|per_layer_model_proj",  # Gemma 3n
+    r"ssm_conv1d|shortconv\.conv\.weight",  # short convolutions: Mamba, LFM2
+    r"time_mix_(first|[wva][012]|g[12]|decay_w[12]|lerp_fused)\.weight",  # RWKV
+    r"indexer\.[kq]_proj\.weight",  # MiniMax
+    r"sam\.pos_embd|sam\.neck\.|sam\.net_|\.rel_pos|\.patch_embd|\.patch_merger",  # images
+    r"a\.rvq\.codebook|mm\.a\.code_embd",  # sounds
+)
+_KEPT_BY_ARCHITECTURE = {
+    "glm5-next": (
+        r"hc_|indexer\.(attn_q_b|attn_k|proj)|indexer_compressor_(gate|ape)",
+        r"ssm_([fg]_[ab]|beta)\.weight|attn_(kv_a_mqa|k_b|v_b)\.weight",
+    ),
+}
+
+# What rows of another length become. llama-quantize has no answer for Q1_0 and NVFP4, and gives up.
+_FALLBACKS = {
+    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
+    **dict.fromkeys(("Q1_0", "Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+    "NVFP4": "MXFP4",
+}
+
+
+_HEAD, _EMBEDDING = "output.weight", "token_embd.weight"
+_OF_EVERY_LAYER = ("ffn_up", "ffn_gate", "ffn_down")
+
+
+class Choice(NamedTuple):
+    """What a tensor becomes.
+
+    Attributes:
+        type: what it is to be.
+        wanted: what it would have been, had the length of its rows allowed it.
+        needs_importance: packing to this type is refused where no importances are known.
+    """
+
+    type: QuantType
+    wanted: QuantType
+    needs_importance: bool = False
+
+
+def plan_types(
+    recipe: Recipe,
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, tuple[int, ...]],
+    *,
+    has_imatrix: bool = False,
+    overrides: Overrides = (),
+    output_type: QuantTypeLike | None = None,
+    token_embedding_type: QuantTypeLike | None = None,
+    pure: bool = False,
+    leave_output: bool = False,
+) -> dict[str, Choice]:
+    """Choose the types of a file's tensors, as llama-quantize does.
+
+    Args:
+        recipe: the rule.
+        metadata: of the file, whatever its architecture.
+        tensors: all of the file's, with their shapes in torch's order.
+        has_imatrix: whether importances are known.
+        overrides: types by pattern, in place of the recipe's; the first pattern found in a name counts.
+        output_type: of the head; of the token embeddings too, if the head has no weights of its own.
+        token_embedding_type: of the token embeddings.
+        pure: everything the recipe's main type, but for what the options above say.
+        leave_output: the head stays as it is.
+
+    Returns:
+        The choices, in the order of `tensors`. What is never packed is not among them.
+
+    Raises:
+        ValueError: a pattern is none, or is found in the name of no tensor that can be packed.
+    """
+    facts = model_facts(metadata)
+    names = [
+        name
+        for name, shape in tensors.items()
+        if is_packable(name, shape, facts.architecture) and not (leave_output and name == _HEAD)
+    ]
+    tied = _HEAD not in tensors
+    asked = _asked(recipe, names, tied, overrides, output_type, token_embedding_type, pure)
+    layers = Counter(dict.fromkeys(_OF_EVERY_LAYER, facts.layers))
+    layers["attn_v"] = sum(_role(name) == "attn_v" for name in tensors)
+    before = Counter[str]()
+    choices = {}
+    for name in sorted(names, key=_visiting_order):
+        shape, role = tensors[name], _role(name)
+        if (wanted := asked.get(name)) is not None:
+            fitting = _fitting(wanted, shape[-1])
+        else:
+            role = "output" if tied and role == "token_embd" else role
+            by_name = facts.experts > 1 and role in _OF_EVERY_LAYER
+            layer = _layer(name) if by_name else before[role]
+            matrices = shape[-3] if len(shape) > 2 else 1
+            wanted = recipe.choose(
+                role, Place(facts, layer, layers[role], before[role], matrices, has_imatrix)
+            )
+            odd_head = role == "output" and shape[-1] % recipe.type.block_size
+            fitting = _fitting(quant_type("Q8_0") if odd_head else wanted, shape[-1])
+            before[role] += 1
+        choices[name] = Choice(fitting, wanted, _needs_importance(recipe, name, fitting))
+    return {name: choices[name] for name in names}
+
+
+def model_facts(metadata: Mapping[str, Any]) -> ModelFacts:
+    """Find in a file's metadata what types depend on; what they do not say counts as none."""
+    architecture = str(metadata.get("general.architecture", ""))
+
+    def number(key: str, default: int = 0) -> int:
+        value = metadata.get(f"{architecture}.{key}", default)
+        return int(value[0] if isinstance(value, list) else value)
+
+    heads = number("attention.head_count")
+    return ModelFacts(
+        architecture,
+        layers=number("block_count"),
+        nextn_layers=number("nextn_predict_layers"),
+        experts=number("expert_count"),
+        heads=heads,
+        kv_heads=number("attention.head_count_kv", heads),
+    )
+
+
+def is_packable(name: str, shape: Sequence[int], architecture: str = "") -> bool:
+    """Tell whether a tensor is ever packed: matrices are, but for those that are `stays_wide`."""
+    dimensions = next((len(shape) - i for i, size in enumerate(shape) if size > 1), 1)
+    return dimensions > 1 and not stays_wide(name, architecture)
+
+
+def stays_wide(name: str, architecture: str = "") -> bool:
+    """Tell by a tensor's name whether it is never packed, whatever the type of the others."""
+    patterns = (*_KEPT, *_KEPT_BY_ARCHITECTURE.get(architecture, ()))
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _role(name: str) -> str:
+    return next((role for role, pattern in _ROLES.items() if pattern.search(name)), "other")
+
+
+def _layer(name: str) -> int:
+    found = re.match(r"blk\.(\d+)", name)
+    return int(found[1]) if found else -1
+
+
+def _visiting_order(name: str) -> tuple[int, str]:
+    """Layers by number, within them and before them all else by name: so the first are counted."""
+    return _layer(name), name
+
+
+def _asked(
+    recipe: Recipe,
+    names: Sequence[str],
+    tied: bool,
+    overrides: Overrides,
+    output_type: QuantTypeLike | None,
+    token_embedding_type: QuantTypeLike | None,
+    pure: bool,
+) -> dict[str, QuantType]:
+    """Return the types that the user asks for, in place of the recipe's."""
+    asked = dict.fromkeys(names, recipe.type) if pure else {}
+    embeddings = [name for name in names if _role(name) == "token_embd"]
+    if output_type is not None and tied and not pure:
+        asked |= dict.fromkeys(embeddings, quant_type(output_type))
+    overridden = set()
+    for pattern, kind in reversed(overrides):  # so that the first has the last word
+        found = [name for name in names if _compiled(pattern).search(name)]
+        if not found:
+            raise ValueError(f"no tensor that can be packed has a name with {pattern!r} in it")
+        asked |= dict.fromkeys(found, quant_type(kind))
+        overridden.update(found)
+    if token_embedding_type is not None:
+        # A table for every layer is something else, and may be overridden.
+        own = [name for name in embeddings if name == _EMBEDDING or name not in overridden]
+        asked |= dict.fromkeys(own, quant_type(token_embedding_type))
+    if output_type is not None and _HEAD in names:
+        asked[_HEAD] = quant_type(output_type)
+    return asked
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern, re.IGNORECASE)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no pattern for names of tensors: {error}") from None
+
+
+def _fitting(wanted: QuantType, columns: int) -> QuantType:
+    """Return the type or, if rows do not divide into its blocks, what llama-quantize takes in its place."""
+    for kind in (wanted, quant_type(_FALLBACKS.get(wanted.name, wanted.name))):
+        if columns % kind.block_size == 0:
+            return kind
+    return quant_type("F16")
+
+
+def _needs_importance(recipe: Recipe, name: str, kind: QuantType) -> bool:
+    if _role(name) in ("output", "token_embd"):
+        return kind.needs_importance
+    return kind.name in recipe.needs_importance
