@@ -181,7 +181,7 @@ def load_pretrained(
     options = LoadOptions.of(given)
     with open_source(place, gguf_file, **options.hub) as source:
         if isinstance(source, Checkpoint):
-            config = _read_config(source, options)
+            config = read_config(source, options)
             model = load_checkpoint(choose(family_of_type(config.model_type)), source, config, options)
         else:
             try:
@@ -193,7 +193,7 @@ def load_pretrained(
     return model
 
 
-def _read_config(checkpoint: Checkpoint, options: LoadOptions) -> PreTrainedConfig:
+def read_config(checkpoint: Checkpoint, options: LoadOptions) -> PreTrainedConfig:
     """Return the config of a checkpoint, or the one given in its place, with the changes asked for."""
     if isinstance(options.config, PreTrainedConfig):
         values: dict[str, Any] = {
@@ -225,7 +225,7 @@ class AutoConfig:
         sorted_options = LoadOptions.of(options)
         with open_source(pretrained_model_name_or_path, gguf_file, **sorted_options.hub) as source:
             if isinstance(source, Checkpoint):
-                config = _read_config(source, sorted_options)
+                config = read_config(source, sorted_options)
             else:
                 config = family_of_file(source).architecture.read_config(source)
                 config = config.from_dict(config.to_dict(), **sorted_options.changes)

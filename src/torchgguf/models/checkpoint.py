@@ -49,7 +49,7 @@ class Checkpoint:
 
     Args:
         place: the folder or the repository; or a file in a folder: a config, or the weights beside one.
-        hub: what concerns fetching.
+        hub: what concerns fetching. When the config has been read it names the commit that it came from.
 
     Raises (its methods too):
         CheckpointError: a file is broken.
@@ -57,47 +57,47 @@ class Checkpoint:
     """
 
     def __init__(self, place: str | PathLike[str], **hub: Unpack[HubOptions]) -> None:
-        self._place, self._hub = Path(place), hub
+        self.place, self.hub = Path(place), hub
         self._config = CONFIG
         self._weights: tuple[str, ...] = WEIGHTS
-        if self._place.is_file():
-            name, self._place = self._place.name, self._place.parent
+        if self.place.is_file():
+            name, self.place = self.place.name, self.place.parent
             if name.endswith(".json") and not name.endswith(INDEX):
                 self._config = name
             else:
                 self._weights = (name,)
 
     def __str__(self) -> str:
-        return str(self._place)
+        return str(self.place)
 
     @property
     def name(self) -> str:
         """What the folder or the repository is called, without its owner."""
-        return self._place.resolve().name
+        return self.place.resolve().name
 
     @property
     def folder(self) -> Path:
         """Where the files are, those of a repository in the cache."""
-        return find_file(self._place, self._config, *self._weights, **self._hub).parent
+        return find_file(self.place, self._config, *self._weights, **self.hub).parent
 
     def config(self) -> dict[str, Any]:
         """Read the contents of config.json."""
-        file = find_file(self._place, self._config, **self._hub)
-        if not self._place.exists():  # all other files come from the same commit
-            self._hub = {**self._hub, "revision": file.parent.name}
+        file = find_file(self.place, self._config, **self.hub)
+        if not self.place.exists():  # all other files come from the same commit
+            self.hub = {**self.hub, "revision": file.parent.name}
         return read_json(file)
 
     def extra(self, name: str) -> dict[str, Any] | None:
         """Read a JSON file that need not be there."""
         try:
-            return read_json(find_file(self._place, name, **self._hub))
+            return read_json(find_file(self.place, name, **self.hub))
         except FileNotFoundError:
             return None
 
     def fetch(self, name: str) -> None:
         """Have a file in the folder that need not be there."""
         with suppress(FileNotFoundError):
-            find_file(self._place, name, **self._hub)
+            find_file(self.place, name, **self.hub)
 
     def tensors(self, pickles: bool = True, passing: bool = False) -> dict[str, CheckpointTensor]:
         """Open the weights: tensors by name, each to be read when its turn comes.
@@ -109,14 +109,14 @@ class Checkpoint:
         wanted = [name for name in self._weights if pickles or ".safetensors" in name]
         if not wanted:
             raise CheckpointError(f"{self}: {self._weights[0]} is no .safetensors file, as is asked for")
-        file = find_file(self._place, *wanted, **self._hub)
+        file = find_file(self.place, *wanted, **self.hub)
         opened = _PassingFiles() if passing else None
         if not file.name.endswith(INDEX):
             return _list_tensors(file, opened)
         names = _read_index(file)
         shards = list(dict.fromkeys(names.values()))
         tensors: dict[str, CheckpointTensor] = {}
-        for path in find_files(self._place, shards, **self._hub):
+        for path in find_files(self.place, shards, **self.hub):
             found = _list_tensors(path, opened)
             if absent := [name for name, shard in names.items() if shard == path.name and name not in found]:
                 raise CheckpointError(f"{path} lacks {list_names(absent)}, which {file.name} says it holds")

@@ -8,7 +8,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import FileIO
@@ -48,18 +48,37 @@ class TensorToSave:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
+# Has a layer, by its name, with all its own parameters for the length of a block.
+Layers = Callable[[str], AbstractContextManager[nn.Module]]
+
+
 def save_checkpoint(
-    model: PreTrainedModel, folder: Path, max_shard_size: int | str, dtype: torch.dtype | None
+    model: PreTrainedModel,
+    folder: Path,
+    max_shard_size: int | str,
+    dtype: torch.dtype | None,
+    *,
+    layers: Layers | None = None,
+    more: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a model; what there is to say is said of `PreTrainedModel.save_pretrained`."""
+    """Write a model; what there is to say is said of `PreTrainedModel.save_pretrained`.
+
+    Args:
+        model: whose parameters may be on the meta device.
+        folder: where to.
+        max_shard_size: of one file.
+        dtype: of the weights.
+        layers: where the parameters are, if not in the model.
+        more: contents of other files, by their names; they appear together with the model's.
+    """
     if dtype is None and any(isinstance(layer, PackedLayer) for layer in model.modules()):
         dtype = model.dtype
     config = copy.copy(model.config)
     config.architectures, config.dtype = [type(model).__name__], dtype or model.dtype
-    texts = {CONFIG: config.to_json_string(use_diff=False)}
+    texts = {CONFIG: config.to_json_string(use_diff=False).encode(), **(more or {})}
     if (generation_config := getattr(model, "generation_config", None)) is not None:
-        texts[GENERATION_CONFIG] = generation_config.to_json_string()
-    tensors = dict(_tensors(model, dtype))
+        texts[GENERATION_CONFIG] = generation_config.to_json_string().encode()
+    tensors = dict(_tensors(model, dtype, layers or partial(at_hand, model)))
     shards = split_state_dict_into_shards_factory(
         tensors,
         get_storage_size=lambda tensor: tensor.nbytes,
@@ -70,11 +89,12 @@ def save_checkpoint(
         total = sum(torch.Size(tensor.shape).numel() for tensor in tensors.values())
         metadata = {"total_parameters": total, **shards.metadata}
         index = {"metadata": metadata, "weight_map": shards.tensor_to_filename}
-        texts[SAFETENSORS + INDEX] = json.dumps(index, indent=2, sort_keys=True) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
+        texts[SAFETENSORS + INDEX] = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
+    for name in texts:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:  # when all are written they take their names, the last one first
         for name, text in texts.items():
-            _write(files.enter_context(atomic_write(folder / name)), text.encode())
+            _write(files.enter_context(atomic_write(folder / name)), text)
         progress = tqdm(total=len(tensors), desc="saving", unit="tensor", delay=1, leave=False, disable=None)
         files.enter_context(progress)
         for name, contents in shards.filename_to_tensors.items():
@@ -86,7 +106,9 @@ def save_checkpoint(
             path.unlink()
 
 
-def _tensors(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[tuple[str, TensorToSave]]:
+def _tensors(
+    model: PreTrainedModel, dtype: torch.dtype | None, layers: Layers
+) -> Iterator[tuple[str, TensorToSave]]:
     """Iterate over all that is to be saved, by its names on disk; packed layers are saved as plain ones."""
     tied = model.tied_head
     with torch.device("meta"):
@@ -97,7 +119,7 @@ def _tensors(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[tupl
         return layer.dequantize(dtype or model.dtype)
 
     def load(path: str, name: str) -> Tensor:
-        with at_hand(model, path) as layer:
+        with layers(path) as layer:
             plain = unpacked(layer) if isinstance(layer, PackedLayer) else layer
             tensor: Tensor = getattr(plain, name).detach()
             return tensor
@@ -152,9 +174,13 @@ def write_safetensors(
     text += b" " * (-len(text) % 8)
     _write(file, struct.pack("<Q", len(text)) + text)
     for name in order:
-        data = tensors[name].load().to("cpu", tensors[name].dtype).contiguous()
-        _write(file, data.reshape(-1).view(torch.uint8).numpy())
+        _write(file, _data(tensors[name]))
         written(1)
+
+
+def _data(tensor: TensorToSave) -> Any:
+    """Return a tensor's bytes. No name holds them: they go before the next tensor comes."""
+    return tensor.load().to("cpu", tensor.dtype).contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def _write(file: FileIO, data: Any) -> None:

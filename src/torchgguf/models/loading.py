@@ -40,8 +40,18 @@ class Place(NamedTuple):
     slot: Slot
 
 
-def load_model(model_class: type[Model], file: GGUFFile, options: LoadOptions) -> Model:
-    """Build a model from an open file; what there is to say is said of `PreTrainedModel.from_pretrained`."""
+def open_model(
+    model_class: type[Model], file: GGUFFile, options: LoadOptions
+) -> tuple[Model, list[Place], list[str]]:
+    """Build a model without weights, its parameters on the meta device, and find what fills them.
+
+    Returns:
+        The model; where each of the file's tensors goes; the names of parameters of a head for which files
+        have no tensors.
+
+    Raises:
+        GGUFError: the metadata describe no model, or the tensors do not fit it.
+    """
     architecture = model_class.architecture
     options.without_checkpoint()
     config = architecture.read_config(file)
@@ -56,15 +66,20 @@ def load_model(model_class: type[Model], file: GGUFFile, options: LoadOptions) -
             model = model_class(config, options.attn_implementation)
     except (ValueError, ArithmeticError) as error:
         raise GGUFError(f"the metadata describe no model that can be: {error}") from None
-    places, new = _match(model, file)
-    # The bar shows itself only where there is something to wait for, and someone to see it.
-    for place in tqdm(places, "unpacking", unit="tensor", delay=1, leave=False, disable=None):
-        _fill(model, place, file[place.info.name], options.dequantize)
-    initialize_new(model, new)
-    model.tie_weights()
     model.gguf = source
     if isinstance(model, GenerationMixin):
         model.generation_config = options.generation_config or _generation_config(config, file.metadata)
+    return model, *_match(model, file)
+
+
+def load_model(model_class: type[Model], file: GGUFFile, options: LoadOptions) -> Model:
+    """Build a model from an open file; what there is to say is said of `PreTrainedModel.from_pretrained`."""
+    model, places, new = open_model(model_class, file, options)
+    # The bar shows itself only where there is something to wait for, and someone to see it.
+    for place in tqdm(places, "unpacking", unit="tensor", delay=1, leave=False, disable=None):
+        fill_place(model, place, file[place.info.name], options.dequantize)
+    initialize_new(model, new)
+    model.tie_weights()
     return model.eval()
 
 
@@ -130,7 +145,7 @@ def _match(model: PreTrainedModel, file: GGUFFile) -> tuple[list[Place], list[st
     return places, new
 
 
-def _fill(model: PreTrainedModel, place: Place, tensor: Tensor, dequantize: bool) -> None:
+def fill_place(model: PreTrainedModel, place: Place, tensor: Tensor, dequantize: bool) -> None:
     """Put a tensor in its place; a matrix that stays as it is in the file brings a packed layer along.
 
     So nothing is rounded to the activations' dtype unless asked for, and all can be written back as it was.
