@@ -1,1 +1,1 @@
-"""Whole checkpoints and files in, whole files out: GGUF from Hugging Face folders and back, one type to another."""
+"""Whole checkpoints and files in, whole files out: folder to GGUF and back, one type to another."""
