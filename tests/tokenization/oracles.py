@@ -1,16 +1,18 @@
 """Outside evidence for tokenizers: llama.cpp behind its own server, and text that is hard to tokenize."""
 
 import json
+import os
 import random
 import unicodedata
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from torchgguf.container import ArrayType, Metadata, ValueType, write_gguf
+from torchgguf.tokenization import Tokenizer
 
 _SEPARATOR = 999_999_999  # an id that no vocabulary has: llama.cpp passes numbers in its input on
 
@@ -125,15 +127,42 @@ def hard_texts(count: int, special: Sequence[str] = (), seed: int = 0) -> list[s
             return _any_character(rng)
         if chosen < 4 and special:
             token = rng.choice(special)
-            return token[: rng.randrange(len(token) + 1)]
+            cut = rng.randrange(len(token) + 1)
+            return rng.choice((token[:cut], token[cut:]))
         return rng.choice(rng.choice(pools))
 
     return ["".join(piece() for _ in range(rng.randrange(1, rng.choice([4, 12, 40])))) for _ in range(count)]
 
 
+# What Unicode 16 added some tables have and others lack. Where Python's own is as new, an old one will do.
+_UNICODE = unicodedata if unicodedata.unidata_version < "16" else unicodedata.ucd_3_2_0
+
+
 def _any_character(rng: random.Random) -> str:
-    """Any character whose class never changed: what Unicode added late, some tables lack and others have."""
+    """Any character, other than those that Unicode added of late."""
     character = chr(rng.randrange(rng.choice([0x800, 0x3000, 0x20000, 0x110000])))
-    category = unicodedata.ucd_3_2_0.category(character)
+    category = _UNICODE.category(character)
     late = category == "Cn" and (character < "\U00040000" or character >= "\U000e0000")
     return "?" if late or category == "Cs" else character
+
+
+def batches_of_texts(count: int, special: Sequence[str] = (), seed: int = 0) -> Iterator[list[str]]:
+    """`count` hard texts, or as many as the environment asks for, in batches."""
+    rest = max(count, int(os.environ.get("TORCHGGUF_TEXTS", 0)))
+    while rest > 0:
+        yield hard_texts(min(rest, 5000), special, seed)
+        rest, seed = rest - 5000, seed + 1000
+
+
+def unequal(
+    tokenizer: Tokenizer, oracle: LlamaCpp, texts: list[str], modes: Sequence[bool] = (True, False)
+) -> list[tuple[str, bool, list[int], list[int]]]:
+    """Texts to which the two give other ids, with special tokens in them taken for such and not: the text,
+    which of the two that was, our ids and llama.cpp's.
+    """
+    rows = []
+    for parse_special in modes:
+        ours = tokenizer(texts, add_special_tokens=False, split_special_tokens=not parse_special).input_ids
+        theirs = oracle.encode(texts, parse_special)
+        rows += [(text, parse_special, *ids) for text, *ids in zip(texts, ours, theirs, strict=True)]
+    return [row for row in rows if row[2] != row[3]]
