@@ -13,7 +13,7 @@ from gguf import GGML_QUANT_VERSION
 from torch import Tensor
 
 from torchgguf import kernels
-from torchgguf.container import Metadata, TensorSource, ValueType
+from torchgguf.container import Metadata, TensorSource, TensorType, ValueType
 from torchgguf.container.tensor_types import PLAIN, TENSOR_TYPES
 from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 from torchgguf.packing.planning import Choice, Overrides, plan_types
@@ -135,8 +135,10 @@ def pack_tensors(
     for name, old in tensors.items():
         kind = quant_type(old.type)
         choice = choices.get(name)
-        if choice is None or choice.type is kind or kind.dtype in _INTEGERS:
-            result[name] = _copied(name, old, choice, report)
+        if choice is None or kind.dtype in _INTEGERS:
+            result[name] = _copied(name, old, old.type, report)
+        elif choice.type is kind:
+            result[name] = _copied(name, old, TENSOR_TYPES[choice.wanted.id], report)
         else:
             _check(name, old, choice, quantization)
             result[name] = _repacked(name, old, choice, quantization.importances, report)
@@ -163,12 +165,9 @@ def _check(name: str, old: TensorSource, choice: Choice, quantization: Quantizat
         )
 
 
-def _copied(
-    name: str, old: TensorSource, choice: Choice | None, report: PackingReport | None
-) -> TensorSource:
+def _copied(name: str, old: TensorSource, wanted: TensorType, report: PackingReport | None) -> TensorSource:
     if report is None:
         return old
-    wanted = old.type if choice is None else TENSOR_TYPES[choice.wanted.id]
 
     def load() -> Tensor:
         report.add(PackedTensor(name, old.shape, old.type, old.type, wanted, old.nbytes))

@@ -138,7 +138,8 @@ def quantize(weights: Tensor, type: QuantTypeLike, imatrix: Tensor | None = None
 
     `imatrix`, (k,), is the importance of each column: the mean of the squares of the activations that it is
     multiplied by, in any unit. Then the error so weighted is what packing makes small, else the plain one.
-    Q8_0 and the plain types take no notice of it.
+    For the matrices of experts, (experts, rows, k), it may be that of each, (experts, k). Q8_0 and the plain
+    types take no notice of it.
 
     ValueError for weights or importances that are not finite, for importances below zero, for rows that do
     not divide into blocks, and for IQ2_XXS, IQ2_XS and IQ1_S without importances.
@@ -150,16 +151,25 @@ def quantize(weights: Tensor, type: QuantTypeLike, imatrix: Tensor | None = None
         return kind.encode(weights.reshape(-1, 1)).reshape(*weights.shape[:-1], size)
     if kind.needs_importance and imatrix is None:
         raise ValueError(f"packing to {kind.name} needs an importance matrix; pass imatrix=")
-    importance = None if imatrix is None else _importance(imatrix, weights)
-    rows = weights.reshape(weights.numel() // max(columns, 1), columns)
-    packed = torch.empty(len(rows), size, dtype=torch.uint8, device=weights.device)
-    step = max(_WEIGHTS_AT_ONCE // max(columns, 1), 1)
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step].float()
-        if not all(end.isfinite() for end in part.aminmax()):
+    packed = torch.empty(*weights.shape[:-1], size, dtype=torch.uint8, device=weights.device)
+    if imatrix is not None and imatrix.dim() == 2 and weights.shape[:-2] == imatrix.shape[:1]:
+        for matrix, own, target in zip(weights, imatrix, packed, strict=True):
+            _encode_matrix(kind, matrix, _importance(own, columns, weights.device), target)
+    else:
+        importance = None if imatrix is None else _importance(imatrix, columns, weights.device)
+        rows = weights.reshape(weights.numel() // max(columns, 1), columns)
+        _encode_matrix(kind, rows, importance, packed.view(len(rows), size))
+    return packed
+
+
+def _encode_matrix(kind: QuantType, rows: Tensor, importance: Tensor | None, packed: Tensor) -> None:
+    """Packs rows (n, k) into `packed`, uint8 (n, bytes of a row), a few at a time."""
+    step = max(_WEIGHTS_AT_ONCE // max(rows.shape[1], 1), 1)
+    for part, target in zip(rows.split(step), packed.split(step), strict=True):
+        numbers = part.float()
+        if not all(end.isfinite() for end in numbers.aminmax()):
             raise ValueError(f"weights that are infinite or not a number cannot be packed to {kind.name}")
-        _encode_rows(kind, part, importance, packed[start : start + step])
-    return packed.view(*weights.shape[:-1], size)
+        _encode_rows(kind, numbers, importance, target)
 
 
 def _encode_rows(kind: QuantType, rows: Tensor, importance: Tensor | None, packed: Tensor) -> None:
@@ -175,14 +185,13 @@ def _encode_rows(kind: QuantType, rows: Tensor, importance: Tensor | None, packe
     packed.copy_(kind.encode(rows.reshape(-1, kind.block_size), columns).view(packed.shape))
 
 
-def _importance(imatrix: Tensor, weights: Tensor) -> Tensor:
+def _importance(imatrix: Tensor, columns: int, device: torch.device) -> Tensor:
     """Checked, in units of its mean, and nowhere zero: what never counted in the data may count elsewhere."""
-    columns = weights.shape[-1]
     if imatrix.shape != (columns,):
         raise ValueError(
             f"weights of {columns} columns need that many importances, not {tuple(imatrix.shape)}"
         )
-    importance = imatrix.to(weights.device, torch.float32).contiguous()
+    importance = imatrix.to(device, torch.float32).contiguous()
     if not (importance.isfinite() & (importance >= 0)).all():
         raise ValueError("importances must be finite and not below zero")
     mean = importance.double().mean().float()
