@@ -26,6 +26,10 @@ _GATE, _UP, _DOWN = MATRICES = ("gate_proj", "up_proj", "down_proj")
 # anyway: to send all tokens through all of them costs little. For a prompt it would be most of the work.
 _STEP = 64
 
+# Told of an expert: its number, the rows `(n, H)` that its gate and its up are multiplied by, and those
+# `(n, I)` that its down is.
+Observer = Callable[[int, Tensor, Tensor], None]
+
 
 class Gate(Linear):
     """A linear layer that chooses or weighs experts: so few weights that decide so much are never packed.
@@ -56,7 +60,17 @@ class Gate(Linear):
         super().fill(name, tensor.view(self.out_features, self.in_features))
 
 
-class Experts(SlottedLayer):
+class ObservedExperts(SlottedLayer):
+    """Experts that tell an `observer`, while there is one, what they do; in a compiled model they do not."""
+
+    observer: Observer | None = None
+
+    def _observe(self, expert: int | None, rows: Tensor, products: Tensor) -> None:
+        if self.observer is not None and expert is not None:
+            self.observer(expert, rows, products)
+
+
+class Experts(ObservedExperts):
     """Experts `down(act(gate(x)) * up(x))`, with the parameters that transformers has.
 
     `gate_up_proj` is `(E, 2I, H)`, in each expert the gate above the other; `down_proj` is `(E, H, I)`. Both
@@ -75,9 +89,11 @@ class Experts(SlottedLayer):
         """Map tokens `(N, H)` by the experts `chosen` `(N, K)`, weighed by `weights` `(N, K)`."""
         return mix(self._expert, (self.gate_up_proj, self.down_proj), input, chosen, weights)
 
-    def _expert(self, x: Tensor, gate_up_proj: Tensor, down_proj: Tensor) -> Tensor:
+    def _expert(self, expert: int | None, x: Tensor, gate_up_proj: Tensor, down_proj: Tensor) -> Tensor:
         gate, up = F.linear(x, gate_up_proj).chunk(2, dim=-1)
-        return F.linear(self.act_fn(gate) * up, down_proj)
+        products = self.act_fn(gate) * up
+        self._observe(expert, x, products)
+        return F.linear(products, down_proj)
 
     def _matrix(self, name: str) -> Tensor:
         if name == _DOWN:
@@ -116,7 +132,7 @@ class Experts(SlottedLayer):
         return _sizes(tuple(self.down_proj.shape))
 
 
-class QuantizedExperts(PackedLayer):
+class QuantizedExperts(ObservedExperts, PackedLayer):
     """Experts whose matrices stay in their GGUF blocks, and of which only those chosen are read.
 
     `gate_proj`, `up_proj` and `down_proj` are uint8 `(E, rows, bytes_per_row)`, each of its own type. They
@@ -148,10 +164,14 @@ class QuantizedExperts(PackedLayer):
         """Map tokens `(N, H)` by the experts `chosen` `(N, K)`, weighed by `weights` `(N, K)`."""
         return mix(self._expert, (self.gate_proj, self.up_proj, self.down_proj), input, chosen, weights)
 
-    def _expert(self, x: Tensor, gate_proj: Tensor, up_proj: Tensor, down_proj: Tensor) -> Tensor:
+    def _expert(
+        self, expert: int | None, x: Tensor, gate_proj: Tensor, up_proj: Tensor, down_proj: Tensor
+    ) -> Tensor:
         kinds = self.quant_types
         gate, up = kernels.linear(x, gate_proj, kinds[_GATE]), kernels.linear(x, up_proj, kinds[_UP])
-        return kernels.linear(self.act_fn(gate) * up, down_proj, kinds[_DOWN])
+        products = self.act_fn(gate) * up
+        self._observe(expert, x, products)
+        return kernels.linear(products, down_proj, kinds[_DOWN])
 
     def slots(self) -> Iterable[Slot]:
         """List the matrices of all experts, as they are in files."""
@@ -196,7 +216,8 @@ def mix(
     """Send tokens through their experts and add up what comes back.
 
     Args:
-        expert: maps rows `(n, H)` by the matrices of one expert.
+        expert: maps rows `(n, H)` by one expert; given its number, None in a graph of fixed shapes, which
+            also sends rows to experts that they did not choose; the rows; and its matrices.
         matrices: of all experts, `(E, ...)` each.
         input: tokens `(N, H)`.
         chosen: numbers of each token's experts `(N, K)`.
@@ -222,7 +243,7 @@ def _by_expert(
     groups = input[order // choices].split([counts[i] for i in hit])
     # One unbinding has one gradient for all experts; indexing would make one of full size for each.
     of_each = [x.unbind() if x.requires_grad else x for x in matrices]
-    outputs = [expert(rows, *(x[i] for x in of_each)) for i, rows in zip(hit, groups, strict=True)]
+    outputs = [expert(i, rows, *(x[i] for x in of_each)) for i, rows in zip(hit, groups, strict=True)]
     return torch.cat(outputs)[order.argsort()].view(tokens, choices, -1)
 
 
@@ -234,9 +255,9 @@ def _by_fixed_shapes(
     if chosen.numel() < len(matrices[0]):
         taken = zip(*(x.index_select(0, chosen.flatten()).unbind() for x in matrices), strict=True)
         rows = input.repeat_interleave(choices, dim=0).split(1)
-        outputs = [expert(row, *own) for row, own in zip(rows, taken, strict=True)]
+        outputs = [expert(None, row, *own) for row, own in zip(rows, taken, strict=True)]
         return torch.cat(outputs).view(tokens, choices, -1)
-    everything = torch.stack([expert(input, *own) for own in zip(*matrices, strict=True)], dim=1)
+    everything = torch.stack([expert(None, input, *own) for own in zip(*matrices, strict=True)], dim=1)
     return everything.take_along_dim(chosen[..., None], dim=1)
 
 
