@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,14 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from torchgguf.cli.options import Debug, split_place
-from torchgguf.cli.terminal import one_line
+from torchgguf.cli.tables import Rows, finite, metadata_table, show, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from torchgguf.container import GGUFFile
 
-Rows = list[tuple[str, ...]]
 File = Annotated[
     str,
     typer.Argument(
@@ -26,8 +22,6 @@ File = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the repository.")]
 Json = Annotated[bool, typer.Option("--json", help="Everything, for programs; arrays in full.")]
-SHOWN_CHARACTERS, SHOWN_ITEMS = 72, 6
-WIDTH_WITHOUT_TERMINAL = 160
 
 
 @dataclass
@@ -94,7 +88,7 @@ def _print_json(gguf: "GGUFFile") -> None:
         "version": gguf.version,
         "byte_order": gguf.byte_order,
         "alignment": gguf.alignment,
-        "metadata": {key: _finite(value) for key, value in gguf.metadata.items()},
+        "metadata": {key: finite(value) for key, value in gguf.metadata.items()},
         "metadata_types": {key: type_name(kind) for key, kind in gguf.metadata.types.items()},
         "tensors": [
             {
@@ -113,22 +107,8 @@ def _print_json(gguf: "GGUFFile") -> None:
     print(json.dumps(document, allow_nan=False))
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become strings."""
-    if isinstance(value, list):
-        return [_finite(item) for item in value] if value and isinstance(value[0], float | list) else value
-    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _print_tables(gguf: "GGUFFile") -> None:
-    from rich.console import Console
-
-    from torchgguf.container import type_name
-
     whole, by_type = totals(gguf)
-    metadata: Rows = [
-        (key, type_name(gguf.metadata.types[key]), _short(value)) for key, value in gguf.metadata.items()
-    ]
     tensors: Rows = [
         (tensor.name, tensor.type.name, " × ".join(map(str, tensor.shape)), f"{tensor.nbytes:,}")
         for tensor in gguf.tensors.values()
@@ -137,39 +117,10 @@ def _print_tables(gguf: "GGUFFile") -> None:
         (name, f"{part.tensors:,}", f"{part.parameters:,}", f"{part.nbytes:,}", f"{part.bits_per_weight:.3f}")
         for name, part in [*by_type.items(), ("all", whole)]
     ]
-    console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
-    with console.capture() as shown:  # written by ourselves, as Console has its own ideas of broken pipes
-        console.print(_table("metadata", ["key", "type", "value"], metadata), "")
-        console.print(
-            _table("tensors (shape in torch's order)", ["name", "type", "shape", "bytes"], tensors), ""
-        )
-        console.print(_table("types", ["type", "tensors", "parameters", "bytes", "bits per weight"], types))
-        console.print(
-            f"GGUF version {gguf.version}, {gguf.byte_order} endian, alignment {gguf.alignment}, "
-            f"{gguf.size:,} bytes in {len(gguf.paths)} file{'s'[: len(gguf.paths) > 1]}"
-        )
-    sys.stdout.write(shown.get())
-
-
-def _table(title: str, columns: list[str], rows: Rows) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    numeric = {"tensors", "parameters", "bytes", "bits per weight"}
-    for column in columns:
-        table.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(one_line(cell)) for cell in row))
-    return table
-
-
-def _short(value: Any) -> str:
-    """A value in about a line; of a long array the beginning and the length."""
-    if isinstance(value, list):
-        items = ", ".join(_short(item) for item in value[:SHOWN_ITEMS])
-        return f"[{items}]" if len(value) <= SHOWN_ITEMS else f"[{items}, … {len(value):,} in all]"
-    text = f"{value:.7g}" if isinstance(value, float) else str(value)
-    if len(text) <= SHOWN_CHARACTERS:
-        return text
-    return f"{text[:SHOWN_CHARACTERS]}… ({len(text):,} characters)"
+    show(
+        metadata_table(gguf.metadata),
+        table("tensors (shape in torch's order)", ["name", "type", "shape", "bytes"], tensors),
+        table("types", ["type", "tensors", "parameters", "bytes", "bits per weight"], types),
+        f"GGUF version {gguf.version}, {gguf.byte_order} endian, alignment {gguf.alignment}, "
+        f"{gguf.size:,} bytes in {len(gguf.paths)} file{'s'[: len(gguf.paths) > 1]}",
+    )

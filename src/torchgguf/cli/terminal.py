@@ -1,9 +1,9 @@
-"""What the commands do to the terminal: escape what is not text, put off Ctrl-C."""
+"""What the commands do to the terminal: escape what is not text, show how far they are, put off Ctrl-C."""
 
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event
 from types import FrameType
@@ -19,6 +19,24 @@ def one_line(text: str) -> str:
 def note(text: str) -> None:
     """Say something that is not part of the answer."""
     print(text, file=sys.stderr)
+
+
+@contextmanager
+def progress_bar(what: str, detail: Callable[[], str] = str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told of bytes, `(done, total)`; it shows itself to a terminal after a second.
+
+    `detail` says what is being worked at.
+    """
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    with tqdm(desc=what, unit="B", unit_scale=True, delay=1, leave=False, disable=None) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.set_postfix_str(one_line(detail()), refresh=False)
+            bar.update(done - bar.n)
+
+        yield tell
 
 
 @contextmanager

@@ -35,7 +35,8 @@ def plan_split(
     Raises:
         ValueError: a tensor alone is beyond `max_bytes`, or it takes more files than there can be.
     """
-    if (max_bytes is None) is (max_tensors is None) or min(max_bytes or 1, max_tensors or 1) < 1:
+    limits = [limit for limit in (max_bytes, max_tensors) if limit is not None]
+    if len(limits) != 1 or limits[0] < 1:
         raise ValueError("say either how many bytes or how many tensors a file may hold, one or more")
     files: list[list[str]] = [[]] if tensors_in_first else [[], []]
     size = 0

@@ -65,3 +65,13 @@ MetadataType: TypeAlias = ValueType | ArrayType
 def type_name(value_type: MetadataType) -> str:
     """The type as it is shown to people: `uint32`, `[string]`, `[[int32]]`."""
     return value_type.name.lower() if isinstance(value_type, ValueType) else str(value_type)
+
+
+def parse_type(text: str) -> MetadataType:
+    """The type that `type_name` shows so; else a ValueError that lists all."""
+    if text.startswith("[") and text.endswith("]"):
+        return ArrayType(parse_type(text[1:-1]))
+    names = {type_name(known): known for known in (*SCALARS, ValueType.STRING)}
+    if text.lower() not in names:
+        raise ValueError(f"unknown type {text!r}: there are {', '.join(names)}, and arrays such as [string]")
+    return names[text.lower()]

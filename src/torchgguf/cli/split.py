@@ -1,0 +1,74 @@
+"""`torchgguf split`: one GGUF file as several."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from torchgguf.cli.options import Debug
+from torchgguf.cli.tables import show, table
+from torchgguf.cli.terminal import progress_bar
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="A GGUF file; of a split model, any part.")]
+Prefix = Annotated[
+    str, typer.Argument(metavar="PREFIX", help="How the new files begin: PREFIX-00001-of-00003.gguf.")
+]
+MaxSize = Annotated[
+    str | None,
+    typer.Option(
+        "--max-size",
+        metavar="SIZE",
+        help="Most bytes of tensors in a file, such as 500M or 2G (of 1000); metadata come on top.",
+    ),
+]
+MaxTensors = Annotated[int | None, typer.Option("--max-tensors", min=1, help="Most tensors in a file.")]
+NoTensorFirstSplit = Annotated[
+    bool, typer.Option("--no-tensor-first-split", help="Nothing but metadata in the first file.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")]
+
+_SIZE = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # as gguf-split counts them
+
+
+def split(
+    file: File,
+    prefix: Prefix,
+    max_size: MaxSize = None,
+    max_tensors: MaxTensors = None,
+    no_tensor_first_split: NoTensorFirstSplit = False,
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Split a model into several files, as llama.cpp's gguf-split does.
+
+    All of them appear when the last is complete. Files that are there already are never replaced.
+    """
+    if (max_size is None) is (max_tensors is None):
+        raise typer.BadParameter("say how much goes into a file: --max-size or --max-tensors")
+    from torchgguf.container import open_gguf, plan_split, shard_paths, write_split
+
+    with open_gguf(file) as gguf:
+        files = plan_split(
+            gguf.tensors,
+            max_bytes=None if max_size is None else parse_size(max_size),
+            max_tensors=max_tensors,
+            tensors_in_first=not no_tensor_first_split,
+        )
+        paths = shard_paths(prefix, len(files))
+        if not dry_run:
+            with progress_bar("splitting") as progress:
+                write_split(prefix, gguf.metadata, gguf.stored(), files, progress=progress)
+        sizes = [sum(gguf.tensors[name].nbytes for name in names) for names in files]
+    rows = [
+        (str(path), f"{len(names):,}", f"{size:,}")
+        for path, names, size in zip(paths, files, sizes, strict=True)
+    ]
+    show(table("would be written" if dry_run else "written", ["file", "tensors", "bytes of tensors"], rows))
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes, such as `"2G"`."""
+    if (match := _SIZE.fullmatch(text)) is None or (size := int(match[1]) * _UNITS[match[2].upper()]) == 0:
+        raise typer.BadParameter(f"{text!r} is no size such as 500M or 2G", param_hint="--max-size")
+    return size

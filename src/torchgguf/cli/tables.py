@@ -1,0 +1,71 @@
+"""Tables and values as the commands show them."""
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torchgguf.cli.terminal import one_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from torchgguf.container import Metadata
+
+Rows = Sequence[tuple[str, ...]]
+
+_SHOWN_CHARACTERS, _SHOWN_ITEMS = 72, 6
+_WIDTH_WITHOUT_TERMINAL = 160
+_WORDS = frozenset({"key", "name", "type", "value", "shape", "file", "was"})  # all other columns are numbers
+
+
+def table(title: str, columns: list[str], rows: Rows) -> "Table":
+    """A table of texts; control characters in them are spelled out."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column in _WORDS else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    return table
+
+
+def metadata_table(metadata: "Metadata") -> "Table":
+    """Keys, types and values, each in about a line."""
+    from torchgguf.container import type_name
+
+    rows = [(key, type_name(metadata.types[key]), brief(value)) for key, value in metadata.items()]
+    return table("metadata", ["key", "type", "value"], rows)
+
+
+def show(*parts: "Table | str") -> None:
+    """Print tables and lines; an empty line stands between two tables."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
+    with console.capture() as shown:  # written by ourselves, as Console has its own ideas of broken pipes
+        for index, part in enumerate(parts):
+            if index and not isinstance(part, str):
+                console.print()
+            console.print(part, markup=False)
+    sys.stdout.write(shown.get())
+
+
+def brief(value: Any) -> str:
+    """A value in about a line; of a long array the beginning and the length."""
+    if isinstance(value, list):
+        items = ", ".join(brief(item) for item in value[:_SHOWN_ITEMS])
+        return f"[{items}]" if len(value) <= _SHOWN_ITEMS else f"[{items}, … {len(value):,} in all]"
+    text = f"{value:.7g}" if isinstance(value, float) else str(value)
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
+    return f"{text[:_SHOWN_CHARACTERS]}… ({len(text):,} characters)"
+
+
+def finite(value: Any) -> Any:
+    """The value for JSON, which has no NaN and no infinity: they become strings."""
+    if isinstance(value, list):
+        return [finite(item) for item in value] if value and isinstance(value[0], float | list) else value
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
