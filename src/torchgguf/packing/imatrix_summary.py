@@ -1,0 +1,89 @@
+"""Figures of each tensor of an importance matrix: those of `llama-imatrix --show-statistics`."""
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchgguf.packing.activations import Activations
+from torchgguf.packing.imatrix import ImportanceMatrix
+
+_INACTIVE = 1e-5  # no more than this is no activity
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of a tensor's mean squares, those of all columns of all experts that were seen.
+
+    Attributes:
+        name: of the tensor.
+        elements: how many mean squares there are.
+        total, least, most, mean, deviation: of them.
+        active: share of those that are not next to nothing.
+        entropy: of them as shares of the total, in bits.
+        outliers: share of those more than one deviation above the mean.
+        similarity: cosine between the sums and those of the same tensor one layer before; 0 without one.
+    """
+
+    name: str
+    elements: int
+    total: float
+    least: float
+    most: float
+    mean: float
+    deviation: float
+    active: float
+    entropy: float
+    outliers: float
+    similarity: float
+
+    @property
+    def evenness(self) -> float:
+        """How much of the entropy that they would have if all were the same."""
+        return self.entropy / math.log2(self.elements) if self.elements > 1 else 1.0
+
+
+def summarize(matrix: ImportanceMatrix) -> list[Summary]:
+    """Return figures of all tensors that anything was seen of, in the matrix's order."""
+    return [
+        _summary(name, each, matrix.activations.get(_one_layer_before(name)))
+        for name, each in matrix.activations.items()
+        if bool(each.counts.any())
+    ]
+
+
+def _summary(name: str, activations: Activations, before: Activations | None) -> Summary:
+    squares = activations.means[activations.counts > 0].double().flatten()
+    mean, deviation = squares.mean(), squares.std(correction=0)
+    shares = squares / squares.sum().clamp(min=torch.finfo(squares.dtype).tiny)
+    return Summary(
+        name,
+        squares.numel(),
+        total=float(squares.sum()),
+        least=float(squares.min()),
+        most=float(squares.max()),
+        mean=float(mean),
+        deviation=float(deviation),
+        active=_share(squares > _INACTIVE),
+        entropy=-float(torch.xlogy(shares, shares).sum()) / math.log(2),
+        outliers=_share(squares > mean + deviation) if deviation > 0 else 0.0,
+        similarity=_similarity(activations, before),
+    )
+
+
+def _one_layer_before(name: str) -> str:
+    return re.sub(r"(?<=blk\.)\d+(?=\.)", lambda number: str(int(number[0]) - 1), name, count=1)
+
+
+def _share(is_so: Tensor) -> float:
+    return float(is_so.double().mean())
+
+
+def _similarity(activations: Activations, before: Activations | None) -> float:
+    if before is None or before is activations or before.sums.numel() != activations.sums.numel():
+        return 0.0
+    here, there = (each.sums.double().flatten() for each in (activations, before))
+    return float(F.cosine_similarity(here, there, dim=0))
