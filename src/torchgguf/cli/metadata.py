@@ -132,11 +132,7 @@ def _edit(
             room=ROOM if room is None else room,
             progress=progress,
         )
-    how = (
-        "the metadata were written, the tensors not touched"
-        if edited.in_place
-        else "the file was written anew"
-    )
+    how = "metadata written in place" if edited.in_place else "written anew, tensors and all"
     note(f"{one_line(str(edited.path))}: {how}.")
 
 

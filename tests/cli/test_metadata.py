@@ -1,0 +1,160 @@
+"""`torchgguf metadata` shows what gguf-py reads, and what it has set gguf-py reads too."""
+
+import json
+import re
+import shutil
+
+import gguf
+import pytest
+
+from tests.container.test_editing import edit_and_die
+from tests.support import ROOT, SMOLLM2
+from torchgguf.container import edit_metadata
+
+GOLDENS = ROOT / "tests" / "data" / "gguf_split"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return shutil.copy(GOLDENS / "model.gguf", tmp_path / "x.gguf")
+
+
+def fields(path):
+    reader = gguf.GGUFReader(path)
+    return {
+        key: ([kind.name.lower() for kind in field.types], field.contents())
+        for key, field in reader.fields.items()
+        if not key.startswith("GGUF.")
+    }
+
+
+def test_all_of_it_for_programs(torchgguf):
+    result = torchgguf("metadata", SMOLLM2, "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == {key: value for key, (_, value) in fields(SMOLLM2).items()}
+
+
+def test_all_of_it_for_people(torchgguf, path):
+    result = torchgguf("metadata", path)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[2:] == [
+        "general.architecture string llama",
+        "general.name string tiny",
+        "tokenizer.ggml.tokens [string] [a, b, ü]",
+        "x.list [int32] [1, 2, 3]",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments, shown",
+    [
+        (["general.name"], "tiny\n"),
+        (["general.name", "--json"], '"tiny"\n'),
+        (["tokenizer.ggml.tokens"], '["a", "b", "ü"]\n'),
+        (["tokenizer.ggml.tokens", "--json"], '["a", "b", "\\u00fc"]\n'),
+    ],
+)
+def test_one_key(torchgguf, path, arguments, shown):
+    result = torchgguf("metadata", path, *arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (0, shown, "")
+
+
+@pytest.mark.parametrize(
+    "arguments, changed",
+    [
+        (["--set", "general.name=a=b"], {"general.name": (["string"], "a=b")}),
+        (["--set", "general.name=7"], {"general.name": (["string"], "7")}),
+        (["--set", "x.list=[-4]"], {"x.list": (["array", "int32"], [-4])}),
+        (["--set", "new=7", "--type", "uint8"], {"new": (["uint8"], 7)}),
+        (["--set", "new=[7]", "--type", "[float32]"], {"new": (["array", "float32"], [7.0])}),
+        (["--set", "new=yes", "--type", "string"], {"new": (["string"], "yes")}),
+        (
+            ["--set", "n=7", "--set", "f=1.5", "--set", "b=true", "--set", "s=some text", "--set", 't="9"'],
+            {
+                "n": (["uint32"], 7),
+                "f": (["float32"], 1.5),
+                "b": (["bool"], True),
+                "s": (["string"], "some text"),
+                "t": (["string"], "9"),
+            },
+        ),
+        (["--set", "new=@@x", "--remove", "general.name"], {"new": (["string"], "@x"), "general.name": None}),
+    ],
+)
+def test_set_and_remove(torchgguf, path, arguments, changed):
+    before = fields(path)
+    result = torchgguf("metadata", path, *arguments, "--room", 0)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert re.fullmatch(
+        r".*x\.gguf: (metadata written in place|written anew, tensors and all)\.\n", result.stderr
+    )
+    expected = {key: field for key, field in (before | changed).items() if field is not None}
+    assert {key: field for key, field in fields(path).items() if key != "torchgguf.padding"} == expected
+
+
+def test_a_template_from_a_file_and_back(torchgguf, path, tmp_path):
+    text = "{% for m in messages %}\n  {{ m }} ü\n{% endfor %}\n"
+    (tmp_path / "template.jinja").write_text(text, encoding="utf-8")
+    setting = f"tokenizer.chat_template=@{tmp_path / 'template.jinja'}"
+    assert "written anew" in torchgguf("metadata", path, "--set", setting).stderr
+    assert fields(path)["tokenizer.chat_template"] == (["string"], text)
+    assert torchgguf("metadata", path, "tokenizer.chat_template").stdout == text + "\n"
+    assert "written in place" in torchgguf("metadata", path, "--set", "tokenizer.chat_template=short").stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["general.nam"], 1, "there is no key 'general.nam'"),
+        (["--set", "general.name"], 2, "'general.name' is not KEY=VALUE"),
+        (["--set", "a=1", "--set", "a=2"], 2, "a is set twice"),
+        (["--set", "a=1", "--set", "b=2", "--type", "int8"], 2, "--type"),
+        (["--set", "a=1", "--type", "integer"], 2, "unknown type 'integer': there are uint8,"),
+        (["--set", "a=999", "--type", "uint8"], 1, "999 does not fit uint8"),
+        (["--set", "x.list=1,2"], 2, "x.list is of type [int32], and '1,2' is not"),
+        (["--set", "x.list=7"], 1, "7 is not a list"),
+        (["--set", "a=[]"], 1, "an empty list does not say what it holds"),
+        (["--set", "a=@missing.txt"], 1, "missing.txt: No such file"),
+        (["--remove", "b"], 1, "'b' is not there"),
+        (["--set", "general.architecture=x"], 1, "it says how to read"),
+        (["--type", "int8"], 2, "--set and --remove"),
+        (["general.name", "--set", "a=1"], 2, "either show or change"),
+    ],
+)
+def test_what_is_refused(torchgguf, path, arguments, code, message):
+    content = path.read_bytes()
+    result = torchgguf("metadata", path, *arguments)
+    assert result.returncode == code
+    assert re.fullmatch(r"error: .*\n", result.stderr)
+    assert message in result.stderr
+    assert path.read_bytes() == content
+
+
+def test_force(torchgguf, path):
+    result = torchgguf("metadata", path, "--set", "general.architecture=x", "--force")
+    assert result.returncode == 0
+    assert fields(path)["general.architecture"] == (["string"], "x")
+
+
+def test_a_part_of_a_split_model(torchgguf, tmp_path):
+    for part in GOLDENS.glob("tensors-*"):
+        shutil.copy(part, tmp_path)
+    last = tmp_path / "tensors-00003-of-00003.gguf"
+    result = torchgguf("metadata", last, "--set", "general.name=else")
+    assert result.returncode == 0
+    assert "tensors-00001-of-00003.gguf: " in result.stderr
+    assert torchgguf("metadata", last, "general.name").stdout == "else\n"
+
+
+def test_a_change_that_was_not_finished_is_undone(torchgguf, path):
+    edit_metadata(path, {"x.text": "old" * 1000})
+    content = path.read_bytes()
+    edit_and_die(path, {"x.text": "new" * 1000}, "pwrite", 4)
+    result = torchgguf("info", path)
+    assert result.returncode == 1
+    assert "`torchgguf metadata` with the file's name restores it" in result.stderr
+    result = torchgguf("metadata", path, "x.text")
+    assert (result.returncode, result.stdout) == (0, "old" * 1000 + "\n")
+    assert "has been undone" in result.stderr
+    assert path.read_bytes() == content
