@@ -115,5 +115,3 @@ def test_texts_that_are_words(both: tuple[Tokenizer, Any], padding_side: str) ->
     assert tensors.input_ids.shape == (200, len(tensors.word_ids(0)))
     with pytest.raises(TypeError, match="a text is a str, not int"):
         ours([["a", 1]], is_split_into_words=True)
-    with pytest.raises(ValueError, match="words are known with is_split_into_words=True"):
-        ours("a").word_ids()

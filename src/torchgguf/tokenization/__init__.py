@@ -1,7 +1,7 @@
 """Tokenizers out of GGUF files and of Hugging Face's, and chat templates."""
 
 from torchgguf.tokenization.auto import AutoTokenizer
-from torchgguf.tokenization.batch import BatchEncoding
+from torchgguf.tokenization.encoding import BatchEncoding
 from torchgguf.tokenization.errors import ChatTemplateError, TokenizerError
 from torchgguf.tokenization.gpt2 import GPT2Tokenizer, GPT2TokenizerFast
 from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer

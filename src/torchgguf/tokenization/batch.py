@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,39 +13,6 @@ SIDES = ("left", "right")
 STRATEGIES = ("longest_first", "only_first", "only_second", "do_not_truncate")
 
 
-class BatchEncoding(dict[str, Any]):
-    """What a tokenizer returns: a dict whose values are attributes too, ready for `model(**encoding)`.
-
-    Values are lists, or arrays of shape (batch, length). `words`: what `word_ids` tells. It is no entry, as
-    no model takes it, and None unless the texts were lists of words or offsets were asked for.
-    """
-
-    words: list[list[int | None]] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"the encoding has no {name!r}, only {', '.join(self)}") from None
-
-    def word_ids(self, batch_index: int = 0) -> list[int | None]:
-        """For each token of a text the number of its word there, None for what was added."""
-        if self.words is None:
-            raise ValueError("words are known with is_split_into_words=True or return_offsets_mapping=True")
-        return self.words[batch_index]
-
-    def only_row(self) -> BatchEncoding:
-        """The encoding of the one text that this batch has, without the dimension of the batch."""
-        return BatchEncoding({name: row for name, (row,) in self.items()})
-
-    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> BatchEncoding:
-        """Move the tensors to a device; returns the encoding itself."""
-        for name, value in self.items():
-            if isinstance(value, torch.Tensor):
-                self[name] = value.to(device, non_blocking=non_blocking)
-        return self
-
-
 def check_side(side: str) -> str:
     """The side itself. ValueError if it is neither "left" nor "right"."""
     if side not in SIDES:
@@ -52,43 +20,84 @@ def check_side(side: str) -> str:
     return side
 
 
-def truncated(lengths: Sequence[int], room: int, strategy: bool | str, side: str) -> list[slice]:
-    """What is kept of a text, or of a text and its pair, of these lengths so that `room` tokens remain.
+def truncated(lengths: Sequence[int], room: int, strategy: bool | str) -> list[int]:
+    """How much is kept of a text, or of a text and its pair, of these lengths so that `room` tokens remain.
 
     `strategy`: True or "longest_first" shortens the longer of the two until both fit; "only_first" and
     "only_second" shorten that one; False or "do_not_truncate" neither. ValueError if that is not enough.
     """
     if strategy not in (True, False, *STRATEGIES):
         raise ValueError(f"truncation={strategy!r} is neither a bool nor one of {', '.join(STRATEGIES)}")
+    excess = sum(lengths) - room
+    if excess <= 0 or strategy in (False, "do_not_truncate"):
+        return list(lengths)
     if strategy == "only_second" and len(lengths) == 1:
         raise ValueError("truncation='only_second' needs a pair of texts")
-    check_side(side)
     kept = list(lengths)
-    excess = sum(lengths) - room
-    if excess > 0 and strategy not in (False, "do_not_truncate"):
-        if strategy in ("only_first", "only_second"):
-            kept[strategy == "only_second"] -= excess
-        elif len(kept) == 1:
+    if strategy in ("only_first", "only_second"):
+        place = int(strategy == "only_second")
+        kept[place] -= excess
+        fits = kept[place] > 0
+    else:
+        if len(kept) == 1:
             kept = [room]
         else:
             shorter = min(min(lengths), room // 2)
             kept = [shorter, room - shorter] if lengths[0] <= lengths[1] else [room - shorter, shorter]
-        if min(kept) < 0:
-            raise ValueError(f"truncation={strategy!r} cannot bring {list(lengths)} tokens to {room}")
-    pairs = zip(kept, lengths, strict=True)
-    return [slice(0, n) if side == "right" else slice(length - n, length) for n, length in pairs]
+        fits = room >= 0
+    if not fits:
+        raise ValueError(f"truncation={strategy!r} cannot bring {list(lengths)} tokens to {room}")
+    return kept
+
+
+def kept_parts(
+    lengths: Sequence[int], sizes: Sequence[int], side: str, stride: int, overflows: bool
+) -> list[tuple[slice, ...]]:
+    """What is kept of a text, or of a text and its pair, in one row; of what overflows in more.
+
+    `side`: where they are cut off. `stride`: what each part has of the one before. Rows come in the order of
+    the tokenizers library: what is kept of both, each other part of the text with each part of the pair, then
+    what is kept of the text with the others. ValueError if the stride is as long as what is kept.
+    """
+    check_side(side)
+    for length, size in zip(lengths, sizes, strict=True):
+        if size < length and (size or overflows) and not 0 <= stride < size:
+            raise ValueError(f"stride={stride} is not less than the {size} tokens that are kept of a text")
+    parts = [_windows(*text, side, stride) for text in zip(lengths, sizes, strict=True)]
+    if not overflows:
+        return [tuple(map(next, parts))]
+    first, *others = map(list, parts)
+    if not others:
+        return [(part,) for part in first]
+    (second,) = others
+    return [(first[0], second[0]), *product(first[1:], second), *product(first[:1], second[1:])]
+
+
+def _windows(length: int, size: int, side: str, stride: int) -> Iterator[slice]:
+    """A text in parts of some size, each of which has `stride` tokens of the one before."""
+    for start in range(0, max(length - stride, 1), max(size - stride, 1)):
+        end = min(start + size, length)
+        yield slice(start, end) if side == "right" else slice(length - end, length - start)
 
 
 def filled(
-    batch: Mapping[str, list[list[Any]]], fills: Mapping[str, Any], length: int, side: str
-) -> dict[str, list[list[Any]]]:
-    """Every row of every field lengthened to `length` with the field's fill, or 0, at the given side."""
+    batch: Mapping[str, list[Any]], fills: Mapping[str, Any], lengths: Sequence[int], length: int, side: str
+) -> dict[str, list[Any]]:
+    """Every row of these lengths made as long as `length` with the field's fill, or 0, at the given side.
 
-    def longer(row: list[Any], fill: Any) -> list[Any]:
-        padding = [fill] * (length - len(row))
+    What is no row of tokens is left as it is, such as a label for all of a row.
+    """
+
+    def longer(row: Any, old: int, fill: Any) -> Any:
+        if not isinstance(row, list) or len(row) != old:
+            return row
+        padding = [fill] * (length - old)
         return padding + row if side == "left" else row + padding
 
-    return {name: [longer(row, fills.get(name, 0)) for row in rows] for name, rows in batch.items()}
+    return {
+        name: [longer(row, old, fills.get(name, 0)) for row, old in zip(rows, lengths, strict=True)]
+        for name, rows in batch.items()
+    }
 
 
 def padded_length(
@@ -102,21 +111,57 @@ def padded_length(
     elif padding == "max_length":
         if max_length is None:
             raise ValueError("padding='max_length' needs max_length=")
-        length = max(max_length, max(lengths, default=0))
+        length = max_length
     else:
         raise ValueError(f"padding={padding!r} is neither a bool nor 'longest', 'max_length' or 'do_not_pad'")
     return -(-length // multiple_of) * multiple_of if multiple_of else length
 
 
+def kind_of(rows: Any) -> str | None:
+    """What as_arrays would have been asked for to make these rows, or rows like these."""
+    for value in (rows, next(iter(rows), None)):
+        if isinstance(value, torch.Tensor | np.ndarray):
+            return "pt" if isinstance(value, torch.Tensor) else "np"
+    return None
+
+
+def as_lists(values: Any) -> list[Any]:
+    """The rows of a field, which may be tensors or arrays, as lists."""
+    if isinstance(values, torch.Tensor | np.ndarray):
+        return list(values.tolist())
+    return [
+        row.tolist()
+        if isinstance(row, torch.Tensor | np.ndarray)
+        else list(row)
+        if isinstance(row, tuple)
+        else row
+        for row in values
+    ]
+
+
 def as_arrays(batch: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
-    """The fields as they are (None), as torch tensors ("pt") or NumPy arrays ("np") of int64."""
+    """The fields as they are (None), as torch tensors ("pt") or NumPy arrays ("np"); of int64 if empty."""
     if kind is None:
         return dict(batch)
     if kind not in ("pt", "np"):
         raise ValueError(f"return_tensors={kind!r}: 'pt' and 'np' are known")
+    arrays = {}
     for name, rows in batch.items():
-        if len({len(row) for row in rows}) > 1:
-            raise ValueError(f"{name} has rows of different lengths, which make no tensor: pass padding=True")
+        if len({len(row) for row in rows if isinstance(row, list)}) > 1:
+            raise ValueError(
+                f"{name} has rows of different lengths, which make no tensor: pass padding=True, and with "
+                "padding='max_length' truncation=True"
+            )
+        try:
+            arrays[name] = _array(rows, kind)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} makes no tensor: {error}") from None
+    return arrays
+
+
+def _array(rows: Any, kind: str) -> Any:
     if kind == "np":
-        return {name: np.array(rows, dtype=np.int64) for name, rows in batch.items()}
-    return {name: torch.tensor(rows, dtype=torch.int64) for name, rows in batch.items()}
+        array = np.asarray(rows)
+        return array if array.size else array.astype(np.int64)
+    tensor = torch.as_tensor(rows)
+    return tensor if tensor.numel() else tensor.long()

@@ -12,6 +12,7 @@ from jinja2 import Template
 
 from torchgguf.tokenization.budget import limited
 from torchgguf.tokenization.encoder import TextEncoder
+from torchgguf.tokenization.encoding import BatchEncoding
 from torchgguf.tokenization.errors import ChatTemplateError, TokenizerError
 from torchgguf.tokenization.function_schema import function_schema
 from torchgguf.tokenization.sandbox import ChatEnvironment
@@ -212,14 +213,13 @@ class ChatTokenizer(TextEncoder):
             padding=padding,
             truncation=truncation,
             max_length=max_length,
-            return_offsets_mapping=return_assistant_tokens_mask,
             **(tokenizer_kwargs or {}),
         )
         if return_assistant_tokens_mask:
-            offsets = encoding.pop("offset_mapping")
-            encoding["assistant_masks"] = [_inside(*row) for row in zip(offsets, spans, strict=True)]
-        encoding = self.pad(encoding, padding=False, return_tensors=return_tensors)
-        if not is_batch and return_tensors is None:
+            encoding["assistant_masks"] = [_inside(encoding, i, row) for i, row in enumerate(spans)]
+        if is_batch or return_tensors is not None:
+            encoding.convert_to_tensors(return_tensors)
+        else:
             encoding = encoding.only_row()
         return encoding if return_dict else encoding["input_ids"]
 
@@ -242,5 +242,7 @@ def _without_gaps(message: Message) -> dict[str, Any]:
     return plain_message
 
 
-def _inside(offsets: list[tuple[int, int]], spans: Spans) -> list[int]:
-    return [int(any(a <= start < end <= b for a, b in spans)) for start, end in offsets]
+def _inside(encoding: BatchEncoding, row: int, spans: Spans) -> list[int]:
+    """For each token of a row 1 if its characters are in one of the spans."""
+    places = (encoding.token_to_chars(row, token) for token in range(len(encoding.tokens(row))))
+    return [int(any(a <= place.start < place.end <= b for a, b in spans)) if place else 0 for place in places]
