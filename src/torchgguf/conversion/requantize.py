@@ -1,0 +1,112 @@
+"""A GGUF file with other types, of whatever architecture it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from torchgguf.container import GGUFFile, TensorSource, TensorType, open_gguf, write_gguf, write_split
+from torchgguf.container.tensor_types import TENSOR_TYPES
+from torchgguf.container.tensors import storage_nbytes
+from torchgguf.container.writer import Progress
+from torchgguf.packing import PackedTensor, PackingReport, Quantization, pack_tensors
+from torchgguf.quants import QuantType
+
+
+class RequantizationPlan(NamedTuple):
+    """What would become of a file.
+
+    Attributes:
+        report: the tensors as they would be; errors are not known.
+        obstacle: why it cannot be done so; None if it can.
+    """
+
+    report: PackingReport
+    obstacle: str | None
+
+
+def requantize(
+    path: str | PathLike[str],
+    out: str | PathLike[str],
+    quantization: Quantization,
+    *,
+    keep_split: bool = False,
+    report: PackingReport | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write the model in a GGUF file with other types, one tensor at a time.
+
+    Args:
+        path: the file to read; of a split model, any of its files.
+        out: the file to write, or to replace once the new one is whole.
+        quantization: to what.
+        keep_split: write as many files as there are to read, with the same tensors in each; they are named
+            `out-00001-of-00003.gguf` and so on.
+        report: is filled with what became what, and with how much was lost.
+        progress: told `(done, total)` bytes as they are written.
+
+    Returns:
+        The paths of what was written.
+
+    Raises:
+        ValueError: `out` is one of the files to read, or a tensor cannot be packed so; the message names it.
+        GGUFError: the file to read is not sound or not whole, or the disk is full; nothing was changed.
+        FileExistsError: with `keep_split`, one of the files is there already.
+    """
+    with open_gguf(path) as file:
+        if Path(out).resolve() in {part.resolve() for part in file.paths}:
+            raise ValueError(
+                f"{out} is what is to be read, and what packing loses is lost: name another file"
+            )
+        metadata = file.metadata.copy()
+        tensors = pack_tensors(metadata, dict(passing_sources(file)), quantization, report)
+        if not keep_split:
+            write_gguf(out, metadata, tensors, progress=progress)
+            return [Path(out)]
+        if len(file.paths) == 1:
+            raise ValueError(f"{path} is a whole model: there is no split to keep")
+        parts: list[list[str]] = [[] for _ in file.paths]
+        for name, info in file.tensors.items():
+            parts[info.shard].append(name)
+        return write_split(str(out).removesuffix(".gguf"), metadata, tensors, parts, progress=progress)
+
+
+def plan_requantization(path: str | PathLike[str], quantization: Quantization) -> RequantizationPlan:
+    """Say what `requantize` would write, without reading a tensor."""
+    with open_gguf(path) as file:
+        choices = quantization.plan(file.metadata, {name: info.shape for name, info in file.tensors.items()})
+        report, obstacle = PackingReport(), None
+        for name, info in file.tensors.items():
+            choice = choices.get(name)
+            new, wanted = (info.type, info.type) if choice is None else map(_tensor_type, choice[:2])
+            nbytes = storage_nbytes(info.shape, new)
+            report.add(PackedTensor(name, info.shape, info.type, new, wanted, nbytes))
+        try:
+            pack_tensors(file.metadata.copy(), file.sources(), quantization)
+        except ValueError as error:
+            obstacle = str(error)
+    return RequantizationPlan(report, obstacle)
+
+
+def passing_sources(file: GGUFFile) -> Iterator[tuple[str, TensorSource]]:
+    """Iterate over a file's tensors; each leaves memory when the next one is loaded."""
+    loaded: list[str] = []
+
+    def load(name: str) -> Tensor:
+        while loaded:
+            file.release(loaded.pop())
+        loaded.append(name)
+        return file[name]
+
+    for name, source in file.sources().items():
+        yield name, replace(source, load=partial(load, name))
+
+
+def _tensor_type(kind: QuantType) -> TensorType:
+    return TENSOR_TYPES[kind.id]
