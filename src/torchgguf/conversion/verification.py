@@ -138,6 +138,15 @@ def verify(
     return Verification(tensors, outcome, tuple(problems))
 
 
+def verify_requantized(
+    path: str | PathLike[str], source: str | PathLike[str], *, progress: Progress | None = None
+) -> Verification:
+    """Compare a file with the one whose types it has other ones for: see `verify`."""
+    with open_gguf(source) as file:
+        tensors = dict(passing_sources(file))
+        return verify(path, tensors, lambda: AutoModelForCausalLM.from_pretrained(source), progress=progress)
+
+
 def _compare_tensors(
     path: str | PathLike[str],
     sources: Mapping[str, TensorSource],

@@ -1,0 +1,106 @@
+"""What the commands that pack tell at their end: what became what, how much was lost, what was compared."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from torchgguf.cli.tables import show, table
+from torchgguf.cli.terminal import note, one_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from torchgguf.conversion.verification import Verification
+    from torchgguf.packing import PackedTensor, PackingReport
+
+
+def show_plan(report: "PackingReport") -> None:
+    """Show what would become of tensors."""
+    show(_tensors(report, ["tensors", "was", "type", "bytes"]), *_sums(report))
+
+
+def show_report(report: "PackingReport", written: Sequence[Path]) -> None:
+    """Show what has become of tensors, and where they are."""
+    columns = ["tensors", "was", "type", "bytes", "error", "worst"]
+    if any(tensor.weighted_error is not None for tensor in report.tensors.values()):
+        columns.append("weighted error")
+    sizes = [f"{one_line(str(path))}: {path.stat().st_size:,} bytes" for path in written]
+    show(_tensors(report, columns), *_sums(report), *sizes)
+
+
+def show_verification(verification: "Verification") -> None:
+    """Show how a file compares with its source; typer.Exit(1) if something is wrong with it."""
+    copied = sum(tensor.copied for tensor in verification.tensors)
+    lines = [f"verified: {len(verification.tensors):,} tensors, {copied:,} of them the same to the last byte"]
+    if (worst := verification.worst) is not None:
+        types = f"{worst.source_type.name} to {worst.type.name}"
+        lines.append(f"largest error: {worst.error:.3%} in {one_line(worst.name)} ({types})")
+    if isinstance(logits := verification.logits, str):
+        lines.append(f"answers not compared: {one_line(logits)}")
+    else:
+        lines.append(
+            f"answers to {logits.tokens} tokens: mean KL divergence {logits.kl_divergence:.5f}, same best token "
+            f"{logits.same_top:.1%}, perplexity {logits.perplexity:.4f} (source {logits.source_perplexity:.4f})"
+        )
+    show(*lines)
+    if verification.problems:
+        for problem in verification.problems:
+            note(f"error: {one_line(problem)}")
+        raise typer.Exit(1)
+
+
+def _tensors(report: "PackingReport", columns: list[str]) -> "Table":
+    """One row for the tensors that all layers have and that became the same."""
+    groups = defaultdict[tuple[str, str, str], list["PackedTensor"]](list)
+    for tensor in report.tensors.values():
+        kind = f"{tensor.type.name} for {tensor.wanted.name}" if tensor.fell_back else tensor.type.name
+        groups[re.sub(r"\b\d+\b", "*", tensor.name), tensor.source_type.name, kind].append(tensor)
+    rows = []
+    for (name, was, kind), group in groups.items():
+        weighted = [(tensor.weighted_error, tensor.weights) for tensor in group]
+        row = {
+            "tensors": f"{len(group):,}",
+            "was": was,
+            "type": kind,
+            "bytes": f"{sum(tensor.nbytes for tensor in group):,}",
+            "error": _mean([(tensor.error, tensor.weights) for tensor in group]),
+            "worst": _percent(max(tensor.error for tensor in group)),
+            "weighted error": _mean([(error, count) for error, count in weighted if error is not None]),
+        }
+        rows.append((name, *(row[column] for column in columns)))
+    return table("tensors (errors are relative)", ["name", *columns], rows)
+
+
+def _sums(report: "PackingReport") -> "list[Table | str]":
+    from torchgguf.container.tensors import storage_nbytes
+
+    types = [
+        (kind.name, f"{part.tensors:,}", f"{part.weights:,}", f"{part.nbytes:,}")
+        for kind, part in report.totals().items()
+    ]
+    before = sum(storage_nbytes(tensor.shape, tensor.source_type) for tensor in report.tensors.values())
+    lines: list[Table | str] = [table("types", ["type", "tensors", "parameters", "bytes"], types)]
+    if fallbacks := report.fallbacks:
+        lines.append(
+            f"tensors whose rows do not divide into the blocks of the recipe's type: {len(fallbacks):,}"
+        )
+    bits = report.bits_per_weight
+    lines.append(f"{before:,} bytes of tensors have become {report.nbytes:,}: {bits:.3f} bits per weight")
+    return lines
+
+
+def _mean(errors: Sequence[tuple[float, int]]) -> str:
+    """The root of the mean square of relative errors, by numbers of weights; nothing where there is none."""
+    if not errors:
+        return ""
+    squares = sum(error**2 * count for error, count in errors)
+    return _percent(math.sqrt(squares / sum(count for _, count in errors)))
+
+
+def _percent(error: float) -> str:
+    return f"{error:.3%}" if error else ""
