@@ -4,7 +4,8 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +37,34 @@ for model in models:
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
     """Convert transformers models, each to the type named for it (`f32` if none is)."""
-    pieces, byte_level = _sentencepiece(), _byte_level()
-    jobs, files = [], {}
+    files = {name: folder / f"{name}.gguf" for name in models}
     for name, model in models.items():
-        directory, files[name] = folder / name, folder / f"{name}.gguf"
-        model.save_pretrained(directory)
-        if split := BYTE_LEVEL.get(model.config.model_type, ""):
-            byte_level.save(str(directory / "tokenizer.json"))
-        else:
-            (directory / "tokenizer.model").write_bytes(pieces)
-        jobs.append(f"{directory}|{files[name]}|{types.get(name, 'f32')}|{split}")
-    script = LLAMA_CPP / "convert_hf_to_gguf.py"
-    command = [sys.executable, "-c", _CONVERT_ALL, str(script), *jobs]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+        model.save_pretrained(folder / name)
+        add_tokenizer(folder / name, model.config.model_type)
+    convert_folders(
+        (folder / name, files[name], types.get(name, "f32"), BYTE_LEVEL.get(model.config.model_type, ""))
+        for name, model in models.items()
+    )
     return files
 
 
+def add_tokenizer(folder: Path, model_type: str) -> None:
+    """Give a folder a tokenizer of the kind that its architecture has."""
+    if model_type in BYTE_LEVEL:
+        _byte_level().save(str(folder / "tokenizer.json"))
+    else:
+        (folder / "tokenizer.model").write_bytes(_sentencepiece())
+
+
+def convert_folders(jobs: Iterable[tuple[Path, Path, str, str]]) -> None:
+    """Convert folders to files of a type; `split` says how a byte-level vocabulary splits texts."""
+    script = LLAMA_CPP / "convert_hf_to_gguf.py"
+    command = [sys.executable, "-c", _CONVERT_ALL, str(script), *("|".join(map(str, job)) for job in jobs)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@cache
 def _byte_level() -> tokenizers.ByteLevelBPETokenizer:
     tokenizer = tokenizers.ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(
@@ -61,6 +73,7 @@ def _byte_level() -> tokenizers.ByteLevelBPETokenizer:
     return tokenizer
 
 
+@cache
 def _sentencepiece() -> bytes:
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

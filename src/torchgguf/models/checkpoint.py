@@ -25,7 +25,7 @@ SAFETENSORS = "model.safetensors"
 # Where weights are looked for; the first that is there is taken, as transformers does.
 WEIGHTS = (SAFETENSORS, SAFETENSORS + INDEX, "pytorch_model.bin", "pytorch_model.bin" + INDEX)
 # Bytes that are read of mapped files before they are opened anew. To open one takes milliseconds.
-_READ_AT_ONCE = 1 << 26
+_READ_AT_ONCE = 1 << 25
 
 
 class CheckpointError(ValueError):

@@ -8,7 +8,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import FileIO
@@ -22,7 +22,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from torchgguf.container.atomic import atomic_write
 from torchgguf.models.checkpoint import CONFIG, GENERATION_CONFIG, INDEX, SAFETENSORS
-from torchgguf.models.devices import at_hand
+from torchgguf.models.devices import Layers, at_hand
 from torchgguf.models.quantization import check_savable
 from torchgguf.nn import PackedLayer
 
@@ -46,10 +46,6 @@ class TensorToSave:
     def nbytes(self) -> int:
         """Bytes in the file."""
         return torch.Size(self.shape).numel() * self.dtype.itemsize
-
-
-# Has a layer, by its name, with all its own parameters for the length of a block.
-Layers = Callable[[str], AbstractContextManager[nn.Module]]
 
 
 def save_checkpoint(

@@ -19,6 +19,8 @@ from torchgguf.container.value_types import ArrayType
 
 logger = logging.getLogger(__name__)
 
+MODEL_CARD = "README.md"
+
 
 class Origin(NamedTuple):
     """The folder that a model came from, and its name: a repository's is not that of its cached files."""
@@ -36,6 +38,9 @@ def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, Ten
     with _named_folder(origin) as folder:
         try:
             about = gguf.Metadata.load(model_path=folder, total_params=total)
+            if about.sampling_penalty_repeat is None:  # which older versions know by another name only
+                how = gguf.Metadata.load_generation_config(folder)
+                about.sampling_penalty_repeat = how.get("repetition_penalty")
         except Exception as error:  # a model card is anyone's text, and gguf raises whatever it stumbles over
             said = " ".join(str(error).split())
             logger.warning("what %s says of its model cannot be read, and is left out: %s", folder, said)

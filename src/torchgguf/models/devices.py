@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 Device: TypeAlias = str | int | torch.device
 # One device, the name of a strategy, or the device of each module by its name ("" is the whole model).
 DeviceMap: TypeAlias = Device | Mapping[str, Device] | None
+# Has a layer, by its name, with all its own parameters for the length of a block, wherever they are else.
+Layers: TypeAlias = Callable[[str], AbstractContextManager[nn.Module]]
 
 # How accelerate fills several devices: as evenly as it can, or one after the other.
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")

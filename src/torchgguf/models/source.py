@@ -16,14 +16,14 @@ def open_source(
     place: str | PathLike[str], gguf_file: str | None = None, **hub: Unpack[HubOptions]
 ) -> Iterator[GGUFFile | Checkpoint]:
     """Open what `from_pretrained` is given; arguments and errors are those of it."""
-    if gguf_file is not None or _is_gguf(Path(place)):
+    if gguf_file is not None or is_gguf(Path(place)):
         with open_gguf(find_gguf(place, gguf_file, **hub)) as file:
             yield file
     else:
         yield Checkpoint(place, **hub)
 
 
-def _is_gguf(place: Path) -> bool:
+def is_gguf(place: Path) -> bool:
     """Tell GGUF files, whatever they are called, and folders with nothing else."""
     if place.is_dir():
         return not (place / CONFIG).exists() and any(place.glob("*.gguf"))
