@@ -9,7 +9,7 @@ import pytest
 
 from tests.hub_server import TOKEN, Client, HubServer, Repository, serving
 from torchgguf.container import GGUFError
-from torchgguf.hub import find_file, find_files, find_gguf, remote
+from torchgguf.hub import find_file, find_files, find_folder, find_gguf, remote
 
 SHARDS = [f"Q8/big-{i}-of-00003.gguf" for i in ("00001", "00002", "00003")]
 FILES = {name: name.encode() for name in (*SHARDS, "small[1].gguf", "other.gguf", "config.json", "model.bin")}
@@ -93,6 +93,16 @@ def test_several_files_come_of_one_commit(client):
     )
 
 
+def test_a_folder_has_what_is_like_the_patterns(hub, client, tmp_path):
+    (found,) = client.find("find_folder", "me/model", ["c*.json", "Q8/*", "lost.*"], cache_dir=str(tmp_path))
+    names = {path.relative_to(found).as_posix() for path in found.rglob("*") if path.is_file()}
+    assert names == {"config.json", *SHARDS}
+    assert found.name == hub.repositories["me/model"].commit("main")
+    assert find_folder(tmp_path, ["anything"]) == tmp_path
+    with pytest.raises(FileNotFoundError, match=r"there is no folder \./no/such/folder$"):
+        find_folder("./no/such/folder", ["anything"])
+
+
 def test_revisions(hub, client):
     commit = hub.repositories["me/model"].commit("old")
     for revision, expected in ((None, b"config.json"), ("old", b"as it was"), (commit, b"as it was")):
@@ -168,7 +178,8 @@ def test_a_stored_token_is_used_unless_told_not_to(hub, connect, tmp_path):
             "me/model",
             {"local_files_only": True},
             r"FileNotFoundError: a.txt of the repository me/model \(main\) has not been fetched before, "
-            "and local_files_only=True forbids it",
+            "and local_files_only=True forbids it; where the Hub may be asked, `hf download me/model` "
+            "fetches it; nor is there a folder me/model$",
         ),
         (
             "me/model",
@@ -179,7 +190,12 @@ def test_a_stored_token_is_used_unless_told_not_to(hub, connect, tmp_path):
     ],
 )
 def test_errors_are_one_line(client, repository, options, said, tmp_path):
-    for call in (("find_file", repository, "a.txt"), ("find_files", repository, ["a.txt", "b.txt"])):
+    several = ["a.txt", "b.txt"]
+    for call in (
+        ("find_file", repository, "a.txt"),
+        ("find_files", repository, several),
+        ("find_folder", repository, several),
+    ):
         message = client.error(*call, cache_dir=str(tmp_path), **options)
         assert re.match(said, message)
         assert "\n" not in message
@@ -197,7 +213,8 @@ def test_offline(hub, connect, tmp_path):
     for call in (("find_file", "me/model", "model.bin"), ("find_gguf", "me/model", SHARDS[0])):
         message = offline.error(*call)
         assert message.startswith("FileNotFoundError: ")
-        assert message.endswith("me/model (main) has not been fetched before, and HF_HUB_OFFLINE forbids it")
+        assert "me/model (main) has not been fetched before, and HF_HUB_OFFLINE forbids it; " in message
+        assert message.endswith("`hf download me/model` fetches it; nor is there a folder me/model")
     assert len(hub.requests) == before
 
 

@@ -47,6 +47,8 @@ def _explain(
     cause = error if error.__cause__ is None or isinstance(error, errors.HfHubHTTPError) else error.__cause__
     revision, file, hub = options.get("revision") or "main", " or ".join(names), constants.ENDPOINT
     not_kept = f"{file} of the repository {repository} ({revision}) has not been fetched before"
+    no_folder = f"; nor is there a folder {repository}"
+    forbids = f"forbids it; where the Hub may be asked, `hf download {repository}` fetches it{no_folder}"
     match cause:
         case errors.HFValidationError():
             return FileNotFoundError(f"there is no folder {repository}")
@@ -64,9 +66,9 @@ def _explain(
                 f"there is no file {file} in the repository {repository} (there: {there})"
             )
         case errors.LocalEntryNotFoundError():
-            return FileNotFoundError(f"{not_kept}, and local_files_only=True forbids it")
+            return FileNotFoundError(f"{not_kept}, and local_files_only=True {forbids}")
         case errors.OfflineModeIsEnabled():
-            return FileNotFoundError(f"{not_kept}, and HF_HUB_OFFLINE forbids it")
+            return FileNotFoundError(f"{not_kept}, and HF_HUB_OFFLINE {forbids}")
         case errors.HfHubHTTPError() if cause.response.status_code in (401, 403):
             said = cause.server_message or cause.response.reason_phrase
             return PermissionError(f"{hub} refuses {repository} to this login: {said} ({LOGIN})")
@@ -77,7 +79,7 @@ def _explain(
             return error
         case _ if not isinstance(cause, OSError | ValueError) or isinstance(cause, ConnectionError):
             said = " ".join(f"{cause}".split()) or type(cause).__name__
-            return ConnectionError(f"{hub} cannot be reached ({said}), and {not_kept}")
+            return ConnectionError(f"{hub} cannot be reached ({said}), and {not_kept}{no_folder}")
     return error
 
 

@@ -108,6 +108,21 @@ def find_files(place: Place, names: Sequence[str], **options: Unpack[HubOptions]
     return paths
 
 
+def find_folder(place: Place, patterns: Sequence[str], **options: Unpack[HubOptions]) -> Path:
+    """Return the folder itself, or one with those files of a repository that are like these patterns.
+
+    They come together and of one commit, and may be none. Raises the same errors as `find_file`.
+    """
+    _check(options)
+    if (folder := Path(place)).exists():
+        return folder
+
+    from huggingface_hub import snapshot_download
+
+    with explained_errors(str(place), patterns[:1], options):
+        return Path(snapshot_download(str(place), allow_patterns=list(patterns), **options))
+
+
 def find_gguf(place: Place, gguf_file: Place | None = None, **options: Unpack[HubOptions]) -> Path:
     """Return the path of a GGUF file: `place` itself, or `gguf_file` in this folder or repository.
 

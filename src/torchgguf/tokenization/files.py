@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Unpack
 
-from torchgguf.hub import HubOptions, find_file
-from torchgguf.hub.errors import explained_errors
+from torchgguf.hub import HubOptions, find_file, find_folder
 from torchgguf.tokenization.errors import TokenizerError
 
 PIPELINE = "tokenizer.json"
@@ -40,21 +39,21 @@ class TokenizerFiles:
     templates: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_tokenizer_files(place: Any, **options: Unpack[HubOptions]) -> TokenizerFiles:
-    """Read the tokenizer's files of a folder or repository.
+def find_tokenizer_files(place: Any, subfolder: str = "", **options: Unpack[HubOptions]) -> TokenizerFiles:
+    """Read the tokenizer's files of a folder or repository, which has them in a folder of its own or not.
 
     Raises:
         FileNotFoundError: there are none. The message names the .gguf files there are instead.
         TokenizerError: one is not what its name says.
         PermissionError, ConnectionError, ValueError: as `find_file` raises them.
     """
-    folder = _folder_with(_NEW, place, options)
+    folder = _find(place, subfolder, _NEW, options)
     if not any((folder / name).is_file() for name in (PIPELINE, PIECES)):
-        folder = _folder_with(_OLD, place, options)  # larger than all the others, and mostly not needed
+        folder = _find(place, subfolder, _OLD, options)  # larger than all the others, and mostly not needed
         if not (folder / VOCAB).is_file():
             if Path(place).exists():
                 raise FileNotFoundError(_what_is_missing(folder))
-            find_file(place, PIPELINE, PIECES, VOCAB, **options)
+            find_file(place, *_within(subfolder, (PIPELINE, PIECES, VOCAB)), **options)
     files = {name: folder / name for name in (*_NEW, *_OLD) if (folder / name).is_file()}
 
     config = _object(files.get(CONFIG))
@@ -75,17 +74,17 @@ _NEW = (PIPELINE, PIECES, CONFIG, _SPECIAL, _ADDED, _MODEL_CONFIG, TEMPLATE, f"{
 _OLD = (VOCAB, MERGES)
 
 
-def _folder_with(names: Sequence[str], place: Any, options: HubOptions) -> Path:
-    """The folder itself, or one with what a repository has of these files, all of the same commit."""
-    if Path(place).exists():
-        return Path(place)
-    from huggingface_hub import snapshot_download  # slow to import, and local files need none of it
+def _find(place: Any, subfolder: str, names: Sequence[str], options: HubOptions) -> Path:
+    return find_folder(place, _within(subfolder, names), **options) / subfolder
 
-    with explained_errors(str(place), names[:1], options):
-        return Path(snapshot_download(str(place), allow_patterns=list(names), **options))
+
+def _within(subfolder: str, names: Sequence[str]) -> list[str]:
+    return [str(PurePosixPath(subfolder, name)) for name in names]
 
 
 def _what_is_missing(folder: Path) -> str:
+    if not folder.exists():
+        return f"there is no folder {folder}"
     what = f"{folder} holds no tokenizer: there is none of {PIPELINE}, {PIECES}, {VOCAB}"
     if gguf := sorted(path.name for path in folder.glob("*.gguf")):
         return f"{what}; for that of a GGUF file name it, as in from_pretrained(..., gguf_file={gguf[0]!r})"
