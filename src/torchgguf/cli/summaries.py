@@ -43,9 +43,10 @@ def show_verification(verification: "Verification") -> None:
     if isinstance(logits := verification.logits, str):
         lines.append(f"answers not compared: {one_line(logits)}")
     else:
+        perplexities = f"{logits.perplexity:.4f} (source {logits.source_perplexity:.4f})"
         lines.append(
-            f"answers to {logits.tokens} tokens: mean KL divergence {logits.kl_divergence:.5f}, same best token "
-            f"{logits.same_top:.1%}, perplexity {logits.perplexity:.4f} (source {logits.source_perplexity:.4f})"
+            f"answers to {logits.tokens} tokens: mean KL divergence {logits.kl_divergence:.5f}, "
+            f"same best token {logits.same_top:.1%}, perplexity {perplexities}"
         )
     show(*lines)
     if verification.problems:
