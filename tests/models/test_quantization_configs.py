@@ -13,6 +13,7 @@ from tests.models.tiny import CASES, Case, reference
 from torchgguf import AutoModelForCausalLM, BitsAndBytesConfig, GGUFQuantizationConfig, open_gguf
 from torchgguf.models import AutoModelForSequenceClassification
 from torchgguf.nn import QuantizedConv1D, QuantizedEmbedding, QuantizedLinear
+from torchgguf.packing import Quantization
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="pip install 'torchgguf[bnb]'")
 
@@ -169,7 +170,7 @@ def test_into_gguf_blocks(folders, name, kind, tmp_path):
     assert packed and all(layer.quant_type.name == kind for layer in packed)
     plain = AutoModelForCausalLM.from_pretrained(folders / name)
     model.save_gguf(tmp_path / "packed.gguf")
-    plain.save_gguf(tmp_path / "plain.gguf", quantization=kind)
+    plain.save_gguf(tmp_path / "plain.gguf", quantization=Quantization(kind, pure=True))
     with open_gguf(tmp_path / "packed.gguf") as ours, open_gguf(tmp_path / "plain.gguf") as theirs:
         assert ours.tensors.keys() == theirs.tensors.keys()
         for tensor in ours.tensors:

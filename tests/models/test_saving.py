@@ -8,8 +8,10 @@ from torch.testing import assert_close
 
 from tests.models.files import edited, packed
 from tests.models.tiny import CASES, LONGROPE, counterpart, reference
-from torchgguf.container import GGUFError, open_gguf
+from torchgguf.container import open_gguf
 from torchgguf.models import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
+from torchgguf.packing.activations import Activations
 
 
 @pytest.fixture(scope="module")
@@ -122,23 +124,112 @@ def test_packing_to_blocks(mixed, tmp_path):
     assert contents(tmp_path / "out.gguf")["output_norm.weight"][0] == "F32"
 
 
-def test_what_cannot_be_packed_to(mixed, tmp_path):
+def types(path) -> dict[str, str]:
+    return {name: kind for name, (kind, _) in contents(path).items()}
+
+
+def test_recipes_choose_types(mixed, tmp_path):
+    """Rows of 64 and 96 are no blocks of 256: llama-quantize takes Q5_0 in place of Q4_K, Q8_0 of Q6_K."""
+    model = AutoModelForCausalLM.from_pretrained(mixed, dequantize=True)
+    report = PackingReport()
+    model.save_gguf(tmp_path / "out.gguf", quantization="q4_k", report=report)
+    found = types(tmp_path / "out.gguf")
+    assert values(tmp_path / "out.gguf")["general.file_type"] == gguf.LlamaFileType.MOSTLY_Q4_K_M
+    assert found["blk.1.attn_q.weight"] == found["blk.0.attn_v.weight"] == "Q5_0"
+    assert (
+        found["token_embd.weight"] == found["blk.2.attn_v.weight"] == found["blk.2.ffn_down.weight"] == "Q8_0"
+    )
+    assert found["output_norm.weight"] == "F32" and found["blk.1.attn_norm.weight"] == "F16"
+    assert {name: row.type.name for name, row in report.tensors.items()} == found
+    assert report.tensors["blk.2.attn_v.weight"].wanted.name == "Q6_K"
+    original, packed = (
+        AutoModelForCausalLM.from_pretrained(p, dequantize=True) for p in (mixed, tmp_path / "out.gguf")
+    )
+    before, after = (m.model.layers[1].mlp.up_proj.weight for m in (original, packed))
+    error = (after - before).norm() / before.norm()
+    assert report.tensors["blk.1.ffn_up.weight"].error == pytest.approx(error.item(), rel=1e-5)
+
+
+def test_a_type_without_a_recipe_is_that_of_all_matrices(mixed, tmp_path):
+    """Where NVFP4's blocks of 64 do not divide rows, MXFP4 has the same numbers in blocks of 32."""
+    model = AutoModelForCausalLM.from_pretrained(mixed, dequantize=True)
+    model.save_gguf(tmp_path / "out.gguf", quantization="NVFP4")
+    found = types(tmp_path / "out.gguf")
+    assert {kind for name, kind in found.items() if "norm" not in name and "down" not in name} == {"NVFP4"}
+    assert {kind for name, kind in found.items() if "down" in name} == {"MXFP4"}
+    assert values(tmp_path / "out.gguf")["general.file_type"] == gguf.LlamaFileType.MOSTLY_NVFP4
+
+
+def test_what_is_packed_is_packed_again_on_demand_only(mixed, tmp_path):
     path = tmp_path / "out.gguf"
     path.write_bytes(b"precious")
     model = AutoModelForCausalLM.from_pretrained(mixed)
-    with pytest.raises(GGUFError, match="rows of 64 elements"):
-        model.save_gguf(path, quantization="Q4_K")
-    with pytest.raises(ValueError, match="Q9_Z"):
-        model.save_gguf(path, quantization="Q9_Z")
+    with pytest.raises(ValueError, match=r"'blk.0.attn_q.weight' is packed to Q4_0 already"):
+        model.save_gguf(path, quantization="Q4_K_M")
     assert path.read_bytes() == b"precious"
-    model.save_gguf(path, quantization="F16")
+    model.save_gguf(path, quantization=Quantization("Q8_0", allow_requantize=True))
+    assert {kind for name, kind in types(path).items() if "norm" not in name} == {"Q8_0"}
+    assert contents(path)["token_embd.weight"] == contents(mixed)["token_embd.weight"]
+
+
+def test_unpacking_is_no_packing_again(mixed, tmp_path):
+    path = tmp_path / "out.gguf"
+    AutoModelForCausalLM.from_pretrained(mixed).save_gguf(path, quantization="F16")
     plain = AutoModelForCausalLM.from_pretrained(mixed, dequantize=True)
     again = AutoModelForCausalLM.from_pretrained(path, dequantize=True)
-    assert contents(path)["token_embd.weight"][0] == "F16"
-    assert contents(path)["output_norm.weight"][0] == "F32"
+    assert types(path)["token_embd.weight"] == "F16"
+    assert types(path)["output_norm.weight"] == "F32"
     for name, value in plain.state_dict().items():
         expected = value.half().float() if value.dim() == 2 else value
         assert torch.equal(again.state_dict()[name], expected), name
+
+
+def test_importances(mixed, tmp_path):
+    """Columns that matter more are packed with more care, and the file says whose importances they were."""
+    model = AutoModelForCausalLM.from_pretrained(mixed, dequantize=True)
+    sums = torch.ones(1, 64)
+    sums[:, ::2] = 1e-4
+    one = torch.ones(1, dtype=torch.int64)
+    names = [f"blk.{i}.{name}.weight" for i in range(3) for name in ("ffn_up", "ffn_gate")]
+    matrix = ImportanceMatrix({name: Activations(sums, one) for name in names}, ["corpus"], 7, 512)
+    matrix.save(tmp_path / "imatrix.gguf")
+    report = PackingReport()
+    model.save_gguf(tmp_path / "plain.gguf", quantization="Q4_0")
+    path = tmp_path / "imatrix.gguf"
+    model.save_gguf(tmp_path / "weighted.gguf", quantization="Q4_0", imatrix=path, report=report)
+    stated = values(tmp_path / "weighted.gguf")
+    assert {key: value for key, value in stated.items() if key.startswith("quantize.")} == {
+        "quantize.imatrix.file": str(path)[:127],
+        "quantize.imatrix.dataset": "corpus",
+        "quantize.imatrix.entries_count": 6,
+        "quantize.imatrix.chunks_count": 7,
+    }
+    before, after = contents(tmp_path / "plain.gguf"), contents(tmp_path / "weighted.gguf")
+    assert {name for name in before if before[name] != after[name]} == {*names}
+    original = model.model.layers[1].mlp.up_proj.weight.detach()
+    errors = {}
+    for name in ("plain", "weighted"):
+        packed = AutoModelForCausalLM.from_pretrained(tmp_path / f"{name}.gguf", dequantize=True)
+        errors[name] = (packed.model.layers[1].mlp.up_proj.weight.detach() - original).square() * sums
+    assert errors["weighted"].sum() < 0.9 * errors["plain"].sum()
+    expected = (errors["weighted"].sum() / (original.square() * sums).sum()).sqrt().item()
+    assert report.tensors["blk.1.ffn_up.weight"].weighted_error == pytest.approx(expected, rel=1e-5)
+    assert report.tensors["blk.1.ffn_down.weight"].weighted_error is None
+    with pytest.raises(ValueError, match="imatrix and report are for packing"):
+        model.save_gguf(tmp_path / "no.gguf", imatrix=matrix)
+
+
+def test_what_cannot_be_packed_to(mixed, tmp_path):
+    path = tmp_path / "out.gguf"
+    path.write_bytes(b"precious")
+    model = AutoModelForCausalLM.from_pretrained(mixed, dequantize=True)
+    with pytest.raises(ValueError, match=r"unknown quantization 'Q9_Z': known are .*Q4_K_M.*NVFP4.*Q4_K"):
+        model.save_gguf(path, quantization="Q9_Z")
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = torch.nan
+    with pytest.raises(ValueError, match=r"'blk.1.ffn_up.weight': weights that are infinite or not a number"):
+        model.save_gguf(path, quantization="Q4_K_M")
+    assert path.read_bytes() == b"precious"
 
 
 def test_changed_config(mixed, tmp_path):

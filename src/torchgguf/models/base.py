@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,6 +20,7 @@ from torchgguf.models.options import remaining
 from torchgguf.models.recompute import GradientCheckpointing
 from torchgguf.nn import PackedLayer, QuantizedEmbedding
 from torchgguf.nn.slots import slots
+from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
 
 # Options of transformers' save_pretrained that are not here, with the values that ask for nothing.
 _SAVING: dict[str, tuple[Any, ...]] = {
@@ -146,28 +148,44 @@ class PreTrainedModel(GradientCheckpointing):
         tokenizer: Any = None,
         *,
         metadata: Mapping[str, Any] | None = None,
-        quantization: str | None = None,
+        quantization: str | Quantization | None = None,
+        imatrix: str | PathLike[str] | ImportanceMatrix | None = None,
+        report: PackingReport | None = None,
         progress: saving.Progress | None = None,
     ) -> None:
         """Write a GGUF file; the old one, if any, is replaced only once the new one is whole.
 
         Every tensor keeps the type it has: packed ones their blocks, plain matrices the type of their dtype.
-        What came from a GGUF file and was not changed is written as it was, metadata included.
+        What came from a GGUF file and was not changed is written as it was, metadata included. With
+        `quantization` each becomes what llama-quantize would make of it, and those of that type are copied.
 
         Args:
             path: where to; it may be the file this model was loaded from.
             tokenizer: its metadata replace those of the file this was loaded from. A model that came from no
                 file needs one to be of use.
             metadata: further keys to set, over all others.
-            quantization: a type to pack the matrices to.
+            quantization: what to pack to: one of llama-quantize's file types, such as `"Q4_K_M"`, another
+                type such as `"NVFP4"` for all matrices, or a `torchgguf.packing.Quantization`, which has more
+                to choose from.
+            imatrix: which weights matter most, as `torchgguf imatrix` or llama-imatrix wrote it; for
+                `quantization` only, as is `report`.
+            report: is filled with what became what, and with how much was lost.
             progress: told `(done, total)` bytes as they are written.
 
         Raises:
-            ValueError: the config says what GGUF cannot, this is no whole model, or matrices cannot be packed
-                to `quantization`: there is no such type, or it wants to know which weights matter.
+            ValueError: the config says what GGUF cannot, this is no whole model, there is no such
+                `quantization`, or a tensor cannot be packed to it: its weights are no finite numbers, it is
+                packed to another type already, or its importances are missing. The message names it.
+            GGUFError: the importance matrix is none, or the disk is full.
         """
         self._require_weights("save_gguf()")
-        saving.save_gguf(self, path, tokenizer, metadata or {}, quantization, progress)
+        if quantization is None and (imatrix is not None or report is not None):
+            raise ValueError("imatrix and report are for packing: say to what, such as quantization='Q4_K_M'")
+        if isinstance(quantization, str):
+            quantization = Quantization(quantization, imatrix)
+        elif quantization is not None and imatrix is not None:
+            quantization = replace(quantization, imatrix=imatrix, imatrix_file=None)
+        saving.save_gguf(self, path, tokenizer, metadata or {}, quantization, report, progress)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Self:
         """Unpack all weights, in place, to plain trainable parameters.

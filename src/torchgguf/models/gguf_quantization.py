@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from torchgguf.models.saving import stays_wide
 from torchgguf.nn import SlottedLayer
+from torchgguf.packing import stays_wide
 from torchgguf.quants import QuantType, quant_type, quantize
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class GGUFQuantizationConfig:
-    """Pack matrices to one type, as `save_gguf(quantization=...)` does.
+    """Pack matrices to one type, as `save_gguf(quantization=Quantization(type, pure=True))` does.
 
     Matrices whose rows do not divide into the type's blocks stay as they are, and so do those that are never
     packed in GGUF files, such as position embeddings; the log names them.

@@ -9,10 +9,9 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
-from gguf import GGML_QUANT_VERSION, LlamaFileType
+from gguf import GGML_QUANT_VERSION
 from torch import Tensor
 
-from torchgguf import kernels
 from torchgguf.container import GGUFFile, Metadata, TensorSource, TensorType, write_gguf
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.models.config import PreTrainedConfig
@@ -20,24 +19,14 @@ from torchgguf.models.description import describe
 from torchgguf.models.quantization import check_savable
 from torchgguf.models.weight_map import Row
 from torchgguf.nn.slots import Slot, slots
-from torchgguf.quants import QuantType, quant_type, quantize
+from torchgguf.packing import PackingReport, Quantization, file_type_of, pack_tensors, stays_wide
+from torchgguf.quants import quant_type
 
 if TYPE_CHECKING:
     from torchgguf.models.base import PreTrainedModel
 
 Progress = Callable[[int, int], None]
 
-# general.file_type of files whose weights are mostly of one type; llama.h: llama_ftype
-_FILE_TYPES = {
-    TensorType.F32: LlamaFileType.ALL_F32,
-    **{
-        TENSOR_TYPES[quant_type(name).id]: LlamaFileType[f"MOSTLY_{name}"]
-        for name in ("F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
-    },
-}
-# Matrices that are F32 in files of any type, as llama.cpp's converter writes them (conversion/base.py):
-# llama.cpp takes rows of the one without unpacking, and the choice of experts hangs on the others' last bits.
-_WIDE = frozenset({"position_embd", "ffn_gate_inp", "ffn_gate_inp_shexp"})
 _PLAIN_TYPES = {
     torch.float32: TensorType.F32,
     torch.float16: TensorType.F16,
@@ -76,14 +65,17 @@ def save_gguf(
     path: str | PathLike[str],
     tokenizer: Any,
     extra: Mapping[str, Any],
-    quantization: str | None,
+    quantization: Quantization | None,
+    report: PackingReport | None,
     progress: Progress | None,
 ) -> None:
     """Write a model; arguments and errors are those of `PreTrainedModel.save_gguf`."""
-    tensors = _tensors(model, None if quantization is None else quant_type(quantization))
+    tensors = _tensors(model)
     metadata = _metadata(model, tokenizer, tensors)
     types = {name: source.type for name, source in tensors.items()}
-    if model.gguf is None or types != model.gguf.types:
+    if quantization is not None:
+        tensors = pack_tensors(metadata, tensors, quantization, report)
+    elif model.gguf is None or types != model.gguf.types:
         _describe_types(metadata, tensors)
     metadata.update(extra)
     write_gguf(path, metadata, tensors, progress=progress)
@@ -115,7 +107,7 @@ def _states_head(model: PreTrainedModel) -> bool:
     return wanted or not model.config.tie_word_embeddings
 
 
-def _tensors(model: PreTrainedModel, target: QuantType | None) -> dict[str, TensorSource]:
+def _tensors(model: PreTrainedModel) -> dict[str, TensorSource]:
     """Return all tensors of the file, in the order of the source, new ones last."""
     if model.get_output_embeddings() is None and _states_head(model):
         raise ValueError(
@@ -124,33 +116,23 @@ def _tensors(model: PreTrainedModel, target: QuantType | None) -> dict[str, Tens
     types = model.gguf.types if model.gguf else {}
     tensors = {name: TensorSource.of(tensor) for name, tensor in _config_tensors(model).items()}
     for weight in _weights(model):
-        tensors[weight.gguf_name] = _source(weight, model.config, types.get(weight.gguf_name), target)
+        tensors[weight.gguf_name] = _source(weight, model.config, types.get(weight.gguf_name))
     return {name: tensors[name] for name in dict.fromkeys((*types, *tensors)) if name in tensors}
 
 
-def _source(weight: _Weight, config: Any, old: TensorType | None, target: QuantType | None) -> TensorSource:
+def _source(weight: _Weight, config: Any, old: TensorType | None) -> TensorSource:
     """Say what a tensor will be in the file, and how to get it when its turn comes."""
     slot, transform = weight.slot, weight.row.transform
-    packed = slot.quant_type is not None
     wide = len(slot.shape) < 2 or stays_wide(weight.gguf_name)
     kind = slot.quant_type or quant_type(_plain_type(slot.read(), old, wide))
-    final = kind if target is None or wide else target
 
     def load() -> Tensor:
         rows = slot.read()
         if transform is not None:
             rows = transform.to_gguf(rows, config)
-        if final is kind:
-            return rows.view(kind.dtype or torch.uint8) if packed else rows.to(kind.dtype)
-        numbers = kernels.dequantize(rows, kind) if packed else rows
-        return quantize(numbers, final).view(final.dtype or torch.uint8)
+        return rows.to(kind.dtype) if slot.quant_type is None else rows.view(kind.dtype or torch.uint8)
 
-    return TensorSource(slot.shape, TENSOR_TYPES[final.id], load)
-
-
-def stays_wide(name: str) -> bool:
-    """Tell whether a GGUF tensor is never packed, whatever the type of the others."""
-    return name.split(".")[-2] in _WIDE
+    return TensorSource(slot.shape, TENSOR_TYPES[kind.id], load)
 
 
 def _plain_type(parameter: Tensor, old: TensorType | None, wide: bool) -> TensorType:
@@ -215,6 +197,6 @@ def _describe_types(metadata: Metadata, tensors: Mapping[str, TensorSource]) -> 
     for source in tensors.values():
         sizes[source.type] += source.nbytes
     ((most, _),) = sizes.most_common(1)
-    if most in _FILE_TYPES:
-        metadata["general.file_type"] = int(_FILE_TYPES[most])
+    if (file_type := file_type_of(most.name)) is not None:
+        metadata["general.file_type"] = file_type
     metadata.setdefault("general.quantization_version", GGML_QUANT_VERSION)

@@ -2,7 +2,7 @@
 
 from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 from torchgguf.packing.planning import Choice, plan_types, stays_wide
-from torchgguf.packing.recipes import RECIPES, Recipe, recipe
+from torchgguf.packing.recipes import RECIPES, Recipe, file_type_of, recipe
 from torchgguf.packing.report import PackedTensor, PackingReport
 from torchgguf.packing.retyping import Quantization, pack_tensors
 
@@ -14,6 +14,7 @@ __all__ = [
     "PackingReport",
     "Quantization",
     "Recipe",
+    "file_type_of",
     "load_imatrix",
     "pack_tensors",
     "plan_types",

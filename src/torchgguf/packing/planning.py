@@ -153,7 +153,7 @@ def model_facts(metadata: Mapping[str, Any]) -> ModelFacts:
     heads = number("attention.head_count")
     return ModelFacts(
         architecture,
-        layers=number("block_count"),
+        layers=number("block_count") * number("num_loops", 1),
         nextn_layers=number("nextn_predict_layers"),
         experts=number("expert_count"),
         heads=heads,
