@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -16,6 +17,7 @@ from torchgguf.container import GGUFFile, Metadata, TensorSource, TensorType, wr
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.models.config import PreTrainedConfig
 from torchgguf.models.description import describe
+from torchgguf.models.devices import Layers, at_hand
 from torchgguf.models.quantization import check_savable
 from torchgguf.models.weight_map import Row
 from torchgguf.nn.slots import Slot, slots
@@ -70,7 +72,23 @@ def save_gguf(
     progress: Progress | None,
 ) -> None:
     """Write a model; arguments and errors are those of `PreTrainedModel.save_gguf`."""
-    tensors = _tensors(model)
+    metadata, tensors = gguf_contents(model, tokenizer, extra, quantization, report)
+    write_gguf(path, metadata, tensors, progress=progress)
+
+
+def gguf_contents(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    extra: Mapping[str, Any],
+    quantization: Quantization | None,
+    report: PackingReport | None,
+    layers: Layers | None = None,
+) -> tuple[Metadata, dict[str, TensorSource]]:
+    """Return what a model's file holds, the tensors to be made when their turn comes.
+
+    `layers`: where the weights are, if not in the model. All else is as of `PreTrainedModel.save_gguf`.
+    """
+    tensors = _tensors(model, layers or partial(at_hand, model))
     metadata = _metadata(model, tokenizer, tensors)
     types = {name: source.type for name, source in tensors.items()}
     if quantization is not None:
@@ -78,14 +96,15 @@ def save_gguf(
     elif model.gguf is None or types != model.gguf.types:
         _describe_types(metadata, tensors)
     metadata.update(extra)
-    write_gguf(path, metadata, tensors, progress=progress)
+    return metadata, tensors
 
 
 class _Weight(NamedTuple):
-    """A tensor to be written: its name and row on the other side, and the layer's slot that holds it."""
+    """A tensor to be written: its name and row on the other side, the layer, and its slot that holds it."""
 
     gguf_name: str
     row: Row
+    path: str
     slot: Slot
 
 
@@ -98,7 +117,7 @@ def _weights(model: PreTrainedModel) -> Iterator[_Weight]:
             hf_name = model.checkpoint_name(f"{path}.{slot.name}")
             if (target := model.architecture.weights.to_gguf(hf_name)) is None:
                 raise ValueError(f"GGUF has no place for the parameter {hf_name}")
-            yield _Weight(*target, slot)
+            yield _Weight(*target, path, slot)
 
 
 def _states_head(model: PreTrainedModel) -> bool:
@@ -107,7 +126,7 @@ def _states_head(model: PreTrainedModel) -> bool:
     return wanted or not model.config.tie_word_embeddings
 
 
-def _tensors(model: PreTrainedModel) -> dict[str, TensorSource]:
+def _tensors(model: PreTrainedModel, layers: Layers) -> dict[str, TensorSource]:
     """Return all tensors of the file, in the order of the source, new ones last."""
     if model.get_output_embeddings() is None and _states_head(model):
         raise ValueError(
@@ -116,18 +135,19 @@ def _tensors(model: PreTrainedModel) -> dict[str, TensorSource]:
     types = model.gguf.types if model.gguf else {}
     tensors = {name: TensorSource.of(tensor) for name, tensor in _config_tensors(model).items()}
     for weight in _weights(model):
-        tensors[weight.gguf_name] = _source(weight, model.config, types.get(weight.gguf_name))
+        tensors[weight.gguf_name] = _source(weight, model.config, types.get(weight.gguf_name), layers)
     return {name: tensors[name] for name in dict.fromkeys((*types, *tensors)) if name in tensors}
 
 
-def _source(weight: _Weight, config: Any, old: TensorType | None) -> TensorSource:
+def _source(weight: _Weight, config: Any, old: TensorType | None, layers: Layers) -> TensorSource:
     """Say what a tensor will be in the file, and how to get it when its turn comes."""
     slot, transform = weight.slot, weight.row.transform
     wide = len(slot.shape) < 2 or stays_wide(weight.gguf_name)
     kind = slot.quant_type or quant_type(_plain_type(slot.read(), old, wide))
 
     def load() -> Tensor:
-        rows = slot.read()
+        with layers(weight.path):
+            rows = slot.read()
         if transform is not None:
             rows = transform.to_gguf(rows, config)
         return rows.to(kind.dtype) if slot.quant_type is None else rows.view(kind.dtype or torch.uint8)

@@ -1,0 +1,141 @@
+"""A Hugging Face checkpoint as a GGUF file, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Unpack
+
+import gguf
+import torch
+from torch import nn
+
+from torchgguf.container import Metadata, write_gguf
+from torchgguf.container.writer import Progress
+from torchgguf.conversion.layers import PassingLayers
+from torchgguf.hub import HubOptions
+from torchgguf.models import saving
+from torchgguf.models.auto import Family, family_of_type, read_config
+from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
+from torchgguf.models.checkpoint_loading import open_checkpoint
+from torchgguf.models.checkpoint_matching import Source
+from torchgguf.models.config import PreTrainedConfig
+from torchgguf.models.description import MODEL_CARD, Origin
+from torchgguf.models.options import LoadOptions
+from torchgguf.packing import PackedTensor, PackingReport, Quantization, recipe
+from torchgguf.tokenization import AutoTokenizer, Tokenizer
+
+# What is in a file's usual name, in the order in which it is there.
+_NAME_PARTS = ("name", "basename", "finetune", "version", "size_label")
+
+
+def convert_to_gguf(
+    place: str | PathLike[str],
+    path: str | PathLike[str] | None = None,
+    *,
+    quantization: Quantization | str | None = None,
+    tokenizer: bool = True,
+    pre: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    report: PackingReport | None = None,
+    progress: Progress | None = None,
+    **hub: Unpack[HubOptions],
+) -> Path:
+    """Write a GGUF file of the language model in a folder or in a repository of the Hub.
+
+    One tensor is read, packed and written at a time, whatever the size of the model. The file is the one that
+    `from_pretrained` and `save_gguf` write, which need memory for the model; where a checkpoint has weights
+    of several dtypes, each is taken as it is. An old file is replaced only once the new one is whole.
+
+    Args:
+        place: a folder or a repository with config.json, weights and tokenizer; or the file with the weights.
+        path: where to; of a folder, or of the current one if there is no path, a file in it that is named as
+            is usual: `Name-Size-Version-Q4_K_M.gguf`.
+        quantization: what to pack to, such as `"Q4_K_M"`. By default all types stay as they are; in any case
+            vectors are F32, and what llama.cpp never packs.
+        tokenizer: write the tokenizer too. A file without one does for nothing but its tensors.
+        pre: name of the rule by which the tokenizer splits texts, where it cannot be found by trying.
+        metadata: further keys to set, over all others.
+        report: is told of each tensor.
+        progress: is told `(done, total)` bytes as they are written.
+        hub: what concerns fetching. Of a repository only the files that are needed are fetched.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        CheckpointError: the checkpoint is broken, of an unknown kind, or holds no language model.
+        TokenizerError: the tokenizer is not supported, or no rule is known by which it splits texts.
+        FileNotFoundError, PermissionError, ConnectionError: as `torchgguf.hub.find_file`.
+        GGUFError: the disk is full; nothing was changed.
+        ValueError: the config says what GGUF cannot, or a tensor cannot be packed so; the message names it.
+    """
+    if isinstance(quantization, str):
+        quantization = Quantization(quantization)
+    checkpoint = Checkpoint(place, **hub)
+    config = read_config(checkpoint, LoadOptions())
+    family = family_of_type(config.model_type)
+    _require_language_model(checkpoint, config, family)
+    vocabulary = _tokenizer(checkpoint, pre) if tokenizer else None
+    for name in (MODEL_CARD, GENERATION_CONFIG):  # of which the file's description is made
+        checkpoint.fetch(name)
+    model, sources, _ = open_checkpoint(family.causal_lm, checkpoint, config, LoadOptions(), passing=True)
+    model.origin = Origin(checkpoint.folder, checkpoint.name)
+    described, tensors = saving.gguf_contents(
+        model, vocabulary, metadata or {}, quantization, report, _layers(model, sources)
+    )
+    target = Path(path or ".")
+    if target.is_dir():
+        target = target / file_name(described, quantization)
+    write_gguf(target, described, tensors, progress=progress)
+    if report is not None and quantization is None:
+        for name, source in tensors.items():
+            report.add(PackedTensor(name, source.shape, *[source.type] * 3, source.nbytes))
+    return target
+
+
+def file_name(metadata: Metadata, quantization: Quantization | None) -> str:
+    """Return the usual name of a file with these metadata, packed so.
+
+    Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#gguf-naming-convention
+    """
+    if quantization is not None:
+        kind = recipe(quantization.recipe).name
+    else:
+        kind = gguf.LlamaFileType(metadata["general.file_type"]).name.partition("_")[2]
+    parts: list[Any] = [metadata.get(f"general.{part}") for part in _NAME_PARTS]
+    return f"{gguf.naming_convention(*parts, kind)}.gguf"
+
+
+def _require_language_model(checkpoint: Checkpoint, config: PreTrainedConfig, family: Family) -> None:
+    others = {other.__name__ for other in family if other not in (None, family.base, family.causal_lm)}
+    if found := others.intersection(config.architectures or ()):
+        raise CheckpointError(
+            f"{checkpoint} holds a {found.pop()}, but GGUF files have no place for any head but that of a "
+            f"language model ({family.causal_lm.__name__})"
+        )
+
+
+def _tokenizer(checkpoint: Checkpoint, pre: str | None) -> Tokenizer:
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.place, pre=pre, **checkpoint.hub)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; tokenizer=False (--no-tokenizer) writes a file without one"
+        ) from None
+
+
+def _layers(model: PreTrainedModel, sources: Mapping[str, Source]) -> PassingLayers:
+    """Read layers from the checkpoint; the model is told which dtypes they have there."""
+    by_parameter = {model.get_parameter(name): source for name, source in sources.items()}
+    for parameter, source in by_parameter.items():  # layers that share one share it still
+        parameter.data = torch.empty(source.shape, dtype=source.dtype, device="meta")
+
+    def fill(path: str, layer: nn.Module) -> None:
+        for name, parameter in list(layer.named_parameters(recurse=False)):
+            value = by_parameter[parameter].load()
+            layer.register_parameter(name, nn.Parameter(value, requires_grad=False))
+
+    return PassingLayers(model, fill)
