@@ -15,6 +15,7 @@ from torchgguf.container import GGUFFile, Metadata, open_gguf
 from torchgguf.tokenization.batch import check_side
 from torchgguf.tokenization.chat import ChatTokenizer, templates_metadata
 from torchgguf.tokenization.declared import ROLES, as_token
+from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.gguf_source import GGUFSource
 from torchgguf.tokenization.lookup import TokenIds, flat
 from torchgguf.tokenization.pre_tokenizers import PreTokenizer
@@ -29,18 +30,20 @@ _CLEAN_UP = (
     *((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'")),
     *((" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")),
 )
+_ROLES = {f"{role}_token": role for role in ROLES}
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
 class Tokenizer(ChatTokenizer):
     """A tokenizer with the interface of transformers' tokenizers; see `from_gguf` and `AutoTokenizer`.
 
-    `add_bos_token`, `add_eos_token`, `chat_template`, `padding_side`, `truncation_side`, `model_max_length`
-    replace what its source says. `errors`: what is made of bytes that are no character, as in `bytes.decode`.
+    The arguments replace what its source says, each what it is called, and `errors`: what is made of bytes
+    that are no character, as in `bytes.decode`. `name_or_path`: what `from_pretrained` was given.
     TokenizerError if the source describes no tokenizer, or one that is not supported.
     """
 
     is_fast = True
+    name_or_path = ""
 
     def __init__(
         self,
@@ -52,6 +55,9 @@ class Tokenizer(ChatTokenizer):
         padding_side: str | None = None,
         truncation_side: str | None = None,
         model_max_length: int | None = None,
+        model_input_names: Sequence[str] | None = None,
+        clean_up_tokenization_spaces: bool | None = None,
+        split_special_tokens: bool | None = None,
         errors: str = "replace",
     ) -> None:
         self._source = source
@@ -66,10 +72,12 @@ class Tokenizer(ChatTokenizer):
 
         self.padding_side = check_side(padding_side or defaults.padding_side)
         self.truncation_side = check_side(truncation_side or defaults.truncation_side)
-        self.model_max_length = defaults.model_max_length if model_max_length is None else model_max_length
-        self.model_input_names = defaults.model_input_names
-        self.split_special_tokens = defaults.split_special_tokens
-        self.clean_up_tokenization_spaces = defaults.clean_up_tokenization_spaces
+        self.model_max_length = _first(model_max_length, defaults.model_max_length)
+        self.model_input_names = tuple(model_input_names or defaults.model_input_names)
+        self.split_special_tokens = _first(split_special_tokens, defaults.split_special_tokens)
+        self.clean_up_tokenization_spaces = _first(
+            clean_up_tokenization_spaces, defaults.clean_up_tokenization_spaces
+        )
         self.errors = errors
         if add_bos_token is not None:
             self.add_bos_token = add_bos_token
@@ -85,27 +93,40 @@ class Tokenizer(ChatTokenizer):
         source: str | PathLike[str] | GGUFFile | Mapping[str, Any],
         *,
         pre: str | PreTokenizer | None = None,
+        add_prefix_space: bool | None = None,
         **options: Any,
     ) -> Self:
         """The tokenizer of a GGUF file, opened or named by its path, or of its metadata.
 
-        `pre`: the name of a splitting rule, or a `PreTokenizer`, to replace the file's. `options` are those
-        of the class, and `bos_token`, `pad_token` and the like to replace the file's special tokens.
+        `pre`: the name of a splitting rule, or a `PreTokenizer`, to replace the file's. `add_prefix_space`:
+        whether texts get a leading space, if not as the file says. `options` are those of the class, and
+        `bos_token`, `pad_token` and the like to replace the file's special tokens.
         """
-        if isinstance(source, Mapping):
-            return cls.from_source(GGUFSource.of(source, pre), **options)
-        if isinstance(source, GGUFFile):
-            return cls.from_source(GGUFSource.of(source.metadata, pre), **options)
-        with open_gguf(source) as file:
-            return cls.from_source(GGUFSource.of(file.metadata, pre), **options)
+        if not isinstance(source, Mapping | GGUFFile):
+            with open_gguf(source) as file:
+                return cls.from_gguf(file.metadata, pre=pre, add_prefix_space=add_prefix_space, **options)
+        metadata = source.metadata if isinstance(source, GGUFFile) else source
+        if add_prefix_space is None:
+            return cls.from_source(GGUFSource.of(metadata, pre), **options)
+        metadata = metadata.copy() if isinstance(metadata, Metadata) else Metadata(metadata)
+        metadata[f"{PREFIX}add_space_prefix"] = add_prefix_space
+        tokenizer = cls.from_source(GGUFSource.of(metadata, pre), **options)
+        if tokenizer.add_space_prefix != add_prefix_space:
+            kind = metadata[f"{PREFIX}model"]
+            raise TokenizerError(f"tokenizers of the kind {kind!r} have no place for {add_prefix_space=}")
+        return tokenizer
 
     @classmethod
     def from_source(cls, source: Source, **options: Any) -> Self:
         """The tokenizer that a source describes. `options` are those of `from_gguf`."""
-        roles = {f"{role}_token" for role in ROLES}
+        special = {name: options.pop(name) for name in list(options) if name in (*_ROLES, *_LISTS)}
         tokenizer = cls.__new__(cls)
-        Tokenizer.__init__(tokenizer, source, **{name: options[name] for name in options.keys() - roles})
-        tokenizer.add_special_tokens({name: options[name] for name in options.keys() & roles})
+        Tokenizer.__init__(tokenizer, source, **options)
+        for name in [name for name, token in special.items() if token is None]:
+            special.pop(name)
+            if name in _ROLES:
+                setattr(tokenizer, name, None)
+        tokenizer.add_special_tokens(special)
         return tokenizer
 
     def _read(self) -> None:
@@ -179,16 +200,18 @@ class Tokenizer(ChatTokenizer):
     def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
         """Give roles to tokens, as in `{"pad_token": "<pad>"}`, and add those that are lacking.
 
-        The key "additional_special_tokens" lists more of them. Returns how many were lacking. ValueError for
-        another key.
+        The key "extra_special_tokens", or "additional_special_tokens", lists more of them. Returns how many
+        were lacking. ValueError for another key.
         """
-        roles = {f"{role}_token": role for role in ROLES}
-        if unknown := special_tokens_dict.keys() - roles.keys() - set(_LISTS):
+        if unknown := special_tokens_dict.keys() - _ROLES.keys() - set(_LISTS):
             raise ValueError(
-                f"{min(unknown)!r} is no role of a token; known are {', '.join((*roles, *_LISTS))}"
+                f"{min(unknown)!r} is no role of a token; known are {', '.join((*_ROLES, *_LISTS))}"
             )
-        named = {roles[key]: value for key, value in special_tokens_dict.items() if key in roles}
-        listed = [token for key in _LISTS for token in special_tokens_dict.get(key, ())]
+        named = {_ROLES[key]: value for key, value in special_tokens_dict.items() if key in _ROLES}
+        lists = (special_tokens_dict.get(key) or () for key in _LISTS)
+        listed = [
+            t for several in lists for t in (several.values() if isinstance(several, Mapping) else several)
+        ]
         count = self.add_tokens([*named.values(), *listed], special_tokens=True)
         for role, token in named.items():
             self.roles[role] = self.vocabulary.ids[str(getattr(token, "content", token))]
@@ -251,3 +274,11 @@ class Tokenizer(ChatTokenizer):
     def add_space_prefix(self) -> bool:
         """Whether each text is given a leading space, which decoding takes away."""
         return bool(self._model.add_space_prefix)
+
+
+def _first(told: Any, default: Any) -> Any:
+    return default if told is None else told
+
+
+# What a tokenizer can be told where it is made.
+SETTINGS = (*(Tokenizer.__init__.__kwdefaults__ or ()), *_LISTS)
