@@ -147,8 +147,11 @@ def model_facts(metadata: Mapping[str, Any]) -> ModelFacts:
     architecture = str(metadata.get("general.architecture", ""))
 
     def number(key: str, default: int = 0) -> int:
-        value = metadata.get(f"{architecture}.{key}", default)
-        return int(value[0] if isinstance(value, list) else value)
+        stated = metadata.get(f"{architecture}.{key}", default)
+        value = next(iter(stated), default) if isinstance(stated, list) else stated
+        if not isinstance(value, int):
+            raise ValueError(f"{architecture}.{key} must be a number, not {value!r}")
+        return value
 
     heads = number("attention.head_count")
     return ModelFacts(
@@ -169,8 +172,7 @@ def is_packable(name: str, shape: Sequence[int], architecture: str = "") -> bool
 
 def stays_wide(name: str, architecture: str = "") -> bool:
     """Tell by a tensor's name whether it is never packed, whatever the type of the others."""
-    patterns = (*_KEPT, *_KEPT_BY_ARCHITECTURE.get(architecture, ()))
-    return any(re.search(pattern, name) for pattern in patterns)
+    return re.search("|".join((*_KEPT, *_KEPT_BY_ARCHITECTURE.get(architecture, ()))), name) is not None
 
 
 def _role(name: str) -> str:
