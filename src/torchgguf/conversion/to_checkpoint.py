@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 
 import numpy as np
@@ -26,6 +25,7 @@ from torchgguf.models.config import floating_dtype
 from torchgguf.models.loading import Place, fill_place, open_model
 from torchgguf.models.options import LoadOptions
 from torchgguf.tokenization import Tokenizer
+from torchgguf.tokenization.saving import file_contents
 
 # general.sampling.* -> field of generation_config.json; llama.cpp's converter reads them so
 _SAMPLING = {
@@ -136,7 +136,4 @@ def _tokenizer_files(file: GGUFFile) -> dict[str, bytes]:
     """Return the contents of the tokenizer's files by their names."""
     if file.metadata.get("tokenizer.ggml.model", _NO_TOKENIZER) == _NO_TOKENIZER:
         return {}
-    with TemporaryDirectory() as scratch:
-        Tokenizer.from_gguf(file).save_pretrained(scratch)
-        files = (path for path in sorted(Path(scratch).rglob("*")) if path.is_file())
-        return {str(path.relative_to(scratch)): path.read_bytes() for path in files}
+    return {name: text.encode() for name, text in file_contents(Tokenizer.from_gguf(file)).items()}

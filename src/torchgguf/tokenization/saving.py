@@ -27,7 +27,16 @@ _DROPPED = ("auto_map", "added_tokens_decoder", "chat_template", "add_bos_token"
 
 def save_pretrained(tokenizer: Tokenizer, folder: Path, prefix: str | None) -> tuple[str, ...]:
     """Write the files and return their paths. ValueError for a template whose name is no file's name."""
-    folder.mkdir(parents=True, exist_ok=True)
+    files = file_contents(tokenizer, prefix)
+    for file, text in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / file) as out:
+            out.write(text.encode())
+    return tuple(str(folder / file) for file in files)
+
+
+def file_contents(tokenizer: Tokenizer, prefix: str | None = None) -> dict[str, str]:
+    """The texts that `save_pretrained` writes, by the files' names."""
     start = f"{prefix}-" if prefix else ""
     files = {
         start + CONFIG: _json(_config(tokenizer), indent=2),
@@ -38,11 +47,7 @@ def save_pretrained(tokenizer: Tokenizer, folder: Path, prefix: str | None) -> t
             raise ValueError(f"the chat template {name!r} cannot be saved: a file cannot have its name")
         default = name == "default"
         files[start + (TEMPLATE if default else f"{MORE_TEMPLATES}/{name}.jinja")] = template
-    for file, text in files.items():
-        (folder / file).parent.mkdir(exist_ok=True)
-        with atomic_write(folder / file) as out:
-            out.write(text.encode())
-    return tuple(str(folder / file) for file in files)
+    return files
 
 
 def save_vocabulary(tokenizer: Tokenizer, folder: Path, prefix: str | None) -> tuple[str, ...]:
