@@ -65,6 +65,7 @@ def main(tool: str) -> None:
         collect(tool, name, "imatrix.dat", "--chunks", str(CHUNKS), "--output-format", "dat")
         run(tool, name, "--in-file", f"{name}.imatrix.dat", "-o", f"{name}.from_dat.gguf")
         collect(tool, name, "two.gguf", "--chunks", "2")
+        collect(tool, name, "two.dat", "--chunks", "2", "--output-format", "dat")
         pair = [x for part in ("imatrix.gguf", "two.gguf") for x in ("--in-file", f"{name}.{part}")]
         run(tool, name, *pair, "-o", f"{name}.merged.gguf", "-c", str(CHUNK_SIZE))
         figures[name]["statistics"] = statistics(tool, name)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from torchgguf.container import GGUFError
+CHUNK_SIZE = 512  # tokens; what llama-imatrix takes if it is not told
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,11 @@ class Activations:
         sums = (self.sums.flatten() + other.sums.flatten()).view(experts, -1)
         return Activations(sums, self.counts + other.counts)
 
-    def checked(self, name: str) -> Self:
-        """Return itself. GGUFError, naming the tensor, for sums that cannot be of squares."""
+    @property
+    def are_squares(self) -> bool:
+        """Whether the sums can be of squares: finite and not below zero."""
         low, high = self.sums.aminmax()
-        if not bool(low >= 0) or not bool(high.isfinite()):
-            raise GGUFError(f"{name} holds what is no sum of squares: {float(low)} to {float(high)}")
-        return self
+        return bool(low >= 0) and bool(high.isfinite())
 
     def __str__(self) -> str:
         """How many there are, for messages."""
@@ -67,6 +65,6 @@ class Statistics:
     """
 
     activations: Mapping[str, Activations]
-    datasets: Sequence[str]
-    chunk_count: int
-    chunk_size: int
+    datasets: Sequence[str] = ()
+    chunk_count: int = 0
+    chunk_size: int = CHUNK_SIZE

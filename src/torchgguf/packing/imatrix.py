@@ -19,11 +19,10 @@ from torch import Tensor
 from torchgguf.container import GGUFError
 from torchgguf.container.parser import MAGIC
 from torchgguf.packing import imatrix_gguf, imatrix_legacy
-from torchgguf.packing.activations import Activations, Statistics
+from torchgguf.packing.activations import CHUNK_SIZE, Activations, Statistics
 
 Format = Literal["gguf", "dat"]
 
-CHUNK_SIZE = 512  # tokens; what llama-imatrix takes if it is not told
 _WRITERS = {"gguf": imatrix_gguf.write, "dat": imatrix_legacy.write}
 
 
@@ -127,4 +126,7 @@ def load_imatrix(path: str | PathLike[str], chunk_size: int = CHUNK_SIZE) -> Imp
     with path.open("rb") as file:
         is_gguf = file.read(len(MAGIC)) == MAGIC
     read = imatrix_gguf.read(path) if is_gguf else imatrix_legacy.read(path, chunk_size)
+    for name, activations in read.activations.items():
+        if not activations.are_squares:
+            raise GGUFError(f"sums of {name} are negative, infinite or not a number", path=path)
     return ImportanceMatrix(**vars(read))

@@ -112,4 +112,4 @@ def _activations(file: GGUFFile, name: str) -> Activations:
     # NaN is in no range.
     if not bool(((counts >= 0) & (counts < 2**53)).all()):
         raise GGUFError(f"{name}{_COUNTS} holds what is no count")
-    return Activations(sums.view(len(counts), -1), counts.double().round().to(torch.int64)).checked(name)
+    return Activations(sums.view(len(counts), -1), counts.double().round().to(torch.int64))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from io import BufferedWriter
+from io import FileIO
 from os import PathLike
 from pathlib import Path
 
@@ -61,18 +61,21 @@ def read(path: str | PathLike[str], chunk_size: int) -> Statistics:
 def write(path: str | PathLike[str], statistics: Statistics) -> None:
     """Write a file; errors are those of `ImportanceMatrix.save`. What was never seen at all is left out."""
     seen = {name: each for name, each in statistics.activations.items() if bool(each.counts.any())}
-    with atomic_write(path) as raw:
-        file = BufferedWriter(raw)
-        file.write(struct.pack("<i", len(seen)))
+    with atomic_write(path) as file:
+        _write(file, struct.pack("<i", len(seen)))
         for name in sorted(seen, key=str.encode):
             calls = -(-int(seen[name].counts.max()) // statistics.chunk_size)
             values = seen[name].means.flatten() * calls
-            file.write(_packed(name) + struct.pack("<ii", calls, values.numel()))
-            file.write(values.cpu().numpy().astype("<f4").data)
-        file.write(struct.pack("<i", statistics.chunk_count))
-        file.write(_packed(statistics.datasets[-1] if statistics.datasets else ""))
-        file.flush()
-        file.detach()  # its end must not close what is not named yet
+            _write(file, _packed(name) + struct.pack("<ii", calls, values.numel()))
+            _write(file, values.cpu().numpy().astype("<f4").tobytes())
+        _write(file, struct.pack("<i", statistics.chunk_count))
+        _write(file, _packed(statistics.datasets[-1] if statistics.datasets else ""))
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _entry(cursor: Cursor, name: str, chunk_size: int) -> Activations:
@@ -83,7 +86,7 @@ def _entry(cursor: Cursor, name: str, chunk_size: int) -> Activations:
     values = torch.from_numpy(np.frombuffer(cursor.data, "<f4", count, start).astype(np.float32))
     # Without calls the values are means, says llama-quantize: those of one call.
     counts = torch.tensor([max(calls, 1) * chunk_size])
-    return Activations((values * chunk_size)[None], counts).checked(name)
+    return Activations((values * chunk_size)[None], counts)
 
 
 def _text(cursor: Cursor, what: str, limit: int) -> str:
