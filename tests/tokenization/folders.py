@@ -7,8 +7,9 @@ from typing import Any
 
 import sentencepiece
 import transformers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from tokenizers.trainers import BpeTrainer
+from tokenizers.trainers import BpeTrainer, WordPieceTrainer
 
 from tests.support import ROOT
 from torchgguf.tokenization import PRE_TOKENIZERS
@@ -36,20 +37,39 @@ def model_config(folder: Path, architecture: str, model_type: str, vocab_size: i
     write(folder, "config.json", {**config, **sizes, "n_ctx": 64, **more})
 
 
-def pieces(model_type: str = "bpe") -> bytes:
-    """A tokenizer.model of the kind that Llama 2 has."""
+# How SentencePiece is asked to train what Llama 2 has, and what T5 has.
+_LLAMA = {
+    "byte_fallback": True,
+    "model_type": "bpe",
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+}
+_T5 = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "normalization_rule_name": "nmt_nfkc"}
+
+
+def pieces(**options: Any) -> bytes:
+    """A tokenizer.model; the options replace those with which Llama 2's is made."""
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(LINES),
         model_writer=out,
         vocab_size=SIZE,
-        byte_fallback=True,
-        model_type=model_type,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
         minloglevel=2,
+        **{**_LLAMA, **options},
     )
     return out.getvalue()
+
+
+def unigram_pieces(**options: Any) -> bytes:
+    """A spiece.model of the kind that T5 has."""
+    defaults = {"byte_fallback": False, "model_type": "unigram", "remove_extra_whitespaces": True}
+    return pieces(**{**defaults, **_T5, **options})
+
+
+def _proto(data: bytes) -> Any:
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(data)
+    return model
 
 
 def byte_level(rule: str, **options: Any) -> Tokenizer:
@@ -196,6 +216,108 @@ def llama3(folder: Path) -> None:
     )
 
 
+def gemma(folder: Path) -> None:
+    """Gemma's without tokenizer.model: no space before texts, and nothing is split."""
+    model = _proto(pieces(add_dummy_prefix=False))
+    ids = {piece.piece: i for i, piece in enumerate(model.pieces)}
+    merges = sorted(
+        (-piece.score, ids[piece.piece[:cut]], ids[piece.piece[cut:]], piece.piece[:cut], piece.piece[cut:])
+        for piece in model.pieces
+        for cut in range(1, len(piece.piece))
+        if piece.type == 1 and piece.piece[:cut] in ids and piece.piece[cut:] in ids
+    )
+    _gemma(folder, ids, [(merge[3], merge[4]) for merge in merges])
+
+
+def gemma4(folder: Path) -> None:
+    """The same with merges that no scores of tokens make: not all ways to join a token are merges."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = BpeTrainer(
+        vocab_size=SIZE, special_tokens=["<unk>", "<s>", "</s>", *bytes_], show_progress=False
+    )
+    tokenizer.train_from_iterator(LINES, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    _gemma(folder, model["vocab"], [tuple(merge) for merge in model["merges"]])
+
+
+def _gemma(folder: Path, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True, dropout=None)
+    )
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.add_tokens(ADDED)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", vocabulary["<s>"])]
+    )
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    size = len(vocabulary) + len(ADDED)
+    model_config(folder, "Gemma4ForCausalLM", "gemma4_text", size, bos_token_id=1, eos_token_id=2)
+
+
+def bert(folder: Path, **options: Any) -> None:
+    """BERT's; `options` are those of its tokenizer."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=options.get("do_lower_case", True))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = WordPieceTrainer(vocab_size=SIZE, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(LINES, trainer)
+    theirs = transformers.BertTokenizer(vocab=tokenizer.get_vocab(), **options)
+    theirs.save_pretrained(folder)
+    model_config(folder, "BertModel", "bert", 416, type_vocab_size=2, pad_token_id=0, layer_norm_eps=1e-12)
+
+
+def bert_cased(folder: Path) -> None:
+    """BERT's that heeds case, and takes no letters for others."""
+    bert(folder, do_lower_case=False, strip_accents=False)
+
+
+def xlm_roberta(folder: Path) -> None:
+    """XLM-RoBERTa's as transformers writes it: a Unigram model in tokenizer.json, and a mask at its end."""
+    model = _proto(unigram_pieces())
+    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    vocabulary = [*special, *((piece.piece, piece.score) for piece in model.pieces[3:]), ("<mask>", 0.0)]
+    charsmap = model.normalizer_spec.precompiled_charsmap
+    transformers.XLMRobertaTokenizer(vocab=vocabulary, _spm_precompiled_charsmap=charsmap).save_pretrained(
+        folder
+    )
+    ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+    model_config(folder, "XLMRobertaModel", "xlm-roberta", 416, type_vocab_size=1, layer_norm_eps=1e-5, **ids)
+
+
+def mt5(folder: Path) -> None:
+    """mT5's: spiece.model alone, and no tokens for gaps."""
+    folder.mkdir(parents=True)
+    (folder / "spiece.model").write_bytes(unigram_pieces())
+    write(folder, "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, **_T5_NAMES})
+    model_config(folder, "MT5ForConditionalGeneration", "mt5", 416, pad_token_id=0, eos_token_id=1)
+
+
+def mt5_json(folder: Path) -> None:
+    """The same with a tokenizer.json."""
+    mt5(folder)
+    transformers.T5Tokenizer.from_pretrained(folder, extra_ids=0).save_pretrained(folder)
+
+
+def t5(folder: Path) -> None:
+    """T5's: spiece.model, and what is said of it implies a hundred tokens for gaps."""
+    folder.mkdir(parents=True)
+    (folder / "spiece.model").write_bytes(unigram_pieces())
+    names = [f"<extra_id_{i}>" for i in range(100)]
+    write(folder, "special_tokens_map.json", {**_T5_NAMES, "additional_special_tokens": names})
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    model_config(folder, "T5ForConditionalGeneration", "t5", 512, **ids)
+
+
+_T5_NAMES = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+
 # by name: what makes the folder, and how texts are split there
 FOLDERS = {
     "llama": (llama, ""),
@@ -207,4 +329,12 @@ FOLDERS = {
     "bloom": (bloom, "bloom"),
     "qwen2": (qwen2, "qwen2"),
     "llama3": (llama3, "llama-bpe"),
+    "gemma": (gemma, ""),
+    "gemma4": (gemma4, ""),
+    "bert": (bert, "bert-bge"),
+    "bert-cased": (bert_cased, "bert-bge"),
+    "xlm-roberta": (xlm_roberta, ""),
+    "mt5": (mt5, ""),
+    "mt5-json": (mt5_json, ""),
+    "t5": (t5, ""),
 }

@@ -146,6 +146,30 @@ def _any_character(rng: random.Random) -> str:
     return "?" if late or category == "Cs" else character
 
 
+def as_bert(text: str) -> bool:
+    """Whether llama.cpp does with a text as BERT does.
+
+    BERT takes Korean syllables apart, of which llama.cpp keeps the first letter; it drops marks that BERT
+    keeps, lets control characters part words that BERT joins, and reads U+2581 as the mark of a word. BERT's
+    tables are older than llama.cpp's.
+    """
+    return not any(
+        unicodedata.category(c) in ("Mc", "Me")
+        or unicodedata.category(c) != unicodedata.ucd_3_2_0.category(c)
+        or "\uac00" <= c <= "\ud7a3"
+        or c in "\x0b\x0c\x1c\x85▁"
+        for c in text
+    )
+
+
+def without_marks(text: str) -> bool:
+    """Whether a text has none of the marks that Unigram's normalizers treat unlike each other.
+
+    The library normalizes a letter with its marks as one, llama.cpp and SentencePiece what is longest.
+    """
+    return not any(unicodedata.category(c)[0] == "M" or c in "\u0e33\u200d" for c in text)
+
+
 def batches_of_texts(count: int, special: Sequence[str] = (), seed: int = 0) -> Iterator[list[str]]:
     """`count` hard texts, or as many as the environment asks for, in batches."""
     rest = max(count, int(os.environ.get("TORCHGGUF_TEXTS", 0)))

@@ -12,7 +12,15 @@ import pytest
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
 from tests.support import QWEN2, SMOLLM2
-from tests.tokenization.oracles import LlamaCpp, batches_of_texts, hard_texts, unequal, with_tiny_model
+from tests.tokenization.oracles import (
+    LlamaCpp,
+    as_bert,
+    batches_of_texts,
+    hard_texts,
+    unequal,
+    with_tiny_model,
+    without_marks,
+)
 from tests.tokenization.test_vocabularies import ALL, vocabulary
 from torchgguf.container import Metadata, open_gguf
 from torchgguf.tokenization import Tokenizer
@@ -44,35 +52,16 @@ def test_every_kind_of_text_occurs() -> None:
 
 
 # Where llama.cpp departs from the original tokenizers, by name: the texts for which it does not.
-def _as_bert(text: str) -> bool:
-    """BERT takes Korean syllables apart, of which llama.cpp keeps the first letter; it drops marks that BERT
-    keeps, lets control characters part words that BERT joins, and reads U+2581 as the mark of a word. BERT's
-    tables are older than llama.cpp's.
-    """
-    return not any(
-        unicodedata.category(c) in ("Mc", "Me")
-        or unicodedata.category(c) != unicodedata.ucd_3_2_0.category(c)
-        or "\uac00" <= c <= "\ud7a3"
-        or c in "\x0b\x0c\x1c\x85▁"
-        for c in text
-    )
-
-
-def _without_marks(text: str) -> bool:
-    """The library normalizes a letter with its marks as one, llama.cpp and SentencePiece what is longest."""
-    return not any(unicodedata.category(c)[0] == "M" or c in "\u0e33\u200d" for c in text)
-
-
 def _ascii_space(text: str) -> bool:
     """In some rules, and beside tokens that swallow white space, llama.cpp knows no other."""
     return all(c.isascii() or not c.isspace() for c in text)
 
 
 COMPARABLE: dict[str, Callable[[str], bool]] = {
-    "bert-bge": _as_bert,
+    "bert-bge": as_bert,
     "deepseek-coder": _ascii_space,
     "deepseek-llm": _ascii_space,
-    "nomic-bert-moe": _without_marks,
+    "nomic-bert-moe": without_marks,
     "phi-3": _ascii_space,
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -122,22 +122,27 @@ def _listed_merges(vocabulary: Vocabulary) -> list[tuple[str, ...]]:
 
 
 def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """Each way to join two tokens into a third, the best third first.
-
-    Of the ways that give the same token, the longer left part goes first: where two are possible and overlap,
-    as "ab", "a" and "ba" in "ababa", it is the one further left, which SentencePiece prefers.
-    """
     if vocabulary.scores is None:
         raise TokenizerError(
             f"{PREFIX}scores is missing, without which SentencePiece's BPE cannot join anything"
         )
-    ids, tokens, scores = vocabulary.ids, vocabulary.tokens, vocabulary.scores
+    tokens, scores = vocabulary.tokens, vocabulary.scores
+    order = sorted(range(len(tokens)), key=scores.__getitem__, reverse=True)
+    return merges_by_score([tokens[i] for i in order], vocabulary.ids)
+
+
+def merges_by_score(tokens: Iterable[str], ids: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Each way to join two tokens, those that have `ids`, into one of `tokens`, whose best comes first.
+
+    Of the ways that give the same token, the longer left part goes first: where two are possible and overlap,
+    as "ab", "a" and "ba" in "ababa", it is the one further left, which SentencePiece prefers. TokenizerError
+    for a token too long to try.
+    """
     merges = []
-    for i in sorted(range(len(tokens)), key=scores.__getitem__, reverse=True):
-        token = tokens[i]
+    for token in tokens:
         if len(token) > _LONGEST:
             raise TokenizerError(
-                f"{PREFIX}tokens: token {i} has {len(token)} characters, more than {_LONGEST}"
+                f"{PREFIX}tokens: token {ids[token]} has {len(token)} characters, more than {_LONGEST}"
             )
         for cut in range(len(token) - 1, 0, -1):
             left = token[:cut]

@@ -20,19 +20,33 @@ _DECODER = "added_tokens_decoder"
 
 @dataclass(frozen=True)
 class Family:
-    """What transformers' tokenizers of one class are unless their files say otherwise."""
+    """What transformers' tokenizers of one class are unless their files say otherwise.
+
+    `adds`: the roles of what is put around texts. `sentinels`: how many tokens there are for gaps in texts.
+    """
 
     roles: Mapping[str, str] = field(default_factory=dict)
     padding_side: str = "right"
+    adds: frozenset[str] | None = None
+    sentinels: int = 0
 
 
 FAMILIES = {
     "GPT2Tokenizer": Family(dict.fromkeys(("unk", "bos", "eos"), "<|endoftext|>")),
     "Qwen2Tokenizer": Family(dict.fromkeys(("unk", "eos", "pad"), "<|endoftext|>")),
-    "LlamaTokenizer": Family({"unk": "<unk>", "bos": "<s>", "eos": "</s>"}, padding_side="left"),
+    "LlamaTokenizer": Family(
+        {"unk": "<unk>", "bos": "<s>", "eos": "</s>"}, padding_side="left", adds=frozenset({"bos"})
+    ),
+    "T5Tokenizer": Family(
+        {"unk": "<unk>", "eos": "</s>", "pad": "<pad>"}, adds=frozenset({"eos"}), sentinels=100
+    ),
 }
 # `model_type` in config.json: the class where tokenizer_config.json names none.
-_CLASSES = {"gpt2": "GPT2Tokenizer", "qwen2": "Qwen2Tokenizer", "qwen2_moe": "Qwen2Tokenizer"}
+_CLASSES = {
+    "gpt2": "GPT2Tokenizer",
+    **dict.fromkeys(("qwen2", "qwen2_moe"), "Qwen2Tokenizer"),
+    **dict.fromkeys(("t5", "mt5", "umt5"), "T5Tokenizer"),
+}
 
 
 def class_name(files: TokenizerFiles) -> str:
@@ -75,6 +89,14 @@ class Declarations:
         lists = (self._stated.get(name) or () for name in _LISTS)
         listed = [entry for rows in lists for entry in (rows.values() if isinstance(rows, dict) else rows)]
         return [*self.roles.values(), *(as_token(entry, special=True) for entry in listed)]
+
+    @property
+    def sentinels(self) -> list[AddedToken]:
+        """T5's tokens for gaps in a text, as they follow those of its SentencePiece model."""
+        count = self.files.config.get("extra_ids", family_of(self.files).sentinels)
+        if not isinstance(count, int) or not 0 <= count <= 1 << 16:
+            raise TokenizerError(f"tokenizer_config.json: extra_ids must be a small number, not {count!r}")
+        return [as_token(f"<extra_id_{i}>", special=True) for i in reversed(range(count))]
 
     def other_tokens(self, known: Collection[str]) -> dict[int, AddedToken]:
         """The tokens declared with their ids, in that order; `known` are those of tokenizer.json."""

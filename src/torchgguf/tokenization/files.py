@@ -12,7 +12,7 @@ from torchgguf.hub import HubOptions, find_file, find_folder
 from torchgguf.tokenization.errors import TokenizerError
 
 PIPELINE = "tokenizer.json"
-PIECES = "tokenizer.model"
+PIECES, _OLDER_PIECES = "tokenizer.model", "spiece.model"
 VOCAB, MERGES = "vocab.json", "merges.txt"
 CONFIG = "tokenizer_config.json"
 TEMPLATE, MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
@@ -23,9 +23,10 @@ _SPECIAL, _ADDED, _MODEL_CONFIG = "special_tokens_map.json", "added_tokens.json"
 class TokenizerFiles:
     """What the files say, each part empty or None if its file is not there.
 
-    `pipeline`: tokenizer.json. `pieces`: tokenizer.model. `vocab`, `merges`: the paths of the two files of
-    byte-level BPE. `config`: tokenizer_config.json. `special`: special_tokens_map.json. `added`:
-    added_tokens.json, ids by token. `model`: the model's config.json. `templates`: chat templates by name.
+    `pipeline`: tokenizer.json. `pieces`: tokenizer.model, or spiece.model as T5 calls it. `vocab`, `merges`:
+    the paths of the two files of byte-level BPE. `config`: tokenizer_config.json. `special`:
+    special_tokens_map.json. `added`: added_tokens.json, ids by token. `model`: the model's config.json.
+    `templates`: chat templates by name.
     """
 
     pipeline: str | None = None
@@ -48,7 +49,7 @@ def find_tokenizer_files(place: Any, subfolder: str = "", **options: Unpack[HubO
         PermissionError, ConnectionError, ValueError: as `find_file` raises them.
     """
     folder = _find(place, subfolder, _NEW, options)
-    if not any((folder / name).is_file() for name in (PIPELINE, PIECES)):
+    if not any((folder / name).is_file() for name in (PIPELINE, PIECES, _OLDER_PIECES)):
         folder = _find(place, subfolder, _OLD, options)  # larger than all the others, and mostly not needed
         if not (folder / VOCAB).is_file():
             if Path(place).exists():
@@ -56,10 +57,11 @@ def find_tokenizer_files(place: Any, subfolder: str = "", **options: Unpack[HubO
             find_file(place, *_within(subfolder, (PIPELINE, PIECES, VOCAB)), **options)
     files = {name: folder / name for name in (*_NEW, *_OLD) if (folder / name).is_file()}
 
+    pieces = files.get(PIECES, files.get(_OLDER_PIECES))
     config = _object(files.get(CONFIG))
     return TokenizerFiles(
         _text(files.get(PIPELINE)),
-        files[PIECES].read_bytes() if PIECES in files else None,
+        pieces.read_bytes() if pieces else None,
         files.get(VOCAB),
         files.get(MERGES),
         config,
@@ -70,7 +72,17 @@ def find_tokenizer_files(place: Any, subfolder: str = "", **options: Unpack[HubO
     )
 
 
-_NEW = (PIPELINE, PIECES, CONFIG, _SPECIAL, _ADDED, _MODEL_CONFIG, TEMPLATE, f"{MORE_TEMPLATES}/*.jinja")
+_NEW = (
+    PIPELINE,
+    PIECES,
+    _OLDER_PIECES,
+    CONFIG,
+    _SPECIAL,
+    _ADDED,
+    _MODEL_CONFIG,
+    TEMPLATE,
+    f"{MORE_TEMPLATES}/*.jinja",
+)
 _OLD = (VOCAB, MERGES)
 
 

@@ -103,9 +103,12 @@ def read_model(metadata: Mapping[str, Any], pre: str | PreTokenizer | None = Non
     )
 
 
-def presumed_flags(kind: str, pre: str) -> dict[str, bool]:
-    """Whether readers add BOS and EOS if a file does not say so."""
-    return {"bos": KINDS[kind].add_bos or pre_tokenizer(pre).add_bos, "eos": KINDS[kind].add_eos}
+def presumed_flags(kind: str, pre: str | None) -> dict[str, bool]:
+    """Whether readers add BOS and EOS if a file of this kind, and with this rule, does not say so."""
+    row = KINDS[kind]
+    rule = row.rule or pre_tokenizer(pre or "default")
+    adds_bos = row.add_bos or rule.add_bos or rule.always_adds_bos
+    return {"bos": adds_bos or bool(row.encloses), "eos": row.add_eos or bool(row.encloses)}
 
 
 def presumed_settings(metadata: Mapping[str, Any]) -> Mapping[str, Any]:

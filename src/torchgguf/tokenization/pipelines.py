@@ -13,14 +13,16 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from torchgguf.container import Metadata
 from torchgguf.tokenization.chat import templates_metadata
-from torchgguf.tokenization.declared import Declarations, class_name
+from torchgguf.tokenization.declared import Declarations, class_name, family_of
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.file_metadata import model_roles, piece_lists
+from torchgguf.tokenization.file_metadata import model_roles
 from torchgguf.tokenization.file_source import MOST_GAPS, FileSource, number_of_ids, read_defaults
+from torchgguf.tokenization.file_vocabularies import piece_lists, space_keys
 from torchgguf.tokenization.files import MERGES, PIECES, VOCAB, TokenizerFiles
 from torchgguf.tokenization.gguf_source import GGUFSource
+from torchgguf.tokenization.models import presumed_flags
 from torchgguf.tokenization.pre_tokenizers import GPT2, PRE_TOKENIZERS, PreTokenizer
-from torchgguf.tokenization.sentencepiece import read_sentencepiece
+from torchgguf.tokenization.sentencepiece import SentencePieceModel, read_sentencepiece
 from torchgguf.tokenization.source import TYPES, Source
 from torchgguf.tokenization.special_tokens import ROLE_KEYS
 from torchgguf.tokenization.vocabulary import PREFIX
@@ -43,7 +45,7 @@ def open_source(
     if files.pipeline is not None:
         return FileSource(files, pre, special, add_prefix_space)
     if files.pieces is not None:
-        return _from_pieces(files, files.pieces, special, add_prefix_space)
+        return _from_pieces(files, files.pieces, pre, special, add_prefix_space)
     rule = _RULES.get(class_name(files))
     if rule is None:
         raise TokenizerError(
@@ -99,24 +101,17 @@ def byte_level_pipeline(
 
 
 def _from_pieces(
-    files: TokenizerFiles, data: bytes, special: Mapping[str, str], add_prefix_space: bool | None
+    files: TokenizerFiles,
+    data: bytes,
+    pre: str | None,
+    special: Mapping[str, str],
+    add_prefix_space: bool | None,
 ) -> GGUFSource:
     """The metadata that llama.cpp's converter writes for a SentencePiece model: they say all that it does."""
+    if pre is not None:
+        raise TokenizerError(f"pre={pre!r}: no rule for splitting text is used where there is a {PIECES}")
     pieces, declared = read_sentencepiece(data), Declarations(files, special)
-    tokens = list(pieces.tokens)
-    added = declared.other_tokens(())
-    known = {*tokens, *(token.content for token in added.values())}
-    for token in declared.special_tokens:
-        if token.content not in known:
-            known.add(token.content)
-            added[max(len(tokens), *(i + 1 for i in added), 0)] = token
-    size = max(len(tokens), *(i + 1 for i in added), 0)
-    if size - len(known) > MOST_GAPS:
-        raise TokenizerError(f"{PIECES} has {len(tokens)} tokens, but others are declared up to {size - 1}")
-    kinds = {i: TokenType.CONTROL if t.special else TokenType.USER_DEFINED for i, t in added.items()}
-    for i, token in added.items():
-        tokens[i : i + 1] = [token.content]
-    lists = piece_lists(tokens, pieces.scores, pieces.types, kinds, added, size)
+    lists = _with_added(pieces, declared)
 
     ids = {token: i for i, token in enumerate(lists["tokens"])}
     stated = {
@@ -126,15 +121,14 @@ def _from_pieces(
     prefix = files.config.get("add_prefix_space") if add_prefix_space is None else add_prefix_space
     if prefix is None and not pieces.add_space_prefix:
         prefix = False
-    flags = {"add_space_prefix": prefix}
-    flags |= {name: files.config.get(name) for name in ("add_bos_token", "add_eos_token")}
-    values: dict[str, Any] = {
-        "model": "llama",
-        "pre": "default",
-        **lists,
-        **{ROLE_KEYS[role][0]: i for role, i in (implied | model_roles(files) | stated).items()},
-        **{name: flag for name, flag in flags.items() if isinstance(flag, bool)},
-    }
+    values: dict[str, Any] = {"model": "llama", "pre": "default", **lists}
+    if pieces.unigram:
+        values |= {"model": "t5"} | space_keys(pieces.add_space_prefix, pieces.merges_spaces, pieces.charsmap)
+        implied["unk"] = pieces.roles["unk"]
+    values |= {ROLE_KEYS[role][0]: i for role, i in (implied | model_roles(files) | stated).items()}
+    values |= _adding(files, values["model"])
+    if isinstance(prefix, bool):
+        values["add_space_prefix"] = prefix
     metadata = Metadata({PREFIX + key: value for key, value in values.items()}, TYPES)
     metadata.update(templates_metadata(files.templates))
     embeddings = files.model.get("vocab_size")
@@ -142,3 +136,38 @@ def _from_pieces(
     return GGUFSource(
         metadata, None, read_defaults(files), config, embeddings if type(embeddings) is int else None
     )
+
+
+def _with_added(pieces: SentencePieceModel, declared: Declarations) -> dict[str, list[Any]]:
+    """Tokens, scores and types of the model and of what is added to it."""
+    tokens = list(pieces.tokens)
+    added = declared.other_tokens(())
+    known = {*tokens, *(token.content for token in added.values())}
+    for token in (*declared.sentinels, *declared.special_tokens):
+        if token.content not in known:
+            known.add(token.content)
+            added[max(len(tokens), *(i + 1 for i in added), 0)] = token
+    size = max(len(tokens), *(i + 1 for i in added), 0)
+    if size - len(known) > MOST_GAPS:
+        raise TokenizerError(f"{PIECES} has {len(tokens)} tokens, but others are declared up to {size - 1}")
+    kinds = {i: TokenType.CONTROL if t.special else TokenType.USER_DEFINED for i, t in added.items()}
+    for i, token in added.items():
+        tokens[i : i + 1] = [token.content]
+    return piece_lists(tokens, pieces.scores, pieces.types, kinds, added, size)
+
+
+def _adding(files: TokenizerFiles, kind: str) -> dict[str, bool]:
+    """The flags for what is put around texts, where files of the kind have to say it."""
+    adds = family_of(files).adds
+    if adds is None and kind == "t5":
+        raise TokenizerError(
+            f"{PIECES} holds a Unigram model, and the class {class_name(files) or '(none)'!r} does not say "
+            "what it puts around texts: tokenizer.json would"
+        )
+    flags = {}
+    for end, presumed in presumed_flags(kind, None).items():
+        stated = files.config.get(f"add_{end}_token")
+        adding = stated if isinstance(stated, bool) else presumed if adds is None else end in adds
+        if adding != presumed or isinstance(stated, bool):
+            flags[f"add_{end}_token"] = adding
+    return flags

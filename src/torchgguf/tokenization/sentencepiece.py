@@ -1,4 +1,4 @@
-"""SentencePiece's own file, `tokenizer.model`: a protocol buffer with pieces and how they were trained."""
+"""SentencePiece's own file, a protocol buffer: pieces, how they were trained and how texts are normalized."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _FIELDS: dict[str, dict[str, tuple[int, str]]] = {
         "eos_id": (42, "INT32"),
         "pad_id": (43, "INT32"),
     },
-    "Normalizer": {"add_dummy_prefix": (3, "BOOL")},
+    "Normalizer": {
+        "precompiled_charsmap": (2, "BYTES"),
+        "add_dummy_prefix": (3, "BOOL"),
+        "remove_extra_whitespaces": (4, "BOOL"),
+    },
     "Model": {"pieces": (1, "Piece"), "trainer_spec": (2, "Trainer"), "normalizer_spec": (3, "Normalizer")},
 }
 # What fields stand for that a file leaves out.
@@ -32,24 +36,33 @@ _DEFAULTS: dict[str, Any] = {
     "eos_id": 2,
     "pad_id": -1,
     "type": 1,
+    "precompiled_charsmap": b"",
     "add_dummy_prefix": True,
+    "remove_extra_whitespaces": True,
 }
-_BPE = 2
+_UNIGRAM, _BPE = 1, 2
 
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """Tokens with their scores and types, by id; `roles`: "bos", "eos", "unk", "pad" -> id."""
+    """Tokens with their scores and types, by id; `roles`: "bos", "eos", "unk", "pad" -> id.
+
+    `unigram`: of all ways to cut a text the one with the best scores is taken; else pairs are merged (BPE).
+    `charsmap`: what characters are normalized to. `merges_spaces`: of several spaces one is left.
+    """
 
     tokens: list[str]
     scores: list[float]
     types: list[TokenType]
     roles: Mapping[str, int]
+    unigram: bool
     add_space_prefix: bool
+    merges_spaces: bool
+    charsmap: bytes
 
 
 def read_sentencepiece(data: bytes) -> SentencePieceModel:
-    """Read a `tokenizer.model`. TokenizerError if it is none, or one that does not merge pairs (BPE).
+    """Read such a file. TokenizerError if it is none, or of another kind than BPE and Unigram.
 
     ImportError if the package protobuf is not there, which says how to install it.
     """
@@ -61,10 +74,11 @@ def read_sentencepiece(data: bytes) -> SentencePieceModel:
         raise TokenizerError(f"tokenizer.model is no SentencePiece model: {error}") from None
     if not pieces:
         raise TokenizerError("tokenizer.model is no SentencePiece model: it has no pieces")
-    trainer = model.trainer_spec
-    if _value(trainer, "model_type") != _BPE:
+    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    kind = _value(trainer, "model_type")
+    if kind not in (_UNIGRAM, _BPE):
         raise TokenizerError(
-            "tokenizer.model holds a SentencePiece model of another type than BPE, which is not supported"
+            "tokenizer.model: only SentencePiece models of the types Unigram and BPE are supported"
         )
     ids = {role: _value(trainer, f"{role}_id") for role in ("bos", "eos", "unk", "pad")}
     tokens, scores, types = map(list, zip(*pieces, strict=True))
@@ -73,7 +87,10 @@ def read_sentencepiece(data: bytes) -> SentencePieceModel:
         scores,
         types,
         {role: i for role, i in ids.items() if 0 <= i < len(tokens)},
-        _value(model.normalizer_spec, "add_dummy_prefix"),
+        kind == _UNIGRAM,
+        _value(normalizer, "add_dummy_prefix"),
+        _value(normalizer, "remove_extra_whitespaces"),
+        _value(normalizer, "precompiled_charsmap"),
     )
 
 

@@ -19,6 +19,7 @@ TYPES = {
     PREFIX + "merges": ArrayType(ValueType.STRING),
     PREFIX + "token_type": ArrayType(ValueType.INT32),
     PREFIX + "scores": ArrayType(ValueType.FLOAT32),
+    PREFIX + "precompiled_charsmap": ArrayType(ValueType.UINT8),
 }
 
 

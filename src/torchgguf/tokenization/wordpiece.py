@@ -13,8 +13,8 @@ from torchgguf.tokenization.parts import SPACE, Parts
 from torchgguf.tokenization.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.vocabulary import PREFIX, Vocabulary, read, read_flag
 
-_CONTINUES = "##"  # what a token begins with that does not begin a word
-_LONGEST_WORD = 100  # characters; BERT takes a longer one for an unknown word, however well it is known
+CONTINUES = "##"  # what a token begins with that does not begin a word
+LONGEST_WORD = 100  # characters; BERT takes a longer one for an unknown word, however well it is known
 _NO_SPACE_BEFORE = (" .", " ?", " !", " ,")
 
 
@@ -26,8 +26,8 @@ def wordpiece(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str,
     model = models.WordPiece(
         vocabulary.ids,
         unk_token=vocabulary.tokens[unknown],
-        continuing_subword_prefix=_CONTINUES,
-        max_input_chars_per_word=_LONGEST_WORD,
+        continuing_subword_prefix=CONTINUES,
+        max_input_chars_per_word=LONGEST_WORD,
     )
     normalizer = normalizers.BertNormalizer(
         lowercase=read_flag(metadata, "normalizer.lowercase", True),
@@ -37,7 +37,7 @@ def wordpiece(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str,
         model,
         normalizer,
         pre_tokenizers.BertPreTokenizer(),
-        decoders.WordPiece(_CONTINUES),
+        decoders.WordPiece(CONTINUES),
         spell_wordpiece,
         spell_wordpiece,
         add_space_prefix=True,
@@ -46,8 +46,8 @@ def wordpiece(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str,
 
 def spell_wordpiece(token: str) -> bytes:
     """The text of a token: words have a space before them, other than marks of punctuation."""
-    if token.startswith(_CONTINUES):
-        return token.removeprefix(_CONTINUES).encode()
+    if token.startswith(CONTINUES):
+        return token.removeprefix(CONTINUES).encode()
     text = f" {token}"
     return (text.lstrip() if text in _NO_SPACE_BEFORE else text).encode()
 
@@ -59,9 +59,20 @@ def without_marks(tokens: list[str], types: list[int]) -> list[str]:
         if token.startswith(SPACE) and token != SPACE:
             return token.removeprefix(SPACE)
         whole = kind in _WHOLE or (token.startswith("[") and token.endswith("]"))
-        return token if whole else _CONTINUES + token
+        return token if whole else CONTINUES + token
 
     return [original(*pair) for pair in zip(tokens, types or [TokenType.NORMAL] * len(tokens), strict=True)]
+
+
+def with_marks(tokens: list[str], types: list[int]) -> list[str]:
+    """The tokens as GGUF has them, from which `without_marks` makes BERT's again."""
+
+    def marked(token: str, kind: int) -> str:
+        if kind in _WHOLE:
+            return token
+        return token.removeprefix(CONTINUES) if token.startswith(CONTINUES) else SPACE + token
+
+    return [marked(*pair) for pair in zip(tokens, types, strict=True)]
 
 
 _WHOLE = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
