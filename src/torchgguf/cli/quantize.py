@@ -30,7 +30,7 @@ RECIPES = {
     "IQ3_M": (3.76, "better than Q3_K_M for its size"),
     "IQ3_S": (3.66, "better than Q3_K_S for its size"),
     "Q3_K_S": (3.64, "much is lost"),
-    "IQ3_XS": (3.50, "between IQ3_S and IQ3_XXS"),
+    "IQ3_XS": (3.50, "between IQ3_S and IQ3_XXS; needs --imatrix"),
     "IQ3_XXS": (3.25, "the least that still does for most; needs --imatrix"),
     "Q2_K": (3.16, "a lot is lost"),
     "Q2_K_S": (2.97, "more still; needs --imatrix"),
