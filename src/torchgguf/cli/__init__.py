@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 from torchgguf.cli.options import DEBUG, Debug
 from torchgguf.cli.terminal import one_line
 
-COMMANDS = ("run", "chat", "info", "metadata", "split", "merge", "imatrix", "quantize")
+COMMANDS = ("run", "chat", "info", "metadata", "split", "merge", "imatrix", "quantize", "convert")
 USAGE, INTERRUPTED = 2, 130
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 

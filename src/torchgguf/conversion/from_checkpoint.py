@@ -14,21 +14,24 @@ from torch import nn
 from torchgguf.container import Metadata, write_gguf
 from torchgguf.container.writer import Progress
 from torchgguf.conversion.layers import PassingLayers
+from torchgguf.conversion.verification import Verification, verify
 from torchgguf.hub import HubOptions
 from torchgguf.models import saving
-from torchgguf.models.auto import Family, family_of_type, read_config
+from torchgguf.models.auto import family_of_type, read_config
 from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
 from torchgguf.models.checkpoint_loading import open_checkpoint
 from torchgguf.models.checkpoint_matching import Source
 from torchgguf.models.config import PreTrainedConfig
 from torchgguf.models.description import MODEL_CARD, Origin
+from torchgguf.models.gguf_quantization import GGUFQuantizationConfig
 from torchgguf.models.options import LoadOptions
 from torchgguf.packing import PackedTensor, PackingReport, Quantization, recipe
 from torchgguf.tokenization import AutoTokenizer, Tokenizer
 
 # What is in a file's usual name, in the order in which it is there.
 _NAME_PARTS = ("name", "basename", "finetune", "version", "size_label")
+_HALVES = {torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 def convert_to_gguf(
@@ -74,15 +77,11 @@ def convert_to_gguf(
     """
     if isinstance(quantization, str):
         quantization = Quantization(quantization)
-    checkpoint = Checkpoint(place, **hub)
-    config = read_config(checkpoint, LoadOptions())
-    family = family_of_type(config.model_type)
-    _require_language_model(checkpoint, config, family)
+    checkpoint, config = _open(place, hub)
     vocabulary = _tokenizer(checkpoint, pre) if tokenizer else None
     for name in (MODEL_CARD, GENERATION_CONFIG):  # of which the file's description is made
         checkpoint.fetch(name)
-    model, sources, _ = open_checkpoint(family.causal_lm, checkpoint, config, LoadOptions(), passing=True)
-    model.origin = Origin(checkpoint.folder, checkpoint.name)
+    model, sources = _read(checkpoint, config)
     described, tensors = saving.gguf_contents(
         model, vocabulary, metadata or {}, quantization, report, _layers(model, sources)
     )
@@ -92,8 +91,40 @@ def convert_to_gguf(
     write_gguf(target, described, tensors, progress=progress)
     if report is not None and quantization is None:
         for name, source in tensors.items():
-            report.add(PackedTensor(name, source.shape, *[source.type] * 3, source.nbytes))
+            kind = source.type
+            report.add(PackedTensor(name, source.shape, kind, kind, kind, source.nbytes))
     return target
+
+
+def verify_converted(
+    path: str | PathLike[str],
+    place: str | PathLike[str],
+    *,
+    progress: Progress | None = None,
+    **hub: Unpack[HubOptions],
+) -> Verification:
+    """Compare a file with the checkpoint that it was made from: see `verify`.
+
+    Args:
+        path: the file.
+        place: the folder or the repository.
+        hub: what concerns fetching.
+        progress: told `(done, total)` bytes as they are compared.
+    """
+    checkpoint, config = _open(place, hub)
+    model, sources = _read(checkpoint, config)
+    _, tensors = saving.gguf_contents(model, None, {}, None, None, _layers(model, sources))
+    dtypes = {source.dtype for source in sources.values()}
+    # What is computed of halves is no half: they stay as they are, and are widened where they are multiplied.
+    half = _HALVES.get(dtypes.pop()) if len(dtypes) == 1 else None
+    packing = None if half is None else GGUFQuantizationConfig(half)
+
+    def load() -> PreTrainedModel:
+        return type(model).from_pretrained(
+            checkpoint.place, dtype=torch.float32, quantization_config=packing, **checkpoint.hub
+        )
+
+    return verify(path, tensors, load, progress=progress)
 
 
 def file_name(metadata: Metadata, quantization: Quantization | None) -> str:
@@ -101,21 +132,35 @@ def file_name(metadata: Metadata, quantization: Quantization | None) -> str:
 
     Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#gguf-naming-convention
     """
-    if quantization is not None:
-        kind = recipe(quantization.recipe).name
+    stated: dict[str, Any] = dict(metadata)
+    if quantization is None:
+        kind = gguf.LlamaFileType(stated["general.file_type"]).name.partition("_")[2]
     else:
-        kind = gguf.LlamaFileType(metadata["general.file_type"]).name.partition("_")[2]
-    parts: list[Any] = [metadata.get(f"general.{part}") for part in _NAME_PARTS]
-    return f"{gguf.naming_convention(*parts, kind)}.gguf"
+        kind = recipe(quantization.recipe).name
+    parts: list[Any] = [*(stated.get(f"general.{part}") for part in _NAME_PARTS), kind]
+    return f"{gguf.naming_convention(*parts)}.gguf"
 
 
-def _require_language_model(checkpoint: Checkpoint, config: PreTrainedConfig, family: Family) -> None:
+def _open(place: str | PathLike[str], hub: HubOptions) -> tuple[Checkpoint, PreTrainedConfig]:
+    """Read the config of a language model."""
+    checkpoint = Checkpoint(place, **hub)
+    config = read_config(checkpoint, LoadOptions())
+    family = family_of_type(config.model_type)
     others = {other.__name__ for other in family if other not in (None, family.base, family.causal_lm)}
     if found := others.intersection(config.architectures or ()):
         raise CheckpointError(
             f"{checkpoint} holds a {found.pop()}, but GGUF files have no place for any head but that of a "
             f"language model ({family.causal_lm.__name__})"
         )
+    return checkpoint, config
+
+
+def _read(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Source]]:
+    """Build a model without weights, and find where they are."""
+    model_class = family_of_type(config.model_type).causal_lm
+    model, sources, _ = open_checkpoint(model_class, checkpoint, config, LoadOptions(), passing=True)
+    model.origin = Origin(checkpoint.folder, checkpoint.name)
+    return model, sources
 
 
 def _tokenizer(checkpoint: Checkpoint, pre: str | None) -> Tokenizer:

@@ -1,0 +1,152 @@
+"""`torchgguf convert`: a Hugging Face checkpoint as a GGUF file, and back."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from torchgguf.cli.options import Debug, DType, split_place
+from torchgguf.cli.quantize import Imatrix, TensorTypes, Threads, parse_override
+from torchgguf.cli.terminal import one_line, progress_bar
+
+if TYPE_CHECKING:
+    from torchgguf.packing import Quantization
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A Hugging Face folder or a repository of the Hub; or, for the way back, a GGUF file or "
+        "REPO:FILE (of a split model, any part).",
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="OUT",
+        help="A .gguf file; or a folder for one with the usual name, by default the current one. For the way "
+        "back the folder to write, which is made if need be.",
+    ),
+]
+Type = Annotated[
+    str | None,
+    typer.Option(
+        "-q",
+        "--quantization",
+        metavar="TYPE",
+        help="F32, F16, BF16, Q8_0, Q4_K_M or any other of llama-quantize's. Without it types stay.",
+    ),
+]
+Verify = Annotated[bool, typer.Option("--verify", help="Load what was written, and compare with the source.")]
+NoTokenizer = Annotated[bool, typer.Option("--no-tokenizer", help="Write the model without its tokenizer.")]
+Pre = Annotated[
+    str | None,
+    typer.Option("--pre", metavar="NAME", help="The tokenizer's splitting rule, where it is not recognized."),
+]
+WeightsDType = Annotated[
+    DType | None,
+    typer.Option("--dtype", help="Of the weights in a Hugging Face folder; by default what loses nothing."),
+]
+MaxShardSize = Annotated[
+    str | None,
+    typer.Option(
+        "--max-shard-size", metavar="SIZE", help="Most bytes of a file in a Hugging Face folder, such as 5GB."
+    ),
+]
+Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the repository.")]
+
+
+def convert(
+    source: Source,
+    out: Target = None,
+    quantization: Type = None,
+    imatrix: Imatrix = None,
+    tensor_type: TensorTypes = None,
+    verify: Verify = False,
+    pre: Pre = None,
+    no_tokenizer: NoTokenizer = False,
+    dtype: WeightsDType = None,
+    max_shard_size: MaxShardSize = None,
+    revision: Revision = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Turn a Hugging Face model into a GGUF file, or a GGUF file into a Hugging Face folder.
+
+    One tensor is in memory at a time, whatever the size of the model. What was there under the name is
+    replaced when the new is whole, and not before.
+    """
+    import torch
+
+    from torchgguf.models.source import is_gguf
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    place, gguf_file = split_place(source)
+    if revision is not None and Path(place).exists():
+        raise typer.BadParameter("only repositories have revisions", param_hint="--revision")
+    options: dict[str, Any] = {"tokenizer": not no_tokenizer}
+    if revision is not None:
+        options["revision"] = revision
+    of_files = {
+        "--quantization": quantization,
+        "--imatrix": imatrix,
+        "--tensor-type": tensor_type,
+        "--verify": verify or None,
+        "--pre": pre,
+    }
+    of_folders = {"--dtype": dtype, "--max-shard-size": max_shard_size}
+    if gguf_file is not None or is_gguf(Path(place)):
+        if out is None or out.endswith(".gguf"):
+            wish = "name a folder for a Hugging Face model; `torchgguf quantize` changes types"
+            raise typer.BadParameter(f"{source} is a GGUF file already: {wish}", param_hint="OUT")
+        _refuse(of_files, "only where a GGUF file is written")
+        stated = {"dtype": dtype and dtype.value, "max_shard_size": max_shard_size}
+        options |= {name: value for name, value in stated.items() if value is not None}
+        _to_folder(place, gguf_file, out, options)
+    else:
+        if out is not None and not out.endswith(".gguf") and not Path(out).is_dir():
+            raise typer.BadParameter(f"{out} is neither a .gguf file nor a folder", param_hint="OUT")
+        _refuse(of_folders, "only where a Hugging Face folder is written")
+        how = _quantization(quantization, imatrix, tensor_type or [])
+        _to_file(place, out, verify, {**options, "quantization": how, "pre": pre})
+
+
+def _quantization(kind: str | None, imatrix: str | None, tensor_types: list[str]) -> "Quantization | None":
+    if kind is None:
+        if imatrix or tensor_types:
+            raise typer.BadParameter("--imatrix and --tensor-type are for packing: give --quantization too")
+        return None
+    overrides = tuple(map(parse_override, tensor_types))
+    from torchgguf.packing import Quantization
+
+    return Quantization(kind, imatrix=imatrix, overrides=overrides)
+
+
+def _to_file(place: str, out: str | None, verify: bool, options: dict[str, Any]) -> None:
+    from torchgguf.cli.summaries import show_report, show_verification
+    from torchgguf.conversion.from_checkpoint import convert_to_gguf, verify_converted
+    from torchgguf.packing import PackingReport
+
+    report = PackingReport()
+    with progress_bar("converting", lambda: next(reversed(report.tensors), "")) as progress:
+        path = convert_to_gguf(place, out, report=report, progress=progress, **options)
+    show_report(report, [path])
+    if verify:
+        hub = {name: options[name] for name in ("revision",) if name in options}
+        with progress_bar("comparing") as progress:
+            verification = verify_converted(path, place, progress=progress, **hub)
+        show_verification(verification)
+
+
+def _to_folder(place: str, gguf_file: str | None, out: str, options: dict[str, Any]) -> None:
+    from torchgguf.conversion.to_checkpoint import convert_to_checkpoint
+
+    dtype = convert_to_checkpoint(place, out, gguf_file=gguf_file, **options)
+    size = sum(path.stat().st_size for path in Path(out).glob("*.safetensors"))
+    print(f"{one_line(out)}: {size:,} bytes of {str(dtype).removeprefix('torch.')} weights")
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    if given := [name for name, value in options.items() if value is not None]:
+        raise typer.BadParameter(why, param_hint=given[0])
