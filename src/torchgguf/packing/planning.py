@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from torchgguf.packing.recipes import ModelFacts, Place, Recipe
+from torchgguf.packing.recipes import Recipe
+from torchgguf.packing.rules import ModelFacts, Place
 from torchgguf.quants import QuantType, QuantTypeLike, quant_type
 
 #: Patterns, found anywhere in a tensor's name, and the types of the tensors that have such names.

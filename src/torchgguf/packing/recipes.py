@@ -1,8 +1,9 @@
 """Recipes: what type each tensor of a file becomes, by its role and its place in the model.
 
 A line of the table is read from left to right: a tensor in a role takes the first type whose conditions hold
-(they stand after a colon, joined by `&`) and, where none does, the recipe's own. So `attn_v="Q5_K:first_two
-Q4_K"` makes the value projections of the first two layers Q5_K, and those of all others Q4_K.
+(they stand after a colon, joined by `&`) and, where none do, the recipe's own. So `attn_v="Q5_K:first_two
+Q4_K"` makes the value projections of the first two layers Q5_K, and those of all others Q4_K. The output is
+Q6_K where a line does not say.
 
 What is chosen is what llama-quantize chooses; its reasons are in src/llama-quant.cpp of llama.cpp.
 """
@@ -11,87 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from gguf import LlamaFileType
 
+from torchgguf.packing.rules import Cases, ModelFacts, Place, cases
 from torchgguf.quants import QuantType, quant_type
 
 
-@dataclass(frozen=True)
-class ModelFacts:
-    """What types depend on of a model.
-
-    Attributes:
-        architecture: `general.architecture` of its file.
-        layers: those that predict further tokens included.
-        nextn_layers: how many these are.
-        experts: of a layer; none in a dense model.
-        heads, kv_heads: of the first layer.
-    """
-
-    architecture: str = ""
-    layers: int = 0
-    nextn_layers: int = 0
-    experts: int = 0
-    heads: int = 0
-    kv_heads: int = 0
-
-
-class Place(NamedTuple):
-    """Where in a model a tensor is.
-
-    Attributes:
-        model: the model.
-        layer: in which layer.
-        layers: of how many.
-        before: how many tensors come before it in the same role: in models of experts more than the layers.
-        matrices: in the tensor, one an expert.
-        has_imatrix: whether importances are known.
-    """
-
-    model: ModelFacts
-    layer: int
-    layers: int
-    before: int
-    matrices: int
-    has_imatrix: bool
-
-
-def _more_bits(at: Place) -> bool:
-    """The first and the last eighth, and every third of the layers between."""
-    eighth = at.layers // 8
-    return at.layer < eighth or at.layer >= 7 * at.layers // 8 or (at.layer - eighth) % 3 == 2
-
-
-CONDITIONS: dict[str, Callable[[Place], bool]] = {
-    "first_two": lambda at: at.layer < 2,
-    "first_four": lambda at: at.layer < 4,
-    "first_sixteenth": lambda at: at.layer < at.layers // 16,
-    "first_eighth": lambda at: at.layer < at.layers // 8,
-    "eighth_first": lambda at: at.before < at.layers // 8,
-    "middle": lambda at: at.layers // 8 <= at.layer < 7 * at.layers // 8,
-    "more_bits": _more_bits,
-    "imatrix": lambda at: at.has_imatrix,
-    "no_imatrix": lambda at: not at.has_imatrix,
-    # Four heads or more share keys and values, which are small then beside the rest.
-    "shared_heads": lambda at: at.model.kv_heads > 0 and at.model.heads // at.model.kv_heads >= 4,
-    "four_experts": lambda at: at.model.experts >= 4,
-    "stacked": lambda at: at.matrices > 1,
-}
-
-
-class Case(NamedTuple):
-    """A type, and the conditions under which it is taken: all must hold."""
-
-    type: QuantType
-    conditions: tuple[str, ...]
-
-
-Cases = tuple[Case, ...]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
     """How to choose the types of a file.
 
@@ -101,7 +29,7 @@ class Recipe:
         file_type: `general.file_type` of such a file; llama.h: llama_ftype.
         roles: the cases for the tensors of a role, which are tried in turn; for `"rest"` those of all roles
             that are not named.
-        needs_importance: names of the types that so lose too much where no importances are known.
+        needs_importance: names of the types that lose too much where no importances are known.
     """
 
     name: str
@@ -112,14 +40,10 @@ class Recipe:
 
     def choose(self, role: str, at: Place) -> QuantType:
         """Return the type for a tensor, whatever the length of its rows."""
-        tables = [rows.get(self.name, {}) for applies, rows in VARIANTS if applies(at.model)]
-        for roles in (*tables, self.roles):
-            cases = roles.get(role, roles.get("rest"))
-            if cases is not None:
-                fitting = (
-                    case.type for case in cases if all(CONDITIONS[name](at) for name in case.conditions)
-                )
-                return next(fitting, self.type)
+        variants = (rows[self.name] for applies, rows in VARIANTS if self.name in rows and applies(at.model))
+        for roles in (*variants, self.roles):
+            if (found := roles.get(role, roles.get("rest"))) is not None:
+                return next((case.type for case in found if case.holds(at)), self.type)
         return self.type
 
 
@@ -140,18 +64,6 @@ def file_type_of(type_name: str) -> int | None:
     return known.file_type if known is not None and known.type.name == type_name else None
 
 
-def _cases(text: str) -> Cases:
-    cases = []
-    for word in text.split():
-        type_name, _, conditions = word.partition(":")
-        cases.append(Case(quant_type(type_name), tuple(filter(None, conditions.split("&")))))
-    return tuple(cases)
-
-
-def _roles(**roles: str) -> dict[str, Cases]:
-    return {role: _cases(text) for role, text in roles.items()}
-
-
 # Of llama.h's llama_ftype, those that are called otherwise, or that the gguf package may not know yet.
 _FILE_TYPES = {
     "F32": LlamaFileType.ALL_F32.value,
@@ -164,7 +76,7 @@ _NEEDS_IMPORTANCE = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "
 def _recipe(name: str, own: str = "", output: str = "Q6_K", needs: str = "", **roles: str) -> Recipe:
     file_type = _FILE_TYPES[name] if name in _FILE_TYPES else LlamaFileType[f"MOSTLY_{name}"].value
     needing = _NEEDS_IMPORTANCE | {*needs.split()}
-    return Recipe(name, quant_type(own or name), file_type, _roles(output=output, **roles), needing)
+    return Recipe(name, quant_type(own or name), file_type, cases(output=output, **roles), needing)
 
 
 _TABLE = (
@@ -203,60 +115,56 @@ _TABLE = (
     _recipe("IQ3_XXS", output="Q5_K", token_embd="IQ3_S", attn_q="IQ2_S", attn_k="IQ2_S",
             attn_v="Q4_K:shared_heads IQ3_S:no_imatrix", attn_output="IQ3_S",
             ffn_down="Q4_K:first_eighth&no_imatrix Q3_K:no_imatrix"),
-    _recipe("IQ2_M", "IQ2_S", output="Q5_K", token_embd="IQ3_S",
-            attn_v="Q4_K:shared_heads Q4_K:four_experts IQ3_S", attn_output="IQ3_S",
-            ffn_down="IQ3_S:eighth_first"),
-    _recipe("IQ2_S", "IQ2_XS", output="Q5_K", token_embd="IQ3_S",
-            attn_v="Q4_K:shared_heads Q4_K:four_experts IQ3_S", attn_output="IQ3_S",
-            ffn_down="IQ3_S:eighth_first"),
-    _recipe("IQ2_XS", output="Q5_K", token_embd="Q2_K",
-            attn_v="Q4_K:shared_heads Q4_K:four_experts Q2_K", ffn_down="Q2_K:eighth_first"),
-    _recipe("IQ2_XXS", output="Q5_K", token_embd="Q2_K",
-            attn_v="Q4_K:shared_heads Q4_K:four_experts Q2_K", ffn_down="Q2_K:eighth_first"),
-    _recipe("IQ1_M", output="Q5_K", token_embd="Q2_K",
-            attn_v="Q4_K:shared_heads Q4_K:four_experts Q2_K", attn_output="IQ2_XXS",
-            ffn_down="Q2_K:eighth_first"),
-    _recipe("IQ1_S", output="Q5_K", token_embd="Q2_K",
-            attn_v="Q4_K:shared_heads Q4_K:four_experts Q2_K", attn_output="IQ2_XXS",
-            ffn_down="Q2_K:eighth_first"),
+    _recipe("IQ2_M", "IQ2_S", output="Q5_K", token_embd="IQ3_S", attn_v="Q4_K:small_attention IQ3_S",
+            attn_output="IQ3_S", ffn_down="IQ3_S:first_eighth_by_count"),
+    _recipe("IQ2_S", "IQ2_XS", output="Q5_K", token_embd="IQ3_S", attn_v="Q4_K:small_attention IQ3_S",
+            attn_output="IQ3_S", ffn_down="IQ3_S:first_eighth_by_count"),
+    _recipe("IQ2_XS", output="Q5_K", token_embd="Q2_K", attn_v="Q4_K:small_attention Q2_K",
+            ffn_down="Q2_K:first_eighth_by_count"),
+    _recipe("IQ2_XXS", output="Q5_K", token_embd="Q2_K", attn_v="Q4_K:small_attention Q2_K",
+            ffn_down="Q2_K:first_eighth_by_count"),
+    _recipe("IQ1_M", output="Q5_K", token_embd="Q2_K", attn_v="Q4_K:small_attention Q2_K",
+            attn_output="IQ2_XXS", ffn_down="Q2_K:first_eighth_by_count"),
+    _recipe("IQ1_S", output="Q5_K", token_embd="Q2_K", attn_v="Q4_K:small_attention Q2_K",
+            attn_output="IQ2_XXS", ffn_down="Q2_K:first_eighth_by_count"),
 )  # fmt: skip
 # Types that llama-quantize has no recipe for: all that can be packed is of that type.
 _SINGLE_TYPES = (_recipe("MXFP4", output=""), _recipe("NVFP4", output=""))
 RECIPES: dict[str, Recipe] = {each.name: each for each in (*_TABLE, *_SINGLE_TYPES)}
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
-_LOWEST = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M")
+# Where kinds of models differ, by recipe. MXFP4_MOE tells experts from all else in every model.
 _PACKED = tuple(each.name for each in _TABLE if each.type.dtype is None and each.name != "MXFP4_MOE")
-_RAISED = (
-    *("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ3_XXS", "IQ3_XS"),
-    *("IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS"),
-)
 
-# Models of eight experts, whose attention is small beside them.
-_EIGHT_EXPERTS = {
-    **dict.fromkeys(_PACKED, _roles(attn_v="Q8_0", attn_k="Q8_0", attn_output="")),
-    **dict.fromkeys(_RAISED, _roles(attn_v="Q8_0", attn_k="Q8_0", attn_output="Q5_K")),
-    **dict.fromkeys(_LOWEST, _roles(attn_v="Q4_K", attn_k="Q4_K", attn_output="Q5_K")),
-    "IQ3_M": _roles(attn_v="Q8_0", attn_k="Q8_0", attn_output="Q5_K", ffn_down="Q4_K:more_bits"),
+_EIGHT_EXPERTS = {  # attention is small beside them
+    **dict.fromkeys(_PACKED, cases(attn_v="Q8_0", attn_k="Q8_0", attn_output="")),
+    **dict.fromkeys(
+        ("Q4_K_M", "Q4_K_S", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XS", "IQ3_XXS"),
+        cases(attn_v="Q8_0", attn_k="Q8_0", attn_output="Q5_K"),
+    ),
+    "IQ3_M": cases(attn_v="Q8_0", attn_k="Q8_0", attn_output="Q5_K", ffn_down="Q4_K:more_bits"),
+    **dict.fromkeys(
+        ("IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"),
+        cases(attn_v="Q4_K", attn_k="Q4_K", attn_output="Q5_K"),
+    ),
 }
-# Models of about 70 billion weights, of which few are value projections: many heads share them.
-_SEVENTY_BILLION = {
-    **dict.fromkeys(("Q3_K_S", "Q3_K_M", "Q3_K_L", "Q2_K", "Q4_K_S", "IQ3_M"), _roles(attn_v="Q5_K")),
-    **dict.fromkeys(("Q2_K_S", "IQ3_XS", "IQ3_S"), _roles(attn_v="Q5_K:shared_heads")),
-    "IQ3_XXS": _roles(attn_v="Q5_K:shared_heads IQ3_S:no_imatrix"),
-    "Q4_K_M": _roles(attn_v="Q6_K:more_bits Q5_K"),
+_SEVENTY_BILLION = {  # many heads share few value projections
+    **dict.fromkeys(("Q4_K_S", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ3_M"), cases(attn_v="Q5_K")),
+    **dict.fromkeys(("Q2_K_S", "IQ3_S", "IQ3_XS"), cases(attn_v="Q5_K:shared_heads")),
+    "IQ3_XXS": cases(attn_v="Q5_K:shared_heads IQ3_S:no_imatrix"),
+    "Q4_K_M": cases(attn_v="Q6_K:more_bits Q5_K"),
 }
 _FALCON = {
-    **dict.fromkeys(_PACKED, _roles(output="Q8_0")),
-    **dict.fromkeys(("Q2_K", "IQ3_XXS", "IQ3_M"), _roles(output="Q8_0", attn_output="")),
-    "Q3_K_L": _roles(output="Q8_0", attn_output="Q4_K", ffn_down="Q4_K"),
-    "Q3_K_M": _roles(output="Q8_0", attn_output="", ffn_down="Q5_K:first_sixteenth Q4_K:more_bits"),
-    "Q4_K_M": _roles(output="Q8_0", ffn_down="Q6_K:first_sixteenth Q5_K:more_bits"),
-    "Q4_K_S": _roles(output="Q8_0", ffn_down=""),
+    **dict.fromkeys(_PACKED, cases(output="Q8_0")),
+    **dict.fromkeys(("Q2_K", "IQ3_XXS", "IQ3_M"), cases(output="Q8_0", attn_output="")),
+    "Q3_K_L": cases(output="Q8_0", attn_output="Q4_K", ffn_down="Q4_K"),
+    "Q3_K_M": cases(output="Q8_0", attn_output="", ffn_down="Q5_K:first_sixteenth Q4_K:more_bits"),
+    "Q4_K_M": cases(output="Q8_0", ffn_down="Q6_K:first_sixteenth Q5_K:more_bits"),
+    "Q4_K_S": cases(output="Q8_0", ffn_down=""),
 }
 _EXPERTS_ONLY = "MXFP4:stacked Q8_0"
 _BAILINGMOE3 = {  # other tensors of several matrices are no experts there
-    "MXFP4_MOE": _roles(
+    "MXFP4_MOE": cases(
         output="Q8_0", rest="Q8_0", ffn_gate=_EXPERTS_ONLY, ffn_up=_EXPERTS_ONLY, ffn_down=_EXPERTS_ONLY
     )
 }
@@ -282,7 +190,7 @@ def _is_seventy_billion(model: ModelFacts) -> bool:
 VARIANTS: tuple[tuple[Callable[[ModelFacts], bool], Mapping[str, Mapping[str, Cases]]], ...] = (
     (lambda model: model.architecture == "falcon", _FALCON),
     (lambda model: model.architecture == "bailingmoe3", _BAILINGMOE3),
-    (lambda model: model.architecture == "glm5-next", dict.fromkeys(_PACKED, _roles(attn_q_lora="Q8_0"))),
+    (lambda model: model.architecture == "glm5-next", dict.fromkeys(_PACKED, cases(attn_q_lora="Q8_0"))),
     (lambda model: model.experts == 8, _EIGHT_EXPERTS),
     (_is_seventy_billion, _SEVENTY_BILLION),
 )
