@@ -19,6 +19,9 @@ from tests.support import SMOLLM2
         (["run", "--help"], "--help"),
         (["--version"], version("torchgguf")),
         (["info", SMOLLM2], "general.architecture"),
+        (["metadata", SMOLLM2, "general.architecture"], "llama"),
+        (["split", SMOLLM2, "x", "--max-tensors", "100", "--dry-run"], "x-00003-of-00003.gguf"),
+        (["quantize", "--help"], "Q4_K_M"),
     ],
     ids=lambda value: " ".join(map(str, value[:1])) if isinstance(value, list) else "",
 )

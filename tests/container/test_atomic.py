@@ -121,6 +121,18 @@ def test_where_files_cannot_be_nameless(old, monkeypatch):
     assert list(old.parent.iterdir()) == [old]
 
 
+def test_a_file_that_appears_meanwhile_is_replaced(tmp_path):
+    path = tmp_path / "model.gguf"
+
+    def load():
+        path.write_text("of somebody else")
+        return torch.ones(4)
+
+    write_gguf(path, {}, {"w": TensorSource((4,), TensorType.F32, load)})
+    assert open_gguf(path)["w"].tolist() == [1, 1, 1, 1]
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_file_that_is_open_can_be_replaced_from_itself(old):
     file = open_gguf(old)
     before = file["w"]
