@@ -1,6 +1,7 @@
 """Metadata are changed as asked, nothing else is, and no crash loses the file."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import gguf
 import numpy as np
 import pytest
 
+from tests.models.llama_cpp import greedy_text
+from tests.support import SMOLLM2
 from torchgguf.container import (
     ArrayType,
     GGUFError,
@@ -367,3 +370,13 @@ def test_a_full_disk_leaves_the_file_as_it_was(path):
     assert "model.gguf" in second
     assert path.read_bytes() == content
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.slow
+def test_llama_cpp_runs_what_was_edited(tmp_path):
+    path = tmp_path / "x.gguf"
+    shutil.copy(SMOLLM2, path)
+    assert not edit_metadata(path, {"general.description": "edited"}).in_place
+    assert edit_metadata(path, {"general.description": "edited in place" * 100}, ["general.license"]).in_place
+    prompt = "The capital of France is"
+    assert greedy_text(path, prompt, 8) == greedy_text(SMOLLM2, prompt, 8)
