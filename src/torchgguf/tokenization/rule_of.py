@@ -6,8 +6,10 @@ import random
 from functools import cache
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers.models import Model
 
+from torchgguf.tokenization.bpe import spell_byte_level
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 
@@ -78,28 +80,63 @@ def _samples() -> list[str]:
 def name_of_rule(backend: Tokenizer, add_bos: bool) -> str:
     """The name for `tokenizer.ggml.pre` of the first rule that splits texts as this byte-level BPE does.
 
-    Rules for whole words that are tokens (`ignore_merges`) are told apart too, and of two that differ only in
-    what they presume of BOS, the one is taken that presumes what is so. TokenizerError if there is none.
+    If there is none, of the first by which its vocabulary comes to the same tokens: some tokenizers split
+    what no merge would ever join. Rules that take pieces whole which are tokens (`ignore_merges`) are told
+    apart from others, and of two that differ only in what they presume of BOS, the one is taken that presumes
+    what is so. TokenizerError if there is none at all.
     """
-    ignore_merges = bool(backend.model.ignore_merges)
     rules: dict[PreTokenizer, str] = {}
     for name, rule in PRE_TOKENIZERS.items():
-        if rule.byte_level and rule.ignore_merges == ignore_merges:
+        if rule.byte_level:
             rules.setdefault(rule, name)
-    for rule in sorted(rules, key=lambda rule: rule.add_bos != add_bos):
-        if backend.pre_tokenizer is not None and _split_alike(backend.pre_tokenizer, rule):
+    order = sorted(rules, key=lambda rule: rule.add_bos != add_bos)
+    own = bool(backend.model.ignore_merges)
+    for rule in order:
+        if rule.ignore_merges == own and _split_alike(backend.pre_tokenizer, _splitter(rule)):
             return rules[rule]
+    texts = [*_samples(), *_own_texts(backend)]
+    expected = _ids(backend.model, backend.pre_tokenizer, texts)
+    for ignore_merges in (own, not own):
+        model = backend.model if ignore_merges == own else _other(backend.model)
+        for rule in order:
+            if rule.ignore_merges == ignore_merges and _ids(model, _splitter(rule), texts) == expected:
+                return rules[rule]
     raise TokenizerError(
         "none of the known rules splits texts as this tokenizer does, so tokenizer.ggml.pre cannot be told: "
         "name it, as in AutoTokenizer.from_pretrained(..., pre='llama-bpe')"
     )
 
 
-def _split_alike(part: Any, rule: PreTokenizer) -> bool:
-    mine = pre_tokenizers.Sequence(
-        [
-            *(pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rule.splits),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+def _splitter(rule: PreTokenizer) -> pre_tokenizers.PreTokenizer:
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rule.splits]
+    return pre_tokenizers.Sequence(
+        [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    return all(part.pre_tokenize_str(text) == mine.pre_tokenize_str(text) for text in _samples())
+
+
+def _split_alike(one: Any, other: pre_tokenizers.PreTokenizer) -> bool:
+    return one is not None and all(
+        one.pre_tokenize_str(text) == other.pre_tokenize_str(text) for text in _samples()
+    )
+
+
+def _ids(model: Model, splitter: Any, texts: list[str]) -> list[list[int]]:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = splitter
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def _own_texts(backend: Tokenizer) -> list[str]:
+    """Some thousand of the vocabulary's tokens as text, and pairs of them."""
+    tokens = sorted(backend.get_vocab(with_added_tokens=False))
+    texts = [spell_byte_level(token).decode(errors="ignore") for token in tokens[:: len(tokens) // 3000 + 1]]
+    others = random.Random(0).sample(texts, len(texts))
+    return texts + [text + other for text, other in zip(texts, others, strict=True)]
+
+
+def _other(model: Any) -> Model:
+    """The same BPE with `ignore_merges` set otherwise."""
+    other = models.BPE()
+    other.__setstate__(model.__getstate__())
+    other.ignore_merges = not model.ignore_merges
+    return other
