@@ -123,6 +123,8 @@ def imatrix(
             collector, tokens[:chunks], batch_size, save_every, lambda: save(collector.matrix(names))
         )
         matrix = save(collector.matrix(names))
+        if not finished:
+            note(f"Stopped after {collector.chunks} of {len(tokens[:chunks])} chunks.")
         _tell_perplexity(collector)
     if statistics:
         _show(matrix)
