@@ -22,6 +22,7 @@ from tests.support import SMOLLM2
         (["metadata", SMOLLM2, "general.architecture"], "llama"),
         (["split", SMOLLM2, "x", "--max-tensors", "100", "--dry-run"], "x-00003-of-00003.gguf"),
         (["quantize", "--help"], "Q4_K_M"),
+        (["imatrix", "--help"], "--text"),
     ],
     ids=lambda value: " ".join(map(str, value[:1])) if isinstance(value, list) else "",
 )
