@@ -119,6 +119,18 @@ def test_a_killed_process(originals, tmp_path, way, replacing):
     way.convert(source, target)
 
 
+def test_an_interrupt(originals, tmp_path):
+    """Ctrl-C, at any time."""
+
+    def interrupt(done: int, total: int) -> None:
+        if 2 * done > total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_to_gguf(originals / "llama", tmp_path / "x.gguf", progress=interrupt)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_new_folder_is_none_before_it_is_whole(originals, tmp_path):
     """Its config, without which there is no checkpoint, gets its name last."""
     kill(HALF_NAMED, originals / "llama.gguf", tmp_path / "back")

@@ -77,6 +77,9 @@ def convert_to_gguf(
     """
     if isinstance(quantization, str):
         quantization = Quantization(quantization)
+    target = Path(path or ".")
+    if not target.is_dir() and not target.parent.is_dir():  # said before anything is fetched
+        raise FileNotFoundError(f"{target} cannot be written: there is no folder {target.parent}")
     checkpoint, config = _open(place, hub)
     vocabulary = _tokenizer(checkpoint, pre) if tokenizer else None
     for name in (MODEL_CARD, GENERATION_CONFIG):  # of which the file's description is made
@@ -85,7 +88,6 @@ def convert_to_gguf(
     described, tensors = saving.gguf_contents(
         model, vocabulary, metadata or {}, quantization, report, _layers(model, sources)
     )
-    target = Path(path or ".")
     if target.is_dir():
         target = target / file_name(described, quantization)
     write_gguf(target, described, tensors, progress=progress)
