@@ -104,7 +104,8 @@ class ImportanceCollector:
     """Sums up what goes into a model's matrices while it reads, as a context manager.
 
     Args:
-        model: whose layers nobody else may change meanwhile. Other threads may run it; that is not counted.
+        model: in evaluation mode; nobody else may change its layers meanwhile, and what other threads run is
+            not counted.
         process_output: also collect for the head, unless its weights are the embedding's.
         perplexity: whether to score the chunks, for which the model needs a head.
 
@@ -184,7 +185,7 @@ class ImportanceCollector:
             return math.nan, math.nan
         mean = self._loss / self._scored
         variance = max(self._squares / self._scored - mean**2, 0.0)
-        perplexity = math.exp(mean)
+        perplexity = float(torch.tensor(mean, dtype=torch.float64).exp())  # infinite where math.exp refuses
         return perplexity, perplexity * math.sqrt(variance / (self._scored - 1))
 
     def matrix(self, datasets: Sequence[str] = ()) -> ImportanceMatrix:
