@@ -3,8 +3,10 @@
 `TORCHGGUF_TEXTS=100000` has as many texts taken in each comparison; see docs/testing.md.
 """
 
+import itertools
+import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,27 @@ def _ascii_space(text: str) -> bool:
     return all(c.isascii() or not c.isspace() for c in text)
 
 
+def _as_xlm_roberta(text: str) -> bool:
+    """<mask> swallows the space before it, of which llama.cpp knows one less."""
+    return without_marks(text) and "\x85" not in text
+
+
+def _without_overlaps(special: Iterable[str]) -> Callable[[str], bool]:
+    """Of two special tokens that overlap, the one further left is the original's, llama.cpp's the longer."""
+    tokens = re.compile(f"(?=({'|'.join(map(re.escape, sorted(special, key=len, reverse=True)))}))")
+
+    def fits(text: str) -> bool:
+        spans = [match.span(1) for match in tokens.finditer(text)]
+        return not any(start < end < other for (_, end), (start, other) in itertools.pairwise(spans))
+
+    return fits
+
+
 COMPARABLE: dict[str, Callable[[str], bool]] = {
     "bert-bge": as_bert,
     "deepseek-coder": _ascii_space,
     "deepseek-llm": _ascii_space,
-    "nomic-bert-moe": without_marks,
+    "nomic-bert-moe": _as_xlm_roberta,
     "phi-3": _ascii_space,
 }
 
@@ -79,9 +97,10 @@ def test_ids_of_llama_cpp(name: str, tmp_path: Path) -> None:
     oracle = LlamaCpp(path)
     # Bytes that no token is are dropped before merging, as by the original; llama.cpp drops them afterwards.
     comparable = COMPARABLE.get(name, _written_in(tokenizer))
+    overlaps_not = _without_overlaps(tokenizer.get_added_vocab())
     compared, differ = 0, []
     for batch in batches_of_texts(1000, _special(tokenizer)):
-        texts = list(filter(comparable, batch))
+        texts = [text for text in batch if comparable(text) and overlaps_not(text)]
         compared += len(texts)
         differ += unequal(tokenizer, oracle, texts)
     assert not differ, f"{len(differ)} of {compared}, the shortest {min(differ, key=lambda row: len(row[0]))}"
