@@ -185,7 +185,9 @@ def test_without_a_tokenizer(tmp_path):
 def test_a_splitting_rule_that_is_not_known(tmp_path):
     folder = publish("qwen2", tmp_path / "tiny")
     pipeline = json.loads((folder / "tokenizer.json").read_text())
-    pipeline["pre_tokenizer"]["use_regex"] = False
+    vowels = {"type": "Split", "pattern": {"Regex": "[aeiou]"}, "behavior": "Isolated", "invert": False}
+    steps = [vowels, {**pipeline["pre_tokenizer"], "use_regex": False}]
+    pipeline["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
     (folder / "tokenizer.json").write_text(json.dumps(pipeline))
     with pytest.raises(ValueError, match=r"none of the known rules .*pre="):
         convert_to_gguf(folder, tmp_path / "x.gguf")
