@@ -103,7 +103,7 @@ def name_of_rule(backend: Tokenizer, add_bos: bool) -> str:
                 return rules[rule]
     raise TokenizerError(
         "none of the known rules splits texts as this tokenizer does, so tokenizer.ggml.pre cannot be told: "
-        "name it, as in AutoTokenizer.from_pretrained(..., pre='llama-bpe')"
+        "name it, as in from_pretrained(..., pre='llama-bpe') or torchgguf convert --pre llama-bpe"
     )
 
 
