@@ -23,7 +23,7 @@ from torchgguf.quants import QuantType, QuantTypeLike, quant_type, quantize
 
 _T = TypeVar("_T")
 
-_SLAB = 1 << 22  # weights that are unpacked and packed at a time: 16 MB in float32
+_SLAB = 1 << 21  # weights that are unpacked and packed at a time: 8 MB in float32
 _INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)  # tables, whatever their names
 _LONGEST_TEXT = 127  # bytes that llama-quantize keeps of a name in metadata
 
@@ -161,7 +161,8 @@ def _check(name: str, old: TensorSource, choice: Choice, quantization: Quantizat
     if packed_already and not quantization.allow_requantize:
         raise ValueError(
             f"tensor {name!r} is packed to {old.type.name} already: to pack it again to {choice.type.name} "
-            "loses more than to pack what it was made from. Start from that, or allow it (allow_requantize)"
+            "loses more than to pack what it was made from. Start from that, or say that it may "
+            "(--allow-requantize, allow_requantize=True)"
         )
 
 
@@ -235,7 +236,8 @@ class _Errors:
 
     def add(self, numbers: Tensor, packed: Tensor, importance: Tensor | None) -> None:
         """Take in a slab as it was and as it is, `(rows, k)`; `importance` is of its columns."""
-        squares = torch.stack([(packed - numbers).square_().sum(0), numbers.square().sum(0)]).double()
+        before, after = numbers.double(), packed.double()  # in float32 squares might overflow, or vanish
+        squares = torch.stack([after.sub_(before).square_().sum(0), before.square_().sum(0)])
         self._squares = self._squares + squares.sum(1).cpu()
         if importance is not None:
             self._is_weighted = True
