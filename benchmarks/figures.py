@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+from fetch_models import LLAMA_CPP as LLAMA_CPP_SOURCES
 from fetch_models import QWEN2, SMOLLM2
 
 OURS = "torchgguf"
+RANDOM = Path(__file__).parent / "models"
+CONVERTER = LLAMA_CPP_SOURCES / "convert_hf_to_gguf.py"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,17 @@ def fidelity(model: Path) -> tuple[Figure, ...]:
     )
 
 
+def conversion(config: Path) -> tuple[Figure, ...]:
+    """How much memory it takes to convert a Hugging Face model of this config."""
+    ours = {OURS: (Worker("torchgguf_convert", slow=True),)}
+    both = {**ours, "llama.cpp": (Worker("llama_cpp_convert", slow=True),)}
+    goal = Goal(0.5)
+    return (
+        Figure("peak memory, converting to F16", "GB", "convert_f16", config, both, goal=goal),
+        Figure("peak memory, converting to Q4_K_M", "GB", "convert_q4_k_m", config, ours, goal=goal),
+    )
+
+
 FIGURES = (
     Figure(
         "open the file, all metadata",
@@ -95,4 +109,7 @@ FIGURES = (
     Figure("decode, 64 tokens", "tok/s", "decode", SMOLLM2, SPEED, True),
     Figure("prefill, 512 tokens", "tok/s", "prefill", SMOLLM2, SPEED, True),
     *fidelity(SMOLLM2),
+    # Models of random weights, whose layers differ in number and not in size: memory is to be the same.
+    *conversion(RANDOM / "llama-0.3GB.json"),
+    *conversion(RANDOM / "llama-1.2GB.json"),
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import fidelity
+from benchmarks import conversion, fidelity
 
 Samples = dict[str, list[float]]
 
@@ -181,6 +181,8 @@ WORKERS: dict[str, Callable[[Path, int], Samples]] = {
         llama_cpp,
         fidelity.torchgguf_fidelity,
         fidelity.llama_cpp_fidelity,
+        conversion.torchgguf_convert,
+        conversion.llama_cpp_convert,
     )
 }
 
