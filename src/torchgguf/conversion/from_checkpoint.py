@@ -123,7 +123,7 @@ def verify_converted(
 
     def load() -> PreTrainedModel:
         return type(model).from_pretrained(
-            checkpoint.place, dtype=torch.float32, quantization_config=packing, **checkpoint.hub
+            place, dtype=torch.float32, quantization_config=packing, **checkpoint.hub
         )
 
     return verify(path, tensors, load, progress=progress)
