@@ -1,11 +1,14 @@
 """Metadata are changed as asked, nothing else is, and no crash loses the file."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import gguf
 import numpy as np
@@ -337,13 +340,36 @@ def test_what_restores_the_file_is_not_used_for_another(path, tmp_path):
     assert not undo.exists()
 
 
-def test_two_cannot_edit_at_once(path):
-    import fcntl
-
-    with path.open("rb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+@pytest.mark.parametrize("values", EDITS.values(), ids=EDITS)
+def test_two_cannot_edit_at_once(path, values):
+    def meanwhile(done, total):
         with pytest.raises(GGUFError, match="being edited by another process"):
-            edit_metadata(path, {"general.name": "new"})
+            edit_metadata(path, values)
+
+    assert not edit_metadata(path, {"general.author": "first"}, progress=meanwhile).in_place
+    fields, _ = contents(path)
+    assert fields["general.author"] == (STRING, "first")
+    assert fields["tokenizer.ggml.tokens"][1][0] == "token 0"
+
+
+def test_nothing_is_lost_where_many_edit(path):
+    """In place and anew, which give the tensors another place, by turns."""
+    fields, tensors = contents(path)
+    values = {f"x.{i}": "x" * (10 + 50 * i) for i in range(16)}
+
+    def edit(key):
+        while True:
+            try:
+                return edit_metadata(path, {key: values[key]}, room=200)
+            except GGUFError as error:
+                assert re.search("being edited|has just been replaced", str(error))
+                time.sleep(0.001)
+
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(edit, values))
+    assert {edited.in_place for edited in done} == {True, False}
+    assert contents(path) == (fields | {key: (STRING, value) for key, value in values.items()}, tensors)
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
@@ -12,7 +12,7 @@ from torchgguf.container.encoder import encode_string, encode_value
 from torchgguf.container.errors import brief
 from torchgguf.container.mapping import Shard, open_shard
 from torchgguf.container.metadata import Metadata
-from torchgguf.container.overwriting import overwrite_head, undo_unfinished
+from torchgguf.container.overwriting import locked, overwrite_head, undo_unfinished
 from torchgguf.container.parser import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, padded, parse_header
 from torchgguf.container.shards import SPLIT_KEYS, open_shards
 from torchgguf.container.value_types import MetadataType, ValueType, type_name
@@ -68,41 +68,62 @@ def edit_metadata(
 
     Raises:
         ValueError: a key to remove is not there, or what is asked needs `force`; nothing was changed.
-        GGUFError: the file is broken, a value does not fit its type, or the disk is full.
+        GGUFError: the file is broken, a value does not fit its type, the disk is full, or another process is
+            editing the file.
         OSError: the system refuses.
     """
-    undo_unfinished(path)
-    shards = [open_shard(path)] if force else open_shards(path)
-    first, old = shards[0], shards[0].header.metadata
     values, removed, types = dict(set or {}), list(dict.fromkeys(remove)), dict(types or {})
     if _FILLER in values:
         raise ValueError(f"{_FILLER} is what edits leave room by; say how much with room")
     if unknown := types.keys() - values.keys():
         raise ValueError(f"there is a type for {brief(min(unknown))}, but no value")
+    undo_unfinished(path)
+    with locked(path) as file:
+        shards = [open_shard(path)] if force else open_shards(path)
+        first = shards[0]
+        if first.path != Path(path):
+            return edit_metadata(
+                first.path, values, removed, types=types, force=force, room=room, progress=progress
+            )
+        new = _changed(first, values, removed, types)
+        if not force:
+            _check_harmless((*removed, *values), new, shards)
+        if _FILLER not in removed and (head := _new_head(first, new)) is not None:
+            overwrite_head(file, path, head)
+            return Edited(first.path, in_place=True)
+        new.pop(_FILLER, None)
+        if room and _FILLER not in removed:
+            new.set(_FILLER, " " * room, ValueType.STRING)
+        tensors = {name: first.stored(info) for name, info in first.header.tensors.items()}
+        write_gguf(path, new, tensors, progress=progress)
+        return Edited(first.path, in_place=False)
+
+
+def _changed(
+    shard: Shard, values: Mapping[str, Any], removed: Iterable[str], types: Mapping[str, MetadataType]
+) -> Metadata:
+    old = shard.header.metadata
     new = old.copy()
     for key in removed:
         if key in values:
             raise ValueError(f"{brief(key)} cannot be both set and removed")
         if key not in new:
             near = "".join(f"; {name} is" for name in get_close_matches(key, new, 1))
-            raise ValueError(f"{first.path}: {brief(key)} is not there{near}")
+            raise ValueError(f"{shard.path}: {brief(key)} is not there{near}")
         del new[key]
     for key, value in values.items():
         new.set(key, value, types.get(key, old.types.get(key)))
-    for key in () if force else (*removed, *values):
-        if reason := _danger(key, old, new):
+    return new
+
+
+def _check_harmless(keys: Iterable[str], new: Metadata, shards: Sequence[Shard]) -> None:
+    """Raise ValueError for a change that wants to be forced."""
+    first, *others = shards
+    for key in keys:
+        if reason := _danger(key, first.header.metadata, new):
             raise ValueError(f"{brief(key)} is better left as it is: {reason}; force it if you must")
-        if owner := next((shard for shard in shards[1:] if key in shard.header.metadata), None):
+        if owner := next((shard for shard in others if key in shard.header.metadata), None):
             raise ValueError(f"{brief(key)} is in {owner.path.name} too: merge the files first")
-    if _FILLER not in removed and (head := _new_head(first, new)) is not None:
-        overwrite_head(first.path, head)
-        return Edited(first.path, in_place=True)
-    new.pop(_FILLER, None)
-    if room and _FILLER not in removed:
-        new.set(_FILLER, " " * room, ValueType.STRING)
-    tensors = {name: first.stored(info) for name, info in first.header.tensors.items()}
-    write_gguf(first.path, new, tensors, progress=progress)
-    return Edited(first.path, in_place=False)
 
 
 def _danger(key: str, old: Metadata, new: Metadata) -> str | None:

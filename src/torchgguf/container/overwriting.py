@@ -9,38 +9,55 @@ from contextlib import contextmanager
 from io import FileIO
 from os import PathLike
 from pathlib import Path
+from typing import IO
 
 from torchgguf.container.atomic import atomic_write
 from torchgguf.container.errors import GGUFError
 from torchgguf.container.lookalike import UNFINISHED
 
-_SECTOR = 512  # the least that any disk writes, and it writes that whole or not at all
 _UNDO = struct.Struct("<8sQI")  # mark, size of the file, CRC-32 of its first bytes, which follow
 _MARK = b"TGGUNDO1"
 
 
-def overwrite_head(path: str | PathLike[str], new: bytes) -> None:
-    """Replace as many first bytes of a file as `new` has; the rest stays where it is.
+@contextmanager
+def locked(path: str | PathLike[str]) -> Iterator[FileIO]:
+    """A file open for changes, which only one process makes at a time.
 
-    What lies within one sector is written at once. For more, the old bytes are kept in a file beside it
-    (`.undo`) until the new ones are on the disk. Meanwhile the file has no magic number, so that no program
-    reads half an old and half a new header; a crash leaves it so, and `undo_unfinished` restores it. Any
-    exception here does the same.
-
-    Raises:
-        GGUFError: another process is at it.
-        OSError: the system refuses.
+    What the changes depend on is to be read within the block. GGUFError if another process is at it.
     """
     target = Path(path).resolve()
-    with _locked(target) as file:
-        old = os.pread(file.fileno(), len(new), 0)
-        differing = [
-            at for at in range(0, len(new), _SECTOR) if old[at : at + _SECTOR] != new[at : at + _SECTOR]
-        ]
-        if len(differing) == 1:
-            _write(file, differing[0], new[differing[0] :][:_SECTOR])
-        elif differing:
-            _overwrite(file, target, old, new)
+    with FileIO(target, "r+b") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GGUFError("its metadata are being edited by another process", path=target) from None
+        if not os.path.samestat(os.fstat(file.fileno()), target.stat()):
+            raise GGUFError("has just been replaced by another process: try again", path=target)
+        yield file
+
+
+def overwrite_head(file: FileIO, path: str | PathLike[str], new: bytes) -> None:
+    """Replace as many first bytes of a `locked` file as `new` has; the rest stays where it is.
+
+    The old bytes are kept in a file beside it (`.undo`) until the new ones are on the disk. Meanwhile the
+    file has no magic number, so that no program reads half an old and half a new header; a crash leaves it
+    so, and `undo_unfinished` restores it. Any exception here does the same. OSError if the system refuses.
+    """
+    target = Path(path).resolve()
+    undo = _undo_path(target)
+    old = os.pread(file.fileno(), len(new), 0)
+    if old == new:
+        return
+    with atomic_write(undo) as copy:
+        _write(copy, 0, _UNDO.pack(_MARK, os.fstat(file.fileno()).st_size, zlib.crc32(old)) + old)
+    try:
+        _write(file, 0, UNFINISHED)
+        _write_last_first(file, new)
+    except BaseException:
+        _write_last_first(file, old)
+        _forget(undo)
+        raise
+    _forget(undo)
 
 
 def undo_unfinished(path: str | PathLike[str]) -> bool:
@@ -52,29 +69,18 @@ def undo_unfinished(path: str | PathLike[str]) -> bool:
     undo = _undo_path(target)
     if not target.is_file():
         return False
-    with target.open("rb") as file:
-        unfinished = file.read(len(UNFINISHED)) == UNFINISHED
-    if not unfinished and not undo.exists():
-        return False
-    with _locked(target) as file:
-        if unfinished:
+    with target.open("rb") as healthy:  # which need not be one that may be written to
+        if not _is_unfinished(healthy) and not undo.exists():
+            return False
+    with locked(target) as file:
+        if unfinished := _is_unfinished(file):
             _write_last_first(file, _read_undo(undo, os.fstat(file.fileno()).st_size))
         _forget(undo)
     return unfinished
 
 
-def _overwrite(file: FileIO, target: Path, old: bytes, new: bytes) -> None:
-    undo = _undo_path(target)
-    with atomic_write(undo) as copy:
-        _write(copy, 0, _UNDO.pack(_MARK, os.fstat(file.fileno()).st_size, zlib.crc32(old)) + old)
-    try:
-        _write(file, 0, UNFINISHED)
-        _write_last_first(file, new)
-    except BaseException:
-        _write_last_first(file, old)
-        _forget(undo)
-        raise
-    _forget(undo)
+def _is_unfinished(file: IO[bytes] | FileIO) -> bool:
+    return os.pread(file.fileno(), len(UNFINISHED), 0) == UNFINISHED
 
 
 def _write_last_first(file: FileIO, head: bytes) -> None:
@@ -109,16 +115,6 @@ def _forget(undo: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[FileIO]:
-    with FileIO(target, "r+b") as file:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GGUFError("its metadata are being edited by another process", path=target) from None
-        yield file
 
 
 def _write(file: FileIO, offset: int, data: bytes) -> None:
