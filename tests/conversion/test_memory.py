@@ -81,5 +81,5 @@ def test_memory_does_not_grow_with_the_model(measured, way):
     small, large = (measured["sizes"][layers] for layers in ("8", "32"))
     assert large > 3.9 * small > 250e6
     peaks = measured["peaks"][way]
-    assert peaks["32"] < large / 2
-    assert peaks["32"] - peaks["8"] < (large - small) / 10, measured
+    assert peaks["32"] < large / 3, measured
+    assert peaks["32"] - peaks["8"] < (large - small) / 3, measured  # what is kept would be all of it
