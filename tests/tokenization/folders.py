@@ -66,7 +66,8 @@ def unigram_pieces(**options: Any) -> bytes:
     return pieces(**{**defaults, **_T5, **options})
 
 
-def _proto(data: bytes) -> Any:
+def proto(data: bytes) -> Any:
+    """What such a file holds."""
     model = sentencepiece_model_pb2.ModelProto()
     model.ParseFromString(data)
     return model
@@ -218,7 +219,7 @@ def llama3(folder: Path) -> None:
 
 def gemma(folder: Path) -> None:
     """Gemma's without tokenizer.model: no space before texts, and nothing is split."""
-    model = _proto(pieces(add_dummy_prefix=False))
+    model = proto(pieces(add_dummy_prefix=False))
     ids = {piece.piece: i for i, piece in enumerate(model.pieces)}
     merges = sorted(
         (-piece.score, ids[piece.piece[:cut]], ids[piece.piece[cut:]], piece.piece[:cut], piece.piece[cut:])
@@ -281,7 +282,7 @@ def bert_cased(folder: Path) -> None:
 
 def xlm_roberta(folder: Path) -> None:
     """XLM-RoBERTa's as transformers writes it: a Unigram model in tokenizer.json, and a mask at its end."""
-    model = _proto(unigram_pieces())
+    model = proto(unigram_pieces())
     special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
     vocabulary = [*special, *((piece.piece, piece.score) for piece in model.pieces[3:]), ("<mask>", 0.0)]
     charsmap = model.normalizer_spec.precompiled_charsmap

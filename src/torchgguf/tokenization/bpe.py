@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,16 +29,17 @@ def listed_bpe(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str
 
 
 def _byte_level_bpe(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str, Any]) -> Parts:
-    """GPT-2's: tokens are bytes, each written as a printable character."""
-    add_space_prefix = read_flag(metadata, "add_space_prefix", False)
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=add_space_prefix, use_regex=False)
+    """GPT-2's: tokens are bytes, each written as a printable character.
+
+    No reader heeds `add_space_prefix` here: it comes from configs to which tokenizers give no heed either.
+    """
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return Parts(
         _bpe(vocabulary, _listed_merges(vocabulary), ignore_merges=rule.ignore_merges),
         normalizers.NFC() if rule.nfc else None,
         pre_tokenizers.Sequence([*_splits(rule), byte_level]),
         decoders.ByteLevel(),
         spell_byte_level,
-        add_space_prefix=add_space_prefix,
     )
 
 
@@ -92,6 +94,7 @@ def _splits(rule: PreTokenizer) -> list[pre_tokenizers.PreTokenizer]:
 
 
 def _has_bytes(vocabulary: Vocabulary) -> bool:
+    """Whether all bytes are tokens: if only some are, the library brings their order into disorder."""
     return all(token in vocabulary.ids for token in BYTE_TOKENS)
 
 
@@ -127,6 +130,12 @@ def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
             f"{PREFIX}scores is missing, without which SentencePiece's BPE cannot join anything"
         )
     tokens, scores = vocabulary.tokens, vocabulary.scores
+    if len({score for token, score in zip(tokens, scores, strict=True) if len(token) > 1}) == 1:
+        warnings.warn(
+            f"{PREFIX}scores are all the same: the file does not say in which order tokens are joined, so "
+            "ids may not be the model's own. Take the tokenizer from where the model came from",
+            stacklevel=2,
+        )
     order = sorted(range(len(tokens)), key=scores.__getitem__, reverse=True)
     return merges_by_score([tokens[i] for i in order], vocabulary.ids)
 
