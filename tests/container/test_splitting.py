@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,6 +77,11 @@ def test_what_is_split_can_be_split_anew(tmp_path):
     split_gguf(goldens("empty-first")[0], tmp_path / "tensors", max_tensors=2)
     for golden in goldens("tensors"):
         assert (tmp_path / golden.name).read_bytes() == golden.read_bytes()
+
+
+def test_the_prefix_may_be_a_name_of_a_file(tmp_path):
+    paths = split_gguf(MODEL, tmp_path / "v1.5.gguf", max_tensors=9)
+    assert paths == [tmp_path / "v1.5-00001-of-00001.gguf"]
 
 
 def test_the_alignment_holds_in_all_files(tmp_path):
@@ -171,6 +177,13 @@ def test_a_part_that_shrinks_while_it_is_read(tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder where nobody may write")
+def test_a_folder_where_no_files_can_be_made():
+    with pytest.raises(OSError) as raised:
+        split_gguf(MODEL, "/proc/self/x", max_tensors=2)
+    assert raised.value.filename.endswith("/x-00001-of-00003.gguf")
+
+
 # All files or none.
 
 
@@ -246,5 +259,5 @@ def test_a_name_that_cannot_be_given_takes_the_others_back(tmp_path):
             print(error)
         """
     )
-    assert done.stdout == "[Errno 5] Input/output error\n"
+    assert done.stdout == f"[Errno 5] Input/output error: '{tmp_path / 'x-00001-of-00003.gguf'}'\n"
     assert not list(tmp_path.iterdir())

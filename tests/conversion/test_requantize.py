@@ -116,6 +116,20 @@ def test_the_plan_is_what_is_done(unknown, written):
     assert [tensor.name for tensor in plan.report.fallbacks] == ["blk.0.odd.weight", "blk.1.odd.weight"]
 
 
+def test_tables_of_integers_stay(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "mystery")
+    writer.add_tensor("table.weight", np.arange(64 * 256, dtype=np.int32).reshape(64, 256))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    plan = plan_requantization(tmp_path / "x.gguf", Quantization("Q4_K_M"))
+    requantize(tmp_path / "x.gguf", tmp_path / "y.gguf", Quantization("Q4_K_M"))
+    (before,), (after,) = (gguf.GGUFReader(tmp_path / name).tensors for name in ("x.gguf", "y.gguf"))
+    assert after.data.tobytes() == before.data.tobytes()
+    assert plan.report.tensors["table.weight"].type.name == after.tensor_type.name == "I32"
+
+
 def test_a_plan_that_cannot_be_carried_out_says_why(unknown):
     plan = plan_requantization(unknown, Quantization("IQ2_XXS"))
     assert re.match(r"tensor '.*' cannot be packed to .*no importance matrix", plan.obstacle)

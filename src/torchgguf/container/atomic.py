@@ -23,8 +23,7 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
     """
     target = Path(path).resolve()
     mode = _mode_of_old(target)
-    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _opened(target.parent) as directory, _errors_named(target):
         descriptor, name = _create(directory)
         try:
             with FileIO(descriptor, "wb") as file:
@@ -47,12 +46,6 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
                     os.unlink(name, dir_fd=directory)
             raise
         os.fsync(directory)
-    except OSError as error:
-        if error.filename is None or str(error.filename).startswith(_PREFIX):
-            error.filename = str(target)
-        raise
-    finally:
-        os.close(directory)
 
 
 @contextmanager
@@ -61,12 +54,10 @@ def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[FileIO]]:
 
     FileExistsError if one of them is there already, as several files cannot be replaced at once. The last one
     is named first, so that a process killed in just that moment leaves a set whose first file is missing, and
-    every file that is there whole.
+    every file that is there whole. An OSError that names no file of its own names the first.
     """
     folder, names = paths[0].parent.resolve(), [path.name for path in paths]
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    with ExitStack() as cleanup:
-        cleanup.callback(os.close, directory)
+    with _opened(folder) as directory, _errors_named(folder / names[0]), ExitStack() as cleanup:
         for name in names:
             if os.path.lexists(folder / name):
                 raise _exists(folder / name)
@@ -95,6 +86,26 @@ def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[FileIO]]:
                     os.unlink(name, dir_fd=directory)
             raise
         os.fsync(directory)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def _errors_named(target: Path) -> Iterator[None]:
+    """Let an OSError that names no file, or one without its name yet, name `target`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename).startswith(_PREFIX):
+            error.filename = str(target)
+        raise
 
 
 def _exists(path: Path) -> FileExistsError:

@@ -56,9 +56,12 @@ def plan_split(
 
 
 def shard_paths(prefix: str | PathLike[str], count: int) -> list[Path]:
-    """The paths of the files that a model is split into: `prefix-00001-of-00003.gguf` and so on."""
+    """The paths of the files that a model is split into: `prefix-00001-of-00003.gguf` and so on.
+
+    A `.gguf` at the end of the prefix is none of it.
+    """
     prefix = Path(prefix)
-    return [prefix.with_name(name) for name in member_names(prefix.name, count)]
+    return [prefix.with_name(name) for name in member_names(prefix.name.removesuffix(".gguf"), count)]
 
 
 def write_split(

@@ -16,6 +16,7 @@ from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.container.tensors import storage_nbytes
 from torchgguf.container.writer import Progress
 from torchgguf.packing import PackedTensor, PackingReport, Quantization, pack_tensors
+from torchgguf.packing.retyping import INTEGERS
 from torchgguf.quants import QuantType
 
 
@@ -55,11 +56,14 @@ def requantize(
         The paths of what was written.
 
     Raises:
-        ValueError: `out` is one of the files to read, or a tensor cannot be packed so; the message names it.
+        ValueError: `out` is one of the files to read; a tensor cannot be packed so, and the message names it;
+            or with `keep_split` there is no split to keep.
         GGUFError: the file to read is not sound or not whole, or the disk is full; nothing was changed.
         FileExistsError: with `keep_split`, one of the files is there already.
     """
     with open_gguf(path) as file:
+        if keep_split and len(file.paths) == 1:
+            raise ValueError(f"{path} is a whole model: there is no split to keep")
         if Path(out).resolve() in {part.resolve() for part in file.paths}:
             raise ValueError(
                 f"{out} is what is to be read, and what packing loses is lost: name another file"
@@ -69,12 +73,10 @@ def requantize(
         if not keep_split:
             write_gguf(out, metadata, tensors, progress=progress)
             return [Path(out)]
-        if len(file.paths) == 1:
-            raise ValueError(f"{path} is a whole model: there is no split to keep")
         parts: list[list[str]] = [[] for _ in file.paths]
         for name, info in file.tensors.items():
             parts[info.shard].append(name)
-        return write_split(str(out).removesuffix(".gguf"), metadata, tensors, parts, progress=progress)
+        return write_split(out, metadata, tensors, parts, progress=progress)
 
 
 def plan_requantization(path: str | PathLike[str], quantization: Quantization) -> RequantizationPlan:
@@ -83,7 +85,7 @@ def plan_requantization(path: str | PathLike[str], quantization: Quantization) -
         choices = quantization.plan(file.metadata, {name: info.shape for name, info in file.tensors.items()})
         report, obstacle = PackingReport(), None
         for name, info in file.tensors.items():
-            choice = choices.get(name)
+            choice = None if info.dtype in INTEGERS else choices.get(name)
             new, wanted = (info.type, info.type) if choice is None else map(_tensor_type, choice[:2])
             nbytes = storage_nbytes(info.shape, new)
             report.add(PackedTensor(name, info.shape, info.type, new, wanted, nbytes))

@@ -24,7 +24,8 @@ from torchgguf.quants import QuantType, QuantTypeLike, quant_type, quantize
 _T = TypeVar("_T")
 
 _SLAB = 1 << 21  # weights that are unpacked and packed at a time: 8 MB in float32
-_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)  # tables, whatever their names
+#: Dtypes of tables, which are never packed, whatever their names.
+INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
 _LONGEST_TEXT = 127  # bytes that llama-quantize keeps of a name in metadata
 
 
@@ -135,7 +136,7 @@ def pack_tensors(
     for name, old in tensors.items():
         kind = quant_type(old.type)
         choice = choices.get(name)
-        if choice is None or kind.dtype in _INTEGERS:
+        if choice is None or kind.dtype in INTEGERS:
             result[name] = _copied(name, old, old.type, report)
         elif choice.type is kind:
             result[name] = _copied(name, old, TENSOR_TYPES[choice.wanted.id], report)
