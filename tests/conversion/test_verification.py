@@ -86,7 +86,7 @@ def sources():
     torch.manual_seed(0)
     return {
         "a.weight": torch.randn(8, 64),
-        "b.weight": torch.randn(8, 64),
+        "b.weight": torch.full((8, 64), 1e-25),  # whose square is 0 in float32
         "c.weight": torch.randn(5),
     }
 
@@ -119,6 +119,10 @@ def broken_scale(source):
         (
             lambda new: new.update({"a.weight": packed(-2 * sources()["a.weight"])}),
             "tensor 'a.weight' has errors larger than its weights: 3 times",
+        ),
+        (
+            lambda new: new.update({"b.weight": packed(torch.ones(8, 64))}),
+            "tensor 'b.weight' has errors larger than its weights: 1e+25 times",
         ),
         (lambda new: None, None),
     ],

@@ -24,7 +24,7 @@ from torchgguf.models.auto import family_of_file
 from torchgguf.quants import quant_type
 from torchgguf.tokenization import AutoTokenizer, TokenizerError
 
-_SLAB = 1 << 22  # weights that are unpacked at a time: 16 MB in float32
+_SLAB = 1 << 21  # weights that are unpacked at a time: 16 MB in float64
 _MOST_TOKENS = 256
 
 TEXT = """\
@@ -194,10 +194,11 @@ def _relative_error(
     rows = [tensor.reshape(-1, *tensor.shape[-1:]) for tensor in (old, new)]
     step = max(_SLAB // max(rows[0].shape[-1], 1), 1)
     for old_slab, new_slab in zip(*(tensor.split(step) for tensor in rows), strict=True):
-        was, now = _numbers(old_slab, old_type), _numbers(new_slab, new_type)
+        # In float32 squares might overflow, or vanish.
+        was, now = _numbers(old_slab, old_type).double(), _numbers(new_slab, new_type).double()
         finite = finite and bool(now.isfinite().all())
-        error += float((now - was).square_().sum(dtype=torch.float64))
-        norm += float(was.square_().sum(dtype=torch.float64))
+        error += float((now - was).square_().sum())
+        norm += float(was.square_().sum())
     return math.sqrt(error / norm) if norm > 0 else math.inf if error > 0 else 0.0, finite
 
 
@@ -238,8 +239,8 @@ def _compare_models(
         tokens=len(tokens),
         kl_divergence=float(F.kl_div(found, expected, reduction="batchmean", log_target=True).clamp(min=0)),
         same_top=float((found.argmax(-1) == expected.argmax(-1)).double().mean()),
-        source_perplexity=math.exp(F.nll_loss(expected[:-1], next_tokens)),
-        perplexity=math.exp(F.nll_loss(found[:-1], next_tokens)),
+        source_perplexity=_perplexity(expected, next_tokens),
+        perplexity=_perplexity(found, next_tokens),
     )
 
 
@@ -249,6 +250,11 @@ def _log_probabilities(model: Any, tokens: list[int]) -> tuple[Tensor, list[int]
     tokens = tokens[: getattr(model.config, "max_position_embeddings", _MOST_TOKENS)][:_MOST_TOKENS]
     logits = model(torch.tensor([tokens])).logits[0].float()
     return F.log_softmax(logits, dim=-1), tokens
+
+
+def _perplexity(log_probabilities: Tensor, next_tokens: Tensor) -> float:
+    """Infinite where it is beyond numbers."""
+    return float(F.nll_loss(log_probabilities[:-1].double(), next_tokens).exp())
 
 
 def _available_memory() -> float:
