@@ -20,7 +20,8 @@ from tests.models.tiny import CASES, UNWRITABLE, reference
 from tests.support import LLAMA_CPP
 from torchgguf.conversion.from_checkpoint import convert_to_gguf
 from torchgguf.models import AutoModelForCausalLM
-from torchgguf.packing.report import PackingReport
+from torchgguf.packing import ImportanceMatrix, PackingReport
+from torchgguf.packing.activations import Activations
 from torchgguf.tokenization import AutoTokenizer
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -144,6 +145,25 @@ def test_a_report_of_what_became_what(tmp_path):
     convert_to_gguf(folder, tmp_path / "x.gguf", report=report)
     assert report.tensors.keys() == written.keys()
     assert {row.error for row in report.tensors.values()} == {0.0}
+
+
+def test_importances_count(tmp_path):
+    """An expert's weights by its own, as where a model is saved."""
+    folder = publish("qwen2moe", tmp_path / "tiny")
+    seen = Activations(torch.rand(7, 64).square() + 1e-3, torch.full((7,), 9))
+    importances = ImportanceMatrix({f"blk.{i}.ffn_gate_exps.weight": seen for i in range(3)})
+    packed = {"pre": "qwen2", "quantization": "Q4_K_M"}
+    report = PackingReport()
+    importances.save(tmp_path / "imatrix.gguf")
+    convert_to_gguf(folder, tmp_path / "x.gguf", imatrix=tmp_path / "imatrix.gguf", report=report, **packed)
+    saved = by_way_of_a_model(folder, tmp_path / "y.gguf", imatrix=tmp_path / "imatrix.gguf", **packed)
+    assert (tmp_path / "x.gguf").read_bytes() == saved
+    weighted = {name for name, row in report.tensors.items() if row.weighted_error is not None}
+    assert weighted == set(importances)
+    convert_to_gguf(folder, tmp_path / "z.gguf", **packed)
+    assert (tmp_path / "z.gguf").read_bytes() != saved
+    with pytest.raises(ValueError, match="give the name of a quantization"):
+        convert_to_gguf(folder, tmp_path / "z.gguf", imatrix=importances)
 
 
 def test_progress_counts_the_bytes_of_the_file(tmp_path):

@@ -26,7 +26,7 @@ from torchgguf.models.config import PreTrainedConfig
 from torchgguf.models.description import MODEL_CARD, Origin
 from torchgguf.models.gguf_quantization import GGUFQuantizationConfig
 from torchgguf.models.options import LoadOptions
-from torchgguf.packing import PackedTensor, PackingReport, Quantization, recipe
+from torchgguf.packing import ImportanceMatrix, PackedTensor, PackingReport, Quantization, recipe
 from torchgguf.tokenization import AutoTokenizer, Tokenizer
 
 # What is in a file's usual name, in the order in which it is there.
@@ -39,6 +39,7 @@ def convert_to_gguf(
     path: str | PathLike[str] | None = None,
     *,
     quantization: Quantization | str | None = None,
+    imatrix: ImportanceMatrix | str | PathLike[str] | None = None,
     tokenizer: bool = True,
     pre: str | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -58,6 +59,7 @@ def convert_to_gguf(
             is usual: `Name-Size-Version-Q4_K_M.gguf`.
         quantization: what to pack to, such as `"Q4_K_M"`. By default all types stay as they are; in any case
             vectors are F32, and what llama.cpp never packs.
+        imatrix: which weights matter most, for a `quantization` by name; a `Quantization` has its own.
         tokenizer: write the tokenizer too. A file without one does for nothing but its tensors.
         pre: name of the rule by which the tokenizer splits texts, where it cannot be found by trying.
         metadata: further keys to set, over all others.
@@ -76,7 +78,9 @@ def convert_to_gguf(
         ValueError: the config says what GGUF cannot, or a tensor cannot be packed so; the message names it.
     """
     if isinstance(quantization, str):
-        quantization = Quantization(quantization)
+        quantization = Quantization(quantization, imatrix)
+    elif imatrix is not None:
+        raise ValueError("imatrix= is for packing: give the name of a quantization, such as 'Q4_K_M', too")
     target = Path(path or ".")
     if not target.is_dir() and not target.parent.is_dir():  # said before anything is fetched
         raise FileNotFoundError(f"{target} cannot be written: there is no folder {target.parent}")
