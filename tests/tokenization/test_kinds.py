@@ -12,6 +12,7 @@ import sentencepiece
 import transformers
 from sentencepiece import sentencepiece_model_pb2
 
+from tests.tokenization.converter import differences
 from tests.tokenization.folders import LINES, byte_level
 from tests.tokenization.oracles import LlamaCpp, hard_texts, with_tiny_model
 from tests.tokenization.test_vocabularies import vocabulary
@@ -102,15 +103,17 @@ def _pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
     return [*map(decoder.push, ids), decoder.flush()]
 
 
+# What is said of a tokenizer out of files that its vocabulary's file leaves to be presumed, by name; and what
+# files of Hugging Face do not say.
+SAID = {
+    "bert-bge": {"normalizer.lowercase", "bos_token_id", "eos_token_id", "add_bos_token", "add_eos_token"},
+    "gemma-4": {"add_eos_token"},
+    "nomic-bert-moe": set(),
+}
+UNSAID = {"token_type_count"}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_metadata_comes_back_value_for_value(name: str) -> None:
-    written = _ours(name).to_gguf()
-    stated = {key: value for key, value in _metadata(name).items() if key.startswith("tokenizer.")}
-    assert dict(written) == stated
-    assert written.types == {key: _metadata(name).types[key] for key in stated}
-
-
-@pytest.mark.parametrize("name", ["bert-bge", "nomic-bert-moe"])
 def test_what_is_saved(name: str, tmp_path: Path) -> None:
     ours, texts = _ours(name), _texts(name, seed=23)[:300]
     ours.save_pretrained(tmp_path)
@@ -119,6 +122,15 @@ def test_what_is_saved(name: str, tmp_path: Path) -> None:
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again(texts).input_ids == expected
     assert again.batch_decode(expected) == ours.batch_decode(expected)
+    written = again.to_gguf()
+    changed = {key.removeprefix(PREFIX) for key in differences(written, ours.to_gguf())}
+    if name == "bert-bge":  # made by a converter that did not mark these as words yet
+        stated = [
+            token.removeprefix("▁") if "[unused" in token else token for token in written[PREFIX + "tokens"]
+        ]
+        assert stated == _list(name, "tokens")
+        changed.remove("tokens")
+    assert changed <= {*SAID[name], *UNSAID, "add_sep_token"}
 
 
 def test_adding_tokens_to_bert(tmp_path: Path) -> None:

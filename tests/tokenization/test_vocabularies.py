@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import LLAMA_CPP, VOCABS
+from tests.tokenization.converter import tokenizer_part
 from torchgguf.tokenization import Tokenizer
 
 SHARED = ("gpt-2", "llama-spm", "qwen2")
@@ -30,6 +31,14 @@ def test_golden_ids(name: str) -> None:
     assert len(texts) > 40
     expected = [[int(i) for i in line.split()] for line in lines]
     assert Tokenizer.from_gguf(path)(texts, add_special_tokens=False).input_ids == expected
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.filterwarnings("ignore:tokenizer.ggml.pre is missing")
+def test_metadata_comes_back_value_for_value(name: str) -> None:
+    stated, written = tokenizer_part(vocabulary(name)), Tokenizer.from_gguf(vocabulary(name)).to_gguf()
+    assert list(written.items()) == list(stated.items())
+    assert written.types == stated.types
 
 
 @pytest.mark.parametrize("name", WITHOUT_PRE)

@@ -143,16 +143,19 @@ def _unigram(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str |
     """T5's and XLM-RoBERTa's."""
     stated = json.loads(model.backend.model.__getstate__())
     scores = np.array([score for _, score in stated["vocab"]], np.float32).tolist()
-    types = _plain_types(model, len(scores))
+    tokens, types = list(model.vocabulary.tokens), _plain_types(model, len(scores))
     special = model.vocabulary.special
     for i, kind in special.items():
         if kind is TokenType.CONTROL and i < len(scores):
             types[i] = kind
     types[stated["unk_id"]] = TokenType.UNKNOWN
+    for i, token in enumerate(tokens[: len(scores)]):
+        if token.startswith(" ") and i not in special:  # as a file with unused tokens is saved
+            tokens[i], scores[i], types[i] = token[1:], _PADDING_SCORE, TokenType.UNUSED
     values = {
         "model": "t5",
         "pre": "default",
-        **piece_lists(model.vocabulary.tokens, scores, types, special, (), size),
+        **piece_lists(tokens, scores, types, special, (), size),
         **_spaces(model).keys,
         "unknown_token_id": stated["unk_id"],
         "token_type_count": files.model.get("type_vocab_size"),
