@@ -54,7 +54,7 @@ format: build $(VENV)/.dev
 	@$(BIN)/ruff format .
 
 bench: build $(VENV)/.dev
-	@$(BIN)/python scripts/fetch_models.py smollm2 qwen2
+	@$(BIN)/python scripts/fetch_models.py smollm2 qwen2 llama.cpp
 	@$(BIN)/python -m benchmarks
 
 clean:
