@@ -185,10 +185,22 @@ def test_activations_that_are_no_numbers(name, tensor, where):
 
 
 def test_chunks_that_cannot_be():
-    with pytest.raises(ValueError, match="the text has 31 tokens, less than one chunk of 32: take more text"):
+    with pytest.raises(ValueError, match="a chunk takes 32 tokens, and the text has 31: take more text"):
         cut(list(range(31)), 32, None)
     with pytest.raises(ValueError, match="chunks have 64 tokens, but the model reads 32 at most"):
         collected(load("gpt2"), chunks_of("gpt2").view(-1)[:64][None])
+
+
+@pytest.mark.parametrize("name", ["chunk_size", "max_chunks", "batch_size"])
+def test_sizes_that_cannot_be(name):
+    with pytest.raises(ValueError, match=f"{name} must be 1 or more, not -1"):
+        collect_importance(load("llama"), [5] * 64, **{name: -1})
+
+
+def test_a_model_that_is_being_trained():
+    """Dropout would be taken for activations."""
+    with pytest.raises(ValueError, match=r"training mode: call model.eval\(\)"):
+        ImportanceCollector(load("gpt2").train())
 
 
 def test_chunks():

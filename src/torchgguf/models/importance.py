@@ -56,9 +56,12 @@ def collect_importance(
         progress: told `(done, total)` chunks.
 
     Raises:
-        ValueError: the text is shorter than a chunk, a chunk is longer than what the model reads, or
-            activations are not finite; the message names the tensor that they go into.
+        ValueError: the text is shorter than a chunk, a chunk is longer than what the model reads, the model
+            is being trained, or activations are not finite; the message names the tensor that they go into.
     """
+    for name, number in (("chunk_size", chunk_size), ("max_chunks", max_chunks), ("batch_size", batch_size)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be 1 or more, not {number}")
     chunks = cut(tokens, chunk_size, bos_token_id)[:max_chunks]
     with ImportanceCollector(model, process_output=process_output, perplexity=False) as collector:
         for batch in chunks.split(batch_size):
@@ -91,8 +94,8 @@ def cut(tokens: Sequence[int], chunk_size: int, bos_token_id: int | None) -> Ten
     """
     if (count := len(tokens) // chunk_size) == 0:
         raise ValueError(
-            f"the text has {len(tokens)} tokens, less than one chunk of {chunk_size}: take more text, or "
-            "smaller chunks"
+            f"a chunk takes {chunk_size} tokens, and the text has {len(tokens)}: take more text, or smaller "
+            "chunks"
         )
     chunks = torch.tensor(tokens[: count * chunk_size]).view(count, chunk_size)
     if bos_token_id is not None:
@@ -112,11 +115,16 @@ class ImportanceCollector:
     Attributes:
         chunks: how many have been read.
         chunk_size: tokens of each.
+
+    Raises:
+        ValueError: the model is in training mode, in which dropout would be counted too.
     """
 
     def __init__(
         self, model: PreTrainedModel, *, process_output: bool = False, perplexity: bool = True
     ) -> None:
+        if model.training:
+            raise ValueError("the model is in training mode: call model.eval() before")
         self.chunks, self.chunk_size = 0, CHUNK_SIZE
         self._model = model
         self._scores, self._needs_all = perplexity, process_output
