@@ -144,9 +144,11 @@ def test_what_cannot_be(tmp_path):
         ([model, "--text", text, "-c", "8"], 2, "--ctx-size"),
         ([model, "--text", "missing.txt"], 1, "missing.txt: No such file"),
         ([model, "--text", model], 1, "is no UTF-8 text: byte"),
-        ([model, "--text", "-"], 1, "the text has 0 tokens, less than one chunk of 512"),
+        ([model, "--text", "-"], 1, "a chunk takes 512 tokens, and the text has 0"),
         ([model, "--text", text, "-c", "64"], 1, "the model reads 32 at most"),
-        ([model, "--text", text, "-o", "nowhere/x.gguf"], 1, "nowhere/x.gguf: its folder does not exist"),
+        # Refused before the model is looked for.
+        (["missing.gguf", "--text", text, "-o", "nowhere/x.gguf"], 1, "nowhere: No such file or directory"),
+        (["missing.gguf", "--text", text, "-o", "."], 1, "only a regular file can be replaced"),
         (["--in", model, "-o", "x.gguf"], 1, "is no importance matrix: general.type is 'model'"),
         (["--in", text, "-o", "x.gguf"], 1, "is no importance matrix, neither in GGUF nor"),
         (["missing.gguf", "--text", text], 1, "missing.gguf"),

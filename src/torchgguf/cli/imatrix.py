@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -98,8 +99,9 @@ def imatrix(
         raise typer.BadParameter("name a model and a text, or matrices: FILE --text TXT, or --in IMATRIX")
     from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 
-    if not output.absolute().parent.is_dir():  # better now than after hours of reading
-        raise FileNotFoundError(f"{output}: its folder does not exist")
+    writes = file is not None or not statistics
+    if writes:
+        _check_writable(output)
     matrices = [load_imatrix(path, ctx_size) for path in given or ()]
     layout = format or (Format.dat if output.suffix == ".dat" else Format.gguf)
 
@@ -110,7 +112,7 @@ def imatrix(
 
     finished = True
     if file is None or not text:
-        matrix = ImportanceMatrix.merged(matrices) if statistics else save()
+        matrix = save() if writes else ImportanceMatrix.merged(matrices)
     else:
         from torchgguf.models.importance import ImportanceCollector, chunk_start, cut, read_tokens
 
@@ -128,10 +130,22 @@ def imatrix(
         _tell_perplexity(collector)
     if statistics:
         _show(matrix)
-    if file is not None or not statistics:
+    if writes:
         _tell(output, matrix)
     if not finished:
         raise KeyboardInterrupt
+
+
+class _GivenUp(Exception):
+    pass
+
+
+def _check_writable(path: Path) -> None:
+    """Begin to write, and give it up: better refused now than after hours of reading."""
+    from torchgguf.container.atomic import atomic_write
+
+    with suppress(_GivenUp), atomic_write(path):
+        raise _GivenUp
 
 
 def _read(place: str) -> str:
