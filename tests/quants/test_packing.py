@@ -53,6 +53,12 @@ def test_a_tensor_of_several_parts_and_dimensions_is_whole(monkeypatch):
     assert torch.equal(packed, golden.packed.view(2, 4, -1))
 
 
+@pytest.mark.parametrize(("name", "size"), [("Q4_K", 144), ("F16", 512)])
+def test_no_rows_are_no_rows(name, size):
+    assert quantize(torch.empty(0, 256), name).shape == (0, size)
+    assert quantize(torch.empty(2, 0, 256), name, torch.ones(256)).shape == (2, 0, size)
+
+
 def test_halves_are_packed_as_the_numbers_that_they_are():
     weights = torch.randn(4, 64).bfloat16()
     assert torch.equal(quantize(weights, "Q8_0"), quantize(weights.float(), "Q8_0"))

@@ -141,8 +141,9 @@ def quantize(weights: Tensor, type: QuantTypeLike, imatrix: Tensor | None = None
     For the matrices of experts, (experts, rows, k), it may be that of each, (experts, k). Q8_0 and the plain
     types take no notice of it.
 
-    ValueError for weights or importances that are not finite, for importances below zero, for rows that do
-    not divide into blocks, and for IQ2_XXS, IQ2_XS and IQ1_S without importances.
+    ValueError for importances that are not finite or below zero, for rows that do not divide into blocks, for
+    IQ2_XXS, IQ2_XS and IQ1_S without importances, and for weights that are not finite, unless the type is a
+    plain one, to which they are cast.
     """
     kind = quant_type(type)
     columns = weights.shape[-1]
@@ -164,7 +165,9 @@ def quantize(weights: Tensor, type: QuantTypeLike, imatrix: Tensor | None = None
 
 def _encode_matrix(kind: QuantType, rows: Tensor, importance: Tensor | None, packed: Tensor) -> None:
     """Packs rows (n, k) into `packed`, uint8 (n, bytes of a row), a few at a time."""
-    step = max(_WEIGHTS_AT_ONCE // max(rows.shape[1], 1), 1)
+    if not rows.numel():
+        return
+    step = max(_WEIGHTS_AT_ONCE // rows.shape[1], 1)
     for part, target in zip(rows.split(step), packed.split(step), strict=True):
         numbers = part.float()
         if not all(end.isfinite() for end in numbers.aminmax()):
