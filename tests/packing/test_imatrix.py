@@ -355,10 +355,12 @@ for format in ("gguf", "dat"):
     assert [file.name for file in tmp_path.iterdir()] == ["x"]
 
 
-def test_a_name_that_is_too_long(tmp_path):
+def test_what_cannot_be_written(tmp_path):
     (each,) = load_imatrix(written(tmp_path, newer())).activations.values()
     with pytest.raises(GGUFError, match="its name has 68 bytes"):
         ImportanceMatrix({60 * "a": each}).save(tmp_path / "y")
     with pytest.raises(ValueError, match="written as gguf or dat, not as 'json'"):
         ImportanceMatrix({"a": each}).save(tmp_path / "y", "json")
+    with pytest.raises(ValueError, match="there is nothing to write"):
+        ImportanceMatrix({}).save(tmp_path / "y")
     assert not (tmp_path / "y").exists()

@@ -26,7 +26,7 @@ Format = Literal["gguf", "dat"]
 _WRITERS = {"gguf": imatrix_gguf.write, "dat": imatrix_legacy.write}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ImportanceMatrix(Statistics):
     """Sums of squared activations, and what they say of the weights that they go into.
 
@@ -38,6 +38,11 @@ class ImportanceMatrix(Statistics):
 
     def __len__(self) -> int:
         return len(self.activations)
+
+    def __repr__(self) -> str:
+        return (
+            f"<ImportanceMatrix: {len(self)} tensors, {self.chunk_count} chunks of {self.chunk_size} tokens>"
+        )
 
     def get(self, name: str, shape: Sequence[int] | None = None) -> Tensor | None:
         """Return how much errors in each column of a tensor matter: the mean squares of its activations.
@@ -78,12 +83,14 @@ class ImportanceMatrix(Statistics):
                 of the datasets the last one's name.
 
         Raises:
-            ValueError: there is no such format.
+            ValueError: there is no such format, or nothing to write.
             GGUFError: the name of a tensor is too long for it, or the disk is full.
             OSError: the system refuses.
         """
         if format not in _WRITERS:
             raise ValueError(f"importance matrices are written as {' or '.join(_WRITERS)}, not as {format!r}")
+        if not self.activations:
+            raise ValueError("the importance matrix knows of no tensor: there is nothing to write")
         _WRITERS[format](path, self)
 
     @classmethod
