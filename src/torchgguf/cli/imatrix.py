@@ -136,7 +136,7 @@ def imatrix(
         raise KeyboardInterrupt
 
 
-class _GivenUp(Exception):
+class _TrialError(Exception):
     pass
 
 
@@ -144,8 +144,8 @@ def _check_writable(path: Path) -> None:
     """Begin to write, and give it up: better refused now than after hours of reading."""
     from torchgguf.container.atomic import atomic_write
 
-    with suppress(_GivenUp), atomic_write(path):
-        raise _GivenUp
+    with suppress(_TrialError), atomic_write(path):
+        raise _TrialError
 
 
 def _read(place: str) -> str:
