@@ -198,6 +198,20 @@ def qwen2(folder: Path) -> None:
     model_config(folder, "Qwen2ForCausalLM", "qwen2", 416, bos_token_id=SIZE, eos_token_id=SIZE + 1)
 
 
+def qwen3_embedding(folder: Path) -> None:
+    """Qwen3's for embeddings: texts end with another token than EOS."""
+    tokenizer = byte_level("qwen2")
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    end = processors.TemplateProcessing(
+        single="$A <|endoftext|>", pair="$A $B:1 <|endoftext|>:1", special_tokens=[("<|endoftext|>", SIZE)]
+    )
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), end])
+    names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    model_config(folder, "Qwen3ForCausalLM", "qwen3", SIZE + 3, bos_token_id=SIZE, eos_token_id=SIZE + 2)
+
+
 def llama3(folder: Path) -> None:
     """Llama 3's: BOS by a template, whole words that are tokens, all special tokens at the end."""
     tokenizer = byte_level("llama-bpe", ignore_merges=True)
@@ -329,6 +343,7 @@ FOLDERS = {
     "gpt2-old": (gpt2_old, "gpt-2"),
     "bloom": (bloom, "bloom"),
     "qwen2": (qwen2, "qwen2"),
+    "qwen3-embedding": (qwen3_embedding, "qwen2"),
     "llama3": (llama3, "llama-bpe"),
     "gemma": (gemma, ""),
     "gemma4": (gemma4, ""),
