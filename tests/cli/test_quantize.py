@@ -75,9 +75,12 @@ def test_a_dry_run(torchgguf, unknown):
     )
     assert any(line.startswith("blk.*.ffn_up.weight 2 F16 IQ2_XXS ") for line in lines(result))
     assert not list(unknown.parent.glob("*XXS*"))
+    assert any(re.fullmatch(r"[\d,]+ bytes of tensors would become .*", line) for line in lines(result))
     with_out = torchgguf("quantize", unknown, "out.gguf", "Q8_0", "--dry-run")
     assert (with_out.returncode, with_out.stderr) == (0, "")
     assert not Path("out.gguf").exists()
+    whole = torchgguf("quantize", unknown, "Q8_0", "--dry-run", "--keep-split")
+    assert "there is no split to keep" in whole.stderr
 
 
 @pytest.mark.parametrize(
@@ -117,6 +120,10 @@ def test_split_models(torchgguf, unknown, tmp_path):
         (["IN", "out.gguf", "Q8_0", "--tensor-type", "ffn_up"], 2, "'ffn_up' is not PATTERN=TYPE"),
         (["IN", "out.gguf", "Q8_0", "--tensor-type", "wrong=Q8_0"], 1, "'wrong'"),
         (["IN", "out.gguf", "Q8_0", "--tensor-type", "ffn_up=Q9"], 1, "unknown quantization type 'Q9'"),
+        # What is wrong with the types is said before anything is fetched.
+        (["missing.gguf", "out.gguf", "Q8_0", "--output-tensor-type", "Q9"], 1, "quantization type 'Q9'"),
+        (["IN", "out.gguf", "Q8_0", "--tensor-type", "up=I32"], 1, "I32 holds integers"),
+        (["missing.gguf", "missing/out.gguf", "Q8_0"], 1, "there is no folder missing"),
         (["IN", "out.gguf", "Q8_0", "--imatrix", "missing.gguf"], 1, "missing.gguf"),
         (["IN", "out.gguf", "IQ2_XXS"], 1, "importance matrix"),
         (["IN", "out.gguf", "Q8_0", "--dry-run", "--verify"], 2, "--verify"),

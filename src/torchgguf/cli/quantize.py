@@ -1,5 +1,6 @@
 """`torchgguf quantize`: a GGUF file with other types."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,8 +9,6 @@ from torchgguf.cli.options import Debug, split_place
 from torchgguf.cli.terminal import note, one_line, progress_bar
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torchgguf.packing import Quantization
 
 # What `--help` says of the recipes: bits a weight that an 8B Llama 3 comes to with an importance matrix.
@@ -142,9 +141,11 @@ def quantize(
         pure=pure,
         allow_requantize=allow_requantize,
     )
+    if not dry_run and not (folder := Path(out).parent).is_dir():  # said before anything is fetched
+        raise FileNotFoundError(f"{out} cannot be written: there is no folder {folder}")
     path = find_gguf(*split_place(file))
     if dry_run:
-        _plan(path, quantization)
+        _plan(path, quantization, keep_split)
     else:
         _quantize(path, out, quantization, keep_split, verify)
 
@@ -169,17 +170,17 @@ def parse_override(text: str) -> tuple[str, str]:
     return pattern, kind
 
 
-def _plan(path: "Path", quantization: "Quantization") -> None:
+def _plan(path: Path, quantization: "Quantization", keep_split: bool) -> None:
     from torchgguf.cli.summaries import show_plan
     from torchgguf.conversion.requantize import plan_requantization
 
-    plan = plan_requantization(path, quantization)
+    plan = plan_requantization(path, quantization, keep_split=keep_split)
     show_plan(plan.report)
     if plan.obstacle is not None:
         note(f"warning: it cannot be done like this: {one_line(plan.obstacle)}")
 
 
-def _quantize(path: "Path", out: str, quantization: "Quantization", keep_split: bool, verify: bool) -> None:
+def _quantize(path: Path, out: str, quantization: "Quantization", keep_split: bool, verify: bool) -> None:
     from torchgguf.cli.summaries import show_report, show_verification
     from torchgguf.conversion.requantize import requantize
     from torchgguf.packing import PackingReport

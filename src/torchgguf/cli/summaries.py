@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def show_plan(report: "PackingReport") -> None:
     """Show what would become of tensors."""
-    show(_tensors(report, ["tensors", "was", "type", "bytes"]), *_sums(report))
+    tensors = _tensors("tensors", report, ["tensors", "was", "type", "bytes"])
+    show(tensors, *_sums(report, "would become"))
 
 
 def show_report(report: "PackingReport", written: Sequence[Path]) -> None:
@@ -30,7 +31,8 @@ def show_report(report: "PackingReport", written: Sequence[Path]) -> None:
     if any(tensor.weighted_error is not None for tensor in report.tensors.values()):
         columns.append("weighted error")
     sizes = [f"{one_line(str(path))}: {path.stat().st_size:,} bytes" for path in written]
-    show(_tensors(report, columns), *_sums(report), *sizes)
+    tensors = _tensors("tensors (errors are relative)", report, columns)
+    show(tensors, *_sums(report, "have become"), *sizes)
 
 
 def show_verification(verification: "Verification") -> None:
@@ -55,7 +57,7 @@ def show_verification(verification: "Verification") -> None:
         raise typer.Exit(1)
 
 
-def _tensors(report: "PackingReport", columns: list[str]) -> "Table":
+def _tensors(title: str, report: "PackingReport", columns: list[str]) -> "Table":
     """One row for the tensors that all layers have and that became the same."""
     groups = defaultdict[tuple[str, str, str], list["PackedTensor"]](list)
     for tensor in report.tensors.values():
@@ -74,10 +76,10 @@ def _tensors(report: "PackingReport", columns: list[str]) -> "Table":
             "weighted error": _mean([(error, count) for error, count in weighted if error is not None]),
         }
         rows.append((name, *(row[column] for column in columns)))
-    return table("tensors (errors are relative)", ["name", *columns], rows)
+    return table(title, ["name", *columns], rows)
 
 
-def _sums(report: "PackingReport") -> "list[Table | str]":
+def _sums(report: "PackingReport", verb: str) -> "list[Table | str]":
     from torchgguf.container.tensors import storage_nbytes
 
     types = [
@@ -91,7 +93,7 @@ def _sums(report: "PackingReport") -> "list[Table | str]":
             f"tensors whose rows do not divide into the blocks of the recipe's type: {len(fallbacks):,}"
         )
     bits = report.bits_per_weight
-    lines.append(f"{before:,} bytes of tensors have become {report.nbytes:,}: {bits:.3f} bits per weight")
+    lines.append(f"{before:,} bytes of tensors {verb} {report.nbytes:,}: {bits:.3f} bits per weight")
     return lines
 
 

@@ -62,8 +62,8 @@ def requantize(
         FileExistsError: with `keep_split`, one of the files is there already.
     """
     with open_gguf(path) as file:
-        if keep_split and len(file.paths) == 1:
-            raise ValueError(f"{path} is a whole model: there is no split to keep")
+        if keep_split:
+            _check_split(file)
         if Path(out).resolve() in {part.resolve() for part in file.paths}:
             raise ValueError(
                 f"{out} is what is to be read, and what packing loses is lost: name another file"
@@ -79,7 +79,9 @@ def requantize(
         return write_split(out, metadata, tensors, parts, progress=progress)
 
 
-def plan_requantization(path: str | PathLike[str], quantization: Quantization) -> RequantizationPlan:
+def plan_requantization(
+    path: str | PathLike[str], quantization: Quantization, *, keep_split: bool = False
+) -> RequantizationPlan:
     """Say what `requantize` would write, without reading a tensor."""
     with open_gguf(path) as file:
         choices = quantization.plan(file.metadata, {name: info.shape for name, info in file.tensors.items()})
@@ -90,6 +92,8 @@ def plan_requantization(path: str | PathLike[str], quantization: Quantization) -
             nbytes = storage_nbytes(info.shape, new)
             report.add(PackedTensor(name, info.shape, info.type, new, wanted, nbytes))
         try:
+            if keep_split:
+                _check_split(file)
             pack_tensors(file.metadata.copy(), file.sources(), quantization)
         except ValueError as error:
             obstacle = str(error)
@@ -108,6 +112,11 @@ def passing_sources(file: GGUFFile) -> Iterator[tuple[str, TensorSource]]:
 
     for name, source in file.sources().items():
         yield name, replace(source, load=partial(load, name))
+
+
+def _check_split(file: GGUFFile) -> None:
+    if len(file.paths) == 1:
+        raise ValueError(f"{file.paths[0]} is a whole model: there is no split to keep")
 
 
 def _tensor_type(kind: QuantType) -> TensorType:

@@ -47,7 +47,7 @@ class Quantization:
         imatrix_file: what the file is to say the importance matrix was called; the path, if that is given.
 
     Raises:
-        ValueError: there is no such recipe.
+        ValueError: there is no such recipe, or no such type, or it is one of integers.
         GGUFError: the importance matrix is none.
     """
 
@@ -62,8 +62,11 @@ class Quantization:
     imatrix_file: str | None = None
 
     def __post_init__(self) -> None:
-        """Look up the recipe, and read the importance matrix."""
+        """Look up the recipe and the types, and read the importance matrix."""
         object.__setattr__(self, "recipe", recipe(self.recipe))
+        for asked in (self.output_type, self.token_embedding_type, *(kind for _, kind in self.overrides)):
+            if asked is not None and (kind := quant_type(asked)).dtype in INTEGERS:
+                raise ValueError(f"{kind.name} holds integers, which weights are not: name another type")
         if self.imatrix is not None and not isinstance(self.imatrix, ImportanceMatrix):
             object.__setattr__(self, "imatrix_file", self.imatrix_file or os.fspath(self.imatrix))
             object.__setattr__(self, "imatrix", load_imatrix(self.imatrix))
