@@ -52,6 +52,15 @@ def test_wrong_limits(torchgguf, tmp_path, options, code, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("ending", ["", "/", "/missing/"])
+def test_a_folder_is_no_prefix(torchgguf, tmp_path, ending):
+    result = torchgguf("split", MODEL, f"{tmp_path}{ending}", "--max-tensors", 2)
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: .* is a folder: say how the files in it .*/model.*\n", result.stderr)
+    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.parent.glob(f"{tmp_path.name}-*"))
+
+
 def test_files_that_are_there_stay(torchgguf, tmp_path):
     (tmp_path / "x-00003-of-00003.gguf").write_text("mine")
     result = torchgguf("split", MODEL, tmp_path / "x", "--max-tensors", 2)

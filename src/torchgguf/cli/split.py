@@ -1,6 +1,7 @@
 """`torchgguf split`: one GGUF file as several."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,6 +47,12 @@ def split(
     """
     if (max_size is None) is (max_tensors is None):
         raise typer.BadParameter("say how much goes into a file: --max-size or --max-tensors")
+    if prefix.endswith("/") or Path(prefix).is_dir():
+        example = Path(prefix) / "model"
+        raise typer.BadParameter(
+            f"{prefix} is a folder: say how the files in it are to begin, such as {example}",
+            param_hint="PREFIX",
+        )
     from torchgguf.container import open_gguf, plan_split, shard_paths, write_split
 
     with open_gguf(file) as gguf:
