@@ -86,9 +86,12 @@ def test_set_and_remove(torchgguf, path, arguments, changed):
     before = fields(path)
     result = torchgguf("metadata", path, *arguments, "--room", 0)
     assert (result.returncode, result.stdout) == (0, "")
-    assert re.fullmatch(
-        r".*x\.gguf: (metadata written in place|written anew, tensors and all)\.\n", result.stderr
-    )
+    how, *new = result.stderr.splitlines()
+    assert re.fullmatch(r".*x\.gguf: (metadata written in place|written anew, tensors and all)\.", how)
+    types = {key: changed[key][0] for key in changed if key not in before}
+    assert [line.replace("[", "array, ").replace("]", "") for line in new] == [
+        f"{key} is new, and of type {', '.join(type)}." for key, type in types.items()
+    ]
     expected = {key: field for key, field in (before | changed).items() if field is not None}
     assert {key: field for key, field in fields(path).items() if key != "torchgguf.padding"} == expected
 
@@ -116,6 +119,7 @@ def test_a_template_from_a_file_and_back(torchgguf, path, tmp_path):
         (["--set", "x.list=7"], 1, "7 is not a list"),
         (["--set", "a=[]"], 1, "an empty list does not say what it holds"),
         (["--set", "a=@missing.txt"], 1, "missing.txt: No such file"),
+        (["--set", f"a=@{GOLDENS / 'model.gguf'}"], 1, "model.gguf is no text in UTF-8"),
         (["--remove", "b"], 1, "'b' is not there"),
         (["--set", "general.architecture=x"], 1, "it says how to read"),
         (["--type", "int8"], 2, "--set and --remove"),

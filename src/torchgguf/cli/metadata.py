@@ -12,7 +12,7 @@ from torchgguf.cli.tables import finite, metadata_table, show
 from torchgguf.cli.terminal import note, one_line, progress_bar
 
 if TYPE_CHECKING:
-    from torchgguf.container import MetadataType
+    from torchgguf.container import Metadata, MetadataType
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="A GGUF file; of a split model, any part.")]
 Key = Annotated[str | None, typer.Argument(metavar="KEY", help="Show the value of this key alone.")]
@@ -77,12 +77,7 @@ def metadata(
 
 
 def _show(file: str, key: str | None, as_json: bool) -> None:
-    from torchgguf.container import open_gguf, undo_unfinished
-
-    if undo_unfinished(file):
-        note(f"{one_line(file)}: a change that was not finished has been undone.")
-    with open_gguf(file) as gguf:
-        metadata = gguf.metadata
+    metadata = _read(file)
     if key is not None:
         if key not in metadata:
             raise ValueError(f"{file}: there is no key {key!r}")
@@ -95,6 +90,15 @@ def _show(file: str, key: str | None, as_json: bool) -> None:
         show(metadata_table(metadata))
 
 
+def _read(file: str) -> "Metadata":
+    from torchgguf.container import open_gguf, undo_unfinished
+
+    if undo_unfinished(file):
+        note(f"{one_line(file)}: a change that was not finished has been undone.")
+    with open_gguf(file) as gguf:
+        return gguf.metadata
+
+
 def _for_terminal(text: str) -> str:
     """A file's strings must not steer the terminal; programs get them as they are."""
     return "\n".join(map(one_line, text.split("\n"))) if sys.stdout.isatty() else text
@@ -103,8 +107,9 @@ def _for_terminal(text: str) -> str:
 def _edit(
     file: str, settings: list[str], removed: list[str], type: str | None, force: bool, room: int | None
 ) -> None:
-    from torchgguf.container import edit_metadata, open_gguf, undo_unfinished
+    from torchgguf.container import edit_metadata, type_name
     from torchgguf.container.editing import ROOM
+    from torchgguf.container.metadata import infer_type
 
     pairs = [setting.partition("=")[::2] for setting in settings]
     for (key, _), setting in zip(pairs, settings, strict=True):
@@ -117,9 +122,7 @@ def _edit(
             "it is for one --set; change keys of other types one by one", param_hint="--type"
         )
     stated = None if type is None else _parse_type(type)
-    undo_unfinished(file)
-    with open_gguf(file) as gguf:
-        old = gguf.metadata
+    old = _read(file)
     types = {} if stated is None else {key: stated for key, _ in pairs}
     values = {key: _parse_value(text, types.get(key, old.types.get(key)), key) for key, text in pairs}
     with progress_bar("writing") as progress:
@@ -134,6 +137,9 @@ def _edit(
         )
     how = "metadata written in place" if edited.in_place else "written anew, tensors and all"
     note(f"{one_line(str(edited.path))}: {how}.")
+    for key in (key for key in values if key not in old):  # in their order
+        kind = types[key] if key in types else infer_type(values[key])
+        note(f"{one_line(key)} is new, and of type {type_name(kind)}.")
 
 
 def _parse_value(text: str, value_type: "MetadataType | None", key: str) -> Any:
@@ -142,7 +148,7 @@ def _parse_value(text: str, value_type: "MetadataType | None", key: str) -> Any:
     from torchgguf.container.value_types import SCALARS
 
     if text.startswith("@"):
-        text = text[1:] if text.startswith("@@") else Path(text[1:]).read_text("utf-8")
+        text = text[1:] if text.startswith("@@") else _text_of(Path(text[1:]))
     if value_type is ValueType.STRING:
         return text
     try:
@@ -159,6 +165,13 @@ def _parse_value(text: str, value_type: "MetadataType | None", key: str) -> Any:
             f"{key} is of type {type_name(value_type)}, and {one_line(text[:60])!r} is not",
             param_hint="--set",
         ) from None
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8") from None
 
 
 def _guess(text: str) -> Any:
