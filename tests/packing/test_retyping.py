@@ -55,7 +55,7 @@ def test_what_has_its_type_is_copied():
     (row,) = report.tensors.values()
     assert (row.error, row.weighted_error, row.nbytes) == (0.0, None, 4 * 144)
     unreported = packed({"blk.0.ffn_up.weight": source}, Quantization("Q4_K_S"))
-    assert unreported["blk.0.ffn_up.weight"] is source
+    assert unreported["blk.0.ffn_up.weight"].load() is source.load()
 
 
 def test_slabs_make_the_whole(monkeypatch):
@@ -94,6 +94,17 @@ def test_each_expert_has_its_own_importances():
         quantize(weights, "Q2_K", importance[:2])
 
 
+def test_what_rows_force_is_logged_where_nothing_is_reported(caplog):
+    shapes = {"blk.0.attn_q.weight": (8, 96), "blk.1.attn_q.weight": (8, 96), "blk.2.attn_q.weight": (8, 256)}
+    sources = {name: TensorSource.of(wide(*shape)) for name, shape in shapes.items()}
+    packed(sources, Quantization("Q4_K_M"), PackingReport())
+    packed({"blk.2.attn_q.weight": sources["blk.2.attn_q.weight"]}, Quantization("Q4_K_M"))
+    assert not caplog.records
+    packed(sources, Quantization("Q4_K_M"))
+    (record,) = caplog.records
+    assert "Q5_0 for Q4_K in 2" in record.getMessage()
+
+
 def test_report():
     report = PackingReport()
     sources = {"token_embd.weight": (8, 96), "blk.0.attn_v.weight": (4, 256), "output_norm.weight": (96,)}
@@ -122,7 +133,7 @@ def test_types_that_need_importances_say_so(name):
         ValueError, match=rf"'blk.0.attn_q.weight' cannot be packed to {kind.name}.* no importance matrix"
     ):
         packed(sources, Quantization(name, pure=True))
-    others = ImportanceMatrix({"blk.9.attn_q.weight": Activations(torch.ones(1, 256), ONE)}, [], 1, 512)
+    others = ImportanceMatrix({names[2]: Activations(torch.ones(1, 256), ONE)}, [], 1, 512)
     with pytest.raises(
         ValueError, match=r"'blk.0.attn_q.weight'.* has nothing of it. `torchgguf imatrix` makes"
     ):
@@ -146,6 +157,20 @@ def test_importances_of_another_model_are_refused():
     matrix = ImportanceMatrix({"blk.0.attn_q.weight": Activations(torch.ones(1, 128), ONE)}, [], 1, 512)
     with pytest.raises(ValueError, match=r"128 columns for blk.0.attn_q.weight"):
         packed({"blk.0.attn_q.weight": TensorSource.of(wide(2, 256))}, Quantization("Q8_0", matrix))
+    with pytest.raises(ValueError, match="has nothing of any tensor: was it made from another model"):
+        packed({"blk.0.attn_k.weight": TensorSource.of(wide(2, 256))}, Quantization("Q8_0", matrix))
+
+
+def test_texts_whose_names_are_not_utf8():
+    """As files of such a name are called in Python, and texts in matrices of the older format."""
+    known = {"blk.0.attn_q.weight": Activations(torch.ones(1, 64), ONE)}
+    matrix = ImportanceMatrix(known, ["caf\udce9.txt"], 1, 512)
+    metadata = Metadata()
+    source = TensorSource.of(wide(2, 64))
+    pack_tensors(
+        metadata, {"blk.0.attn_q.weight": source}, Quantization("Q8_0", matrix, imatrix_file="\udcff")
+    )
+    assert (metadata["quantize.imatrix.dataset"], metadata["quantize.imatrix.file"]) == ("caf.txt", "")
 
 
 def test_what_is_packed_is_packed_again_on_demand_only():
@@ -172,6 +197,15 @@ def test_weights_that_are_no_numbers_are_refused(name, wrong):
         source.load()
 
 
+@pytest.mark.parametrize("name", ["Q8_0", "F32"])
+def test_copied_weights_that_are_no_numbers_are_refused(name):
+    """llama-quantize too will not have them, be they packed or not."""
+    for tensor in ("blk.3.attn_norm.weight", "blk.3.ffn_gate_inp.weight", "blk.3.attn_q.weight"):
+        source = TensorSource.of(torch.tensor([[1.0, math.nan] * 32] * 2))
+        with pytest.raises(ValueError, match=f"tensor '{tensor}': .*"):
+            packed({tensor: source}, Quantization(name))[tensor].load()
+
+
 def test_weights_beyond_a_type_are_refused():
     source = TensorSource.of(torch.full((2, 64), 65520.0))
     with pytest.raises(ValueError, match=r"tensor 'blk.3.attn_q.weight': .* too large for F16"):
@@ -184,7 +218,8 @@ def test_weights_beyond_a_type_are_refused():
 
 def test_tables_of_integers_are_copied():
     table = TensorSource.of(torch.arange(128, dtype=torch.int32).view(2, 64))
-    assert packed({"blk.0.table.weight": table}, Quantization("Q8_0"))["blk.0.table.weight"] is table
+    copy = packed({"blk.0.table.weight": table}, Quantization("Q8_0"))["blk.0.table.weight"]
+    assert copy.type is table.type and copy.load() is table.load()
 
 
 def test_names_of_recipes():
@@ -193,6 +228,14 @@ def test_names_of_recipes():
         ValueError, match=r"unknown quantization 'Q4_K_XL': known are F32, F16, .*Q4_K_M, .*NVFP4"
     ):
         Quantization("Q4_K_XL")
+
+
+def test_overrides_in_pairs_or_as_a_mapping():
+    sources = {f"blk.0.attn_{name}.weight": TensorSource.of(wide(2, 256)) for name in "qkv"}
+    pairs = [("ATTN_[qk]", "F16"), ("attn", "Q6_K")]
+    for overrides in (pairs, dict(pairs)):
+        tensors = packed(sources, Quantization("Q8_0", overrides=overrides))
+        assert [source.type.name for source in tensors.values()] == ["F16", "F16", "Q6_K"]
 
 
 def test_overrides_that_do_nothing_are_refused():

@@ -94,7 +94,7 @@ def plan_requantization(
         try:
             if keep_split:
                 _check_split(file)
-            pack_tensors(file.metadata.copy(), file.sources(), quantization)
+            pack_tensors(file.metadata.copy(), file.sources(), quantization, PackingReport())
         except ValueError as error:
             obstacle = str(error)
     return RequantizationPlan(report, obstacle)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -20,6 +22,8 @@ from torchgguf.packing.planning import Choice, Overrides, plan_types
 from torchgguf.packing.recipes import Recipe, recipe
 from torchgguf.packing.report import PackedTensor, PackingReport
 from torchgguf.quants import QuantType, QuantTypeLike, quant_type, quantize
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -37,8 +41,8 @@ class Quantization:
         recipe: one of llama-quantize's file types such as `"Q4_K_M"`, or `"NVFP4"` or `"MXFP4"`: all that
             can be packed to that type.
         imatrix: which weights matter: an importance matrix or the path of one.
-        overrides: pairs of a pattern (a regular expression, in any case) and a type, for tensors whose names
-            have it in them; the first pattern that is found counts.
+        overrides: patterns (regular expressions, in any case), each with the type of tensors whose names have
+            it in them, in pairs or as a mapping; the first pattern that is found counts.
         output_type: of the head; of the token embeddings too where the head has no weights of its own.
         token_embedding_type: of the token embeddings.
         pure: the recipe's main type for all that no other option names.
@@ -53,7 +57,7 @@ class Quantization:
 
     recipe: Recipe | str
     imatrix: ImportanceMatrix | str | os.PathLike[str] | None = None
-    overrides: Overrides = ()
+    overrides: Overrides | Mapping[str, QuantTypeLike] = ()
     output_type: QuantTypeLike | None = None
     token_embedding_type: QuantTypeLike | None = None
     pure: bool = False
@@ -64,7 +68,7 @@ class Quantization:
     def __post_init__(self) -> None:
         """Look up the recipe and the types, and read the importance matrix."""
         object.__setattr__(self, "recipe", recipe(self.recipe))
-        for asked in (self.output_type, self.token_embedding_type, *(kind for _, kind in self.overrides)):
+        for asked in (self.output_type, self.token_embedding_type, *(kind for _, kind in self._overrides)):
             if asked is not None and (kind := quant_type(asked)).dtype in INTEGERS:
                 raise ValueError(f"{kind.name} holds integers, which weights are not: name another type")
         if self.imatrix is not None and not isinstance(self.imatrix, ImportanceMatrix):
@@ -80,12 +84,16 @@ class Quantization:
             metadata,
             tensors,
             has_imatrix=self.imatrix is not None,
-            overrides=self.overrides,
+            overrides=self._overrides,
             output_type=self.output_type,
             token_embedding_type=self.token_embedding_type,
             pure=self.pure,
             leave_output=self.leave_output,
         )
+
+    @property
+    def _overrides(self) -> Overrides:
+        return tuple(self.overrides.items()) if isinstance(self.overrides, Mapping) else self.overrides
 
     @property
     def importances(self) -> ImportanceMatrix | None:
@@ -123,18 +131,23 @@ def pack_tensors(
         tensors: all of the file's.
         quantization: to what.
         report: is filled as the tensors are written; then errors are measured, which takes about as long
-            again as the simpler types take to pack.
+            again as the simpler types take to pack. Without it the log says where rows forced other types.
 
     Returns:
         The same tensors, to be loaded and packed when their turn comes: then a tensor is in memory as it was
-        and as it will be, and a slab of it in float32. Weights that are not finite, or beyond what the type
-        holds, raise a ValueError that names the tensor, when it is loaded.
+        and as it will be, and a slab of it in float32. Weights that are not finite, copied ones too, or
+        beyond what the type holds, raise a ValueError that names the tensor, when it is loaded.
 
     Raises:
         ValueError: a tensor is packed already; importances are missing for one, or are of another size; the
-            message names it.
+            message names it. Or importances are given, and none of any of these tensors.
     """
     choices = quantization.plan(metadata, {name: source.shape for name, source in tensors.items()})
+    matrix = quantization.importances
+    if matrix is not None and choices.keys().isdisjoint(matrix):
+        raise ValueError("the importance matrix has nothing of any tensor: was it made from another model?")
+    if report is None:
+        _log_fallbacks(choices.values())
     result = {}
     for name, old in tensors.items():
         kind = quant_type(old.type)
@@ -145,7 +158,7 @@ def pack_tensors(
             result[name] = _copied(name, old, TENSOR_TYPES[choice.wanted.id], report)
         else:
             _check(name, old, choice, quantization)
-            result[name] = _repacked(name, old, choice, quantization.importances, report)
+            result[name] = _repacked(name, old, choice, matrix, report)
     quantization.describe(metadata)
     return result
 
@@ -166,17 +179,26 @@ def _check(name: str, old: TensorSource, choice: Choice, quantization: Quantizat
         raise ValueError(
             f"tensor {name!r} is packed to {old.type.name} already: to pack it again to {choice.type.name} "
             "loses more than to pack what it was made from. Start from that, or say that it may "
-            "(--allow-requantize, allow_requantize=True)"
+            "(--allow-requantize, Quantization(..., allow_requantize=True))"
         )
 
 
-def _copied(name: str, old: TensorSource, wanted: TensorType, report: PackingReport | None) -> TensorSource:
-    if report is None:
-        return old
+def _log_fallbacks(choices: Iterable[Choice]) -> None:
+    """Say in a line what the report would say."""
+    fallen = Counter(f"{fit.name} for {wanted.name}" for fit, wanted, _ in choices if fit is not wanted)
+    if fallen:
+        swaps = ", ".join(f"{swap} in {count}" for swap, count in fallen.items())
+        logger.warning("rows of some tensors do not divide into blocks of the recipe's types: %s", swaps)
 
+
+def _copied(name: str, old: TensorSource, wanted: TensorType, report: PackingReport | None) -> TensorSource:
     def load() -> Tensor:
-        report.add(PackedTensor(name, old.shape, old.type, old.type, wanted, old.nbytes))
-        return old.load()
+        tensor = old.load()
+        if tensor.is_floating_point():
+            _named(name, lambda: _check_finite(tensor, old.type.name))
+        if report is not None:
+            report.add(PackedTensor(name, old.shape, old.type, old.type, wanted, old.nbytes))
+        return tensor
 
     return replace(old, load=load)
 
@@ -211,11 +233,17 @@ def _repack(old: TensorSource, kind: QuantType, importance: Tensor | None, error
     for source, target, columns in _slabs(rows, packed, importance, max(_SLAB // old.shape[-1], 1)):
         numbers = source.float() if old.type in PLAIN else kernels.dequantize(source, quant_type(old.type))
         target.copy_(quantize(numbers, kind, columns))
-        if kind.dtype is not None and not all(end.isfinite() for end in target.view(kind.dtype).aminmax()):
-            raise ValueError(f"it has weights that are no finite numbers, or too large for {kind.name}")
+        if kind.dtype is not None:
+            _check_finite(target.view(kind.dtype), kind.name)
         if errors is not None:
             errors.add(numbers, kernels.dequantize(target, kind), columns)
     return packed.view(kind.dtype or torch.uint8)
+
+
+def _check_finite(numbers: Tensor, type_name: str) -> None:
+    """Refuse what llama-quantize refuses: with such weights a model has no answers."""
+    if not all(end.isfinite() for end in numbers.aminmax()):
+        raise ValueError(f"it has weights that are no finite numbers, or too large for {type_name}")
 
 
 def _slabs(
@@ -273,4 +301,5 @@ def _named(name: str, work: Callable[[], _T]) -> _T:
 
 
 def _brief(text: str) -> str:
-    return text.encode()[:_LONGEST_TEXT].decode(errors="ignore")
+    """Cut a text, and leave out what is not UTF-8, as names of files need not be."""
+    return text.encode(errors="surrogateescape")[:_LONGEST_TEXT].decode(errors="ignore")
