@@ -225,6 +225,8 @@ def test_what_cannot_be_packed_to(mixed, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(mixed, dequantize=True)
     with pytest.raises(ValueError, match=r"unknown quantization 'Q9_Z': known are .*Q4_K_M.*NVFP4.*Q4_K"):
         model.save_gguf(path, quantization="Q9_Z")
+    with pytest.raises(ValueError, match="unknown quantization 7: known are"):
+        model.save_gguf(path, quantization=7)
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 4] = torch.nan
     with pytest.raises(ValueError, match=r"'blk.1.ffn_up.weight': weights that are infinite or not a number"):

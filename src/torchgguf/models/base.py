@@ -169,22 +169,25 @@ class PreTrainedModel(GradientCheckpointing):
                 to choose from.
             imatrix: which weights matter most, as `torchgguf imatrix` or llama-imatrix wrote it; for
                 `quantization` only, as is `report`.
-            report: is filled with what became what, and with how much was lost.
+            report: is filled with what became what, and with how much was lost. Without it, the log says
+                where the length of rows forced another type than `quantization` asks for.
             progress: told `(done, total)` bytes as they are written.
 
         Raises:
             ValueError: the config says what GGUF cannot, this is no whole model, there is no such
                 `quantization`, or a tensor cannot be packed to it: its weights are no finite numbers, it is
-                packed to another type already, or its importances are missing. The message names it.
+                packed to another type already, or its importances are missing or those of another model. The
+                message names it.
             GGUFError: the importance matrix is none, or the disk is full.
         """
         self._require_weights("save_gguf()")
         if quantization is None and (imatrix is not None or report is not None):
             raise ValueError("imatrix and report are for packing: say to what, such as quantization='Q4_K_M'")
-        if isinstance(quantization, str):
+        if isinstance(quantization, Quantization):
+            if imatrix is not None:
+                quantization = replace(quantization, imatrix=imatrix, imatrix_file=None)
+        elif quantization is not None:
             quantization = Quantization(quantization, imatrix)
-        elif quantization is not None and imatrix is not None:
-            quantization = replace(quantization, imatrix=imatrix, imatrix_file=None)
         saving.save_gguf(self, path, tokenizer, metadata or {}, quantization, report, progress)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Self:

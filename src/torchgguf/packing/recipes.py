@@ -51,7 +51,7 @@ def recipe(name: str | Recipe) -> Recipe:
     """Return the recipe of this name, in any case, or of this alias; else a ValueError that lists all."""
     if isinstance(name, Recipe):
         return name
-    key = name.upper()
+    key = str(name).upper()
     key = ALIASES.get(key, key)
     if key not in RECIPES:
         raise ValueError(f"unknown quantization {name!r}: known are {', '.join((*RECIPES, *ALIASES))}")
