@@ -136,6 +136,14 @@ def test_a_plan_that_cannot_be_carried_out_says_why(unknown):
     assert plan.report.nbytes > 0
     plan = plan_requantization(SMOLLM2, Quantization("Q8_0"))
     assert re.match(r"tensor '.*' is packed to Q4_1 already", plan.obstacle)
+    plan = plan_requantization(unknown, Quantization("Q8_0"), keep_split=True)
+    assert "there is no split to keep" in plan.obstacle
+
+
+def test_weights_are_never_packed_to_integers():
+    for options in ({"overrides": [("up", "I32")]}, {"output_type": "I8"}, {"token_embedding_type": "I64"}):
+        with pytest.raises(ValueError, match=r"I\d+ holds integers, which weights are not"):
+            Quantization("Q8_0", **options)
 
 
 def test_split_models_are_joined_or_stay_split(unknown, written):
