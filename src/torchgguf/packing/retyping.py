@@ -146,8 +146,6 @@ def pack_tensors(
     matrix = quantization.importances
     if matrix is not None and choices.keys().isdisjoint(matrix):
         raise ValueError("the importance matrix has nothing of any tensor: was it made from another model?")
-    if report is None:
-        _log_fallbacks(choices.values())
     result = {}
     for name, old in tensors.items():
         kind = quant_type(old.type)
@@ -159,6 +157,8 @@ def pack_tensors(
         else:
             _check(name, old, choice, quantization)
             result[name] = _repacked(name, old, choice, matrix, report)
+    if report is None:
+        _log_fallbacks(choices.values())
     quantization.describe(metadata)
     return result
 
