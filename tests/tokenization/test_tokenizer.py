@@ -3,10 +3,12 @@
 import copy
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from tests.support import QWEN2, SMOLLM2, VOCABS
 from tests.tokenization.oracles import hard_texts
@@ -126,7 +128,7 @@ def test_decoding_what_is_no_token(smollm2: Tokenizer) -> None:
         with pytest.raises(ValueError, match="is no token id: there are 49152 tokens"):
             smollm2.decode(ids)
     with pytest.raises(ValueError, match=r"not a batch of shape \(2, 2\)"):
-        smollm2.decode(torch.zeros(2, 2, dtype=torch.int64))
+        StreamDecoder(smollm2).push(torch.zeros(2, 2, dtype=torch.int64))
 
 
 def test_decoding_tensors(smollm2: Tokenizer) -> None:
@@ -135,7 +137,6 @@ def test_decoding_tensors(smollm2: Tokenizer) -> None:
     assert smollm2.batch_decode(batch.input_ids, skip_special_tokens=True) == ["Hello world", "It"]
     assert smollm2.decode(batch.input_ids[0]) == "Hello world"
     assert smollm2.decode(batch.input_ids[0, 0]) == "Hello"
-    assert smollm2.decode(batch.input_ids[:1]) == "Hello world"
     assert (
         smollm2.decode(smollm2.encode("Well , I 'm in ."), clean_up_tokenization_spaces=True)
         == "Well, I'm in."
@@ -143,6 +144,65 @@ def test_decoding_tensors(smollm2: Tokenizer) -> None:
     assert batch.to("cpu") is batch
     with pytest.raises(AttributeError, match="no 'labels', only input_ids, attention_mask"):
         _ = batch.labels
+
+
+@pytest.mark.parametrize("name", ["smollm2", pytest.param("qwen2", marks=pytest.mark.slow)])
+def test_decoding_as_transformers_does(name: str, request: pytest.FixtureRequest) -> None:
+    ours = request.getfixturevalue(name)
+    theirs = request.getfixturevalue(f"transformers_{name}")
+    ids = ours.encode("Hello, wörld 🦙! It's <|im_end|> fine")
+    several = [
+        *(ids, ids[0], [], tuple(ids), np.array(ids), torch.tensor(ids), torch.tensor(ids[0])),
+        *([ids, ids[:2]], [ids], [tuple(ids)], np.array([ids, ids]), torch.tensor([ids]), {"input_ids": ids}),
+    ]
+    for one in several:
+        for skip in (True, False):
+            assert ours.decode(one, skip_special_tokens=skip) == theirs.decode(one, skip_special_tokens=skip)
+    for one in (
+        ids,
+        torch.tensor(ids),
+        [ids, ids[:3]],
+        [torch.tensor(ids)],
+        np.array([ids]),
+        [[i] for i in ids],
+    ):
+        assert ours.batch_decode(one) == theirs.batch_decode(one)
+    tokens = ours.convert_ids_to_tokens(ids)
+    for some in (tokens, [], ["Ġa"], ["Ġno", "Ġsuch", "tokenĠ!"]):
+        assert ours.convert_tokens_to_string(some) == theirs.convert_tokens_to_string(some)
+
+
+@pytest.mark.parametrize("name", ["smollm2", pytest.param("qwen2", marks=pytest.mark.slow)])
+def test_what_there_is_of_tokens(name: str, request: pytest.FixtureRequest) -> None:
+    ours = request.getfixturevalue(name)
+    theirs = request.getfixturevalue(f"transformers_{name}")
+    assert ours.vocab == theirs.vocab
+    assert ours.added_tokens_encoder == theirs.added_tokens_encoder
+    mine, expected = ({i: str(t) for i, t in one.added_tokens_decoder.items()} for one in (ours, theirs))
+    assert mine == expected
+    assert ours.pad_token_type_id == theirs.pad_token_type_id
+    assert not {*ours.extra_special_tokens} & {*ours.special_tokens_map.values()}
+    assert {*ours.additional_special_tokens, *ours.special_tokens_map.values()} >= {
+        *theirs.all_special_tokens
+    }
+
+
+def test_a_role_for_a_token_that_is_not_there(smollm2: Tokenizer) -> None:
+    tokenizer = copy.deepcopy(smollm2)
+    with pytest.raises(ValueError, match=r"add_special_tokens\({'pad_token': '<pad>'}\) adds it"):
+        tokenizer.pad_token = "<pad>"
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.pad_token = AddedToken("<|endoftext|>")
+    assert tokenizer.pad_token_id == 0
+    assert smollm2.pad_token_id == 2
+
+
+@pytest.mark.parametrize("text", [None, 5, [5], [None], ["a", 5]], ids=str)
+def test_what_is_no_text(smollm2: Tokenizer, text: Any) -> None:
+    with pytest.raises(TypeError, match=r"a text is a str, not (NoneType|int)$"):
+        smollm2(text)
+    with pytest.raises(TypeError, match=r"so each needs one, but not 5$"):
+        smollm2([["a", "b"], 5])
 
 
 def test_ids_of_every_kind(smollm2: Tokenizer) -> None:

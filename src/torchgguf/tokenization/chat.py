@@ -5,22 +5,34 @@ from __future__ import annotations
 import functools
 import re
 import secrets
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-from jinja2 import Template
+from jinja2 import Template, nodes
 
 from torchgguf.tokenization.budget import limited
+from torchgguf.tokenization.control_tokens import ControlTokens
 from torchgguf.tokenization.encoder import TextEncoder
 from torchgguf.tokenization.encoding import BatchEncoding
 from torchgguf.tokenization.errors import ChatTemplateError, TokenizerError
 from torchgguf.tokenization.function_schema import function_schema
+from torchgguf.tokenization.messages import (
+    Spans,
+    continued,
+    conversations,
+    cut_at,
+    plain,
+    prepared,
+    unmarked,
+)
 from torchgguf.tokenization.sandbox import ChatEnvironment
 
 KEY = "tokenizer.chat_template"
 NAMES_KEY = "tokenizer.chat_templates"
 Message = Mapping[str, Any]
-Spans = list[tuple[int, int]]
+_LONGEST_REASON = 1000  # characters of what a template says for itself
+_GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
 
 _ENVIRONMENT = ChatEnvironment()
 
@@ -36,58 +48,18 @@ def render(source: str, variables: Mapping[str, Any], mark: str = "") -> str:
         with limited(mark):
             return _compiled(source).render(variables)
     except Exception as error:  # a stranger's program: it may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error)[:_LONGEST_REASON].split()) or type(error).__name__
         raise ChatTemplateError(f"the chat template failed: {reason}") from error
 
 
-def plain(value: Any) -> Any:
-    """The value as None, bool, int, float, str, list and dict; anything else is named by its type.
-
-    A template reads text. It gets no object whose methods might do more than that.
-    """
-    if value is None or isinstance(value, bool):
-        return value
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return getattr(kind, f"__{kind.__name__}__")(value)  # past what a subclass makes of itself
-    if isinstance(value, Mapping):
-        return {plain(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return f"<{type(value).__name__}>"
-
-
-def continued(messages: list[dict[str, Any]], tag: str) -> str:
-    """Mark the end of the last message's text with the tag; returns that text."""
-    content = messages[-1].get("content") if messages else None
-    if isinstance(content, str):
-        messages[-1]["content"] = content + tag
-        return content
-    for part in reversed(content if isinstance(content, list) else []):
-        if isinstance(part, dict) and isinstance(text := part.get("text"), str):
-            part["text"] = text + tag
-            return text
-    raise ChatTemplateError("continue_final_message=True needs a final message with text to continue")
-
-
-def cut_at(text: str, tag: str, message: str) -> str:
-    """The text up to the tag, with the space before it only if the template leaves it there."""
-    place = text.rfind(tag.strip())
-    if place < 0 or message.strip() not in text:
-        raise ChatTemplateError("continue_final_message=True, but the template leaves the final message out")
-    before = text[:place]
-    return before if text.startswith(tag, place) else before.rstrip()
-
-
-def unmarked(text: str, mark: str) -> tuple[str, Spans]:
-    """The text without marks, and (from, to) of what was between each pair of them."""
-    parts = text.split(mark) if mark else [text]
-    spans, result = [], ""
-    for i, part in enumerate(parts):
-        if i % 2:
-            spans.append((len(result), len(result) + len(part)))
-        result += part
-    return result, spans
+@functools.lru_cache(maxsize=8)
+def _literal_text(source: str) -> str:
+    """What a template writes of its own accord, in pieces between zeros."""
+    with limited():
+        tree = _ENVIRONMENT.parse(source)
+    texts = [node.data for node in tree.find_all(nodes.TemplateData)]
+    constants = [node.value for node in tree.find_all(nodes.Const)]
+    return "\0".join([*texts, *(value for value in constants if isinstance(value, str))])
 
 
 def read_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
@@ -109,9 +81,14 @@ def templates_metadata(templates: Mapping[str, str]) -> dict[str, Any]:
 
 
 class ChatTokenizer(TextEncoder):
-    """Encodes conversations. `chat_templates`: the model's templates by their names."""
+    """Encodes conversations.
+
+    `chat_templates`: the model's templates by their names. `chat_control_tokens`: the tokens beside special
+    ones that only a template may write, None if they are those that it has.
+    """
 
     chat_templates: dict[str, str]
+    chat_control_tokens: Sequence[str] | None
     _template_keys: list[str]  # of those that it came with
 
     def _template_settings(self) -> dict[str, Any]:
@@ -124,8 +101,10 @@ class ChatTokenizer(TextEncoder):
         return self.chat_templates.get("default")
 
     @chat_template.setter
-    def chat_template(self, source: str | None) -> None:
-        if source is None:
+    def chat_template(self, source: str | Mapping[str, str] | None) -> None:
+        if isinstance(source, Mapping):
+            self.chat_templates = dict(source)
+        elif source is None:
             self.chat_templates.pop("default", None)
         else:
             self.chat_templates["default"] = source
@@ -153,10 +132,11 @@ class ChatTokenizer(TextEncoder):
         documents: Sequence[Mapping[str, Any]] | None = None,
         chat_template: str | None = None,
         add_generation_prompt: bool = False,
-        continue_final_message: bool = False,
+        continue_final_message: bool | str = False,
         tokenize: bool = True,
+        sanitize_control_tokens: bool = False,
         padding: bool | str = False,
-        truncation: bool = False,
+        truncation: bool | str = False,
         max_length: int | None = None,
         return_tensors: str | None = None,
         return_dict: bool = True,
@@ -169,52 +149,69 @@ class ChatTokenizer(TextEncoder):
         `conversation`: messages with "role" and "content". `tools`: functions with type hints and a
         docstring, or their JSON schemas. `chat_template`: the name of one of the model's templates, or a
         template. `add_generation_prompt`: end with the head of the assistant's answer.
-        `continue_final_message`: leave the last message open, for the model to go on with. `tokenize=False`
-        returns text; else an encoding, or with `return_dict=False` its `input_ids`.
-        `return_assistant_tokens_mask` adds `assistant_masks`, 1 for tokens inside of `{% generation %}`.
-        Other arguments are the template's variables. ChatTemplateError if it fails.
+        `continue_final_message`: leave the last message open, for the model to go on with; or the name of the
+        message's field that is left open, "content" if it is not said. `tokenize=False` returns text; else an
+        encoding, or with `return_dict=False` its `input_ids`. `sanitize_control_tokens`: what messages,
+        tools, documents and variables have of `control_tokens` is encoded as the text that it is, so that
+        only the template writes such tokens. `return_assistant_tokens_mask` adds `assistant_masks`, 1 for
+        tokens inside of `{% generation %}`. Other arguments are the template's variables. ChatTemplateError
+        if it fails.
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError("add_generation_prompt and continue_final_message exclude each other")
         if return_assistant_tokens_mask and not (tokenize and return_dict):
             raise ValueError("return_assistant_tokens_mask=True needs tokenize=True and return_dict=True")
-        if not conversation:
-            raise ValueError("the conversation is empty: it needs a message at least")
+        if sanitize_control_tokens and (not tokenize or return_assistant_tokens_mask or tokenizer_kwargs):
+            raise ValueError(
+                "sanitize_control_tokens=True needs tokenize=True, and goes neither with "
+                "return_assistant_tokens_mask=True nor with tokenizer_kwargs"
+            )
         if tools is not None:
             tools = [tool if isinstance(tool, Mapping) else function_schema(tool) for tool in tools]
+        for document in documents or ():
+            if not isinstance(document, Mapping):
+                raise TypeError(f"a document is a dict with a title and text, not {document!r}")
 
         source = self.get_chat_template(chat_template, tools)
-        variables = plain(
-            {
-                **self.special_tokens_map,
-                **kwargs,
-                "tools": tools,
-                "documents": documents,
-                "add_generation_prompt": add_generation_prompt,
-            }
-        )
+        control = ControlTokens(self.control_tokens(source)) if sanitize_control_tokens else None
         mark = secrets.token_hex(16) if return_assistant_tokens_mask else ""
+        if mark and not _GENERATION.search(source):
+            warnings.warn("the template has no {% generation %}, so assistant_masks are all 0", stacklevel=2)
+
+        def given(value: Any) -> Any:
+            return control.mark(plain(value)) if control else plain(value)
+
+        variables = {
+            **self.special_tokens_map,
+            **given({**kwargs, "tools": tools, "documents": documents}),
+            "add_generation_prompt": add_generation_prompt,
+        }
         tag = secrets.token_hex(16) + " "
-        is_batch = not isinstance(conversation[0], Mapping)
         texts: list[str] = []
         spans: list[Spans] = []
-        for messages in cast("Sequence[Sequence[Message]]", conversation if is_batch else [conversation]):
-            chat = [_without_gaps(message) for message in messages]
-            final = continued(chat, tag) if continue_final_message else None
+        several, is_batch = conversations(conversation)
+        for messages in several:
+            chat = prepared(messages, given)
+            field = "content" if continue_final_message is True else continue_final_message
+            final = continued(chat, field, tag) if field else None
             text, found = unmarked(render(source, {**variables, "messages": chat}, mark), mark)
             texts.append(text if final is None else cut_at(text, tag, final))
             spans.append(found)
         if not tokenize:
             return texts if is_batch else texts[0]
 
-        encoding = self(
-            texts,
-            add_special_tokens=False,
-            padding=padding,
-            truncation=truncation,
-            max_length=max_length,
-            **(tokenizer_kwargs or {}),
-        )
+        if control is not None:
+            rows = [control.encode(text, self._encode_in_chat, self._encode_as_text) for text in texts]
+            encoding = self.pad({"input_ids": self._cut(rows, truncation, max_length)}, padding, max_length)
+        else:
+            encoding = self(
+                texts,
+                add_special_tokens=False,
+                padding=padding,
+                truncation=truncation,
+                max_length=max_length,
+                **(tokenizer_kwargs or {}),
+            )
         if return_assistant_tokens_mask:
             encoding["assistant_masks"] = [_inside(encoding, i, row) for i, row in enumerate(spans)]
         if is_batch or return_tensors is not None:
@@ -223,6 +220,23 @@ class ChatTokenizer(TextEncoder):
             encoding = encoding.only_row()
         return encoding if return_dict else encoding["input_ids"]
 
+    def control_tokens(self, chat_template: str) -> list[str]:
+        """The tokens that only a template may write, where it is asked to be the only one.
+
+        These are the special ones and, of others that texts are searched for, those in `chat_control_tokens`
+        or else those that stand in the template. What it puts together of parts is not found there.
+        """
+        chosen, listed = self.chat_control_tokens, _literal_text(chat_template)
+        return [
+            token
+            for token, i in self.get_added_vocab().items()
+            if i in self.vocabulary.hidden
+            or (token in chosen if chosen is not None else token in listed and not token.isspace())
+        ]
+
+    def _encode_in_chat(self, text: str) -> list[int]:
+        return list(self.encode(text, add_special_tokens=False, split_special_tokens=False))
+
 
 def _key(name: str) -> str:
     return KEY if name == "default" else f"{KEY}.{_key_part(name)}"
@@ -230,16 +244,6 @@ def _key(name: str) -> str:
 
 def _key_part(name: str) -> str:
     return re.sub("[^A-Za-z0-9]", "_", name)
-
-
-def _without_gaps(message: Message) -> dict[str, Any]:
-    """The message without its None values, and with its reasoning under each name that templates look for."""
-    plain_message: dict[str, Any] = plain({key: value for key, value in message.items() if value is not None})
-    for name in ("reasoning_content", "thinking", "reasoning"):
-        if name in plain_message:
-            reasoning = plain_message[name]
-            return {"thinking": reasoning, **plain_message, "reasoning_content": reasoning}
-    return plain_message
 
 
 def _inside(encoding: BatchEncoding, row: int, spans: Spans) -> list[int]:

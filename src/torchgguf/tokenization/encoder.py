@@ -8,7 +8,15 @@ from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
-from torchgguf.tokenization.batch import as_lists, check_side, filled, kind_of, padded_length
+from torchgguf.tokenization.batch import (
+    as_lists,
+    check_side,
+    filled,
+    kept_parts,
+    kind_of,
+    padded_length,
+    truncated,
+)
 from torchgguf.tokenization.encoding import ORIGINS, BatchEncoding
 from torchgguf.tokenization.rows import Cut, Rows
 from torchgguf.tokenization.source import UNLIMITED
@@ -69,6 +77,8 @@ class TextEncoder(Wrapper):
         text; (0, 0) for what was added), `length` (of each row) and `overflow_to_sample_mapping` (the number
         of each row's text): lists, or arrays (batch, length) or (batch,) of int64.
         """
+        if not isinstance(text, Iterable):
+            raise TypeError(f"a text is a str, not {type(text).__name__}")
         single = isinstance(text, str) or (is_split_into_words and not _is_pair(text, words=True))
         firsts: list[Any] = [text] if single else list(text)
         seconds: list[Any] | None = None
@@ -77,6 +87,8 @@ class TextEncoder(Wrapper):
             if len(firsts) != len(seconds):
                 raise ValueError(f"{len(firsts)} texts have {len(seconds)} pairs")
         elif firsts and _is_pair(firsts[0], is_split_into_words):
+            if odd := [pair for pair in firsts if not isinstance(pair, list | tuple) or len(pair) != 2]:
+                raise TypeError(f"the first text has its pair with it, so each needs one, but not {odd[0]!r}")
             firsts, seconds = [pair[0] for pair in firsts], [pair[1] for pair in firsts]
         columns = [firsts] if seconds is None else [firsts, seconds]
 
@@ -187,6 +199,27 @@ class TextEncoder(Wrapper):
         """The tokens of a text, as they are written in the vocabulary."""
         return self(text, pair, add_special_tokens=add_special_tokens, **options).tokens()
 
+    def _encode_as_text(self, text: str) -> list[int]:
+        """The ids of a text that is searched for no tokens at all."""
+        backend = self._model.plain_backend
+        if backend.normalizer is not None:
+            text = backend.normalizer.normalize_str(text)
+        parts = (
+            [(text, ())] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
+        )
+        return [token.id for part, _ in parts for token in backend.model.tokenize(part)]
+
+    def _cut(
+        self, rows: Sequence[list[int]], truncation: bool | str, max_length: int | None
+    ) -> list[list[int]]:
+        """What truncation leaves of rows that are encoded already."""
+        limit = self._limit(max_length)
+        sizes = [truncated([len(row)], UNLIMITED if limit is None else limit, truncation) for row in rows]
+        kept = [
+            kept_parts([len(r)], n, self.truncation_side, 0, False) for r, n in zip(rows, sizes, strict=True)
+        ]
+        return [row[part] for row, ((part,),) in zip(rows, kept, strict=True)]
+
     def _backend(self, split_special_tokens: bool | None) -> Tokenizer:
         split = self.split_special_tokens if split_special_tokens is None else split_special_tokens
         return self._model.plain_backend if split else self._model.backend
@@ -218,7 +251,7 @@ def _encode(backend: Tokenizer, texts: list[Any], offsets: bool, words: bool) ->
 
 def _is_pair(text: Any, words: bool) -> bool:
     """Whether a text of a batch has its pair with it."""
-    return not isinstance(text, str) and not (words and isinstance(next(iter(text), ""), str))
+    return isinstance(text, list | tuple) and not (words and isinstance(next(iter(text), ""), str))
 
 
 def _check_unicode(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from tokenizers import AddedToken
 
 from torchgguf.tokenization.models import TokenizerModel
 from torchgguf.tokenization.vocabulary import Vocabulary
@@ -42,13 +43,17 @@ class _RoleToken:
         token_id = tokenizer.roles.get(self.role)
         return None if token_id is None else tokenizer.vocabulary.tokens[token_id]
 
-    def __set__(self, tokenizer: TokenLookup, token: str | None) -> None:
-        if token is None:
+    def __set__(self, tokenizer: TokenLookup, token: str | AddedToken | None) -> None:
+        text = token.content if isinstance(token, AddedToken) else token
+        if text is None:
             tokenizer.roles.pop(self.role, None)
-        elif token in tokenizer.vocabulary.ids:
-            tokenizer.roles[self.role] = tokenizer.vocabulary.ids[token]
+        elif text in tokenizer.vocabulary.ids:
+            tokenizer.roles[self.role] = tokenizer.vocabulary.ids[text]
         else:
-            raise ValueError(f"{token!r} is not in the vocabulary, so it cannot be the {self.role} token")
+            raise ValueError(
+                f"{text!r} is not in the vocabulary, so it cannot be the {self.role} token: "
+                f"add_special_tokens({{'{self.role}_token': {text!r}}}) adds it"
+            )
 
 
 class TokenLookup:
@@ -75,6 +80,7 @@ class TokenLookup:
     fim_pad_token_id, fim_pad_token = _RoleId(), _RoleToken()
     fim_rep_token_id, fim_rep_token = _RoleId(), _RoleToken()
     fim_sep_token_id, fim_sep_token = _RoleId(), _RoleToken()
+    pad_token_type_id = 0
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -93,6 +99,21 @@ class TokenLookup:
         """Every token's id."""
         return dict(self.vocabulary.ids)
 
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Every token's id."""
+        return self.get_vocab()
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """The ids of the tokens that texts are searched for before all else."""
+        return self.get_added_vocab()
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """The tokens that texts are searched for before all else, with how that is done, by their ids."""
+        return dict(sorted(self._model.backend.get_added_tokens_decoder().items()))
+
     def get_added_vocab(self) -> dict[str, int]:
         """The ids of the tokens that texts are searched for before all else."""
         return {self.vocabulary.tokens[i]: i for i in sorted(self.vocabulary.special)}
@@ -106,6 +127,17 @@ class TokenLookup:
     def all_special_tokens(self) -> list[str]:
         """The tokens that `skip_special_tokens` leaves out, by their ids' order."""
         return [self.vocabulary.tokens[i] for i in self.all_special_ids]
+
+    @property
+    def extra_special_tokens(self) -> list[str]:
+        """The tokens that `skip_special_tokens` leaves out and that play none of transformers' roles."""
+        named = self.special_tokens_map.values()
+        return [token for token in self.all_special_tokens if token not in named]
+
+    @property
+    def additional_special_tokens(self) -> list[str]:
+        """The same by its older name."""
+        return self.extra_special_tokens
 
     @property
     def eog_token_ids(self) -> list[int]:
@@ -137,6 +169,16 @@ class TokenLookup:
         if not 0 <= token_id < size:
             raise ValueError(f"{token_id} is no token id: there are {size} tokens")
         return token_id
+
+
+def is_batch(token_ids: Any) -> bool:
+    """Whether these are several sequences of ids: of two dimensions, or in a list or tuple."""
+    if isinstance(token_ids, torch.Tensor | np.ndarray):
+        return token_ids.ndim > 1
+    if not isinstance(token_ids, list | tuple) or not token_ids:
+        return False
+    first = token_ids[0]
+    return first.ndim > 0 if isinstance(first, torch.Tensor | np.ndarray) else isinstance(first, list | tuple)
 
 
 def flat(token_ids: TokenIds) -> list[int]:

@@ -72,6 +72,8 @@ def _config(tokenizer: Tokenizer) -> dict[str, Any]:
         for role in ROLES
         if (i := tokenizer.roles.get(role)) is not None and i in special
     }
+    if tokenizer.chat_control_tokens is not None:
+        stated["chat_control_tokens"] = list(tokenizer.chat_control_tokens)
     return {
         **{key: value for key, value in stated.items() if key.removesuffix("_token") not in ROLES},
         **named,

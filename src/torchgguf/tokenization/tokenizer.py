@@ -17,7 +17,7 @@ from torchgguf.tokenization.chat import ChatTokenizer, templates_metadata
 from torchgguf.tokenization.declared import ROLES, as_token
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.gguf_source import GGUFSource
-from torchgguf.tokenization.lookup import TokenIds, flat
+from torchgguf.tokenization.lookup import TokenIds, flat, is_batch
 from torchgguf.tokenization.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.saving import save_pretrained, save_vocabulary
 from torchgguf.tokenization.source import Source
@@ -51,7 +51,8 @@ class Tokenizer(ChatTokenizer):
         *,
         add_bos_token: bool | None = None,
         add_eos_token: bool | None = None,
-        chat_template: str | None = None,
+        chat_template: str | Mapping[str, str] | None = None,
+        chat_control_tokens: Sequence[str] | None = None,
         padding_side: str | None = None,
         truncation_side: str | None = None,
         model_max_length: int | None = None,
@@ -85,6 +86,7 @@ class Tokenizer(ChatTokenizer):
             self.add_eos_token = add_eos_token
         if chat_template is not None:
             self.chat_template = chat_template
+        self.chat_control_tokens = _first(chat_control_tokens, source.config.get("chat_control_tokens"))
         self.wrapping()
 
     @classmethod
@@ -229,18 +231,22 @@ class Tokenizer(ChatTokenizer):
 
     def decode(
         self,
-        token_ids: TokenIds,
+        token_ids: TokenIds | Sequence[TokenIds] | Mapping[str, Any],
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
-    ) -> str:
-        """The text of tokens. Bytes that make no character become U+FFFD, unless `errors` says otherwise.
+    ) -> Any:
+        """The text of tokens; of a batch of them the list of texts, and of an encoding that of its ids.
 
+        Bytes that make no character become U+FFFD, unless `errors` says otherwise.
         `clean_up_tokenization_spaces`: remove the space before punctuation and contractions, whether or not
         the text had one. What a tokenizer's files say of it is not heeded for BPE, as by transformers: it
         spoils texts.
         """
+        ids: Any = token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids
+        if is_batch(ids):
+            return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in ids]
         decoder = StreamDecoder(self, skip_special_tokens)
-        text = decoder.push(token_ids) + decoder.flush()
+        text = decoder.push(ids) + decoder.flush()
         if clean_up_tokenization_spaces is None:
             is_bpe = isinstance(self._model.backend.model, models.BPE)
             clean_up_tokenization_spaces = self.clean_up_tokenization_spaces and not is_bpe
@@ -250,8 +256,13 @@ class Tokenizer(ChatTokenizer):
         return text
 
     def batch_decode(self, sequences: Sequence[TokenIds] | torch.Tensor, **options: Any) -> list[str]:
-        """The text of each sequence; `options` are those of `decode`."""
-        return [self.decode(sequence, **options) for sequence in sequences]
+        """The text of each sequence; `options` are those of `decode`. One sequence alone makes one text."""
+        texts = self.decode(sequences, **options)
+        return [texts] if isinstance(texts, str) else list(texts)
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """The text of tokens as they are written in the vocabulary, whether or not they are in it."""
+        return str(self._model.backend.decoder.decode(list(tokens)))
 
     def spell(self, token_ids: TokenIds, skip_special_tokens: bool = False) -> bytes:
         """The bytes that tokens stand for, one after the other."""
