@@ -1,7 +1,8 @@
 """What rendering a chat template may use: seconds, and characters that it makes.
 
 Python cannot be stopped inside of one operation. So each is charged before it is done with what it may take:
-what it makes, or what it has to look at where that can be more.
+what it makes, or what it has to look at where that can be more. Seconds are those of the processor, as
+templates wait for nothing, and other programs shall not make one fail.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class LimitError(TemplateError):
 
 class _Budget:
     def __init__(self, mark: str) -> None:
-        self.end = time.monotonic() + SECONDS
+        self.end = time.thread_time() + SECONDS
         self.left = SIZE
         self.mark = mark
 
@@ -63,7 +64,7 @@ def spend(size: int = 1) -> str:
     budget.left -= size
     if budget.left < 0:
         raise LimitError(f"it makes more than {SIZE:,} characters")
-    if time.monotonic() > budget.end:
+    if time.thread_time() > budget.end:
         raise LimitError(f"it takes longer than {SECONDS:.0f} seconds")
     return ""
 
@@ -102,21 +103,25 @@ def check_widths(*values: Any) -> None:
             raise LimitError(f"it asks for a width of {value}")
 
 
-def check_digits(text: str) -> None:
-    """The same for numbers in what says how something is formatted."""
-    check_widths(*(int(digits.lstrip("0")[:9] or 0) for digits in re.findall(r"\d+", text)))
+def spend_on_digits(text: str) -> None:
+    """Charge the widths in what says how something is formatted, and refuse such numbers."""
+    for digits in re.findall(r"\d+", text):
+        check_widths(width := int(digits.lstrip("0")[:9] or 0))
+        spend(width)
 
 
 # What stands between the percent sign and the letter: flags and widths. Keys may have no parentheses inside.
 _DIRECTIVE = re.compile(r"%(?:\([^()]*\))?([^a-zA-Z%]*)[hlL]?.?", re.DOTALL)
 
 
-def check_percent(text: str | bytes, arguments: Any = ()) -> None:
-    """Refuse a width such as that of "%99999d"; charge the arguments for each place they can go."""
-    directives = _DIRECTIVE.findall(text if isinstance(text, str) else text.decode("latin-1"))
+def spend_on_percent(text: str | bytes, arguments: Any = ()) -> None:
+    """Charge widths, and the arguments for each place they can go; refuse a width as that of "%99999d"."""
+    text = text if isinstance(text, str) else text.decode("latin-1")
+    spend(ENTRY * text.count("%"))
+    directives = _DIRECTIVE.findall(text)
     values = list(arguments.values()) if isinstance(arguments, Mapping) else arguments
     for directive in directives:
-        check_digits(directive)
+        spend_on_digits(directive)
         if "(" in directive:
             raise LimitError("it asks for a width behind a name with parentheses")
         if "*" in directive:
@@ -139,16 +144,20 @@ _GROWTH: dict[str, Callable[..., int]] = {
     "translate": lambda s, table: len(s) * max((len(str(new)) for new in table.values()), default=1),
     "join": lambda s, parts: sum(len(s) + len(part) for part in parts),
     "split": lambda s, sep=None, maxsplit=-1: ENTRY * (s.count(sep) if sep else len(s) // 2),
-    "rsplit": lambda s, sep=None, maxsplit=-1: ENTRY * (s.count(sep) if sep else len(s) // 2),
+    "rsplit": lambda s, sep=None, maxsplit=-1: (
+        ENTRY * (s.count(sep) if sep else len(s) // 2) + len(s) * len(sep or "") // 64
+    ),
     "splitlines": lambda s, *_, **__: ENTRY * len(s) // 2,
     **dict.fromkeys(
         ("strip", "lstrip", "rstrip", "trim"), lambda s, chars="": len(s) * len(chars or "") // 64
     ),
+    # from the end Python looks for each character of what it seeks at each place
+    **dict.fromkeys(("rfind", "rindex", "rpartition"), lambda s, sought, *_: len(s) * len(sought) // 64),
     "indent": lambda s, width=4, *_, **__: (s.count("\n") + 1) * _width(width),
-    "wordwrap": lambda s, width=79, split=True, wrapstring="\n", *_, **__: len(s) * (8 + _width(wrapstring)),
     "wordcount": lambda s: ENTRY * len(s) // 2,
-    "pprint": lambda s: ENTRY * len(s),
+    "title": lambda s: 2 * ENTRY * len(s),
     "urlencode": lambda s: 2 * ENTRY * len(s),
+    **dict.fromkeys(("e", "escape", "forceescape"), lambda s: 4 * len(s)),
 }
 
 

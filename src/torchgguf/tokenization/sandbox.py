@@ -9,21 +9,17 @@ compares what may be large is charged, as `budget` says.
 from __future__ import annotations
 
 import functools
-import json
 import operator
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from itertools import pairwise
 from typing import Any, cast
 
-from jinja2 import TemplateError, nodes
-from jinja2.exceptions import SecurityError
+from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
-from jinja2.filters import do_join, make_attrgetter
 from jinja2.parser import Parser
-from jinja2.runtime import Context, Macro
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
-from jinja2.utils import Namespace, pass_context, pass_environment, pass_eval_context
+from jinja2.utils import pass_context
 from jinja2.visitor import NodeTransformer
 from markupsafe import EscapeFormatter, Markup
 
@@ -31,16 +27,17 @@ from torchgguf.tokenization.budget import (
     ENTRY,
     INTEGER_BITS,
     LimitError,
-    check_digits,
-    check_percent,
     check_widths,
     comparable,
     generation_mark,
     spend,
     spend_on,
+    spend_on_digits,
     spend_on_growth,
     spend_on_new,
+    spend_on_percent,
 )
+from torchgguf.tokenization.template_functions import FILTERS, FUNCTIONS
 
 TEMPLATE_SIZE = 1 << 16  # characters, four times as many as the longest known template has
 
@@ -55,7 +52,9 @@ _STRUCTURAL = frozenset({
 # fmt: on
 _LISTING = frozenset({"batch", "list", "slice", "sort", "unique"})  # make a list of a string's characters
 _WIDE = frozenset({"batch", "center", "indent", "round", "slice", "tojson"})  # take a width or a precision
-_WITHOUT = ("striptags", "urlize")  # take quadratic time, and no template needs them
+_ROWS = frozenset({"batch", "slice"})  # make lists one after the other
+_WITHOUT = frozenset({"pprint", "striptags", "urlize", "wordwrap"})  # quadratic, and no template needs them
+_AS_TEXT = frozenset({"lower", "upper"})  # tests that make a text of anything
 _CODECS = frozenset({"ascii", "latin-1", "utf-8", "utf8", "ignore", "replace", "strict"})
 
 _OF_THE_LOOP = ("_loop_vars", "_block_vars")  # what Jinja adds to a call's arguments, and takes away again
@@ -84,13 +83,8 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             extensions=[_GenerationTag, loopcontrols],
             finalize=_charged_output,
         )
-        del self.globals["lipsum"]
-        self.globals |= {
-            "raise_exception": _raise_exception,
-            "strftime_now": _strftime_now,
-            "namespace": _Namespace,
-        }
-        filters = {**self.filters, "tojson": _tojson, "join": _join, "sum": _sum}
+        self.globals = {**FUNCTIONS, "range": self.globals["range"]}
+        filters = {**self.filters, **FILTERS}
         self.filters = {name: _charged(name, filters[name]) for name in filters if name not in _WITHOUT}
         self.tests = {name: _charged_test(name, cast(_Function, test)) for name, test in self.tests.items()}
 
@@ -125,9 +119,13 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         """Call something, which may take time and make something."""
         spend()
         owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, str | bytes):  # else what looks at an iterator leaves nothing of it
+            args = tuple(list(value) if isinstance(value, Iterator) else value for value in args)
         named = {name: value for name, value in kwargs.items() if name not in _OF_THE_LOOP}
         arguments = [*args, *named.values()]
         if isinstance(owner, str | bytes):
+            if __obj.__name__ in _WITHOUT:
+                raise LimitError(f"it asks for {__obj.__name__}, which takes longer than it may")
             if __obj.__name__ in ("encode", "decode") and not _CODECS.issuperset(map(str, arguments)):
                 raise LimitError(f"it takes longer than it may to {__obj.__name__} what is not UTF-8")
             spend_on(arguments, as_text=True)
@@ -136,8 +134,17 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             spend_on(arguments, as_text=True, times=len(owner))
         elif isinstance(owner, int):
             check_widths(*arguments)
+        elif isinstance(owner, LoopContext):  # which compares them with those of the last turn
+            spend_on(arguments, as_text=True)
+        elif isinstance(__obj, Macro):  # those that it has no names for it gets as a tuple and a dict
+            more = [value for name, value in named.items() if name not in __obj.arguments]
+            spend_on([*args[len(__obj.arguments) :], *more])
         result = super().call(__context, __obj, *args, **kwargs)
         return spend_on(result, as_text=isinstance(owner, str | bytes) or isinstance(result, str | bytes))
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """An entry of something, by what may have to be hashed, or written into an error."""
+        return super().getitem(obj, spend_on(argument, as_text=True))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """`str.format` and `str.format_map` in the sandbox, charged for each field."""
@@ -158,7 +165,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         """An operator that can make something big of something small."""
         is_number = [isinstance(side, int) for side in (left, right)]
         if operator == "%" and isinstance(left, str | bytes):
-            check_percent(left, right)
+            spend_on_percent(left, right)
         elif operator == "+" and not any(is_number):
             spend_on_new(left)
             spend_on_new(right)
@@ -183,7 +190,7 @@ class _Formatter(SandboxedFormatter):
 
     def format_field(self, value: Any, format_spec: str) -> Any:
         """The value as text of a certain width, which other fields may have said."""
-        check_digits(format_spec)
+        spend_on_digits(format_spec)
         return super().format_field(value, format_spec)
 
 
@@ -242,12 +249,18 @@ def _charged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         if name in _WIDE:
             check_widths(*more, *kwargs.values())
         if name == "format":
-            check_percent(str(value), kwargs or more)
+            spend_on_percent(str(value), kwargs or more)
         elif name != "join":
             spend_on_growth(name, value, *more, **kwargs)
-        return spend_on_new(function(*args[:skip], value, *more, **kwargs))
+        result = spend_on_new(function(*args[:skip], value, *more, **kwargs))
+        return map(_spend_on_row, result) if name in _ROWS else result
 
     return filtered
+
+
+def _spend_on_row(row: list[Any]) -> list[Any]:
+    spend(ENTRY * len(row))
+    return row
 
 
 def _charged_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -255,83 +268,15 @@ def _charged_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]
 
     @functools.wraps(function)
     def tested(*args: Any) -> Any:
-        spend()
+        spend_on(args[0], as_text=True) if name in _AS_TEXT else spend()
         return function(args[0], comparable(name, *args)) if len(args) == 2 else function(*args)
 
     return tested
 
 
-@pass_eval_context
-def _join(eval_ctx: Any, value: Any, d: str = "", attribute: str | int | None = None) -> str:
-    """Jinja's filter `join`, charged for its parts before they are joined."""
-    parts = list(value if attribute is None else map(make_attrgetter(eval_ctx.environment, attribute), value))
-    spend(len(parts) * len(str(d)))
-    spend_on(parts, as_text=True)
-    return str(do_join(eval_ctx, parts, d))
-
-
-@pass_environment
-def _sum(environment: Any, value: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
-    """Jinja's filter `sum`, charged for lists, of which each step makes a new one."""
-    parts = list(value if attribute is None else map(make_attrgetter(environment, attribute), value))
-    if isinstance(start, list | tuple):
-        spend_on([start, *parts], times=len(parts))
-    return sum(parts, start)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON without Jinja's escapes for HTML, charged while it is written."""
-    encoder = json.JSONEncoder(
-        ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-    chunks = []
-    for chunk in encoder.iterencode(value):
-        spend(len(chunk))
-        chunks.append(chunk)
-    return "".join(chunks)
-
-
-def _strftime_now(format: str) -> str:
-    check_widths(len(format))
-    check_percent(format)
-    return datetime.now().strftime(format)
-
-
 @pass_context  # so that Jinja does not do it once for all for what is constant
 def _charged_output(context: Context, value: Any) -> Any:
     return spend_on(value, as_text=True)
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
-
-
-class _Namespace(Namespace):
-    """Jinja's namespace, which shows nothing of what it holds and takes no names with underscores."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        values = dict(*args[1:], **kwargs)
-        for name in values:
-            _check_name(name)
-        Namespace.__init__(args[0], values)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name)
-        super().__setitem__(name, value)
-
-    def __repr__(self) -> str:
-        return "<namespace>"
-
-
-def _check_name(name: Any) -> None:
-    if str(name).startswith("_"):
-        raise SecurityError(f"a namespace takes no name that starts with an underscore, as {name!r} does")
 
 
 class _GenerationTag(Extension):
