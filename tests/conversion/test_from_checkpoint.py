@@ -126,6 +126,29 @@ def test_types_are_those_of_the_weights_whatever_the_config_says(tmp_path):
     assert file.fields["general.file_type"].contents() == gguf.LlamaFileType.ALL_F32
 
 
+def test_doubles_become_singles(tmp_path):
+    """As llama.cpp's converter makes them; its runtime knows no others."""
+    folder = publish("llama", tmp_path / "tiny", torch.float64)
+    file = gguf.GGUFReader(convert_to_gguf(folder, tmp_path / "x.gguf"))
+    assert {tensor.tensor_type for tensor in file.tensors} == {gguf.GGMLQuantizationType.F32}
+    up = next(tensor for tensor in file.tensors if tensor.name == "blk.1.ffn_up.weight")
+    expected = reference(CASES["llama"]).state_dict()["model.layers.1.mlp.up_proj.weight"]
+    np.testing.assert_array_equal(up.data, expected.numpy())
+
+
+def test_however_the_folder_is_named(tmp_path, monkeypatch):
+    """What is said of the model is found by a relative path, and by that of a link, too."""
+    folder = publish("llama", tmp_path / "Tiny-Chat-v2")
+    describe(folder)
+    whole = convert_to_gguf(folder, tmp_path / "x.gguf").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to(folder)
+    assert convert_to_gguf("link", "x.gguf").read_bytes() == whole
+    monkeypatch.chdir(folder)
+    assert convert_to_gguf(".", "../x.gguf").read_bytes() == whole
+    assert gguf.GGUFReader("../x.gguf").fields["general.license"].contents() == "apache-2.0"
+
+
 def test_a_report_of_what_became_what(tmp_path):
     folder = publish("llama", tmp_path / "tiny", torch.bfloat16)
     report = PackingReport()

@@ -74,5 +74,5 @@ def _named_folder(origin: Origin | None) -> Iterator[Path | None]:
     else:
         with TemporaryDirectory() as scratch:
             link = Path(scratch, origin.name)
-            link.symlink_to(origin.folder)
+            link.symlink_to(origin.folder.resolve())  # a relative one would start at the link
             yield link

@@ -33,7 +33,7 @@ _PLAIN_TYPES = {
     torch.float32: TensorType.F32,
     torch.float16: TensorType.F16,
     torch.bfloat16: TensorType.BF16,
-    torch.float64: TensorType.F64,
+    torch.float64: TensorType.F32,  # llama.cpp does not run F64, and its converter writes none
 }
 
 
