@@ -223,6 +223,8 @@ def test_without_a_tokenizer(tmp_path):
     file = gguf.GGUFReader(convert_to_gguf(folder, tmp_path / "x.gguf", tokenizer=False))
     assert file.fields["tokenizer.ggml.model"].contents() == "no_vocab"
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "x.gguf")
+    with pytest.raises(ValueError, match=r"pre= \(--pre\) .* none is to be written"):
+        convert_to_gguf(folder, tmp_path / "x.gguf", tokenizer=False, pre="llama3")
 
 
 def test_a_splitting_rule_that_is_not_known(tmp_path):

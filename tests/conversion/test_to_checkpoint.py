@@ -168,7 +168,28 @@ def llama(tmp_path_factory) -> Path:
     return convert_to_gguf(publish("llama", folder / "llama"), folder / "llama.gguf")
 
 
+@pytest.mark.parametrize(
+    ("stated", "drawing"),
+    [
+        ({"temp": 0.0, "top_k": 20, "penalty_repeat": 1.5}, {"do_sample": False, "repetition_penalty": 1.5}),
+        ({"temp": 0.6, "top_k": 0}, {"do_sample": True, "temperature": 0.6, "top_k": 0}),
+        ({}, {"do_sample": False}),
+    ],
+    ids=["greedy", "sampling", "nothing stated"],
+)
+def test_how_to_draw_tokens(llama, tmp_path, stated, drawing):
+    """A temperature of 0 is llama.cpp's word for no drawing."""
+    edited(llama, tmp_path / "x.gguf", {f"general.sampling.{name}": value for name, value in stated.items()})
+    convert_to_checkpoint(tmp_path / "x.gguf", tmp_path / "back")
+    how = transformers.GenerationConfig.from_pretrained(tmp_path / "back").to_diff_dict()
+    names = ("do_sample", "temperature", "top_k", "repetition_penalty")
+    assert {"do_sample": False, **{name: how[name] for name in names if name in how}} == drawing
+
+
+SAMPLING = "general.sampling."
 REFUSED = {
+    "sampling text": ({f"{SAMPLING}temp": "hot"}, {}, {}, rf"{SAMPLING}temp must be a number, not str"),
+    "sampling value": ({f"{SAMPLING}top_p": 3.0}, {}, {}, rf"{SAMPLING}\*.*top_p must be"),
     "dtype": ({}, {}, {"dtype": "float8_e4m3fn"}, "float8_e4m3fn"),
     "shard size": ({}, {}, {"max_shard_size": "a lot"}, "a lot"),
     "architecture": ({"general.architecture": "llamba"}, {}, {}, "architecture 'llamba' is not supported"),
@@ -190,9 +211,19 @@ def test_refused(llama, tmp_path, metadata, tensors, options, words):
 def test_an_older_checkpoint_is_replaced(llama, tmp_path):
     """All of it, and nothing else that is in the folder."""
     back = publish("llama", tmp_path / "back")
-    (back / "notes.txt").write_text("mine")
+    describe(back)
+    (back / "additional_chat_templates").mkdir()
+    older = ["vocab.json", "merges.txt", "special_tokens_map.json", "additional_chat_templates/rag.jinja"]
+    for name in (*older, "notes.txt"):
+        (back / name).write_text("mine")
     with open_gguf(llama) as file:
         assert file.tensors["output.weight"].type is TensorType.F32
+    convert_to_checkpoint(llama, back, dtype="bfloat16", tokenizer=False)
+    assert all((back / name).exists() for name in (*older, "tokenizer.model", "chat_template.jinja"))
     convert_to_checkpoint(llama, back, dtype="bfloat16")
-    assert (back / "notes.txt").read_text() == "mine"
+    model = {"config.json", "generation_config.json", "model.safetensors"}
+    tokenizer = {"tokenizer.json", "tokenizer_config.json"}
+    files = {path.name for path in back.rglob("*") if path.is_file()}
+    assert files == {"notes.txt", "README.md"} | model | tokenizer
+    assert transformers.AutoTokenizer.from_pretrained(back).chat_template is None
     assert {value.dtype for value in weights(back).values()} == {torch.bfloat16}

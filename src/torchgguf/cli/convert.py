@@ -143,7 +143,7 @@ def _to_folder(place: str, gguf_file: str | None, out: str, options: dict[str, A
     from torchgguf.conversion.to_checkpoint import convert_to_checkpoint
 
     dtype = convert_to_checkpoint(place, out, gguf_file=gguf_file, **options)
-    size = sum(path.stat().st_size for path in Path(out).glob("*.safetensors"))
+    size = sum(path.stat().st_size for path in Path(out).glob("model*.safetensors"))
     print(f"{one_line(out)}: {size:,} bytes of {str(dtype).removeprefix('torch.')} weights")
 
 

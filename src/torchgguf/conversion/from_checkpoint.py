@@ -81,6 +81,8 @@ def convert_to_gguf(
         quantization = Quantization(quantization, imatrix)
     elif imatrix is not None:
         raise ValueError("imatrix= is for packing: give the name of a quantization, such as 'Q4_K_M', too")
+    if pre is not None and not tokenizer:
+        raise ValueError("pre= (--pre) says how a tokenizer splits texts, and none is to be written")
     target = Path(path or ".")
     if not target.is_dir() and not target.parent.is_dir():  # said before anything is fetched
         raise FileNotFoundError(f"{target} cannot be written: there is no folder {target.parent}")
@@ -109,13 +111,17 @@ def verify_converted(
     progress: Progress | None = None,
     **hub: Unpack[HubOptions],
 ) -> Verification:
-    """Compare a file with the checkpoint that it was made from: see `verify`.
+    """Compare a file with the checkpoint that it was made from, tensors and answers: see `verify`.
 
     Args:
         path: the file.
         place: the folder or the repository.
-        hub: what concerns fetching.
         progress: told `(done, total)` bytes as they are compared.
+        hub: what concerns fetching.
+
+    Raises:
+        CheckpointError, FileNotFoundError, PermissionError, ConnectionError, ValueError: as
+            `convert_to_gguf` raises them of the checkpoint; and what `verify` raises of the file.
     """
     checkpoint, config = _open(place, hub)
     model, sources = _read(checkpoint, config)

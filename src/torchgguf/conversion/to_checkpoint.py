@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from torchgguf.container import GGUFFile, TensorType, open_gguf
+from torchgguf.container import GGUFError, GGUFFile, TensorType, open_gguf
 from torchgguf.container.tensor_types import storage_dtype
 from torchgguf.conversion.layers import PassingLayers
 from torchgguf.generation import GenerationConfig
@@ -25,6 +25,7 @@ from torchgguf.models.config import floating_dtype
 from torchgguf.models.loading import Place, fill_place, open_model
 from torchgguf.models.options import LoadOptions
 from torchgguf.tokenization import Tokenizer
+from torchgguf.tokenization.files import TOKENIZER_FILES
 from torchgguf.tokenization.saving import file_contents
 
 # general.sampling.* -> field of generation_config.json; llama.cpp's converter reads them so
@@ -51,16 +52,18 @@ def convert_to_checkpoint(
     """Write the model in a GGUF file as config.json, model.safetensors and what else belongs to them.
 
     One layer is unpacked at a time, whatever the size of the model. All files appear together, when all are
-    written; an earlier checkpoint in the folder is replaced then, and other files in it stay.
+    written; an earlier checkpoint in the folder is replaced then, with its tokenizer if a new one is written.
+    Other files in it stay.
 
     Args:
         place: the file; or a folder or a repository of the Hub, with `gguf_file` in it.
         folder: where to. It is made if need be.
         gguf_file: name of the file in there; of a split model, any of its files.
         dtype: of the weights. `"auto"`: the one that the file's matrices have, if that is one for all of them
-            and nothing else in the file needs a wider one; else float32, which loses nothing.
+            and nothing else in the file needs a wider one; else float32, which loses nothing but
+            of F64.
         max_shard_size: bytes, or a text such as `"5GB"`, above which weights go to several files.
-        tokenizer: write the tokenizer's files too; not if the file has none.
+        tokenizer: write the tokenizer's files too, if the file has one; else those in the folder stay.
         hub: what concerns fetching.
 
     Returns:
@@ -81,6 +84,8 @@ def convert_to_checkpoint(
         more = _tokenizer_files(file) if tokenizer else {}
         layers = _layers(model, file, places)
         save_checkpoint(model, Path(folder), max_shard_size, chosen, layers=layers, more=more)
+        if more:
+            _remove_older_tokenizer(Path(folder), more)
     return chosen
 
 
@@ -117,19 +122,34 @@ def _layers(model: PreTrainedModel, file: GGUFFile, places: list[Place]) -> Pass
 def _generation_config(model: PreTrainedModel, metadata: Mapping[str, Any]) -> GenerationConfig:
     """Say what ends a text, and how tokens are meant to be drawn."""
     config = getattr(model, "generation_config", None) or GenerationConfig.from_model_config(model.config)
-    stated = {
-        field: _shortest(metadata[key])
-        for name, field in _SAMPLING.items()
-        if (key := f"general.sampling.{name}") in metadata
-    }
-    if stated:
-        config = GenerationConfig.from_dict({**config.to_dict(), **stated, "do_sample": True})
-    return config
+    stated = {}
+    for name, field in _SAMPLING.items():
+        if (value := metadata.get(key := f"general.sampling.{name}")) is not None:
+            if not isinstance(value, (int, float)):
+                raise GGUFError(f"{key} must be a number, not {type(value).__name__}")
+            stated[field] = _shortest(value)
+    if not stated:
+        return config
+    draws = stated.get("temperature", 1) > 0
+    if not draws:  # llama.cpp takes the best token then, whatever else is stated
+        stated = {field: stated[field] for field in ("repetition_penalty",) if field in stated}
+    try:
+        return GenerationConfig.from_dict({**config.to_dict(), **stated, "do_sample": draws})
+    except ValueError as error:
+        raise GGUFError(f"general.sampling.* cannot be meant: {error}") from None
 
 
 def _shortest(value: float) -> float:
     """Write a float32 as people do: 0.7, not 0.699999988079071."""
     return value if isinstance(value, int) else float(str(np.float32(value)))
+
+
+def _remove_older_tokenizer(folder: Path, written: Mapping[str, bytes]) -> None:
+    """Remove what an earlier tokenizer has left, and readers would take for a part of this one."""
+    for pattern in TOKENIZER_FILES:
+        for path in folder.glob(pattern):
+            if path.relative_to(folder).as_posix() not in written:
+                path.unlink()
 
 
 def _tokenizer_files(file: GGUFFile) -> dict[str, bytes]:

@@ -84,6 +84,8 @@ _NEW = (
     f"{MORE_TEMPLATES}/*.jinja",
 )
 _OLD = (VOCAB, MERGES)
+# Patterns of all the files that are a tokenizer's own.
+TOKENIZER_FILES = tuple(name for name in (*_NEW, *_OLD) if name != _MODEL_CONFIG)
 
 
 def _find(place: Any, subfolder: str, names: Sequence[str], options: HubOptions) -> Path:
