@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torchgguf.container import GGUFError, open_gguf, write_gguf
+    from torchgguf.conversion import convert_to_checkpoint, convert_to_gguf
     from torchgguf.generation import (
         GenerateBeamDecoderOnlyOutput,
         GenerateDecoderOnlyOutput,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         Qwen2MoeModel,
     )
     from torchgguf.nn import DynamicCache, StaticCache
+    from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization, load_imatrix
     from torchgguf.pipelines import Pipeline, pipeline
     from torchgguf.tokenization import AutoTokenizer, GPT2Tokenizer, GPT2TokenizerFast, Tokenizer
 
@@ -104,6 +106,7 @@ __all__ = [
     "GenerateBeamDecoderOnlyOutput",
     "GenerateDecoderOnlyOutput",
     "GenerationConfig",
+    "ImportanceMatrix",
     "LlamaConfig",
     "LlamaForCausalLM",
     "LlamaForQuestionAnswering",
@@ -116,6 +119,7 @@ __all__ = [
     "MistralForSequenceClassification",
     "MistralForTokenClassification",
     "MistralModel",
+    "PackingReport",
     "Phi3Config",
     "Phi3ForCausalLM",
     "Phi3ForSequenceClassification",
@@ -124,6 +128,7 @@ __all__ = [
     "Pipeline",
     "PreTrainedConfig",
     "PreTrainedModel",
+    "Quantization",
     "Qwen2Config",
     "Qwen2ForCausalLM",
     "Qwen2ForQuestionAnswering",
@@ -140,13 +145,25 @@ __all__ = [
     "TextIteratorStreamer",
     "TextStreamer",
     "Tokenizer",
+    "convert_to_checkpoint",
+    "convert_to_gguf",
+    "load_imatrix",
     "open_gguf",
     "pipeline",
     "write_gguf",
 ]
 
 # Where public names are looked for when first asked for, so that `import torchgguf` itself costs nothing.
-_PACKAGES = ("container", "nn", "tokenization", "generation", "models", "pipelines")
+_PACKAGES = (
+    "container",
+    "packing",
+    "nn",
+    "tokenization",
+    "generation",
+    "models",
+    "conversion",
+    "pipelines",
+)
 
 
 def __getattr__(name: str) -> Any:

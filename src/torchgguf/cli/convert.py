@@ -125,7 +125,7 @@ def _quantization(kind: str | None, imatrix: str | None, tensor_types: list[str]
 
 def _to_file(place: str, out: str | None, verify: bool, options: dict[str, Any]) -> None:
     from torchgguf.cli.summaries import show_report, show_verification
-    from torchgguf.conversion.from_checkpoint import convert_to_gguf, verify_converted
+    from torchgguf.conversion import convert_to_gguf, verify_converted
     from torchgguf.packing import PackingReport
 
     report = PackingReport()
@@ -140,7 +140,7 @@ def _to_file(place: str, out: str | None, verify: bool, options: dict[str, Any])
 
 
 def _to_folder(place: str, gguf_file: str | None, out: str, options: dict[str, Any]) -> None:
-    from torchgguf.conversion.to_checkpoint import convert_to_checkpoint
+    from torchgguf.conversion import convert_to_checkpoint
 
     dtype = convert_to_checkpoint(place, out, gguf_file=gguf_file, **options)
     size = sum(path.stat().st_size for path in Path(out).glob("model*.safetensors"))
