@@ -20,14 +20,19 @@ def check_side(side: str) -> str:
     return side
 
 
+def check_truncation(strategy: bool | str, side: str) -> None:
+    """ValueError if there is no such strategy, or no such side."""
+    if strategy not in (True, False, *STRATEGIES):
+        raise ValueError(f"truncation={strategy!r} is neither a bool nor one of {', '.join(STRATEGIES)}")
+    check_side(side)
+
+
 def truncated(lengths: Sequence[int], room: int, strategy: bool | str) -> list[int]:
     """How much is kept of a text, or of a text and its pair, of these lengths so that `room` tokens remain.
 
     `strategy`: True or "longest_first" shortens the longer of the two until both fit; "only_first" and
     "only_second" shorten that one; False or "do_not_truncate" neither. ValueError if that is not enough.
     """
-    if strategy not in (True, False, *STRATEGIES):
-        raise ValueError(f"truncation={strategy!r} is neither a bool nor one of {', '.join(STRATEGIES)}")
     excess = sum(lengths) - room
     if excess <= 0 or strategy in (False, "do_not_truncate"):
         return list(lengths)
@@ -59,7 +64,6 @@ def kept_parts(
     the tokenizers library: what is kept of both, each other part of the text with each part of the pair, then
     what is kept of the text with the others. ValueError if the stride is as long as what is kept.
     """
-    check_side(side)
     for length, size in zip(lengths, sizes, strict=True):
         if size < length and (size or overflows) and not 0 <= stride < size:
             raise ValueError(f"stride={stride} is not less than the {size} tokens that are kept of a text")

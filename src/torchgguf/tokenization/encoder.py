@@ -11,6 +11,7 @@ from tokenizers import Encoding, Tokenizer
 from torchgguf.tokenization.batch import (
     as_lists,
     check_side,
+    check_truncation,
     filled,
     kept_parts,
     kind_of,
@@ -213,12 +214,14 @@ class TextEncoder(Wrapper):
         self, rows: Sequence[list[int]], truncation: bool | str, max_length: int | None
     ) -> list[list[int]]:
         """What truncation leaves of rows that are encoded already."""
-        limit = self._limit(max_length)
-        sizes = [truncated([len(row)], UNLIMITED if limit is None else limit, truncation) for row in rows]
-        kept = [
-            kept_parts([len(r)], n, self.truncation_side, 0, False) for r, n in zip(rows, sizes, strict=True)
-        ]
-        return [row[part] for row, ((part,),) in zip(rows, kept, strict=True)]
+        limit, side = self._limit(max_length), self.truncation_side
+        check_truncation(truncation, side)
+        cut = []
+        for row in rows:
+            sizes = truncated([len(row)], UNLIMITED if limit is None else limit, truncation)
+            ((part,),) = kept_parts([len(row)], sizes, side, 0, False)
+            cut.append(row[part])
+        return cut
 
     def _backend(self, split_special_tokens: bool | None) -> Tokenizer:
         split = self.split_special_tokens if split_special_tokens is None else split_special_tokens

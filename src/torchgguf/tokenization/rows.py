@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from tokenizers import Encoding
 
-from torchgguf.tokenization.batch import kept_parts, truncated
+from torchgguf.tokenization.batch import check_truncation, kept_parts, truncated
 from torchgguf.tokenization.wrapping import Piece
 
 Sample = tuple[Encoding, ...]  # a text, or a text and its pair
@@ -43,12 +43,16 @@ class Rows:
     @classmethod
     def of(cls, samples: Sequence[Sample], cut: Cut, pieces: Sequence[Piece], names: Sequence[str]) -> Self:
         """The rows that samples make. ValueError if one cannot be made to fit."""
-        kept = []
+        check_truncation(cut.strategy, cut.side)
+        kept: list[tuple[int, tuple[slice, ...]]] = []
         for i, texts in enumerate(samples):
             lengths = [len(text) for text in texts]
-            sizes = truncated(lengths, cut.room, cut.strategy)
-            parts = kept_parts(lengths, sizes, cut.side, cut.stride, cut.overflows)
-            kept += [(i, row) for row in parts]
+            if sum(lengths) <= cut.room:
+                kept.append((i, (slice(None),) * len(texts)))
+            else:
+                sizes = truncated(lengths, cut.room, cut.strategy)
+                parts = kept_parts(lengths, sizes, cut.side, cut.stride, cut.overflows)
+                kept += [(i, row) for row in parts]
         return cls(samples, kept, pieces, names)
 
     def field(self, name: str) -> list[list[Any]]:
