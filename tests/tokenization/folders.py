@@ -110,13 +110,13 @@ def llama(folder: Path) -> None:
 
 
 def mistral(folder: Path) -> None:
-    """Mistral's: tokenizer.model, with added_tokens.json and a template in a file."""
+    """Mistral's: tokenizer.model, with added_tokens.json that leaves ids out, and a template in a file."""
     folder.mkdir(parents=True)
     (folder / "tokenizer.model").write_bytes(pieces())
-    write(folder, "added_tokens.json", {"[TOOL]": 401, "[INST]": 400})
+    write(folder, "added_tokens.json", {"[TOOL]": 403, "[INST]": 400})
     write(folder, "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer"})
     (folder / "chat_template.jinja").write_text(TEMPLATE)
-    model_config(folder, "MistralForCausalLM", "mistral", 402, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    model_config(folder, "MistralForCausalLM", "mistral", 404, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 
 
 def phi3(folder: Path) -> None:

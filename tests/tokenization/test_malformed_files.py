@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf.constants import TokenType
 
 from tests.support import VOCABS
-from tests.tokenization.folders import FOLDERS, pieces, write
+from tests.tokenization.folders import FOLDERS, pieces, proto, write
 from torchgguf.tokenization import AutoTokenizer, TokenizerError
 
 
@@ -37,6 +38,12 @@ def _without(*files: str) -> Callable[[Path], None]:
     return lambda folder: [(folder / file).unlink() for file in files] and None
 
 
+def _without_unknown() -> bytes:
+    model = proto(pieces())
+    model.pieces[model.trainer_spec.unk_id].type = TokenType.CONTROL
+    return bytes(model.SerializeToString())
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -50,10 +57,22 @@ def _without(*files: str) -> Callable[[Path], None]:
             _changed("tokenizer_config.json", chat_template=[{"name": "x"}]),
             "chat_template is neither",
         ),
-        ("gpt2", _changed("tokenizer_config.json", model_max_length="9"), "must be a int, not '9'"),
+        ("gpt2", _changed("tokenizer_config.json", model_max_length="9"), "must be of the type int, not '9'"),
         ("gpt2", _changed("tokenizer_config.json", added_tokens_decoder=7), "added_tokens_decoder must hold"),
         ("gpt2", _changed("tokenizer_config.json", added_tokens_decoder={"1": {"x": 1}}), "is no token"),
+        (
+            "gpt2",
+            _changed("tokenizer_config.json", added_tokens_decoder={"-1": {"content": "x"}}),
+            "-1 is no id",
+        ),
         ("gpt2", _changed("tokenizer_config.json", pad_token={"lstrip": True}), "is no token"),
+        ("gpt2", _changed("tokenizer_config.json", pad_token=7), "7 is no token"),
+        (
+            "gpt2",
+            _changed("tokenizer_config.json", extra_special_tokens="<a>"),
+            "must hold tokens, not '<a>'",
+        ),
+        ("gpt2", _changed("tokenizer_config.json", add_prefix_space="no"), "must be of the type bool"),
         (
             "gpt2",
             _changed(
@@ -72,6 +91,8 @@ def _without(*files: str) -> Callable[[Path], None]:
         ("llama", _written("tokenizer.model", b"\xff" * 9), "tokenizer.model is no SentencePiece model"),
         ("llama", _written("tokenizer.model", b""), "it has no pieces"),
         ("llama", _written("tokenizer.model", pieces(model_type="word")), "the types Unigram and BPE"),
+        ("llama", _written("tokenizer.model", _without_unknown()), "no piece is for unknown characters"),
+        ("llama", _changed("tokenizer_config.json", add_bos_token="no"), "must be of the type bool"),
         (
             "llama",
             _changed("tokenizer_config.json", added_tokens_decoder={str(1 << 30): {"content": "x"}}),
@@ -88,6 +109,16 @@ def test_files_that_make_no_tokenizer(
     with pytest.raises(TokenizerError, match=message) as caught:
         AutoTokenizer.from_pretrained(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("stated", [-1, 1 << 20])
+def test_a_role_that_no_token_has(name: str, stated: int, originals: Path, tmp_path: Path) -> None:
+    shutil.copytree(originals / name, tmp_path / name)
+    _changed("config.json", pad_token_id=stated)(tmp_path / name)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / name)
+    assert tokenizer.encode("Hello") == AutoTokenizer.from_pretrained(originals / name).encode("Hello")
+    assert "tokenizer.ggml.padding_token_id" not in tokenizer.to_gguf()
 
 
 def test_folders_without_a_tokenizer(tmp_path: Path) -> None:

@@ -88,6 +88,14 @@ _CHARACTERS = models.BPE(
         (_WORDPIECE, normalizers.Lowercase(), *_BERT[1:], r"clean_text=None and handle_chinese_chars=None"),
         (_WORDPIECE, _BERT[0], pre_tokenizers.Whitespace(), _BERT[2], "does: Whitespace"),
         (_WORDPIECE, normalizers.BertNormalizer(clean_text=False), *_BERT[1:], "clean_text=False"),
+        (models.WordPiece({"a": 0}, unk_token="[UNK]"), *_BERT, "without a token for unknown words"),
+        (
+            models.Unigram([("a", 0.0)]),
+            None,
+            pre_tokenizers.Metaspace(),
+            decoders.Metaspace(),
+            "for unknown char",
+        ),
         (_WORDPIECE, *_BERT, "does not put texts between two tokens"),
     ],
 )

@@ -75,7 +75,7 @@ class Declarations:
         return {
             name.removesuffix("_token"): as_token(entry, special=True)
             for name, entry in {**order, **implied, **self._stated}.items()
-            if name.endswith("_token") and isinstance(entry, str | dict) and entry
+            if entry and (name in order or (name.endswith("_token") and isinstance(entry, str | dict)))
         }
 
     @property
@@ -86,8 +86,12 @@ class Declarations:
     @property
     def special_tokens(self) -> list[AddedToken]:
         """The tokens with a role, and those that are only listed as special."""
-        lists = (self._stated.get(name) or () for name in _LISTS)
-        listed = [entry for rows in lists for entry in (rows.values() if isinstance(rows, dict) else rows)]
+        listed: list[Any] = []
+        for name in _LISTS:
+            rows = self._stated.get(name) or []
+            if not isinstance(rows, list | dict):
+                raise TokenizerError(f"{name} must hold tokens, not {rows!r}")
+            listed += rows.values() if isinstance(rows, dict) else rows
         return [*self.roles.values(), *(as_token(entry, special=True) for entry in listed)]
 
     @property
@@ -122,6 +126,8 @@ def as_token(entry: Any, special: bool | None = None) -> AddedToken:
 
     `special` replaces what a dict says of it. A special token is looked for before text is normalized.
     """
+    if not isinstance(entry, str | dict):
+        raise TokenizerError(f"{entry!r} is no token: it is neither a text nor an object with one")
     flags = {"content": entry} if isinstance(entry, str) else entry
     try:
         flags = {name: flags[name] for name in _FLAGS if name in flags}
@@ -138,6 +144,9 @@ def as_token(entry: Any, special: bool | None = None) -> AddedToken:
 def _by_id(name: str, rows: Any, place: int) -> list[tuple[int, Any]]:
     """The rows with their ids, which are the keys (0) or the values (1) of a dict."""
     try:
-        return sorted(((int(row[place]), row) for row in rows.items()), key=lambda pair: pair[0])
+        pairs = sorted(((int(row[place]), row) for row in rows.items()), key=lambda pair: pair[0])
     except (AttributeError, TypeError, ValueError):
         raise TokenizerError(f"{name} must hold tokens and their ids") from None
+    if pairs and pairs[0][0] < 0:
+        raise TokenizerError(f"{name}: {pairs[0][0]} is no id")
+    return pairs

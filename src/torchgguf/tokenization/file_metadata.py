@@ -76,7 +76,7 @@ def _roles(files: TokenizerFiles, special: Mapping[str, str], model: TokenizerMo
     stated = Declarations(files, special).stated_roles
     implied = {role: known[role] for role in ("bos", "eos") if role in known}
     by_files = {role: known[role] for role in ROLES if role in known and role in stated}
-    roles = implied | model_roles(files) | by_files
+    roles = implied | model_roles(files, len(model.vocabulary.tokens)) | by_files
     if model.wrapping is None:
         return roles
     first, last = model.wrapping.single[0].ids, model.wrapping.single[-1].ids
@@ -87,9 +87,13 @@ def _roles(files: TokenizerFiles, special: Mapping[str, str], model: TokenizerMo
     return roles
 
 
-def model_roles(files: TokenizerFiles) -> dict[str, int]:
-    """The ids of tokens with roles as the model's config.json says them."""
-    return {role: i for role in ROLES if type(i := files.model.get(f"{role}_token_id")) is int}
+def model_roles(files: TokenizerFiles, tokens: int) -> dict[str, int]:
+    """The ids of tokens with roles as the model's config.json says them.
+
+    An id that none of so many tokens has says that there is no such token: many files have -1 for that.
+    """
+    ids = {role: files.model.get(f"{role}_token_id") for role in ROLES}
+    return {role: i for role, i in ids.items() if type(i) is int and 0 <= i < tokens}
 
 
 def _flags(

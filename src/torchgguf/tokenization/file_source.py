@@ -18,23 +18,25 @@ from torchgguf.tokenization.file_metadata import write_metadata
 from torchgguf.tokenization.files import CONFIG, PIPELINE, TokenizerFiles
 from torchgguf.tokenization.models import TokenizerModel
 from torchgguf.tokenization.parts import SPACE, spell_sentencepiece
-from torchgguf.tokenization.source import UNLIMITED, Defaults
+from torchgguf.tokenization.source import MOST_GAPS, UNLIMITED, Defaults
 from torchgguf.tokenization.vocabulary import Vocabulary, settle_types
 from torchgguf.tokenization.wordpiece import spell_wordpiece
 from torchgguf.tokenization.wrapping import flags_of, read_wrapping, state, steps
 
-MOST_GAPS = 1 << 20  # ids that no token has
+
+def stated_setting(config: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    """What tokenizer_config.json says, the default if nothing. TokenizerError if it is of another type."""
+    value = config.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TokenizerError(f"{CONFIG}: {name} must be of the type {kind.__name__}, not {value!r}")
+    return value
 
 
 def read_defaults(files: TokenizerFiles) -> Defaults:
     """The settings that the files ask for. TokenizerError for one that is of another type."""
-
-    def stated(name: str, kind: type, default: Any) -> Any:
-        value = files.config.get(name)
-        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-            raise TokenizerError(f"{CONFIG}: {name} must be a {kind.__name__}, not {value!r}")
-        return default if value is None else value
-
+    stated = partial(stated_setting, files.config)
     return Defaults(
         files.templates,
         stated("padding_side", str, family_of(files).padding_side),
@@ -93,7 +95,10 @@ class FileSource:
             wrapping = read_wrapping(state(backend.post_processor))
         except (KeyError, TypeError, ValueError) as error:
             raise TokenizerError(f"{PIPELINE}: the post_processor is not understood: {error!r}") from None
-        flags = {end: self.made and bool(self.config.get(f"add_{end}_token")) for end in ("bos", "eos")}
+        flags = {
+            end: self.made and stated_setting(self.config, f"add_{end}_token", bool, False)
+            for end in ("bos", "eos")
+        }
         if wrapping is not None and (as_flags := flags_of(wrapping, vocabulary.roles)):
             wrapping, flags = None, as_flags
         return TokenizerModel(
@@ -115,7 +120,7 @@ class FileSource:
             raise TokenizerError(f"{PIPELINE} is not understood: {error}") from None
         backend.no_padding()
         backend.no_truncation()
-        prefix = self.config.get("add_prefix_space")
+        prefix = stated_setting(self.config, "add_prefix_space", bool)
         counts = self.add_prefix_space is not None or class_name(self.files) == "GPT2Tokenizer"
         if counts and prefix is not None and not _set_prefix_space(backend.pre_tokenizer, prefix):
             raise TokenizerError(f"{PIPELINE} has no place for add_prefix_space={prefix}")

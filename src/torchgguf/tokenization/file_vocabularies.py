@@ -25,12 +25,11 @@ from torchgguf.tokenization.parts import SPACE
 from torchgguf.tokenization.pre_tokenizers import LINES
 from torchgguf.tokenization.rule_of import name_of_rule
 from torchgguf.tokenization.sentencepiece import read_sentencepiece
-from torchgguf.tokenization.source import padding_tokens
+from torchgguf.tokenization.source import ADDED_SCORE, PADDING_SCORE, padding_tokens
 from torchgguf.tokenization.wordpiece import CONTINUES, LONGEST_WORD, with_marks
 from torchgguf.tokenization.wrapping import state, steps
 
 REFUSED = "a GGUF file cannot say what this tokenizer does: "
-_PADDING_SCORE, _ADDED_SCORE = -10000.0, -1000.0
 # Added tokens that are control tokens even where a tokenizer does not say so.
 _CONTROL_TEXTS = frozenset({"<pad>", "<mask>", "<2mass>", "[@BOS@]"})
 _CONTROL_ENDS = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
@@ -111,7 +110,7 @@ def _listed_characters(model: TokenizerModel, spaces: _Spaces, size: int, pre: s
         if token in _SHOWN:
             lists["token_type"][i] = int(TokenType.USER_DEFINED)
     flags = {"add_space_prefix": False, "add_bos_token": True}
-    return {"model": "gemma4", **lists, "scores": [_ADDED_SCORE] * size, "merges": merges, **flags}
+    return {"model": "gemma4", **lists, "scores": [ADDED_SCORE] * size, "merges": merges, **flags}
 
 
 def _wordpiece(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str | None) -> dict[str, Any]:
@@ -126,12 +125,14 @@ def _wordpiece(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str
     lists["tokens"] = with_marks(lists["tokens"], lists["token_type"])
     if len({*lists["tokens"]}) < size:
         odd.append("an added token that is also how words go on")
+    if (unknown := model.vocabulary.ids.get(options["unk_token"])) is None:
+        odd.append("WordPiece without a token for unknown words")
     _refuse(odd)
     values = {
         "model": "bert",
         "pre": "bert-bge",  # of which no reader takes any notice
         **lists,
-        "unknown_token_id": model.vocabulary.ids[options["unk_token"]],
+        "unknown_token_id": unknown,
         "normalizer.lowercase": options["lowercase"],
         "normalizer.strip_accents": options["strip_accents"],
         "token_type_count": files.model.get("type_vocab_size", 1) if files.model else None,
@@ -142,6 +143,8 @@ def _wordpiece(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str
 def _unigram(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str | None) -> dict[str, Any]:
     """T5's and XLM-RoBERTa's."""
     stated = json.loads(model.backend.model.__getstate__())
+    if stated["unk_id"] is None:
+        _refuse(["Unigram without a token for unknown characters"])
     scores = np.array([score for _, score in stated["vocab"]], np.float32).tolist()
     tokens, types = list(model.vocabulary.tokens), _plain_types(model, len(scores))
     special = model.vocabulary.special
@@ -151,7 +154,7 @@ def _unigram(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str |
     types[stated["unk_id"]] = TokenType.UNKNOWN
     for i, token in enumerate(tokens[: len(scores)]):
         if token.startswith(" ") and i not in special:  # as a file with unused tokens is saved
-            tokens[i], scores[i], types[i] = token[1:], _PADDING_SCORE, TokenType.UNUSED
+            tokens[i], scores[i], types[i] = token[1:], PADDING_SCORE, TokenType.UNUSED
     values = {
         "model": "t5",
         "pre": "default",
@@ -189,12 +192,12 @@ def piece_lists(
     has and that texts are searched for; these keep theirs unless they are `declared`.
     """
     tokens = tokens + padding_tokens(len(tokens), size)
-    scores = scores + [_PADDING_SCORE] * (size - len(scores))
+    scores = scores + [PADDING_SCORE] * (size - len(scores))
     types = types + [TokenType.UNUSED] * (size - len(types))
     for i, kind in added.items():
         if i in declared or types[i] not in (TokenType.UNKNOWN, TokenType.CONTROL):
             tokens[i], types[i] = _added(tokens[i], kind)
-            scores[i] = _ADDED_SCORE
+            scores[i] = ADDED_SCORE
     return {"tokens": tokens, "scores": scores, "token_type": [int(t) for t in types]}
 
 
@@ -303,7 +306,7 @@ def _scores(model: TokenizerModel) -> list[float] | None:
     The earlier a merge makes a token, the higher; and each way to join it must be a merge.
     """
     ids = model.backend.get_vocab(with_added_tokens=False)
-    scores = dict.fromkeys(range(len(ids)), 0.0)
+    scores = dict.fromkeys(range(max(ids.values()) + 1), 0.0)  # added tokens may have ids between these
     made = ["".join(pair) for pair in _merges(model)]
     scores |= {ids[token]: float(-rank) for rank, token in enumerate(dict.fromkeys(made))}
     by_score = sorted(ids, key=lambda token: -scores[ids[token]])

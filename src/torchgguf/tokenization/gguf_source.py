@@ -14,10 +14,15 @@ from torchgguf.tokenization.chat import read_templates
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.models import TokenizerModel, own_tokens, presumed_settings, read_model
 from torchgguf.tokenization.pre_tokenizers import PreTokenizer
-from torchgguf.tokenization.source import TYPES, Defaults, checked_size, padding_tokens
+from torchgguf.tokenization.source import (
+    ADDED_SCORE,
+    PADDING_SCORE,
+    TYPES,
+    Defaults,
+    checked_size,
+    padding_tokens,
+)
 from torchgguf.tokenization.vocabulary import PREFIX
-
-_PADDING_SCORE, _ADDED_SCORE = -10000.0, -1000.0  # as llama.cpp's converter writes them
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class GGUFSource:
             types[i] = int(kinds[name])
         new = {name: kind for name, kind in kinds.items() if name not in places}
         stated = _extended(
-            self.stated, [*names, *new], [*types, *map(int, new.values())], [_ADDED_SCORE] * len(new)
+            self.stated, [*names, *new], [*types, *map(int, new.values())], [ADDED_SCORE] * len(new)
         )
         return replace(self, stated=stated, added=self.added + len(new))
 
@@ -83,9 +88,7 @@ class GGUFSource:
             return metadata
         missing = size - len(names)
         types = self._list("token_type", int(TokenType.NORMAL)) + [int(TokenType.UNUSED)] * missing
-        return _extended(
-            metadata, names + padding_tokens(len(names), size), types, [_PADDING_SCORE] * missing
-        )
+        return _extended(metadata, names + padding_tokens(len(names), size), types, [PADDING_SCORE] * missing)
 
     def _list(self, name: str, default: Any) -> list[Any]:
         stated: Any = self.stated.get(PREFIX + name)

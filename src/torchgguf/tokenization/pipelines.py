@@ -16,14 +16,19 @@ from torchgguf.tokenization.chat import templates_metadata
 from torchgguf.tokenization.declared import Declarations, class_name, family_of
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.file_metadata import model_roles
-from torchgguf.tokenization.file_source import MOST_GAPS, FileSource, number_of_ids, read_defaults
+from torchgguf.tokenization.file_source import (
+    FileSource,
+    number_of_ids,
+    read_defaults,
+    stated_setting,
+)
 from torchgguf.tokenization.file_vocabularies import piece_lists, space_keys
 from torchgguf.tokenization.files import MERGES, PIECES, VOCAB, TokenizerFiles
 from torchgguf.tokenization.gguf_source import GGUFSource
 from torchgguf.tokenization.models import presumed_flags
 from torchgguf.tokenization.pre_tokenizers import GPT2, PRE_TOKENIZERS, PreTokenizer
 from torchgguf.tokenization.sentencepiece import SentencePieceModel, read_sentencepiece
-from torchgguf.tokenization.source import TYPES, Source
+from torchgguf.tokenization.source import MOST_GAPS, TYPES, Source, padding_tokens
 from torchgguf.tokenization.special_tokens import ROLE_KEYS
 from torchgguf.tokenization.vocabulary import PREFIX
 
@@ -118,16 +123,19 @@ def _from_pieces(
         role: ids[declared.roles[role].content] for role in declared.stated_roles if role in declared.roles
     }
     implied = {role: i for role, i in pieces.roles.items() if role in ("bos", "eos")}
-    prefix = files.config.get("add_prefix_space") if add_prefix_space is None else add_prefix_space
+    prefix = add_prefix_space
+    if prefix is None:
+        prefix = stated_setting(files.config, "add_prefix_space", bool)
     if prefix is None and not pieces.add_space_prefix:
         prefix = False
     values: dict[str, Any] = {"model": "llama", "pre": "default", **lists}
     if pieces.unigram:
         values |= {"model": "t5"} | space_keys(pieces.add_space_prefix, pieces.merges_spaces, pieces.charsmap)
         implied["unk"] = pieces.roles["unk"]
-    values |= {ROLE_KEYS[role][0]: i for role, i in (implied | model_roles(files) | stated).items()}
+    roles = implied | model_roles(files, len(ids)) | stated
+    values |= {ROLE_KEYS[role][0]: i for role, i in roles.items()}
     values |= _adding(files, values["model"])
-    if isinstance(prefix, bool):
+    if prefix is not None:
         values["add_space_prefix"] = prefix
     metadata = Metadata({PREFIX + key: value for key, value in values.items()}, TYPES)
     metadata.update(templates_metadata(files.templates))
@@ -151,8 +159,9 @@ def _with_added(pieces: SentencePieceModel, declared: Declarations) -> dict[str,
     if size - len(known) > MOST_GAPS:
         raise TokenizerError(f"{PIECES} has {len(tokens)} tokens, but others are declared up to {size - 1}")
     kinds = {i: TokenType.CONTROL if t.special else TokenType.USER_DEFINED for i, t in added.items()}
+    tokens += padding_tokens(len(tokens), size)
     for i, token in added.items():
-        tokens[i : i + 1] = [token.content]
+        tokens[i] = token.content
     return piece_lists(tokens, pieces.scores, pieces.types, kinds, added, size)
 
 
@@ -166,8 +175,9 @@ def _adding(files: TokenizerFiles, kind: str) -> dict[str, bool]:
         )
     flags = {}
     for end, presumed in presumed_flags(kind, None).items():
-        stated = files.config.get(f"add_{end}_token")
-        adding = stated if isinstance(stated, bool) else presumed if adds is None else end in adds
-        if adding != presumed or isinstance(stated, bool):
+        stated = stated_setting(files.config, f"add_{end}_token", bool)
+        implied = presumed if adds is None else end in adds
+        adding = implied if stated is None else stated
+        if adding != presumed or stated is not None:
             flags[f"add_{end}_token"] = adding
     return flags

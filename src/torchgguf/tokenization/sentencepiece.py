@@ -16,7 +16,6 @@ _FIELDS: dict[str, dict[str, tuple[int, str]]] = {
     "Piece": {"piece": (1, "STRING"), "score": (2, "FLOAT"), "type": (3, "INT32")},
     "Trainer": {
         "model_type": (3, "INT32"),
-        "unk_id": (40, "INT32"),
         "bos_id": (41, "INT32"),
         "eos_id": (42, "INT32"),
         "pad_id": (43, "INT32"),
@@ -31,7 +30,6 @@ _FIELDS: dict[str, dict[str, tuple[int, str]]] = {
 # What fields stand for that a file leaves out.
 _DEFAULTS: dict[str, Any] = {
     "model_type": 1,
-    "unk_id": 0,
     "bos_id": 1,
     "eos_id": 2,
     "pad_id": -1,
@@ -80,8 +78,11 @@ def read_sentencepiece(data: bytes) -> SentencePieceModel:
         raise TokenizerError(
             "tokenizer.model: only SentencePiece models of the types Unigram and BPE are supported"
         )
-    ids = {role: _value(trainer, f"{role}_id") for role in ("bos", "eos", "unk", "pad")}
     tokens, scores, types = map(list, zip(*pieces, strict=True))
+    if TokenType.UNKNOWN not in types:
+        raise TokenizerError("tokenizer.model is no SentencePiece model: no piece is for unknown characters")
+    ids = {role: _value(trainer, f"{role}_id") for role in ("bos", "eos", "pad")}
+    ids["unk"] = types.index(TokenType.UNKNOWN)  # by which SentencePiece finds it too
     return SentencePieceModel(
         tokens,
         scores,

@@ -13,6 +13,8 @@ from torchgguf.tokenization.models import TokenizerModel
 from torchgguf.tokenization.vocabulary import PREFIX
 
 UNLIMITED = int(1e30)  # what transformers says for the length of a model whose length is not known
+MOST_GAPS = 1 << 20  # ids that no token has
+PADDING_SCORE, ADDED_SCORE = -10000.0, -1000.0  # as llama.cpp's converter writes them
 
 TYPES = {
     PREFIX + "tokens": ArrayType(ValueType.STRING),
@@ -63,10 +65,14 @@ def padding_tokens(first: int, end: int) -> list[str]:
 
 
 def checked_size(tokens: int, vocab_size: int | None) -> int:
-    """The number of tokens to write. ValueError if the model has fewer embeddings than there are tokens."""
+    """The number of tokens to write. ValueError if the model has fewer embeddings, or far more, than that."""
     if vocab_size is not None and vocab_size < tokens:
         raise ValueError(
             f"the tokenizer has {tokens} tokens, but the model only {vocab_size} embeddings: "
             f"call model.resize_token_embeddings({tokens})"
+        )
+    if vocab_size is not None and vocab_size - tokens > MOST_GAPS:
+        raise ValueError(
+            f"the tokenizer has {tokens} tokens, the model {vocab_size} embeddings: far too many"
         )
     return vocab_size or tokens
