@@ -124,7 +124,7 @@ def test_tables_of_integers_stay(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
     plan = plan_requantization(tmp_path / "x.gguf", Quantization("Q4_K_M"))
-    requantize(tmp_path / "x.gguf", tmp_path / "y.gguf", Quantization("Q4_K_M"))
+    requantize(tmp_path / "x.gguf", tmp_path / "y.gguf", "Q4_K_M")
     (before,), (after,) = (gguf.GGUFReader(tmp_path / name).tensors for name in ("x.gguf", "y.gguf"))
     assert after.data.tobytes() == before.data.tobytes()
     assert plan.report.tensors["table.weight"].type.name == after.tensor_type.name == "I32"
@@ -148,7 +148,7 @@ def test_weights_are_never_packed_to_integers():
 
 def test_split_models_are_joined_or_stay_split(unknown, written):
     parts = split_gguf(unknown, written / "in", max_tensors=4)
-    (whole,) = requantize(parts[1], written / "whole.gguf", Quantization("Q8_0"))
+    (whole,) = requantize(parts[1], written / "whole.gguf", "Q8_0")
     split = requantize(parts[0], written / "out.gguf", Quantization("Q8_0"), keep_split=True)
     assert [path.name for path in split] == [f"out-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
     with open_gguf(parts[0]) as before, open_gguf(split[0]) as after:

@@ -35,7 +35,7 @@ class RequantizationPlan(NamedTuple):
 def requantize(
     path: str | PathLike[str],
     out: str | PathLike[str],
-    quantization: Quantization,
+    quantization: Quantization | str,
     *,
     keep_split: bool = False,
     report: PackingReport | None = None,
@@ -46,7 +46,7 @@ def requantize(
     Args:
         path: the file to read; of a split model, any of its files.
         out: the file to write, or to replace once the new one is whole.
-        quantization: to what.
+        quantization: to what; the name of a recipe, such as `"Q4_K_M"`, where nothing else is asked for.
         keep_split: write as many files as there are to read, with the same tensors in each; they are named
             `out-00001-of-00003.gguf` and so on.
         report: is filled with what became what, and with how much was lost.
@@ -61,6 +61,8 @@ def requantize(
         GGUFError: the file to read is not sound or not whole, or the disk is full; nothing was changed.
         FileExistsError: with `keep_split`, one of the files is there already.
     """
+    if isinstance(quantization, str):
+        quantization = Quantization(quantization)
     with open_gguf(path) as file:
         if keep_split:
             _check_split(file)
