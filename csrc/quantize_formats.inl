@@ -19,6 +19,7 @@ struct Encoder {
 #include "quantize_k_quants.inl"
 #include "quantize_fp4.inl"
 #include "quantize_ternary.inl"
+#include "quantize_grid_search.inl"
 #include "quantize_i_quants.inl"
 
 template <class Type>
@@ -26,7 +27,8 @@ void encode_blocks(const BlocksToEncode& blocks, uint8_t* dst) {
     for (int64_t first = 0; first < blocks.count; first += kLanes, dst += kLanes * Type::type_size) {
         const int64_t rest = blocks.count - first;
         Tile<Type::block_size> tile(blocks, first);
-        Type::encode(tile, blocks.importance != nullptr, dst, static_cast<int>(rest < kLanes ? rest : kLanes));
+        const bool weighted = blocks.importance != nullptr;
+        Type::encode(tile, weighted, dst, static_cast<int>(rest < kLanes ? rest : kLanes));
     }
 }
 
@@ -37,5 +39,5 @@ struct EncoderTable {
 };
 
 using AllEncoders = EncoderTable<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS,
-                                 MXFP4, NVFP4, TQ1_0, TQ2_0, Q1_0, Q2_0, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ1_S,
-                                 IQ1_M>;
+                                 MXFP4, NVFP4, TQ1_0, TQ2_0, Q1_0, Q2_0, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS,
+                                 IQ3_S, IQ1_S, IQ1_M>;

@@ -1,6 +1,7 @@
 #include "quantize_grids.h"
 
 #include <algorithm>
+#include <map>
 #include <mutex>
 #include <set>
 
@@ -12,24 +13,36 @@ namespace {
 void fill(GridTable& table, const void* grid, int entries, int dim) {
     const auto* numbers = static_cast<const int8_t*>(grid);
     const std::set<int8_t> levels(numbers, numbers + entries * dim);
-    table.entries = entries;
-    table.dim = dim;
     table.levels = static_cast<int>(levels.size());
     std::copy(levels.begin(), levels.end(), table.level);
-    const auto digits = [&](const int8_t* from) {
+    const auto half = [&](int entry, int second) {  // the first number is the highest digit
+        const int8_t* from = numbers + entry * dim + second * (dim / 2);
         int number = 0;
-        for (int i = dim / 2; i-- > 0;) {
+        for (int i = 0; i < dim / 2; ++i) {
             const auto digit = std::distance(levels.begin(), levels.find(from[i]));
             number = number * table.levels + static_cast<int>(digit);
         }
         return static_cast<uint16_t>(number);
     };
+    std::map<uint16_t, std::map<uint16_t, int>> sorted;
     for (int e = 0; e < entries; ++e) {
-        const int8_t* entry = numbers + e * dim;
-        table.low[e] = digits(entry);
-        table.high[e] = digits(entry + dim / 2);
-        std::copy(entry, entry + dim, table.numbers[e]);
+        sorted[half(e, 0)][half(e, 1)] = e;
+        std::copy_n(numbers + e * dim, dim, table.numbers[e]);
     }
+    const int length = grid_run_length(entries);
+    int at = 0;
+    for (const auto& [first, rest] : sorted) {
+        for (const auto& [second, entry] : rest) {
+            table.first_half[at / length] = first;
+            table.second_half[at] = second;
+            table.entry[at++] = static_cast<uint16_t>(entry);
+        }
+        for (; at % length; ++at) {
+            table.second_half[at] = table.second_half[at - 1];
+            table.entry[at] = table.entry[at - 1];
+        }
+    }
+    table.runs = at / length;
 }
 
 }  // namespace

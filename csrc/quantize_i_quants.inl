@@ -43,89 +43,19 @@ struct IQ1Levels : Integers<-1, 1> {
     static constexpr auto reach = steps<9>(0.75, 3.15);
 };
 
-// Finds the entry of a grid nearest to Dim numbers x * factor, for each lane.
-template <int Id, int Dim>
-struct NearestEntry {
-    const GridTable& table = grid_table(Id);
-    F losses[2][81];  // of each possible half of an entry: three levels four times, or eight twice
-
-    // Moved by `shift`, all of them. Returns the least loss; `entry` becomes which it is.
-    F find(const F* x, const F* w, F factor, float shift, I& entry) {
-        for (int half = 0; half < 2; ++half) {
-            F by_level[Dim / 2][8];
-            for (int i = 0; i < Dim / 2; ++i) {
-                const int at = half * (Dim / 2) + i;
-                const F target = x[at] * factor;
-                for (int l = 0; l < table.levels; ++l) {
-                    const F error = target - (table.level[l] + shift);
-                    by_level[i][l] = w[at] * error * error;
-                }
-            }
-            if constexpr (Dim == 4) {
-                F* loss = losses[half];
-                for (int b = 0; b < table.levels; ++b) {
-                    for (int a = 0; a < table.levels; ++a) *loss++ = by_level[0][a] + by_level[1][b];
-                }
-            } else {
-                F first[9], second[9];
-                for (int b = 0; b < 3; ++b) {
-                    for (int a = 0; a < 3; ++a) {
-                        first[3 * b + a] = by_level[0][a] + by_level[1][b];
-                        second[3 * b + a] = by_level[2][a] + by_level[3][b];
-                    }
-                }
-                for (int b = 0; b < 9; ++b) {
-                    for (int a = 0; a < 9; ++a) losses[half][9 * b + a] = first[a] + second[b];
-                }
-            }
-        }
-        // First which run of entries holds the least loss, then for each lane which of the run.
-        constexpr int kRun = 8;
-        F least = all(kNoLoss);
-        I run{};
-        for (int e = 0; e < table.entries; e += kRun) {
-            F least_of_run = loss_of(e);
-            for (int i = 1; i < kRun; ++i) least_of_run = min(loss_of(e + i), least_of_run);
-            run = least_of_run < least ? I{} + e : run;
-            least = min(least_of_run, least);
-        }
-        const auto* lanes = reinterpret_cast<const float*>(losses);
-        for (int b = 0; b < kLanes; ++b) {
-            const auto loss = [&](int half, int digits) { return lanes[(81 * half + digits) * kLanes + b]; };
-            int e = 0;
-            for (int i = kRun; i-- > 0;) {
-                const int at = run[b] + i;
-                e = loss(0, table.low[at]) + loss(1, table.high[at]) == least[b] ? at : e;
-            }
-            entry[b] = e;
-        }
-        return least;
-    }
-
-    static constexpr float kNoLoss = 0x1.fffffep127f;
-    F loss_of(int e) const { return losses[0][table.low[e]] + losses[1][table.high[e]]; }
-
-    void numbers(I entry, float shift, F* to) const {
-        auto* lanes = reinterpret_cast<float*>(to);
-        for (int b = 0; b < kLanes; ++b) {
-            for (int i = 0; i < Dim; ++i) lanes[i * kLanes + b] = table.numbers[entry[b]][i] + shift;
-        }
-    }
-};
-
-template <int Id, int Dim, class EachByItself>
+template <int Id, int Dim, int Entries, class EachByItself>
 struct Grid {
     using Rough = EachByItself;
     static constexpr bool positive_scales = true;
 
     template <int K>
-    static void nearest_group(const F* x, const F* w, F factor, F* levels, I* entries = nullptr) {
-        NearestEntry<Id, Dim> grid;
+    static constexpr int parts = K / Dim;  // the entries
+    template <int K>
+    static void nearest_group(const F* x, const F* w, F factor, F* levels, I* found) {
+        NearestEntries<Id, Dim, Entries, 0> grid;
         for (int i = 0; i < K; i += Dim) {
-            I entry;
-            grid.find(x + i, w + i, factor, 0, entry);
-            if (levels) grid.numbers(entry, 0, levels + i);
-            if (entries) entries[i / Dim] = entry;
+            found[i / Dim] = grid.find(x + i, w + i, factor).entry[0];
+            grid.numbers(found[i / Dim], levels + i);
         }
     }
 };
@@ -167,10 +97,7 @@ struct Magnitudes {
 
     explicit Magnitudes(Tile<256>& tile) : signs((tile.make_searchable(), tile)), fit(tile) {
         scales = scale_codes<ScaleLevels, Groups>(fit.scales);
-        for (int g = 0; g < Groups; ++g) {
-            Levels::template nearest_group<K>(tile.x + g * K, tile.w + g * K, inverse(fit.d * fit.scales[g]),
-                                              nullptr, entries + g * K / Dim);
-        }
+        for (int i = 0; i < 256 / Dim; ++i) entries[i] = fit.best[i * Dim / K].found[i % (K / Dim)];
     }
     // A word of four times seven signs and a scale, for 32 weights.
     uint32_t word(int b, int group) const {
@@ -207,7 +134,7 @@ inline uint8_t* put_signs(uint8_t* dst, const uint8_t (&signs)[32]) {
 }
 
 struct IQ2_XXS : Encoder<16, 256, 66> {
-    using Levels = Grid<16, 8, IQ2Levels>;
+    using Levels = Grid<16, 8, 256, IQ2Levels>;
     static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
         const Magnitudes<Levels, OddScales<4, 1>, 8, 8, true> m(tile);
         for (int b = 0; b < count; ++b) {
@@ -221,7 +148,7 @@ struct IQ2_XXS : Encoder<16, 256, 66> {
 };
 
 struct IQ2_XS : Encoder<17, 256, 74> {
-    using Levels = Grid<17, 8, IQ2Levels>;
+    using Levels = Grid<17, 8, 512, IQ2Levels>;
     static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
         const Magnitudes<Levels, OddScales<4, 1>, 16, 8, true> m(tile);
         for (int b = 0; b < count; ++b) {
@@ -235,7 +162,7 @@ struct IQ2_XS : Encoder<17, 256, 74> {
 };
 
 struct IQ2_S : Encoder<22, 256, 82> {
-    using Levels = Grid<22, 8, IQ2Levels>;
+    using Levels = Grid<22, 8, 1024, IQ2Levels>;
     static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
         const Magnitudes<Levels, OddScales<4, 1>, 16, 8, false> m(tile);
         for (int b = 0; b < count; ++b) {
@@ -246,7 +173,7 @@ struct IQ2_S : Encoder<22, 256, 82> {
 };
 
 struct IQ3_XXS : Encoder<18, 256, 98> {
-    using Levels = Grid<18, 4, IQ3_XXSLevels>;
+    using Levels = Grid<18, 4, 256, IQ3_XXSLevels>;
     static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
         const Magnitudes<Levels, OddScales<4, 2>, 8, 4, true> m(tile);
         for (int b = 0; b < count; ++b) {
@@ -257,7 +184,7 @@ struct IQ3_XXS : Encoder<18, 256, 98> {
 };
 
 struct IQ3_S : Encoder<21, 256, 110> {
-    using Levels = Grid<21, 4, IQ3_SLevels>;
+    using Levels = Grid<21, 4, 512, IQ3_SLevels>;
     static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
         const Magnitudes<Levels, OddScales<4, 8>, 8, 4, false> m(tile);
         for (int b = 0; b < count; ++b) {
@@ -272,35 +199,33 @@ template <int Run>
 struct ShiftedGrid {
     static constexpr bool positive_scales = true;
     using Rough = IQ1Levels;
-    static constexpr float kShift = 0.125f;
 
     template <int K>
-    static void nearest_group(const F* x, const F* w, F factor, F* levels, I* entries = nullptr,
-                              I* down = nullptr) {
-        NearestEntry<19, 8> grid;
-        constexpr int kEntries = Run / 8;
+    static constexpr int parts = K / 8 + K / Run;  // the entries, and which are moved down
+    template <int K>
+    static void nearest_group(const F* x, const F* w, F factor, F* levels, I* found) {
+        NearestEntries<19, 8, 2048, 1, -1> grid;
         for (int first = 0; first < K; first += Run) {
-            I found[2][kEntries];
+            decltype(grid)::Found entries[Run / 8];
             F loss[2] = {};
-            for (int i = 0; i < kEntries; ++i) {
-                const F *points = x + first + 8 * i, *weights = w + first + 8 * i;
-                loss[0] += grid.find(points, weights, factor, kShift, found[0][i]);
-                loss[1] += grid.find(points, weights, factor, -kShift, found[1][i]);
+            for (int i = 0; i < Run / 8; ++i) {
+                entries[i] = grid.find(x + first + 8 * i, w + first + 8 * i, factor);
+                for (int s = 0; s < 2; ++s) loss[s] += entries[i].loss[s];
             }
             const I is_down = loss[1] < loss[0];
-            const F shift = choose(is_down, all(-kShift), all(kShift));
-            for (int i = 0; i < kEntries; ++i) {
-                const I entry = is_down ? found[1][i] : found[0][i];
+            const F shift = choose(is_down, all(grid.shift[1]), all(grid.shift[0]));
+            for (int i = 0; i < Run / 8; ++i) {
                 const int at = first / 8 + i;
-                if (entries) entries[at] = entry;
-                if (!levels) continue;
-                grid.numbers(entry, 0, levels + 8 * at);
+                found[at] = is_down ? entries[i].entry[1] : entries[i].entry[0];
+                grid.numbers(found[at], levels + 8 * at);
                 for (int j = 0; j < 8; ++j) levels[8 * at + j] += shift;
             }
-            if (down) down[first / Run] = is_down & 1;
+            found[K / 8 + first / Run] = is_down & 1;
         }
     }
 };
+template <int Run>
+constexpr int rounds<ShiftedGrid<Run>> = 1;
 
 // Factor, scales, entries and shifts of blocks of `Groups` groups.
 template <int Groups, int Run>
@@ -314,10 +239,8 @@ struct Shifted {
 
     explicit Shifted(Tile<256>& tile) : fit((tile.make_searchable(), tile)) {
         scales = scale_codes<ScaleLevels, Groups>(fit.scales);
-        for (int g = 0; g < Groups; ++g) {
-            Levels::template nearest_group<K>(tile.x + g * K, tile.w + g * K, inverse(fit.d * fit.scales[g]),
-                                              nullptr, entries + g * K / 8, down + g * K / Run);
-        }
+        for (int i = 0; i < 32; ++i) entries[i] = fit.best[i * 8 / K].found[i % (K / 8)];
+        for (int i = 0; i < 256 / Run; ++i) down[i] = fit.best[i * Run / K].found[K / 8 + i % (K / Run)];
     }
 };
 

@@ -4,10 +4,30 @@
 using F = float __attribute__((vector_size(4 * kLanes)));
 using I = int32_t __attribute__((vector_size(4 * kLanes)));
 
+// The numbers of the lanes, for what wants them at compile time.
+template <int...>
+struct Sequence {};
+template <int Count, int... Rest>
+struct CountUp : CountUp<Count - 1, Count - 1, Rest...> {};
+template <int... Numbers>
+struct CountUp<0, Numbers...> {
+    using type = Sequence<Numbers...>;
+};
+using EachLane = CountUp<kLanes>::type;
+
 inline F all(float x) { return F{} + x; }
 inline F choose(I where, F a, F b) { return where ? a : b; }
+// The second one if they are equal.
+#if defined(__AVX512F__)
+inline F min(F a, F b) { return (F)_mm512_min_ps((__m512)a, (__m512)b); }
+inline F max(F a, F b) { return (F)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+inline F min(F a, F b) { return (F)_mm256_min_ps((__m256)a, (__m256)b); }
+inline F max(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
+#else
 inline F min(F a, F b) { return a < b ? a : b; }
 inline F max(F a, F b) { return a > b ? a : b; }
+#endif
 inline F clamp(F x, float low, float high) { return min(max(x, all(low)), all(high)); }
 inline F magnitude(F x) { return (F)((I)x & 0x7fffffff); }
 inline F to_float(I x) { return __builtin_convertvector(x, F); }
@@ -19,18 +39,25 @@ inline F round(F x) {
     return (x + shift) - shift;
 }
 
-// table[index] in each lane; every index is below 16.
-inline F look_up(const float* table, I index) {
+// table[index] in each lane; every index is below 8.
+inline F look_up_8(const float* table, I index) {
 #if defined(__AVX512F__)
-    return (F)_mm512_permutexvar_ps((__m512i)index, _mm512_loadu_ps(table));
+    return (F)_mm512_permutexvar_ps((__m512i)index, _mm512_castps256_ps512(_mm256_loadu_ps(table)));
 #elif defined(__AVX2__)
-    const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)index);
-    const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), (__m256i)index);
-    return choose(index > 7, (F)high, (F)low);
+    return (F)_mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)index);
 #else
     F out;
     for (int b = 0; b < kLanes; ++b) out[b] = table[index[b]];
     return out;
+#endif
+}
+
+// The same; every index is below 16.
+inline F look_up(const float* table, I index) {
+#if defined(__AVX512F__)
+    return (F)_mm512_permutexvar_ps((__m512i)index, _mm512_loadu_ps(table));
+#else
+    return choose(index > 7, look_up_8(table + 8, index & 7), look_up_8(table, index & 7));
 #endif
 }
 
@@ -79,6 +106,32 @@ inline F stored_half(F x) {
     return out;
 }
 
+// Transposes the squares of Size x Size numbers that stand side by side in Size vectors of `Lanes` numbers.
+template <int Step, int... Lane, class V>
+inline void swap_squares(V& a, V& b, Sequence<Lane...>) {
+    constexpr int lanes = sizeof...(Lane);
+    const V first = __builtin_shufflevector(a, b, (Lane & Step ? Lane - Step + lanes : Lane)...);
+    b = __builtin_shufflevector(a, b, (Lane & Step ? Lane + lanes : Lane + Step)...);
+    a = first;
+}
+template <int Size, int Step = Size / 2, class V>
+inline void transpose(V* rows) {
+    if constexpr (Step > 0) {
+        for (int i = 0; i < Size; ++i) {
+            if (!(i & Step)) swap_squares<Step>(rows[i], rows[i + Step], EachLane{});
+        }
+        transpose<Size, Step / 2>(rows);
+    }
+}
+
+// Writes `count` numbers (a multiple of kLanes) of each lane, which begin at `from[lane]`, to `to`.
+inline void load_lanes(const float* const* from, int count, F* to) {
+    for (int i = 0; i < count; i += kLanes) {
+        for (int b = 0; b < kLanes; ++b) __builtin_memcpy(to + i + b, from[b] + i, sizeof(F));
+        transpose<kLanes>(to + i);
+    }
+}
+
 // The weights of kLanes blocks and their importance, transposed: all[i] holds each block's weight i. Blocks
 // that are not there are zeros.
 template <int BlockSize>
@@ -86,19 +139,17 @@ struct Tile {
     F x[BlockSize], w[BlockSize];
 
     Tile(const BlocksToEncode& blocks, int64_t first) {
-        auto* lanes_x = reinterpret_cast<float*>(x);
-        auto* lanes_w = reinterpret_cast<float*>(w);
+        static constexpr float nothing[BlockSize] = {};
+        const float *weights[kLanes], *importances[kLanes];
         for (int b = 0; b < kLanes; ++b) {
             const int64_t block = first + b;
-            const bool there = block < blocks.count;
-            const float* from = blocks.src + block * BlockSize;
-            const int64_t column = (blocks.first + block) * BlockSize % blocks.columns;
-            for (int i = 0; i < BlockSize; ++i) lanes_x[i * kLanes + b] = there ? from[i] : 0.0f;
-            if (!blocks.importance) continue;
-            const float* weight = blocks.importance + column;
-            for (int i = 0; i < BlockSize; ++i) lanes_w[i * kLanes + b] = weight[i];
+            weights[b] = block < blocks.count ? blocks.src + block * BlockSize : nothing;
+            importances[b] = blocks.importance + (blocks.first + block) * BlockSize % blocks.columns;
         }
-        if (!blocks.importance) {
+        load_lanes(weights, BlockSize, x);
+        if (blocks.importance) {
+            load_lanes(importances, BlockSize, w);
+        } else {
             for (F& weight : w) weight = all(1);
         }
     }
@@ -111,14 +162,28 @@ struct Tile {
     }
 };
 
-// Small numbers of kLanes blocks, N a block, as bytes in the order of a block.
+// Small numbers of kLanes blocks, N (a power of two from 4 on) a block, as bytes in the order of a block; to
+// be set in that order.
 template <int N>
 struct Codes {
     uint8_t of[kLanes][N];
+
     void set(int i, F code) {
-        const I numbers = to_int(code);
-        for (int b = 0; b < kLanes; ++b) of[b][i] = static_cast<uint8_t>(numbers[b]);
+        I& word = words[i / 4 % kSize];  // the bytes of four codes of each block
+        word = (i % 4 ? word : I{}) | (to_int(code) & 255) << i % 4 * 8;
+        if (i % (4 * kSize) != 4 * kSize - 1) return;
+        transpose<kSize>(words);
+        const int first = i / (4 * kSize) * (4 * kSize);
+        const auto* bytes = reinterpret_cast<const uint8_t*>(words);
+        for (int b = 0; b < kLanes; ++b) {
+            const auto* row = bytes + sizeof(I) * (b % kSize);
+            __builtin_memcpy(of[b] + first, row + 4 * kSize * (b / kSize), 4 * kSize);
+        }
     }
+
+private:
+    static constexpr int kSize = N / 4 < kLanes ? N / 4 : kLanes;
+    I words[kSize];
 };
 
 // Joins `count` codes of `Bits` bits to bytes as `pack` in quants/bits.py does; `shift` drops their lowest

@@ -29,30 +29,41 @@ struct Integers {
 
 // Levels of a table: up to sixteen numbers in ascending order, filled up with the last one.
 struct LevelTable {
-    float values[16], middles[16];
+    float values[16], middles[4][8];  // those in the middle of 16 levels, of 8, of 4 and of 2
     template <int N>
     constexpr explicit LevelTable(const float (&levels)[N]) : values{}, middles{} {
         for (int i = 0; i < 16; ++i) values[i] = levels[i < N ? i : N - 1];
-        for (int i = 0; i < 16; ++i) middles[i] = i < N - 1 ? (levels[i] + levels[i + 1]) / 2 : 0x1p127f;
+        for (int step = 0; step < 4; ++step) {
+            for (int i = 0; i < 1 << step; ++i) {
+                const int above = (2 * i + 1) * (8 >> step);
+                middles[step][i] = above < N ? (levels[above - 1] + levels[above]) / 2 : 0x1p127f;
+            }
+        }
     }
     // How many of the middles between two levels lie below x.
     I index_of_nearest(F x) const {
-        I index{};
-        for (const int step : kHalves) index += (x > look_up(middles, index + (step - 1))) & step;
-        return index;
+        I index = (x > middles[0][0]) & 1;
+        index = 2 * index - (x > choose(index != 0, all(middles[1][1]), all(middles[1][0])));
+        index = 2 * index - (x > look_up_8(middles[2], index));
+        return 2 * index - (x > look_up_8(middles[3], index));
     }
     F nearest(F x) const { return look_up(values, index_of_nearest(x)); }
-
-private:
-    static constexpr int kHalves[] = {8, 4, 2, 1};
 };
 
-// Calls use(i, level) for the level nearest to each x[i] * factor, be it found by itself or in a grid.
+// How many numbers say which entries of a grid K levels are; none if each is found by itself.
+template <class Levels, int K>
+constexpr int parts = 0;
+template <class Levels, int K>
+    requires requires { Levels::template parts<K>; }
+constexpr int parts<Levels, K> = Levels::template parts<K>;
+
+// Calls use(i, level) for the level nearest to each x[i] * factor; `found` becomes which entries of a grid
+// these are.
 template <class Levels, int K, class Use>
-inline void for_each_level(const F* x, const F* w, F factor, Use use) {
-    if constexpr (requires { Levels::template nearest_group<K>(x, w, factor, nullptr); }) {
+inline void for_each_level(const F* x, const F* w, F factor, I* found, Use use) {
+    if constexpr (parts<Levels, K> > 0) {
         F levels[K];
-        Levels::template nearest_group<K>(x, w, factor, levels);
+        Levels::template nearest_group<K>(x, w, factor, levels, found);
         for (int i = 0; i < K; ++i) use(i, levels[i]);
     } else {
         for (int i = 0; i < K; ++i) use(i, Levels::nearest(x[i] * factor));
@@ -65,6 +76,8 @@ template <class Levels>
 constexpr bool positive_scales = requires { Levels::positive_scales; };
 template <class Levels>
 constexpr float spacing = 1;
+template <class Levels>
+constexpr bool ternary = requires { requires Levels::low == -1 && Levels::high == 1; };
 
 struct Fit {
     F scale{}, curvature{};
@@ -75,6 +88,7 @@ inline Fit fit_scale(const F* x, const F* w) {
     F wx[K], extreme = x[0];
     for (int i = 0; i < K; ++i) {
         wx[i] = w[i] * x[i];
+        if (ternary<Levels>) wx[i] = magnitude(wx[i]);
         extreme = choose(magnitude(x[i]) > magnitude(extreme), x[i], extreme);
     }
     const F per_unit = inverse(positive_scales<Levels> ? magnitude(extreme) : extreme);
@@ -82,10 +96,21 @@ inline Fit fit_scale(const F* x, const F* w) {
     F best_gain{};
     const auto attempt = [&](F factor) {
         F wxq{}, wqq{};
-        for_each_level<Levels, K>(x, w, factor, [&](int i, F q) {
-            wxq += wx[i] * q;
-            wqq += w[i] * q * q;
-        });
+        if constexpr (ternary<Levels>) {  // the same, in fewer operations
+            const F size = magnitude(factor);
+            for (int i = 0; i < K; ++i) {
+                const I counts = magnitude(x[i]) * size > 0.5f;
+                wxq += choose(counts, wx[i], F{});
+                wqq += choose(counts, w[i], F{});
+            }
+            wxq = choose(factor < 0.0f, -wxq, wxq);
+        } else {
+            I found[parts<Levels, K> + 1];
+            for_each_level<Levels, K>(x, w, factor, found, [&](int i, F q) {
+                wxq += wx[i] * q;
+                wqq += w[i] * q * q;
+            });
+        }
         const F scale = quotient(wxq, wqq), gain = wxq * scale;
         I better = gain > best_gain;
         if (positive_scales<Levels>) better &= scale > 0.0f;
@@ -97,19 +122,45 @@ inline Fit fit_scale(const F* x, const F* w) {
         for (const float level : Levels::reach.at) attempt(level * per_unit);
     } else {
         best.scale = fit_scale<typename Levels::Rough, K>(x, w).scale;
-        attempt(inverse(best.scale));
     }
     attempt(inverse(best.scale));
     return best;
 }
 
+template <class Levels>
+constexpr int rounds = kRounds;
+
 // Factor and scales of a block of `Groups` groups of K weights each.
 template <class Levels, class ScaleLevels, int Groups, int K>
 struct BlockScales {
+    // What a group of weights comes to if its levels are multiplied by `step`.
+    struct Trial {
+        F loss{}, wxq{}, wqq{};
+        I found[parts<Levels, K> + 1];
+
+        Trial() = default;
+        Trial(const Tile<Groups * K>& tile, int g, F step) {
+            const F *x = tile.x + g * K, *w = tile.w + g * K;
+            for_each_level<Levels, K>(x, w, inverse(step), found, [&](int i, F q) {
+                const F error = x[i] - step * q;
+                loss += w[i] * error * error;
+                wxq += w[i] * x[i] * q;
+                wqq += w[i] * q * q;
+            });
+        }
+        void replace(I where, const Trial& other) {
+            loss = choose(where, other.loss, loss);
+            wxq = choose(where, other.wxq, wxq);
+            wqq = choose(where, other.wqq, wqq);
+            for (int i = 0; i < parts<Levels, K>; ++i) found[i] = where ? other.found[i] : found[i];
+        }
+    };
+
     F d, scales[Groups];
+    Trial best[Groups];
 
     explicit BlockScales(const Tile<Groups * K>& tile) {
-        F scale[Groups], curvature[Groups], least[Groups];
+        F scale[Groups], curvature[Groups];
         for (int g = 0; g < Groups; ++g) {
             const Fit fit = fit_scale<Levels, K>(tile.x + g * K, tile.w + g * K);
             scale[g] = fit.scale;
@@ -118,49 +169,34 @@ struct BlockScales {
         d = stored_half(fit_scale<ScaleLevels, Groups>(scale, curvature).scale);
         for (int g = 0; g < Groups; ++g) {
             scales[g] = ScaleLevels::nearest(scale[g] * inverse(d));
-            least[g] = loss(tile, g, d, scales[g]);
+            best[g] = Trial(tile, g, d * scales[g]);
         }
-        for (int round = 0; round < kRounds; ++round) {
+        for (int round = 0; round < rounds<Levels>; ++round) {
             F scaled_wxq{}, scaled_wqq{};
             for (int g = 0; g < Groups; ++g) {
                 const F middle = scales[g];
                 for (const float move : kNeighbours) {
                     const F tried = ScaleLevels::nearest(middle + move * spacing<ScaleLevels>);
-                    const F tried_loss = loss(tile, g, d, tried);
-                    const I better = tried_loss < least[g];
+                    const Trial trial(tile, g, d * tried);
+                    const I better = trial.loss < best[g].loss;
                     scales[g] = choose(better, tried, scales[g]);
-                    least[g] = choose(better, tried_loss, least[g]);
+                    best[g].replace(better, trial);
                 }
-                const F factor = inverse(d * scales[g]), *x = tile.x + g * K, *w = tile.w + g * K;
-                F wxq{}, wqq{};
-                for_each_level<Levels, K>(x, w, factor, [&](int i, F q) {
-                    wxq += w[i] * x[i] * q;
-                    wqq += w[i] * q * q;
-                });
-                scaled_wxq += wxq * scales[g];
-                scaled_wqq += wqq * scales[g] * scales[g];
+                scaled_wxq += best[g].wxq * scales[g];
+                scaled_wqq += best[g].wqq * scales[g] * scales[g];
             }
             const F tried_d = stored_half(quotient(scaled_wxq, scaled_wqq));
-            F tried_loss[Groups], tried_total{}, total{};
+            Trial trial[Groups];
+            F tried_total{}, total{};
             for (int g = 0; g < Groups; ++g) {
-                tried_loss[g] = loss(tile, g, tried_d, scales[g]);
-                tried_total += tried_loss[g];
-                total += least[g];
+                trial[g] = Trial(tile, g, tried_d * scales[g]);
+                tried_total += trial[g].loss;
+                total += best[g].loss;
             }
             const I better = tried_total < total;
             d = choose(better, tried_d, d);
-            for (int g = 0; g < Groups; ++g) least[g] = choose(better, tried_loss[g], least[g]);
+            for (int g = 0; g < Groups; ++g) best[g].replace(better, trial[g]);
         }
-    }
-
-    static F loss(const Tile<Groups * K>& tile, int g, F d, F scale) {
-        const F step = d * scale, factor = inverse(step), *x = tile.x + g * K, *w = tile.w + g * K;
-        F sum{};
-        for_each_level<Levels, K>(x, w, factor, [&](int i, F q) {
-            const F error = x[i] - step * q;
-            sum += w[i] * error * error;
-        });
-        return sum;
     }
 
     Codes<Groups * K> codes(const Tile<Groups * K>& tile) const {

@@ -20,9 +20,6 @@ from torch import Tensor
 # reaches either, and their squares stay finite.
 TINY = 2.0**-40
 
-# How often the scales of a block are searched in turn with what they are multiplied by.
-_ROUNDS = 2
-
 _FP16_MAX, _FP16_MIN = 65504.0, 2.0**-24
 
 
@@ -37,6 +34,8 @@ class Levels:
     values: tuple[float, ...]
     reach: tuple[float, ...]
     positive_scales: bool = False
+    rounds: int = 2
+    """How often the scales of a block are searched in turn with what they are multiplied by."""
     integers: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +74,10 @@ class JointLevels(Protocol):
     @property
     def positive_scales(self) -> bool:
         """Whether no scale may be negative."""
+
+    @property
+    def rounds(self) -> int:
+        """How often the scales of a block are searched in turn with what they are multiplied by."""
 
     def nearest(self, x: Tensor, w: Tensor) -> Tensor:
         """What is nearest to groups x (..., k) if errors in them are as important as w."""
@@ -146,7 +149,6 @@ def fit_scale(x: Tensor, w: Tensor, levels: Levels | JointLevels) -> tuple[Tenso
             attempt(level * per_unit)
     else:
         best_scale = fit_scale(x, w, levels.rough)[0]
-        attempt(inverse(best_scale).unsqueeze(-1))
     attempt(inverse(best_scale).unsqueeze(-1))
     return best_scale, curvature
 
@@ -175,7 +177,7 @@ def fit_block_scales(
     d = stored_half(fit_scale(scale, curvature, scale_levels)[0].unsqueeze(-1))
     scales = scale_levels.nearest(scale * inverse(d))
     least = losses(d, scales)
-    for _ in range(_ROUNDS):
+    for _ in range(levels.rounds):
         middle = scales
         for move in (-scale_levels.spacing, scale_levels.spacing):
             tried = scale_levels.nearest(middle + move)
@@ -252,7 +254,7 @@ def fit_block_lines(
     wx = w * x
     sum_wx = total(wx)
     least = losses(d, dmin, scales, minima)
-    for _ in range(_ROUNDS):
+    for _ in range(levels.rounds):
         middle, minima_before = scales, minima
         for move in (0, -1, 1):
             tried = scale_levels.nearest(middle + move)

@@ -19,6 +19,7 @@ class Grid:
     dim: int
     rough: Levels
     positive_scales: bool = True
+    rounds: int = 2
 
     def entries(self, x: Tensor, w: Tensor) -> Tensor:
         """The nearest entry to each `dim` neighbours of groups (..., k): (..., k / dim)."""
@@ -37,6 +38,7 @@ class ShiftedGrid:
     run: int
     rough: Levels
     positive_scales: bool = True
+    rounds: int = 1  # a second one gains a fourth of a percent
 
     def entries(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest entries to groups (..., k): (..., k / 8); and which are moved down: (..., k / run)."""

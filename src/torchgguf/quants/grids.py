@@ -30,12 +30,20 @@ def grid(name: str, entries: Tensor) -> Tensor:
     return torch.tensor(_entries(name), dtype=torch.float32, device=entries.device)[entries.int()]
 
 
+@cache
+def _sorted(name: str) -> NDArray[np.int64]:
+    """The entries of a grid in the order of their first numbers, then their second ones, and so on."""
+    return np.lexsort(_entries(name).T[::-1])
+
+
 def nearest_entries(name: str, x: Tensor, w: Tensor, shift: float = 0) -> tuple[Tensor, Tensor]:
     """Which entry of a grid, moved by `shift`, is nearest to each of x (m, 8 or 4), and sum w error**2.
 
-    Of several the first one. The squares are added in pairs, and these in pairs.
+    Of several the first one in the order of their numbers. The squares are added in pairs, and these
+    in pairs.
     """
-    numbers = torch.tensor(_entries(name), dtype=torch.float32, device=x.device) + shift
+    entries = torch.tensor(_sorted(name), device=x.device)
+    numbers = grid(name, entries) + shift
     found, least = x.new_empty(len(x), dtype=torch.long), x.new_empty(len(x))
     for start in range(0, len(x), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
@@ -43,7 +51,8 @@ def nearest_entries(name: str, x: Tensor, w: Tensor, shift: float = 0) -> tuple[
         losses = w[part].unsqueeze(1) * error * error
         while losses.shape[-1] > 1:
             losses = losses[..., ::2] + losses[..., 1::2]
-        least[part], found[part] = losses.squeeze(-1).min(dim=1)
+        least[part], place = losses.squeeze(-1).min(dim=1)
+        found[part] = entries[place]
     return found, least
 
 
