@@ -294,6 +294,12 @@ def bert_cased(folder: Path) -> None:
     bert(folder, do_lower_case=False, strip_accents=False)
 
 
+def bert_old(folder: Path) -> None:
+    """BERT's as it was published: tokenizer.json, and next to nothing beside it."""
+    bert(folder)
+    write(folder, "tokenizer_config.json", {"do_lower_case": True, "model_max_length": 64})
+
+
 def xlm_roberta(folder: Path) -> None:
     """XLM-RoBERTa's as transformers writes it: a Unigram model in tokenizer.json, and a mask at its end."""
     model = proto(unigram_pieces())
@@ -349,6 +355,7 @@ FOLDERS = {
     "gemma4": (gemma4, ""),
     "bert": (bert, "bert-bge"),
     "bert-cased": (bert_cased, "bert-bge"),
+    "bert-old": (bert_old, "bert-bge"),
     "xlm-roberta": (xlm_roberta, ""),
     "mt5": (mt5, ""),
     "mt5-json": (mt5_json, ""),

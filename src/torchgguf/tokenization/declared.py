@@ -23,12 +23,14 @@ class Family:
     """What transformers' tokenizers of one class are unless their files say otherwise.
 
     `adds`: the roles of what is put around texts. `sentinels`: how many tokens there are for gaps in texts.
+    `inputs`: what calls give.
     """
 
     roles: Mapping[str, str] = field(default_factory=dict)
     padding_side: str = "right"
     adds: frozenset[str] | None = None
     sentinels: int = 0
+    inputs: tuple[str, ...] = ("input_ids", "attention_mask")
 
 
 FAMILIES = {
@@ -37,6 +39,10 @@ FAMILIES = {
     "LlamaTokenizer": Family(
         {"unk": "<unk>", "bos": "<s>", "eos": "</s>"}, padding_side="left", adds=frozenset({"bos"})
     ),
+    "BertTokenizer": Family(
+        {role: f"[{role.upper()}]" for role in ("unk", "sep", "pad", "cls", "mask")},
+        inputs=("input_ids", "token_type_ids", "attention_mask"),
+    ),
     "T5Tokenizer": Family(
         {"unk": "<unk>", "eos": "</s>", "pad": "<pad>"}, adds=frozenset({"eos"}), sentinels=100
     ),
@@ -44,6 +50,7 @@ FAMILIES = {
 # `model_type` in config.json: the class where tokenizer_config.json names none.
 _CLASSES = {
     "gpt2": "GPT2Tokenizer",
+    **dict.fromkeys(("bert", "electra", "nomic_bert"), "BertTokenizer"),
     **dict.fromkeys(("qwen2", "qwen2_moe"), "Qwen2Tokenizer"),
     **dict.fromkeys(("t5", "mt5", "umt5"), "T5Tokenizer"),
 }

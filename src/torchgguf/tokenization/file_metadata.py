@@ -9,7 +9,7 @@ something else of what it writes than the tokenizer does, this is true to the to
   would do, merges are listed, as the converter does for Gemma 4.
 - Tokens to search texts for are marked so, wherever they are declared, and written as texts have them.
 - Spaces are merged, or put before texts, if the tokenizer does that, whatever its config says.
-- Whether BOS and EOS are added is said wherever a reader would presume otherwise.
+- Tokens with roles, and whether BOS and EOS are added, are said wherever a reader would presume otherwise.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ def write_metadata(
             f"pre={pre!r}: no rule for splitting text is used where {PREFIX}model is {values['model']!r}"
         )
     roles = _roles(files, special, model)
+    presumed = KINDS[values["model"]].roles
+    roles |= {
+        role: i
+        for role, i in model.vocabulary.roles.items()
+        if role not in roles and presumed.get(role, i) != i
+    }
     if KINDS[values["model"]].encloses and "eos" in roles:
         roles["sep"] = roles["eos"]  # with which readers end texts
     values = {

@@ -36,13 +36,13 @@ def stated_setting(config: Mapping[str, Any], name: str, kind: type, default: An
 
 def read_defaults(files: TokenizerFiles) -> Defaults:
     """The settings that the files ask for. TokenizerError for one that is of another type."""
-    stated = partial(stated_setting, files.config)
+    stated, family = partial(stated_setting, files.config), family_of(files)
     return Defaults(
         files.templates,
-        stated("padding_side", str, family_of(files).padding_side),
+        stated("padding_side", str, family.padding_side),
         stated("truncation_side", str, "right"),
         min(stated("model_max_length", int, UNLIMITED), UNLIMITED),
-        tuple(stated("model_input_names", list, ["input_ids", "attention_mask"])),
+        tuple(stated("model_input_names", list, family.inputs)),
         stated("clean_up_tokenization_spaces", bool, False),
         stated("split_special_tokens", bool, False),
     )
