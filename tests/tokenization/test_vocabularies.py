@@ -23,20 +23,28 @@ def vocabulary(name: str) -> Path:
     return (VOCABS if name in SHARED else LLAMA_CPP / "models") / f"ggml-vocab-{name}.gguf"
 
 
-@pytest.mark.parametrize("name", WITH_GOLDENS)
-def test_golden_ids(name: str) -> None:
+@pytest.fixture(scope="module")
+def opened(request: pytest.FixtureRequest) -> tuple[str, Tokenizer]:
+    """A name and its tokenizer, made once: tests with the same name come one after the other."""
+    return request.param, Tokenizer.from_gguf(vocabulary(request.param))
+
+
+@pytest.mark.parametrize("opened", WITH_GOLDENS, indirect=True)
+def test_golden_ids(opened: tuple[str, Tokenizer]) -> None:
+    name, tokenizer = opened
     path = vocabulary(name)
     texts = path.with_suffix(".gguf.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
     lines = path.with_suffix(".gguf.out").read_text().split("\n")[: len(texts)]
     assert len(texts) > 40
     expected = [[int(i) for i in line.split()] for line in lines]
-    assert Tokenizer.from_gguf(path)(texts, add_special_tokens=False).input_ids == expected
+    assert tokenizer(texts, add_special_tokens=False).input_ids == expected
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("opened", ALL, indirect=True)
 @pytest.mark.filterwarnings("ignore:tokenizer.ggml.pre is missing")
-def test_metadata_comes_back_value_for_value(name: str) -> None:
-    stated, written = tokenizer_part(vocabulary(name)), Tokenizer.from_gguf(vocabulary(name)).to_gguf()
+def test_metadata_comes_back_value_for_value(opened: tuple[str, Tokenizer]) -> None:
+    name, tokenizer = opened
+    stated, written = tokenizer_part(vocabulary(name)), tokenizer.to_gguf()
     assert list(written.items()) == list(stated.items())
     assert written.types == stated.types
 
