@@ -29,7 +29,10 @@ class LlamaCpp:
         params.warmup = False
         params.verbosity = -1
         params.port = 0
+        params.endpoint_metrics = True
         self._server = xllamacpp.Server(params)
+        # Answered by the server's own thread: to end a server before that has begun is to wait forever.
+        self._server.handle_metrics()
 
     def encode(self, texts: Sequence[str], parse_special: bool = True) -> list[list[int]]:
         """Token ids of each text, without BOS and EOS."""
