@@ -9,9 +9,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from fetch_models import LLAMA_CPP as LLAMA_CPP_SOURCES
 from fetch_models import QWEN2, SMOLLM2
 
+from build_llama_cpp import GGML, GGML_NATIVE  # isort: skip
+
 OURS = "torchgguf"
 RANDOM = Path(__file__).parent / "models"
 CONVERTER = LLAMA_CPP_SOURCES / "convert_hf_to_gguf.py"
+PACKED_TYPES = ("Q4_K", "Q6_K", "Q8_0", "IQ4_XS", "IQ2_XS", "IQ3_S")
+# llama.cpp compiles ggml's packing for any CPU of the kind; compiled for this one it may be quicker.
+GGML_BUILDS = {"as built": GGML, "native": GGML_NATIVE}
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,24 @@ def conversion(config: Path) -> tuple[Figure, ...]:
     )
 
 
+def packing_metric(type_name: str, weighted: bool) -> str:
+    """The key of a type's packing speed, which is also what its figure is called."""
+    return f"packing to {type_name}{', importances' if weighted else ''}"
+
+
+def packing(model: Path) -> tuple[Figure, ...]:
+    """How fast weights are packed."""
+    builds = tuple(Worker("ggml_packing", (("GGML", build),)) for build in GGML_BUILDS)
+    ours = (Worker("torchgguf_packing", SLEEPING), Worker("torchgguf_packing"))
+    sides = {OURS: ours, "llama.cpp": builds}
+    titles = [packing_metric(name, weighted) for name in PACKED_TYPES for weighted in (False, True)]
+    return tuple(
+        Figure(title, "M/s", title, model, sides, True, Goal(1.0, "llama.cpp"))
+        for title in titles
+        if title != packing_metric("IQ2_XS", False)  # needs them
+    )
+
+
 FIGURES = (
     Figure(
         "open the file, all metadata",
@@ -109,6 +132,7 @@ FIGURES = (
     Figure("decode, 64 tokens", "tok/s", "decode", SMOLLM2, SPEED, True),
     Figure("prefill, 512 tokens", "tok/s", "prefill", SMOLLM2, SPEED, True),
     *fidelity(SMOLLM2),
+    *packing(QWEN2),
     # Models of random weights, whose layers differ in number and not in size: memory is to be the same.
     *conversion(RANDOM / "llama-0.3GB.json"),
     *conversion(RANDOM / "llama-1.2GB.json"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import conversion, fidelity
+from benchmarks import conversion, fidelity, packing
 
 Samples = dict[str, list[float]]
 
@@ -183,6 +183,8 @@ WORKERS: dict[str, Callable[[Path, int], Samples]] = {
         fidelity.llama_cpp_fidelity,
         conversion.torchgguf_convert,
         conversion.llama_cpp_convert,
+        packing.torchgguf_packing,
+        packing.ggml_packing,
     )
 }
 

@@ -1,0 +1,151 @@
+"""`python -m benchmarks.packing_perplexity`: what packing costs a model, beside what llama-quantize's costs.
+
+SmolLM2, unpacked to F32, is packed by each recipe with and without an importance matrix, by llama-quantize
+and here; llama.cpp then reads a text with both files. Told are the perplexity and the mean Kullback–Leibler
+divergence from the F32 file, in nats. Both texts are Python's own help: half of its topics drive the
+importance matrix, the others are read. A recipe takes some minutes; what is known stays in the record.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+from benchmarks.__main__ import RESULTS
+from benchmarks.figures import SMOLLM2
+from benchmarks.machine import describe
+
+from build_llama_cpp import BUILT, build_with_bar  # isort: skip
+from torchgguf.conversion import requantize
+from torchgguf.packing import Quantization
+
+RECIPES = ("Q4_0", "Q4_K_M", "Q2_K", "Q3_K_M", "IQ2_XS", "IQ3_XXS", "IQ4_XS", "IQ1_S")
+NEED_IMATRIX = ("IQ2_XS", "IQ1_S")
+CALIBRATION_CHUNKS = 60
+LLAMA_CPP, OURS = "llama.cpp", "torchgguf"
+RECORD, PAGE = RESULTS / "packing-perplexity.json", RESULTS / "packing-perplexity.md"
+
+Row = dict[str, Any]
+
+
+class Workshop:
+    """A folder with the F32 file, the texts, the importance matrix and the logits to compare with."""
+
+    def __init__(self, folder: Path, threads: int, chunks: int) -> None:
+        """Make what is not there yet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.threads = folder, str(threads)
+        self.source, self.imatrix = folder / "f32.gguf", folder / "imatrix.gguf"
+        self.text, self.logits = folder / "test.txt", folder / "base.kld"
+        if not self.source.exists():
+            requantize(SMOLLM2, self.source, Quantization("F32", allow_requantize=True))
+        names = sorted(topics)
+        calibration = folder / "calibration.txt"
+        calibration.write_text("\n\n".join(topics[name] for name in names[::2]))
+        self.text.write_text("\n\n".join(topics[name] for name in names[1::2]))
+        if not self.imatrix.exists():
+            run(
+                "llama-imatrix",
+                *("-m", self.source, "-f", calibration, "-o", self.imatrix),
+                *("-t", self.threads, "--chunks", CALIBRATION_CHUNKS),
+            )
+        self.read = ("-f", self.text, "-t", self.threads, "--kl-divergence-base", self.logits)
+        if not self.logits.exists():
+            run("llama-perplexity", "-m", self.source, *self.read, "--chunks", chunks)
+
+    def pack(self, side: str, recipe: str, weighted: bool) -> Path:
+        """The F32 file packed by one side."""
+        out = self.folder / f"{side}.gguf"
+        out.unlink(missing_ok=True)
+        if side == OURS:
+            requantize(self.source, out, Quantization(recipe, self.imatrix if weighted else None))
+        else:
+            options = ("--imatrix", self.imatrix) if weighted else ()
+            run("llama-quantize", *options, self.source, out, recipe, self.threads)
+        return out
+
+    def measure(self, model: Path) -> Row:
+        """What llama.cpp thinks of the text with this model, beside what it thought with the F32 one."""
+        said = run("llama-perplexity", "-m", model, *self.read, "--kl-divergence")
+        patterns = {
+            "perplexity": r"Mean PPL\(Q\)\s*:\s*([\d.]+)",
+            "divergence": r"Mean\s+KLD:\s*([\d.]+)",
+            "uncertainty": r"Mean\s+KLD:\s*[\d.]+ ±\s*([\d.]+)",
+            "same_top": r"Same top p:\s*([\d.]+)",
+        }
+        return {name: float(re.findall(pattern, said)[0]) for name, pattern in patterns.items()}
+
+
+def run(tool: str, *arguments: object) -> str:
+    """What one of llama.cpp's tools says; RuntimeError with the last of it if it fails."""
+    command = [str(BUILT / "bin" / tool), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["no word"]
+        raise RuntimeError(f"{tool}: exit code {done.returncode}: {said[-1]}")
+    return done.stdout + done.stderr
+
+
+def page(rows: list[Row], machine: dict[str, str], chunks: int) -> str:
+    """The rows as a page of Markdown."""
+    by_side = {(row["recipe"], row["weighted"], row["side"]): row for row in rows}
+    lines = [
+        "# What packing costs",
+        f"SmolLM2-135M-Instruct, unpacked to F32, packed by llama-quantize and by torchgguf. llama.cpp reads "
+        f"{chunks * 512} tokens with both files; the divergence is from the F32 file, in nats. Written by "
+        "`python -m benchmarks.packing_perplexity`.",
+        "| recipe | importance matrix | perplexity, llama.cpp | torchgguf | ratio | divergence, llama.cpp "
+        "| torchgguf | same top token, llama.cpp | torchgguf |\n"
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for (recipe, weighted, side), theirs in by_side.items():
+        ours = by_side.get((recipe, weighted, OURS))
+        if side == OURS or ours is None:
+            continue
+        lines[-1] += (
+            f"\n| {recipe} | {'yes' if weighted else 'no'} | {theirs['perplexity']:.3f} "
+            f"| {ours['perplexity']:.3f} | {ours['perplexity'] / theirs['perplexity']:.4f} "
+            f"| {theirs['divergence']:.5f} ± {theirs['uncertainty']:.5f} "
+            f"| {ours['divergence']:.5f} ± {ours['uncertainty']:.5f} "
+            f"| {theirs['same_top']:.1f} % | {ours['same_top']:.1f} % |"
+        )
+    lines += ["## Machine", "\n".join(f"- {name}: {value}" for name, value in machine.items())]
+    return "\n\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measure what the record does not have yet."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.packing_perplexity", description=(__doc__ or "").partition(":")[2]
+    )
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=2, help="threads of both sides (default 2)")
+    parser.add_argument("--chunks", type=int, default=40, help="how often 512 tokens are read (default 40)")
+    parser.add_argument("--folder", type=Path, default=BUILT.parent / "packing", help="2 GB of working files")
+    parser.add_argument("--again", action="store_true", help="forget the results so far")
+    args = parser.parse_args()
+    build_with_bar()
+    rows: list[Row] = [] if args.again or not RECORD.exists() else json.loads(RECORD.read_text())["rows"]
+    known = {(row["recipe"], row["weighted"], row["side"]) for row in rows}
+    workshop = Workshop(args.folder, args.threads, args.chunks)
+    machine = describe(args.threads)
+    for recipe, weighted, side in product(args.recipes, (True, False), (LLAMA_CPP, OURS)):
+        if (recipe, weighted, side) in known or (recipe in NEED_IMATRIX and not weighted):
+            continue
+        measured = workshop.measure(workshop.pack(side, recipe, weighted))
+        rows.append({"recipe": recipe, "weighted": weighted, "side": side, **measured})
+        print(f"{recipe} {'with' if weighted else 'without'} importances, {side}: {measured}", flush=True)
+        RECORD.write_text(
+            json.dumps({"chunks": args.chunks, "machine": machine, "rows": rows}, indent=1) + "\n"
+        )
+        PAGE.write_text(page(rows, machine, args.chunks))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
