@@ -3,6 +3,9 @@
 import signal
 
 import pytest
+import torch
+
+from torchgguf import kernels
 
 ISAS = ("scalar", "avx2", "avx512")
 
@@ -21,3 +24,10 @@ def isa(request):
 
 # Started in the background, a shell has us ignore Ctrl-C, and all that tests start would do so too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def exact_products():
+    """Products of many rows with packed weights in FP32, not rounding the activations."""
+    with kernels.multiplying_in(torch.float32):
+        yield

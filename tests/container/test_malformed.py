@@ -145,9 +145,9 @@ def refused(path, content, **checks):
 def test_one_error_that_names_the_culprit_in_bounded_time_and_memory(tmp_path, name):
     raw, message = CASES[name]
     content = raw.build()
-    started = time.process_time()
+    started = time.thread_time()  # threads of other tests' libraries may still be spinning
     refused(tmp_path / "bad.gguf", content, match=message)
-    assert time.process_time() - started < 1
+    assert time.thread_time() - started < 1
     tracemalloc.start()
     refused(tmp_path / "bad.gguf", content, match=message)
     _, peak = tracemalloc.get_traced_memory()

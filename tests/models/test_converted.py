@@ -12,7 +12,6 @@ from torch.testing import assert_close
 from tests.models.llama_cpp import BYTE_LEVEL, convert, greedy_text
 from tests.models.tiny import CASES, counterpart, reference
 from tests.support import LLAMA_CPP
-from torchgguf import kernels
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.tokenization import AutoTokenizer
 
@@ -52,14 +51,6 @@ def originals() -> dict[str, Any]:
 def files(originals, tmp_path_factory) -> dict[str, Path]:
     types = {name: NAMES_OF_HALVES[dtype] for name, dtype in HALVES.items()}
     return convert(originals, tmp_path_factory.mktemp("converted"), types)
-
-
-@pytest.fixture
-def exact_products():
-    """Products of many rows with BF16 weights in FP32, not rounding the activations."""
-    kernels.set_matmul_dtype(torch.float32)
-    yield
-    kernels.set_matmul_dtype(None)
 
 
 @pytest.mark.parametrize("dequantize", [False, True], ids=["packed", "plain"])

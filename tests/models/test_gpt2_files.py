@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import torchgguf
 from tests.models.files import edited, packed
 from tests.models.tiny import CASES, counterpart, reference
-from torchgguf import GGUFError, kernels, open_gguf
+from torchgguf import GGUFError, open_gguf
 from torchgguf.nn import Conv1D, QuantizedConv1D, QuantizedEmbedding
 
 PACKED = {"attn_qkv": "Q8_0", "attn_output": "Q5_0", "ffn_up": "Q4_1", "ffn_down": "Q4_0"}
@@ -56,14 +56,6 @@ def unpacked(path: Path) -> transformers.GPT2LMHeadModel:
     model.transformer.wte.weight.data.copy_(tensors["token_embd.weight"])
     model.transformer.wpe.weight.data.copy_(tensors["position_embd.weight"])
     return model
-
-
-@pytest.fixture
-def exact_products():
-    """Products of packed weights in FP32, not rounding the activations."""
-    kernels.set_matmul_dtype(torch.float32)
-    yield
-    kernels.set_matmul_dtype(None)
 
 
 IDS = torch.randint(0, 400, (2, 20), generator=torch.Generator().manual_seed(0))

@@ -118,16 +118,13 @@ def test_a_model_without_a_head():
 def test_packed_as_unpacked(name, tmp_path):
     """A packed model collects what the plain one of the same weights does."""
     load(name).save_gguf(tmp_path / "packed.gguf", quantization="Q8_0")
-    kernels.set_matmul_dtype(torch.float32)
-    try:
+    with kernels.multiplying_in(torch.float32):
         models = [
             AutoModelForCausalLM.from_pretrained(tmp_path / "packed.gguf", dequantize=dequantize)
             for dequantize in (False, True)
         ]
         assert any(isinstance(layer, PackedLayer) for layer in models[0].modules())
         packed, plain = (collected(model, chunks_of(name), process_output=True).matrix() for model in models)
-    finally:
-        kernels.set_matmul_dtype(None)
     assert_same(packed, plain, 1e-4)
 
 

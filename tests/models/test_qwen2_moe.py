@@ -11,21 +11,12 @@ from torch.testing import assert_close
 
 from tests.models.files import edited, packed
 from tests.models.tiny import CASES, EXPERTS, UNWRITABLE, Case, counterpart, reference
-from torchgguf import kernels
 from torchgguf.container import GGUFError, open_gguf
 from torchgguf.models import AutoModelForCausalLM, Qwen2MoeConfig
 from torchgguf.nn import QuantizedExperts
 
 MIXTURES = {name: case for name, case in (CASES | UNWRITABLE).items() if case.kind == "Qwen2Moe"}
 EXPERT_TYPES = {"gate": "Q4_0", "up": "Q8_0", "down": "Q5_1"}
-
-
-@pytest.fixture
-def exact_products():
-    """Products of many rows with packed weights in FP32, not rounding the activations."""
-    kernels.set_matmul_dtype(torch.float32)
-    yield
-    kernels.set_matmul_dtype(None)
 
 
 @pytest.fixture(scope="module")

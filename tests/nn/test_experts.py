@@ -8,7 +8,6 @@ import transformers
 from torch.testing import assert_close
 from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeExperts, load_balancing_loss_func
 
-from torchgguf import kernels
 from torchgguf.nn import Experts, Gate, QuantizedExperts, load_balancing_loss
 
 EXPERTS, HIDDEN, INTERMEDIATE, CHOICES = 7, 64, 96, 3
@@ -59,14 +58,6 @@ def rounded(blocks):
     }
     gate_up = torch.cat([numbers["gate_proj"], numbers["up_proj"]], dim=1)
     return {"gate_up_proj": gate_up, "down_proj": numbers["down_proj"]}
-
-
-@pytest.fixture
-def exact_products():
-    """Products of many rows with packed weights in FP32, not rounding the activations."""
-    kernels.set_matmul_dtype(torch.float32)
-    yield
-    kernels.set_matmul_dtype(None)
 
 
 def packed_experts(blocks) -> QuantizedExperts:

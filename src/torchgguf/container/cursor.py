@@ -49,8 +49,12 @@ class Cursor:
 
     def number(self, code: str, what: str) -> Any:
         """One number of this `struct` code."""
-        layout = self.order + code
-        return struct.unpack_from(layout, self.data, self.take(struct.calcsize(layout), what))[0]
+        return self.numbers(code, what)[0]
+
+    def numbers(self, codes: str, what: str) -> tuple[Any, ...]:
+        """The numbers of these `struct` codes, one after the other."""
+        layout = self.order + codes
+        return struct.unpack_from(layout, self.data, self.take(struct.calcsize(layout), what))
 
     def string(self, what: str, limit: int) -> str:
         """One string of at most `limit` bytes; bytes that are no UTF-8 become surrogate escapes."""

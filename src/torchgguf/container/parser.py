@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from os import PathLike
@@ -16,7 +16,7 @@ from torchgguf.container.cursor import Cursor
 from torchgguf.container.errors import GGUFError, GGUFTruncatedError, brief
 from torchgguf.container.lookalike import describe
 from torchgguf.container.metadata import Metadata
-from torchgguf.container.tensor_types import TENSOR_TYPES
+from torchgguf.container.tensor_types import TENSOR_TYPES, TensorType
 from torchgguf.container.tensors import MAX_DIMS, MAX_NAME_BYTES, TensorInfo, check_tensor, storage_nbytes
 from torchgguf.container.value_types import ValueType, type_name
 
@@ -70,7 +70,10 @@ def parse_header(
     alignment = _read_alignment(cursor, pairs.get(ALIGNMENT_KEY))
     entries = _read_tensors(cursor, tensor_count)
     data_offset = padded(cursor.position, alignment)
-    tensors = {name: replace(info, offset=data_offset + info.offset) for name, info in entries.items()}
+    tensors = {
+        name: TensorInfo(name, shape, tensor_type, data_offset + offset, storage_nbytes(shape, tensor_type))
+        for name, (shape, tensor_type, offset) in entries.items()
+    }
     _check_layout(cursor, tensors.values(), alignment, file_size)
     metadata = Metadata()
     for key, (value_type, position) in pairs.items():
@@ -136,9 +139,9 @@ def _read_alignment(cursor: Cursor, pair: tuple[ValueType, int] | None) -> int:
     return alignment
 
 
-def _read_tensors(cursor: Cursor, count: int) -> dict[str, TensorInfo]:
-    """What the file says of its tensors; their offsets still count from the beginning of the data."""
-    tensors: dict[str, TensorInfo] = {}
+def _read_tensors(cursor: Cursor, count: int) -> dict[str, tuple[tuple[int, ...], TensorType, int]]:
+    """What the file says of its tensors: shape, type, and offset from the beginning of the data."""
+    tensors: dict[str, tuple[tuple[int, ...], TensorType, int]] = {}
     for index in range(count):
         start = cursor.position
         name = cursor.string(f"the name of tensor {index}", MAX_NAME_BYTES)
@@ -148,17 +151,15 @@ def _read_tensors(cursor: Cursor, count: int) -> dict[str, TensorInfo]:
         dims = cursor.number("I", what)
         if dims > MAX_DIMS:
             raise cursor.error(f"{what} has {dims} dimensions, more than {MAX_DIMS}", start)
-        shape = tuple(reversed([cursor.number("Q", what) for _ in range(dims)]))
-        type_id = cursor.number("I", what)
+        *sizes, type_id, offset = cursor.numbers(f"{dims}QIQ", what)
         if type_id not in TENSOR_TYPES:
             raise cursor.error(f"{what} has the unknown type {type_id}", start)
-        tensor_type = TENSOR_TYPES[type_id]
-        offset = cursor.number("Q", what)
+        shape, tensor_type = tuple(reversed(sizes)), TENSOR_TYPES[type_id]
         try:
             check_tensor(name, shape, tensor_type)
         except GGUFError as error:
             raise cursor.error(f"{what}: {error}", start) from None
-        tensors[name] = TensorInfo(name, shape, tensor_type, offset, storage_nbytes(shape, tensor_type))
+        tensors[name] = shape, tensor_type, offset
     return tensors
 
 

@@ -248,7 +248,8 @@ def _compare_models(
 def _log_probabilities(model: Any, tokens: list[int]) -> tuple[Tensor, list[int]]:
     """What may come after each token, `(tokens, vocabulary)`; and the tokens that were read."""
     tokens = tokens[: getattr(model.config, "max_position_embeddings", _MOST_TOKENS)][:_MOST_TOKENS]
-    logits = model(torch.tensor([tokens])).logits[0].float()
+    with kernels.multiplying_in(torch.float32):  # in BF16 the products' rounding would count as the weights'
+        logits = model(torch.tensor([tokens])).logits[0].float()
     return F.log_softmax(logits, dim=-1), tokens
 
 

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from torchgguf._extension import native
 from torchgguf.kernels import ops as _ops  # noqa: F401 (defines the operators)
-from torchgguf.kernels.precision import set_matmul_dtype
+from torchgguf.kernels.precision import multiplying_in, set_matmul_dtype
 from torchgguf.quants import quant_type
 from torchgguf.quants.base import QuantTypeLike
 
 if native is not None:
     from torchgguf.kernels import cpu as _cpu  # noqa: F401 (registers its implementations)
 
-__all__ = ["dequantize", "embedding", "linear", "set_matmul_dtype"]
+__all__ = ["dequantize", "embedding", "linear", "multiplying_in", "set_matmul_dtype"]
 
 
 def dequantize(packed: Tensor, type: QuantTypeLike, dtype: torch.dtype = torch.float32) -> Tensor:

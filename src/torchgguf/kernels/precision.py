@@ -1,5 +1,8 @@
 """In which precision many rows of activations are multiplied with an unpacked weight."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from torchgguf._extension import native
@@ -20,6 +23,17 @@ def set_matmul_dtype(dtype: torch.dtype | None) -> None:
     if dtype not in (None, torch.float32, torch.bfloat16):
         raise ValueError(f"matrices are multiplied in float32 or bfloat16, not {dtype}")
     _forced = dtype
+
+
+@contextmanager
+def multiplying_in(dtype: torch.dtype | None) -> Iterator[None]:
+    """Within the `with` statement, be as `set_matmul_dtype(dtype)` makes it; then as before."""
+    before = _forced
+    set_matmul_dtype(dtype)
+    try:
+        yield
+    finally:
+        set_matmul_dtype(before)
 
 
 def matmul_dtype(type_id: int) -> torch.dtype:

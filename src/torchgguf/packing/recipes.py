@@ -3,19 +3,19 @@
 A line of the table is read from left to right: a tensor in a role takes the first type whose conditions hold
 (they stand after a colon, joined by `&`) and, where none do, the recipe's own. So `attn_v="Q5_K:first_two
 Q4_K"` makes the value projections of the first two layers Q5_K, and those of all others Q4_K. The output is
-Q6_K where a line does not say.
+Q6_K where a line does not say. Kinds of models that differ stand in variants.py.
 
 What is chosen is what llama-quantize chooses; its reasons are in src/llama-quant.cpp of llama.cpp.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gguf import LlamaFileType
 
-from torchgguf.packing.rules import Cases, ModelFacts, Place, cases
+from torchgguf.packing.rules import Cases, cases
 from torchgguf.quants import QuantType, quant_type
 
 
@@ -37,14 +37,6 @@ class Recipe:
     file_type: int
     roles: Mapping[str, Cases]
     needs_importance: frozenset[str]
-
-    def choose(self, role: str, at: Place) -> QuantType:
-        """Return the type for a tensor, whatever the length of its rows."""
-        variants = (rows[self.name] for applies, rows in VARIANTS if self.name in rows and applies(at.model))
-        for roles in (*variants, self.roles):
-            if (found := roles.get(role, roles.get("rest"))) is not None:
-                return next((case.type for case in found if case.holds(at)), self.type)
-        return self.type
 
 
 def recipe(name: str | Recipe) -> Recipe:
@@ -129,68 +121,6 @@ _TABLE = (
             attn_output="IQ2_XXS", ffn_down="Q2_K:first_eighth_by_count"),
 )  # fmt: skip
 # Types that llama-quantize has no recipe for: all that can be packed is of that type.
-_SINGLE_TYPES = (_recipe("MXFP4", output=""), _recipe("NVFP4", output=""))
-RECIPES: dict[str, Recipe] = {each.name: each for each in (*_TABLE, *_SINGLE_TYPES)}
+SINGLE_TYPES = {name: _recipe(name, output="") for name in ("MXFP4", "NVFP4")}
+RECIPES: dict[str, Recipe] = {each.name: each for each in _TABLE} | SINGLE_TYPES
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
-
-# Where kinds of models differ, by recipe. MXFP4_MOE tells experts from all else in every model.
-_PACKED = tuple(each.name for each in _TABLE if each.type.dtype is None and each.name != "MXFP4_MOE")
-
-_EIGHT_EXPERTS = {  # attention is small beside them
-    **dict.fromkeys(_PACKED, cases(attn_v="Q8_0", attn_k="Q8_0", attn_output="")),
-    **dict.fromkeys(
-        ("Q4_K_M", "Q4_K_S", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XS", "IQ3_XXS"),
-        cases(attn_v="Q8_0", attn_k="Q8_0", attn_output="Q5_K"),
-    ),
-    "IQ3_M": cases(attn_v="Q8_0", attn_k="Q8_0", attn_output="Q5_K", ffn_down="Q4_K:more_bits"),
-    **dict.fromkeys(
-        ("IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"),
-        cases(attn_v="Q4_K", attn_k="Q4_K", attn_output="Q5_K"),
-    ),
-}
-_SEVENTY_BILLION = {  # many heads share few value projections
-    **dict.fromkeys(("Q4_K_S", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ3_M"), cases(attn_v="Q5_K")),
-    **dict.fromkeys(("Q2_K_S", "IQ3_S", "IQ3_XS"), cases(attn_v="Q5_K:shared_heads")),
-    "IQ3_XXS": cases(attn_v="Q5_K:shared_heads IQ3_S:no_imatrix"),
-    "Q4_K_M": cases(attn_v="Q6_K:more_bits Q5_K"),
-}
-_FALCON = {
-    **dict.fromkeys(_PACKED, cases(output="Q8_0")),
-    **dict.fromkeys(("Q2_K", "IQ3_XXS", "IQ3_M"), cases(output="Q8_0", attn_output="")),
-    "Q3_K_L": cases(output="Q8_0", attn_output="Q4_K", ffn_down="Q4_K"),
-    "Q3_K_M": cases(output="Q8_0", attn_output="", ffn_down="Q5_K:first_sixteenth Q4_K:more_bits"),
-    "Q4_K_M": cases(output="Q8_0", ffn_down="Q6_K:first_sixteenth Q5_K:more_bits"),
-    "Q4_K_S": cases(output="Q8_0", ffn_down=""),
-}
-_EXPERTS_ONLY = "MXFP4:stacked Q8_0"
-_BAILINGMOE3 = {  # other tensors of several matrices are no experts there
-    "MXFP4_MOE": cases(
-        output="Q8_0", rest="Q8_0", ffn_gate=_EXPERTS_ONLY, ffn_up=_EXPERTS_ONLY, ffn_down=_EXPERTS_ONLY
-    )
-}
-
-# By architecture, of how many layers a model of 70 billion weights is; one of llama's has shared heads too.
-_LAYERS_OF_SEVENTY_BILLION = {
-    "llama": 80,
-    "llama-embed": 80,
-    "qwen2": 80,
-    "deci": 80,
-    "olmo": 80,
-    "jais2": 68,
-}
-
-
-def _is_seventy_billion(model: ModelFacts) -> bool:
-    if model.layers - model.nextn_layers != _LAYERS_OF_SEVENTY_BILLION.get(model.architecture):
-        return False
-    return model.heads != model.kv_heads or not model.architecture.startswith("llama")
-
-
-# Which models take a role's types from another table, if it has them: the first that applies.
-VARIANTS: tuple[tuple[Callable[[ModelFacts], bool], Mapping[str, Mapping[str, Cases]]], ...] = (
-    (lambda model: model.architecture == "falcon", _FALCON),
-    (lambda model: model.architecture == "bailingmoe3", _BAILINGMOE3),
-    (lambda model: model.architecture == "glm5-next", dict.fromkeys(_PACKED, cases(attn_q_lora="Q8_0"))),
-    (lambda model: model.experts == 8, _EIGHT_EXPERTS),
-    (_is_seventy_billion, _SEVENTY_BILLION),
-)
