@@ -85,25 +85,16 @@ inline uint16_t half_bits(float x) {
     return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
 }
 
-inline float half_value(uint16_t half) {
-    const uint32_t positive = half & 0x7fffu, sign = (half & 0x8000u) << 16;
-    const float subnormal = static_cast<float>(static_cast<int>(positive)) * 0x1p-24f;
-    const uint32_t bits = positive < 0x400u ? bits_as<uint32_t>(subnormal) : (positive << 13) + (112u << 23);
-    return bits_as<float>(sign | bits);
-}
-
 constexpr float kLargestHalf = 65504.0f, kSmallestHalf = 0x1p-24f;
 
 // Rounded to FP16, but finite, and not to zero.
 inline F stored_half(F x) {
     const F positive = clamp(magnitude(x), kSmallestHalf, kLargestHalf);
-    F out{};
-    for (int b = 0; b < kLanes; ++b) {
-        if (x[b] == 0) continue;
-        const float half = half_value(half_bits(positive[b]));
-        out[b] = x[b] < 0 ? -half : half;
-    }
-    return out;
+    const I bits = (I)positive;
+    const F normal = (F)((bits + 0xfff + (bits >> 13 & 1)) & ~0x1fff);
+    const F subnormal = (positive + 0.5f) - 0.5f;  // as in half_bits
+    const F half = choose(positive < 0x1p-14f, subnormal, normal);
+    return choose(x < 0.0f, -half, choose(x > 0.0f, half, F{}));
 }
 
 // Transposes the squares of Size x Size numbers that stand side by side in Size vectors of `Lanes` numbers.

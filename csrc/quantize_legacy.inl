@@ -41,9 +41,9 @@ struct WithOffset {
         const F* x = tile.x;
         if (weighted) {
             tile.make_searchable();
-            const Line line = fit_line<Levels, 32, false>(x, tile.w);
-            d = stored_half(line.scale);
-            offset = stored_half(line.offset);
+            const StoredLine line = fit_stored_line<Levels, 32>(x, tile.w);
+            d = line.scale;
+            offset = line.offset;
             const F factor = inverse(d);
             for (int i = 0; i < 32; ++i) codes.set(i, Levels::nearest((x[i] - offset) * factor));
             return;

@@ -212,14 +212,13 @@ struct Line {
     F scale{}, offset{}, curvature{}, sum_w{};
 };
 
-template <class Levels, int K, bool OffsetBelowZero>
+template <class Levels, int K>
 inline Line fit_line(const F* x, const F* w) {
-    F low = x[0], high = x[0];
-    for (int i = 1; i < K; ++i) {
+    F low{}, high = x[0];
+    for (int i = 0; i < K; ++i) {
         low = min(low, x[i]);
         high = max(high, x[i]);
     }
-    if (OffsetBelowZero) low = min(low, F{});
     F y[K], wy[K], sum_wy{};
     Line best;
     for (int i = 0; i < K; ++i) {
@@ -239,7 +238,7 @@ inline Line fit_line(const F* x, const F* w) {
             sum_wq += wq;
         }
         F offset = quotient(wqq * sum_wy - sum_wq * wqy, sum_w * wqq - sum_wq * sum_wq);
-        if (OffsetBelowZero) offset = min(offset, -low);
+        offset = min(offset, -low);
         const F scale = quotient(wqy - offset * sum_wq, wqq);
         const F gain = scale * (2 * wqy - scale * wqq - 2 * offset * sum_wq) +
                        offset * (2 * sum_wy - offset * sum_w);
@@ -255,6 +254,53 @@ inline Line fit_line(const F* x, const F* w) {
     return best;
 }
 
+struct StoredLine {
+    F scale, offset;
+};
+
+template <class Levels, int K>
+inline StoredLine fit_stored_line(const F* x, const F* w) {
+    F low = x[0], high = x[0];
+    for (int i = 1; i < K; ++i) {
+        low = min(low, x[i]);
+        high = max(high, x[i]);
+    }
+    F y[K], wy[K], sum_wy{}, sum_w{};
+    for (int i = 0; i < K; ++i) {
+        y[i] = x[i] - low;
+        wy[i] = w[i] * y[i];
+        sum_w += w[i];
+        sum_wy += wy[i];
+    }
+    const F per_unit = inverse(high - low);
+    StoredLine best{F{}, stored_half(low)};
+    F least = all(std::numeric_limits<float>::infinity());
+    const auto attempt = [&](F factor, F from) {
+        F q[K], wqy{}, wqq{}, sum_wq{}, lost{};
+        for (int i = 0; i < K; ++i) {
+            q[i] = Levels::nearest((y[i] - from) * factor);
+            const F wq = w[i] * q[i];
+            wqy += wy[i] * q[i];
+            wqq += wq * q[i];
+            sum_wq += wq;
+        }
+        F offset = quotient(wqq * sum_wy - sum_wq * wqy, sum_w * wqq - sum_wq * sum_wq);
+        const F scale = stored_half(quotient(wqy - offset * sum_wq, wqq));
+        offset = stored_half(low + offset);
+        for (int i = 0; i < K; ++i) {
+            const F error = x[i] - (scale * q[i] + offset);
+            lost += w[i] * error * error;
+        }
+        const I better = (lost < least) & (scale > 0.0f);
+        least = choose(better, lost, least);
+        best.scale = choose(better, scale, best.scale);
+        best.offset = choose(better, offset, best.offset);
+    };
+    for (const float level : Levels::reach.at) attempt(level * per_unit, F{});
+    for (int i = 0; i < 2; ++i) attempt(inverse(best.scale), best.offset - low);
+    return best;
+}
+
 // Factors, scales and minima of a block of `Groups` groups of K weights each.
 template <class Levels, class ScaleLevels, int Groups, int K>
 struct BlockLines {
@@ -264,7 +310,7 @@ struct BlockLines {
         F scale[Groups], minimum[Groups], curvature[Groups], sum_w[Groups], sum_wx[Groups], least[Groups];
         for (int g = 0; g < Groups; ++g) {
             const F *x = tile.x + g * K, *w = tile.w + g * K;
-            const Line line = fit_line<Levels, K, true>(x, w);
+            const Line line = fit_line<Levels, K>(x, w);
             scale[g] = line.scale;
             minimum[g] = -line.offset;
             curvature[g] = line.curvature;

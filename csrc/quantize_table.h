@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "dequantize_table.h"
 #include "quantize_grids.h"

@@ -70,6 +70,14 @@ def test_what_is_packed_again_stays_as_it_is():
     assert torch.equal(dequantize(again, "Q8_0"), golden.unpacked)
 
 
+@pytest.mark.parametrize("name", ["Q4_1", "Q5_1"])
+def test_what_is_packed_again_by_importance_loses_nothing_where_little_counts(name):
+    golden = next(golden for golden in goldens() if golden.file == name)
+    importance = torch.rand(512, generator=torch.Generator().manual_seed(0)) ** 6
+    again = quantize(golden.unpacked, name, importance)
+    assert torch.equal(dequantize(again, name), golden.unpacked)
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused(wrong):
     weights = torch.ones(2, 64)

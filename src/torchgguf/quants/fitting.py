@@ -194,14 +194,13 @@ def fit_block_scales(
     return d, scales, nearest(d, scales)
 
 
-def fit_line(x: Tensor, w: Tensor, levels: Levels, offset_below_zero: bool) -> tuple[Tensor, ...]:
+def fit_line(x: Tensor, w: Tensor, levels: Levels) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Scale and offset (...) for groups x (..., k) with levels from 0 on: a weight is scale * level + offset.
 
-    With `offset_below_zero` the offset may not be above zero. Third and fourth come the curvatures of both.
+    The offset is not above zero. Third and fourth come the curvatures of both.
     """
     low, high = x.aminmax(dim=-1)
-    if offset_below_zero:
-        low = low.clamp(max=0)
+    low = low.clamp(max=0)
     y = x - low.unsqueeze(-1)
     per_unit = inverse(high - low)
     wy, sum_w = w * y, total(w)
@@ -214,8 +213,7 @@ def fit_line(x: Tensor, w: Tensor, levels: Levels, offset_below_zero: bool) -> t
         wq = w * q
         wqy, wqq, sum_wq = total(wy * q), total(wq * q), total(wq)
         offset = quotient(wqq * sum_wy - sum_wq * wqy, sum_w * wqq - sum_wq * sum_wq)
-        if offset_below_zero:
-            offset = torch.minimum(offset, -low)
+        offset = torch.minimum(offset, -low)
         scale = quotient(wqy - offset * sum_wq, wqq)
         gain = scale * (2 * wqy - scale * wqq - 2 * offset * sum_wq) + offset * (2 * sum_wy - offset * sum_w)
         better = (gain > best_gain) & (scale > 0)
@@ -230,6 +228,42 @@ def fit_line(x: Tensor, w: Tensor, levels: Levels, offset_below_zero: bool) -> t
     for _ in range(2):
         attempt(inverse(best_scale), best_offset)
     return best_scale, low + best_offset, curvature, sum_w
+
+
+def fit_stored_line(x: Tensor, w: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
+    """Scale and offset (..., 1), FP16 numbers, for groups x (..., k) with levels from 0 on.
+
+    Fits are compared by what they lose once they are stored. What they explain, as in `fit_line`, is known to
+    seven digits only: beside important weights, the unimportant would not count at all.
+    """
+    low, high = (bound.unsqueeze(-1) for bound in x.aminmax(dim=-1))
+    y = x - low
+    per_unit = inverse(high - low)
+    wy, sum_w = w * y, total(w).unsqueeze(-1)
+    sum_wy = total(wy).unsqueeze(-1)
+    best_scale, best_offset = torch.zeros_like(low), stored_half(low)
+    least = torch.full_like(low, torch.inf)
+
+    def attempt(factor: Tensor, offset: Tensor) -> None:
+        nonlocal best_scale, best_offset, least
+        q = levels.nearest((y - offset) * factor)
+        wq = w * q
+        wqy, wqq, sum_wq = (total(terms).unsqueeze(-1) for terms in (wy * q, wq * q, wq))
+        offset = quotient(wqq * sum_wy - sum_wq * wqy, sum_w * wqq - sum_wq * sum_wq)
+        scale = stored_half(quotient(wqy - offset * sum_wq, wqq))
+        offset = stored_half(low + offset)
+        lost = loss(x, w, scale * q + offset).unsqueeze(-1)
+        better = (lost < least) & (scale > 0)
+        least = torch.where(better, lost, least)
+        best_scale = torch.where(better, scale, best_scale)
+        best_offset = torch.where(better, offset, best_offset)
+
+    nothing = torch.zeros_like(low)
+    for level in levels.reach:
+        attempt(level * per_unit, nothing)
+    for _ in range(2):
+        attempt(inverse(best_scale), best_offset - low)
+    return best_scale, best_offset
 
 
 def fit_block_lines(
@@ -247,7 +281,7 @@ def fit_block_lines(
         q = nearest(d, dmin, scales, minima)
         return loss(x, w, (d * scales).unsqueeze(-1) * q - (dmin * minima).unsqueeze(-1))
 
-    scale, offset, curvature, sum_w = fit_line(x, w, levels, offset_below_zero=True)
+    scale, offset, curvature, sum_w = fit_line(x, w, levels)
     d = stored_half(fit_scale(scale, curvature, scale_levels)[0].unsqueeze(-1))
     dmin = stored_half(fit_scale(-offset, sum_w, scale_levels)[0].unsqueeze(-1))
     scales, minima = scale_levels.nearest(scale * inverse(d)), scale_levels.nearest(-offset * inverse(dmin))

@@ -16,8 +16,8 @@ from torchgguf.quants.base import QuantType
 from torchgguf.quants.bits import fields, half, half_bytes, pack, unpack
 from torchgguf.quants.fitting import (
     Levels,
-    fit_line,
     fit_scale,
+    fit_stored_line,
     integers,
     inverse,
     searchable,
@@ -102,8 +102,7 @@ def _with_offset(weights: Tensor, importance: Tensor | None, levels: Levels) -> 
     """Return the bytes of the scales, those of the offsets, and the codes."""
     if importance is not None:
         x, w = searchable(weights, importance)
-        scale, offset, *_ = fit_line(x, w, levels, offset_below_zero=False)
-        d, offset = stored_half(scale.unsqueeze(-1)), stored_half(offset.unsqueeze(-1))
+        d, offset = fit_stored_line(x, w, levels)
         return half_bytes(d), half_bytes(offset), levels.codes(levels.nearest((x - offset) * inverse(d)))
     # The least weight is code 0. Found one by one: of zeros with different signs it is the first.
     least = reduce(lambda a, b: torch.where(b < a, b, a), weights.split(1, dim=1))
