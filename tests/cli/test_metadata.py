@@ -79,6 +79,22 @@ def test_one_key(torchgguf, path, arguments, shown):
                 "t": (["string"], "9"),
             },
         ),
+        (
+            [
+                "--set",
+                "general.version=1.0",
+                "--set",
+                "llama.rope.scaling.factor=4",
+                "--set",
+                'general.tags=["1"]',
+            ],
+            {
+                "general.version": (["string"], "1.0"),
+                "llama.rope.scaling.factor": (["float32"], 4.0),
+                "general.tags": (["array", "string"], ["1"]),
+            },
+        ),
+        (["--set", "general.version=1.0", "--type", "float32"], {"general.version": (["float32"], 1.0)}),
         (["--set", "new=@@x", "--remove", "general.name"], {"new": (["string"], "@x"), "general.name": None}),
     ],
 )
@@ -117,6 +133,8 @@ def test_a_template_from_a_file_and_back(torchgguf, path, tmp_path):
         (["--set", "a=999", "--type", "uint8"], 1, "999 does not fit uint8"),
         (["--set", "x.list=1,2"], 2, "x.list is of type [int32], and '1,2' is not"),
         (["--set", "x.list=7"], 1, "7 is not a list"),
+        (["--set", "general.tags=chat"], 2, "general.tags is of type [string], and 'chat' is not"),
+        (["--set", "llama.logit_scale=much"], 2, "llama.logit_scale is of type float32, and 'much' is not"),
         (["--set", "a=[]"], 1, "an empty list does not say what it holds"),
         (["--set", "a=@missing.txt"], 1, "missing.txt: No such file"),
         (["--set", f"a=@{GOLDENS / 'model.gguf'}"], 1, "model.gguf is no text in UTF-8"),

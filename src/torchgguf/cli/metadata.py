@@ -33,7 +33,7 @@ Type = Annotated[
         "--type",
         metavar="TYPE",
         help="Type of the value to set, such as uint32, string or [float32]; by default the one that the key "
-        "has, or for a new key what the value looks like.",
+        "has, or for a new key the one that the format states, or else what the value looks like.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Also do what may leave a file that nothing can load.")]
@@ -110,6 +110,7 @@ def _edit(
     from torchgguf.container import edit_metadata, type_name
     from torchgguf.container.editing import ROOM
     from torchgguf.container.metadata import infer_type
+    from torchgguf.container.stated_types import stated_type
 
     pairs = [setting.partition("=")[::2] for setting in settings]
     for (key, _), setting in zip(pairs, settings, strict=True):
@@ -124,7 +125,8 @@ def _edit(
     stated = None if type is None else _parse_type(type)
     old = _read(file)
     types = {} if stated is None else {key: stated for key, _ in pairs}
-    values = {key: _parse_value(text, types.get(key, old.types.get(key)), key) for key, text in pairs}
+    known = {key: types.get(key, old.types.get(key, stated_type(key))) for key, _ in pairs}
+    values = {key: _parse_value(text, known[key], key) for key, text in pairs}
     with progress_bar("writing") as progress:
         edited = edit_metadata(
             file,
@@ -138,8 +140,9 @@ def _edit(
     how = "metadata written in place" if edited.in_place else "written anew, tensors and all"
     note(f"{one_line(str(edited.path))}: {how}.")
     for key in (key for key in values if key not in old):  # in their order
-        kind = types[key] if key in types else infer_type(values[key])
-        note(f"{one_line(key)} is new, and of type {type_name(kind)}.")
+        kind = known[key]
+        name = type_name(infer_type(values[key]) if kind is None else kind)
+        note(f"{one_line(key)} is new, and of type {name}.")
 
 
 def _parse_value(text: str, value_type: "MetadataType | None", key: str) -> Any:

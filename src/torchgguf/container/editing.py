@@ -15,6 +15,7 @@ from torchgguf.container.metadata import Metadata
 from torchgguf.container.overwriting import locked, overwrite_head, undo_unfinished
 from torchgguf.container.parser import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, padded, parse_header
 from torchgguf.container.shards import SPLIT_KEYS, open_shards
+from torchgguf.container.stated_types import stated_type
 from torchgguf.container.value_types import MetadataType, ValueType, type_name
 from torchgguf.container.writer import Progress, encode_header, write_gguf
 
@@ -56,10 +57,10 @@ def edit_metadata(
 
     Args:
         path: the file; of a split model, any part.
-        set: values by key. A key that is there keeps its place and its type, a new one gets the type that its
-            value suggests.
+        set: values by key. A key that is there keeps its place and its type, a new one gets the type that the
+            format states for it, or else the one that its value suggests.
         remove: keys. `torchgguf.padding` too can be removed: then the file is written anew without it.
-        types: of the keys to set, where the file's or the suggested one will not do.
+        types: of the keys to set, where none of these will do.
         force: also do what may leave a file that no program loads: change `general.architecture`,
             `general.alignment` or `split.*`, a key's type, or the length of one of the tokenizer's arrays.
             The file named is changed then, whatever others belong to it.
@@ -112,7 +113,7 @@ def _changed(
             raise ValueError(f"{shard.path}: {brief(key)} is not there{near}")
         del new[key]
     for key, value in values.items():
-        new.set(key, value, types.get(key, old.types.get(key)))
+        new.set(key, value, types.get(key, old.types.get(key, stated_type(key))))
     return new
 
 
