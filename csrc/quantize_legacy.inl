@@ -5,6 +5,9 @@ inline uint8_t* put_rounded(uint8_t* dst, float x) {
     return put_half(dst, x < -kLargestHalf ? -kLargestHalf : x > kLargestHalf ? kLargestHalf : x);
 }
 
+// 1 / d, or 0 where that is infinite: where nothing is searched for, as near to zero as ggml's own.
+inline F finite_inverse(F d) { return choose(magnitude(d) > 0x1p-128f, 1.0f / d, F{}); }
+
 // A scale, and codes of which the middle one is zero.
 template <class Levels>
 struct Symmetric {
@@ -26,7 +29,7 @@ struct Symmetric {
             extreme = choose(magnitude(x[i]) > magnitude(extreme), x[i], extreme);
         }
         d = extreme / -zero;
-        const F factor = inverse(d);
+        const F factor = finite_inverse(d);
         for (int i = 0; i < 32; ++i) codes.set(i, min(x[i] * factor + (zero + 0.5f), all(2 * zero - 1)));
     }
 };
@@ -55,7 +58,7 @@ struct WithOffset {
             most = max(most, x[i]);
         }
         d = magnitude(most - offset) / static_cast<float>(Levels::high);
-        const F factor = inverse(d);
+        const F factor = finite_inverse(d);
         for (int i = 0; i < 32; ++i) codes.set(i, (x[i] - offset) * factor + 0.5f);
     }
 };
@@ -106,7 +109,7 @@ struct Q8_0 : Encoder<8, 32, 34> {
     static void encode(Tile<32>& tile, bool, uint8_t* dst, int count) {
         F most{};
         for (const F& x : tile.x) most = max(most, magnitude(x));
-        const F d = most / 127.0f, factor = inverse(d);
+        const F d = most / 127.0f, factor = finite_inverse(d);
         Codes<32> codes;
         for (int i = 0; i < 32; ++i) {
             const F scaled = tile.x[i] * factor, whole = to_float(to_int(scaled));

@@ -45,10 +45,13 @@ def goldens() -> list[Golden]:
 
 
 def hard_weights(columns: int = 768) -> tuple[Tensor, Tensor]:
-    """Rows that are zero, constant, tiny, huge, rounded, one-sided or far from zero; and importances."""
+    """Rows that are zero, constant, tiny, huge, rounded, one-sided or far from zero; and importances.
+
+    The last ones come near what a search takes for zero, for infinite, or for as good as another.
+    """
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(37, columns, generator=generator)
-    x[12:] *= torch.rand(len(x) - 12, 1, generator=generator) ** 20
+    x = torch.randn(42, columns, generator=generator)
+    x[12:37] *= torch.rand(25, 1, generator=generator) ** 20
     x[0] = 0
     x[1] *= 1e30
     x[2] *= 1e-7
@@ -61,6 +64,11 @@ def hard_weights(columns: int = 768) -> tuple[Tensor, Tensor]:
     x[9] = x[9].abs() + 100
     x[10, :300] = 0
     x[11] *= 1e-40
+    x[37] *= 2.0**-38
+    x[38] *= 2.0**40
+    x[39] = x[39].sign() * torch.finfo().max
+    x[40] = torch.where(x[40] < 1, -0.0, x[40])
+    x[41] = (2 * x[41]).round() / 2
     importance = torch.rand(columns, generator=generator) ** 6
     importance[::7] = 0
     importance[:64] = 0

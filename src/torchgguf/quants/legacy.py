@@ -80,9 +80,14 @@ class Q8_0(QuantType):
 
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
         d = weights.abs().amax(dim=1, keepdim=True) / 127
-        scaled = weights * inverse(d)
+        scaled = weights * _finite_inverse(d)
         q = scaled.trunc() + (scaled - scaled.trunc()).mul(2).trunc()  # halves go away from zero
         return torch.cat((half_bytes(d), q.to(torch.int8).view(torch.uint8)), dim=1)
+
+
+def _finite_inverse(d: Tensor) -> Tensor:
+    """1 / d, or 0 where that is infinite: where nothing is searched for, as near to zero as ggml's own."""
+    return torch.where(d.abs() > 2.0**-128, 1 / d, 0.0)
 
 
 def _symmetric(weights: Tensor, importance: Tensor | None, levels: Levels) -> tuple[Tensor, Tensor]:
@@ -94,7 +99,7 @@ def _symmetric(weights: Tensor, importance: Tensor | None, levels: Levels) -> tu
     zero = -levels.values[0]  # the code of zero; the first weight furthest from zero is code 0
     extreme = weights.gather(1, weights.abs().argmax(dim=1, keepdim=True))
     d = extreme / -zero
-    codes = (weights * inverse(d) + (zero + 0.5)).clamp(max=2 * zero - 1)
+    codes = (weights * _finite_inverse(d) + (zero + 0.5)).clamp(max=2 * zero - 1)
     return half_bytes(d), codes.to(torch.uint8)
 
 
@@ -107,5 +112,5 @@ def _with_offset(weights: Tensor, importance: Tensor | None, levels: Levels) -> 
     # The least weight is code 0. Found one by one: of zeros with different signs it is the first.
     least = reduce(lambda a, b: torch.where(b < a, b, a), weights.split(1, dim=1))
     d = (weights.amax(dim=1, keepdim=True) - least).abs() / levels.values[-1]
-    codes = (weights - least) * inverse(d) + 0.5
+    codes = (weights - least) * _finite_inverse(d) + 0.5
     return half_bytes(d), half_bytes(least), codes.to(torch.uint8)
