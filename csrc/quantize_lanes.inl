@@ -131,18 +131,19 @@ struct Tile {
 
     Tile(const BlocksToEncode& blocks, int64_t first) {
         static constexpr float nothing[BlockSize] = {};
-        const float *weights[kLanes], *importances[kLanes];
+        const float* from[kLanes];
         for (int b = 0; b < kLanes; ++b) {
-            const int64_t block = first + b;
-            weights[b] = block < blocks.count ? blocks.src + block * BlockSize : nothing;
-            importances[b] = blocks.importance + (blocks.first + block) * BlockSize % blocks.columns;
+            from[b] = first + b < blocks.count ? blocks.src + (first + b) * BlockSize : nothing;
         }
-        load_lanes(weights, BlockSize, x);
-        if (blocks.importance) {
-            load_lanes(importances, BlockSize, w);
-        } else {
+        load_lanes(from, BlockSize, x);
+        if (!blocks.importance) {
             for (F& weight : w) weight = all(1);
+            return;
         }
+        for (int b = 0; b < kLanes; ++b) {
+            from[b] = blocks.importance + (blocks.first + first + b) * BlockSize % blocks.columns;
+        }
+        load_lanes(from, BlockSize, w);
     }
 
     // Makes the weights such that a search can bear them.
