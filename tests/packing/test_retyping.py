@@ -238,6 +238,12 @@ def test_overrides_in_pairs_or_as_a_mapping():
         assert [source.type.name for source in tensors.values()] == ["F16", "F16", "Q6_K"]
 
 
+@pytest.mark.parametrize("overrides", [["ffn_down=Q6_K"], "ffn_down=Q6_K", ["kq"], [("a", "Q8_0", "b")]])
+def test_overrides_that_are_no_pairs_are_refused(overrides):
+    with pytest.raises(ValueError, match=r"such as \{'ffn_down': 'Q6_K'\} or .*, and .* is none"):
+        Quantization("Q8_0", overrides=overrides)
+
+
 def test_overrides_that_do_nothing_are_refused():
     sources = {
         "blk.0.attn_q.weight": TensorSource.of(wide(2, 256)),

@@ -51,7 +51,8 @@ class Quantization:
         imatrix_file: what the file is to say the importance matrix was called; the path, if that is given.
 
     Raises:
-        ValueError: there is no such recipe, or no such type, or it is one of integers.
+        ValueError: there is no such recipe, or no such type, or it is one of integers; or `overrides` are no
+            patterns with types.
         GGUFError: the importance matrix is none.
     """
 
@@ -93,7 +94,13 @@ class Quantization:
 
     @property
     def _overrides(self) -> Overrides:
-        return tuple(self.overrides.items()) if isinstance(self.overrides, Mapping) else self.overrides
+        pairs = tuple(self.overrides.items() if isinstance(self.overrides, Mapping) else self.overrides)
+        if odd := [pair for pair in pairs if isinstance(pair, str) or len(pair) != 2]:
+            raise ValueError(
+                "overrides are patterns with types, such as {'ffn_down': 'Q6_K'} or [('ffn_down', 'Q6_K')], "
+                f"and {odd[0]!r} is none"
+            )
+        return pairs
 
     @property
     def importances(self) -> ImportanceMatrix | None:
