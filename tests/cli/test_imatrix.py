@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -135,8 +137,10 @@ print(json.dumps(results))
 """
 
 
-def test_what_cannot_be(tmp_path):
-    model, text = str(GOLDENS / "gpt2.gguf"), str(TEXT)
+def test_what_cannot_be(tmp_path, tmp_path_factory):
+    given = tmp_path_factory.mktemp("given")
+    model, text = (str(shutil.copy(path, given)) for path in (GOLDENS / "gpt2.gguf", TEXT))
+    before = [Path(each).read_bytes() for each in (model, text)]
     wrong = [
         ([], 2, "name a model and a text, or matrices"),
         ([model], 2, "a model needs texts to read"),
@@ -149,6 +153,9 @@ def test_what_cannot_be(tmp_path):
         # Refused before the model is looked for.
         (["missing.gguf", "--text", text, "-o", "nowhere/x.gguf"], 1, "nowhere: No such file or directory"),
         (["missing.gguf", "--text", text, "-o", "."], 1, "only a regular file can be replaced"),
+        # Only a matrix is replaced by one.
+        ([model, "--text", text, "-o", model], 1, "is no importance matrix: general.type is 'model'"),
+        ([model, "--text", text, "-o", text], 1, "It is not replaced: name another file to write (--output)"),
         (["--in", model, "-o", "x.gguf"], 1, "is no importance matrix: general.type is 'model'"),
         (["--in", text, "-o", "x.gguf"], 1, "is no importance matrix, neither in GGUF nor"),
         (["missing.gguf", "--text", text], 1, "missing.gguf"),
@@ -167,3 +174,4 @@ def test_what_cannot_be(tmp_path):
         assert re.fullmatch(r"error: .*\n", errors), errors
         assert said in errors
     assert not list(tmp_path.iterdir())
+    assert [Path(each).read_bytes() for each in (model, text)] == before

@@ -13,7 +13,7 @@ from typer import Argument, Option
 
 from torchgguf.cli.options import FILE_HELP, Debug, DType, split_place
 from torchgguf.cli.tables import show, table
-from torchgguf.cli.terminal import first_interrupt_noted, note
+from torchgguf.cli.terminal import first_interrupt_noted, note, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,9 +141,19 @@ class _TrialError(Exception):
 
 
 def _check_writable(path: Path) -> None:
-    """Begin to write, and give it up: better refused now than after hours of reading."""
-    from torchgguf.container.atomic import atomic_write
+    """Begin to write, and give it up: better refused now than after hours of reading.
 
+    What is there already is replaced only if it is a matrix too: the name might be that of the model.
+    """
+    from torchgguf.container import GGUFError
+    from torchgguf.container.atomic import atomic_write
+    from torchgguf.packing import load_imatrix
+
+    if path.is_file() and path.stat().st_size:
+        try:
+            load_imatrix(path)
+        except GGUFError as error:
+            raise ValueError(f"{error}. It is not replaced: name another file to write (--output)") from None
     with suppress(_TrialError), atomic_write(path):
         raise _TrialError
 
@@ -209,7 +219,8 @@ def _tell_perplexity(collector: "ImportanceCollector") -> None:
 
 
 def _tell(path: Path, matrix: "ImportanceMatrix") -> None:
-    note(f"{path}: {len(matrix)} tensors, {matrix.chunk_count} chunks of {matrix.chunk_size} tokens")
+    chunks = f"{matrix.chunk_count} chunk{'s'[: matrix.chunk_count != 1]} of {matrix.chunk_size} tokens"
+    note(f"{one_line(str(path))}: {len(matrix)} tensors, {chunks}")
     if missed := [name for name, each in matrix.activations.items() if not each.counts.all()]:
         which = f"{missed[0]} and {len(missed) - 1} more tensors" if len(missed) > 1 else missed[0]
         note(f"No token came to some experts in {which}; to those all columns matter alike. Take more text.")
