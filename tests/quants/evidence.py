@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import gguf
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -42,6 +43,13 @@ def goldens() -> list[Golden]:
                 layout_and_tensors = (ggml_type, block_size, type_size, *tensors, original, importance)
                 found.append(Golden(path.stem + kind, *layout_and_tensors))
     return found
+
+
+def golden_of(file: str) -> Golden:
+    """The one of this name; a test that has none is skipped."""
+    if not QUANT_VECTORS.exists():
+        pytest.skip("ggml's blocks are not there: ../shared/vectors")
+    return next(golden for golden in goldens() if golden.file == file)
 
 
 def hard_weights(columns: int = 768) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.quants.evidence import goldens, hard_weights
+from tests.quants.evidence import golden_of, goldens, hard_weights
 from torchgguf.quants import dequantize, quant_types, quantize
 
 EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16")
@@ -16,7 +16,7 @@ PACKED = [kind.name for kind in quant_types() if kind.dtype is None]
 
 @pytest.mark.parametrize("name", EXACT)
 def test_packs_as_ggml_does(name):
-    golden = next(golden for golden in goldens() if golden.file == name)
+    golden = golden_of(name)
     assert torch.equal(quantize(golden.weights, name), golden.packed)
 
 
@@ -47,7 +47,7 @@ def test_packs_any_weights_as_the_gguf_package_does(name):
 
 
 def test_a_tensor_of_several_parts_and_dimensions_is_whole(monkeypatch):
-    golden = next(golden for golden in goldens() if golden.file == "Q5_1")
+    golden = golden_of("Q5_1")
     monkeypatch.setattr("torchgguf.quants.base._WEIGHTS_AT_ONCE", 96)
     packed = quantize(golden.weights.view(2, 4, 512), "Q5_1")
     assert torch.equal(packed, golden.packed.view(2, 4, -1))
@@ -65,14 +65,14 @@ def test_halves_are_packed_as_the_numbers_that_they_are():
 
 
 def test_what_is_packed_again_stays_as_it_is():
-    golden = next(golden for golden in goldens() if golden.file == "Q8_0")
+    golden = golden_of("Q8_0")
     again = quantize(dequantize(golden.packed, "Q8_0"), "Q8_0")
     assert torch.equal(dequantize(again, "Q8_0"), golden.unpacked)
 
 
 @pytest.mark.parametrize("name", ["Q4_1", "Q5_1"])
 def test_what_is_packed_again_by_importance_loses_nothing_where_little_counts(name):
-    golden = next(golden for golden in goldens() if golden.file == name)
+    golden = golden_of(name)
     importance = torch.rand(512, generator=torch.Generator().manual_seed(0)) ** 6
     again = quantize(golden.unpacked, name, importance)
     assert torch.equal(dequantize(again, name), golden.unpacked)

@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.quants.evidence import assert_same_bits, goldens, random_rows, types_in_gguf, unpacked_by_gguf
+from tests.quants.evidence import (
+    assert_same_bits,
+    golden_of,
+    goldens,
+    random_rows,
+    types_in_gguf,
+    unpacked_by_gguf,
+)
 from tests.support import ROOT
 from torchgguf.quants import dequantize, quant_type
 
@@ -26,13 +33,13 @@ def test_unpacks_any_bytes_as_the_gguf_package_does(kind):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_another_dtype_is_float32_rounded(dtype):
-    golden = goldens()[-1]
+    golden = golden_of("TQ2_0")
     unpacked = dequantize(golden.packed, golden.ggml_type, dtype=dtype)
     assert torch.equal(unpacked, golden.unpacked.to(dtype))
 
 
 def test_leading_dimensions_views_and_no_rows_at_all():
-    golden = next(golden for golden in goldens() if golden.file == "Q5_K")
+    golden = golden_of("Q5_K")
     rows, expected = golden.packed, golden.unpacked
     assert torch.equal(dequantize(rows.view(2, 2, 2, -1), "Q5_K"), expected.view(2, 2, 2, -1))
     assert torch.equal(dequantize(rows[3], "Q5_K"), expected[3])
@@ -43,7 +50,7 @@ def test_leading_dimensions_views_and_no_rows_at_all():
 
 def test_a_tensor_of_several_parts_is_whole(monkeypatch):
     monkeypatch.setattr("torchgguf.quants.base._WEIGHTS_AT_ONCE", 1024)  # parts of 4 blocks; 16 blocks and 3
-    golden = next(golden for golden in goldens() if golden.file == "Q6_K")
+    golden = golden_of("Q6_K")
     size = quant_type("Q6_K").type_size
     assert torch.equal(dequantize(golden.packed, "Q6_K"), golden.unpacked)
     odd = golden.packed.view(-1, size)[:15]
@@ -62,10 +69,11 @@ def test_without_the_native_part_types_with_grids_unpack_all_the_same():
     program = """
 import sys
 sys.modules["torchgguf._native"] = None
-from tests.quants.evidence import goldens
-from torchgguf.quants import dequantize
-golden = next(golden for golden in goldens() if golden.file == "IQ3_S")
-assert dequantize(golden.packed, "IQ3_S").equal(golden.unpacked)
+from tests.quants.evidence import assert_same_bits, random_rows, unpacked_by_gguf
+from torchgguf.quants import dequantize, quant_type
+kind = quant_type("IQ3_S")
+packed = random_rows(kind)
+assert_same_bits(dequantize(packed, kind), unpacked_by_gguf(packed, kind))
 """
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
