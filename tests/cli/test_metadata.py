@@ -8,6 +8,7 @@ import gguf
 import pytest
 
 from tests.container.test_editing import edit_and_die
+from tests.hub_server import Repository, serving
 from tests.support import ROOT, SMOLLM2
 from torchgguf.container import edit_metadata
 
@@ -167,6 +168,18 @@ def test_a_part_of_a_split_model(torchgguf, tmp_path):
     assert result.returncode == 0
     assert "tensors-00001-of-00003.gguf: " in result.stderr
     assert torchgguf("metadata", last, "general.name").stdout == "else\n"
+
+
+def test_a_file_of_a_repository_is_shown_and_not_changed(torchgguf, path, tmp_path):
+    with serving(model=Repository({"main": {"x.gguf": path.read_bytes()}})) as server:
+        environment = server.environment(tmp_path / "cache")
+        shown = torchgguf("metadata", "me/model:x.gguf", "general.name", env=environment)
+        server.requests.clear()
+        changed = torchgguf("metadata", "me/model:x.gguf", "--set", "general.name=else", env=environment)
+        assert not server.requests
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "tiny\n", "")
+    assert changed.returncode == 1
+    assert re.fullmatch(r"error: me/model:x\.gguf .*`hf download me/model x\.gguf`\n", changed.stderr)
 
 
 def test_a_change_that_was_not_finished_is_undone(torchgguf, path):

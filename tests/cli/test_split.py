@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.hub_server import Repository, serving
 from tests.support import ROOT
 
 GOLDENS = ROOT / "tests" / "data" / "gguf_split"
@@ -67,3 +68,17 @@ def test_files_that_are_there_stay(torchgguf, tmp_path):
     assert result.returncode == 1
     assert re.fullmatch(r"error: .*x-00003-of-00003\.gguf: is there already.*\n", result.stderr)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_file_of_a_repository(torchgguf, tmp_path):
+    name = "me/model:model.gguf"
+    with serving(model=Repository({"main": {"model.gguf": MODEL.read_bytes()}})) as server:
+        environment = server.environment(tmp_path / "cache")
+        nowhere = torchgguf("split", name, tmp_path / "no" / "x", "--max-tensors", 2, env=environment)
+        assert not server.requests
+        result = torchgguf("split", name, tmp_path / "tensors", "--max-tensors", 2, env=environment)
+    assert re.fullmatch(r"error: .*no/x cannot be written: there is no folder .*no\n", nowhere.stderr)
+    assert (result.returncode, result.stderr) == (0, "")
+    golden = sorted(GOLDENS.glob("tensors-*"))
+    written = sorted(tmp_path.glob("tensors-*"))
+    assert [path.read_bytes() for path in written] == [path.read_bytes() for path in golden]

@@ -62,7 +62,7 @@ def torchgguf(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Run, inspect and talk to the language model in a GGUF file."""
+    """Run, inspect, make and convert language models in GGUF files."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its client tells of every retry, in two lines
     _replace_closed_streams()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # not all of its bars see it by themselves
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.showwarning = _show_warning  # type: ignore[assignment]

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchgguf.cli.options import Debug, split_place
+from torchgguf.cli.options import GGUF_HELP, Debug, split_place
 from torchgguf.cli.tables import Rows, finite, metadata_table, show, table
 
 if TYPE_CHECKING:
     from torchgguf.container import GGUFFile
 
-File = Annotated[
-    str,
-    typer.Argument(
-        metavar="FILE", help="A GGUF file, or REPO:FILE on the Hugging Face Hub; of a split model, any part."
-    ),
-]
+File = Annotated[str, typer.Argument(metavar="FILE", help=GGUF_HELP)]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the repository.")]
 Json = Annotated[bool, typer.Option("--json", help="Everything, for programs; arrays in full.")]
 
@@ -53,11 +48,12 @@ def info(file: File, revision: Revision = None, as_json: Json = False, debug: De
 
     Of a file in a repository of the Hugging Face Hub no more is fetched than the beginning that says it.
     """
-    with _open(file, revision) as gguf:
+    with open_header(file, revision) as gguf:
         (_print_json if as_json else _print_tables)(gguf)
 
 
-def _open(file: str, revision: str | None) -> "GGUFFile":
+def open_header(file: str, revision: str | None = None) -> "GGUFFile":
+    """Open a file; of one in a repository no more than what it says of itself."""
     from torchgguf.container import open_gguf
 
     place, name = split_place(file)

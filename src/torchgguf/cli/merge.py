@@ -1,19 +1,32 @@
 """`torchgguf merge`: the files of a split model as one."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from torchgguf.cli.options import Debug
-from torchgguf.cli.terminal import progress_bar
+from torchgguf.cli.options import Debug, check_folder_of, split_place
+from torchgguf.cli.terminal import one_line, progress_bar
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="Any of the files; the others lie beside it.")]
-Out = Annotated[str, typer.Argument(metavar="OUT", help="The file to write, or to replace.")]
+File = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="Any of the files, the others lie beside it; or REPO:FILE on the Hugging Face Hub.",
+    ),
+]
+Out = Annotated[
+    str, typer.Argument(metavar="OUT", help="The file to write, or to replace when the new one is whole.")
+]
 
 
 def merge(file: File, out: Out, debug: Debug = False) -> None:
     """Make one file of a split model. The parts stay as they are."""
     from torchgguf.container import merge_gguf
+    from torchgguf.hub import find_gguf
 
+    check_folder_of(out)
+    path = find_gguf(*split_place(file))
     with progress_bar("merging") as progress:
-        merge_gguf(file, out, progress=progress)
+        merge_gguf(path, out, progress=progress)
+    print(f"{one_line(out)}: {Path(out).stat().st_size:,} bytes")

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchgguf.cli.options import Debug
+from torchgguf.cli.info import open_header
+from torchgguf.cli.options import GGUF_HELP, Debug, split_place
 from torchgguf.cli.tables import finite, metadata_table, show
 from torchgguf.cli.terminal import note, one_line, progress_bar
 
 if TYPE_CHECKING:
     from torchgguf.container import Metadata, MetadataType
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="A GGUF file; of a split model, any part.")]
+File = Annotated[
+    str,
+    typer.Argument(metavar="FILE", help=f"{GGUF_HELP} What is on the Hub can be shown, and not changed."),
+]
 Key = Annotated[str | None, typer.Argument(metavar="KEY", help="Show the value of this key alone.")]
 Set = Annotated[
     list[str] | None,
@@ -91,11 +95,11 @@ def _show(file: str, key: str | None, as_json: bool) -> None:
 
 
 def _read(file: str) -> "Metadata":
-    from torchgguf.container import open_gguf, undo_unfinished
+    from torchgguf.container import undo_unfinished
 
     if undo_unfinished(file):
         note(f"{one_line(file)}: a change that was not finished has been undone.")
-    with open_gguf(file) as gguf:
+    with open_header(file) as gguf:
         return gguf.metadata
 
 
@@ -123,6 +127,9 @@ def _edit(
             "it is for one --set; change keys of other types one by one", param_hint="--type"
         )
     stated = None if type is None else _parse_type(type)
+    place, name = split_place(file)
+    if name is not None:
+        raise ValueError(f"{file} is on the Hub: fetch it to change it, with `hf download {place} {name}`")
     old = _read(file)
     types = {} if stated is None else {key: stated for key, _ in pairs}
     known = {key: types.get(key, old.types.get(key, stated_type(key))) for key, _ in pairs}

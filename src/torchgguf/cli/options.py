@@ -31,14 +31,26 @@ FILE_HELP = (
     "A GGUF file (of a split model, any part), a Hugging Face folder, or on the Hugging Face Hub "
     "a repository or REPO:FILE."
 )
+GGUF_HELP = "A GGUF file, or REPO:FILE on the Hugging Face Hub; of a split model, any part."
 File = Annotated[str, Argument(metavar="FILE", help=FILE_HELP)]
 _IN_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?):(?P<name>[^:]+)")
 
 
+def check_folder_of(out: str) -> None:
+    """FileNotFoundError if a file cannot be written for want of a folder: said before anything is fetched."""
+    if not (folder := Path(out).parent).is_dir():
+        raise FileNotFoundError(f"{out} cannot be written: there is no folder {folder}")
+
+
 def split_place(file: str) -> tuple[str, str | None]:
-    """Take REPO:FILE apart; what there is here, or cannot be in a repository, stays as it is."""
+    """Take REPO:FILE apart; what there is here, or cannot be in a repository, stays as it is.
+
+    FileNotFoundError for what is spelled as a place here, and is not there.
+    """
     if Path(file).exists():
         return file, None
+    if file.startswith("./") or file.endswith("/"):  # which no Path tells from a repository
+        raise FileNotFoundError(f"there is no {file} here")
     if sys.stderr.isatty() and not file.endswith(".gguf"):  # the Hub's client waits long where nobody answers
         note(f"There is no {one_line(file)} here: looking on the Hugging Face Hub.")
     in_repository = _IN_REPOSITORY.fullmatch(file)

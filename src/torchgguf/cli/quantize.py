@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from torchgguf.cli.options import Debug, split_place
+from torchgguf.cli.options import Debug, check_folder_of, split_place
 from torchgguf.cli.terminal import note, one_line, progress_bar
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def quantize(
         pure=pure,
         allow_requantize=allow_requantize,
     )
-    if not dry_run and not (folder := Path(out).parent).is_dir():  # said before anything is fetched
-        raise FileNotFoundError(f"{out} cannot be written: there is no folder {folder}")
+    if not dry_run:
+        check_folder_of(out)
     path = find_gguf(*split_place(file))
     if dry_run:
         _plan(path, quantization, keep_split)

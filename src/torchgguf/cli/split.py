@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from torchgguf.cli.options import Debug
+from torchgguf.cli.options import GGUF_HELP, Debug, check_folder_of, split_place
 from torchgguf.cli.tables import show, table
 from torchgguf.cli.terminal import progress_bar
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="A GGUF file; of a split model, any part.")]
+File = Annotated[str, typer.Argument(metavar="FILE", help=GGUF_HELP)]
 Prefix = Annotated[
     str, typer.Argument(metavar="PREFIX", help="How the new files begin: PREFIX-00001-of-00003.gguf.")
 ]
@@ -54,8 +54,11 @@ def split(
             param_hint="PREFIX",
         )
     from torchgguf.container import open_gguf, plan_split, shard_paths, write_split
+    from torchgguf.hub import find_gguf
 
-    with open_gguf(file) as gguf:
+    if not dry_run:
+        check_folder_of(prefix)
+    with open_gguf(find_gguf(*split_place(file))) as gguf:
         files = plan_split(
             gguf.tensors,
             max_bytes=None if max_size is None else parse_size(max_size),
