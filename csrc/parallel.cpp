@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -52,7 +53,11 @@ void parallel_chunks(int64_t count, int64_t chunk, int threads, void (*body)(voi
         openmp(take_chunks, &work, static_cast<unsigned>(threads), 0);
     } else {
         std::vector<std::thread> helpers;
-        for (int i = 1; i < threads; ++i) helpers.emplace_back(take_chunks, &work);
+        helpers.reserve(threads - 1);
+        try {
+            for (int i = 1; i < threads; ++i) helpers.emplace_back(take_chunks, &work);
+        } catch (const std::system_error&) {  // the system has no more of them: fewer will do
+        }
         take_chunks(&work);
         for (auto& helper : helpers) helper.join();
     }
