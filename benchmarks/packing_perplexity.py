@@ -50,7 +50,7 @@ class Workshop:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.threads = folder, str(threads)
         self.source, self.imatrix = folder / "f32.gguf", folder / "imatrix.gguf"
-        self.text, self.logits = folder / "test.txt", folder / "base.kld"
+        self.text, self.logits = folder / "test.txt", folder / f"base-{chunks}.kld"
         if not self.source.exists():
             requantize(SMOLLM2, self.source, Quantization("F32", allow_requantize=True))
         names = sorted(topics)
@@ -155,9 +155,12 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=BUILT.parent / "packing", help="2 GB of working files")
     parser.add_argument("--again", action="store_true", help="forget the results so far")
     args = parser.parse_args()
-    build_with_bar()
-    rows: list[Row] = [] if args.again or not RECORD.exists() else json.loads(RECORD.read_text())["rows"]
+    record = {} if args.again or not RECORD.exists() else json.loads(RECORD.read_text())
+    if record.get("chunks", args.chunks) != args.chunks:
+        parser.error(f"the record is of {record['chunks']} chunks: --again forgets it")
+    rows: list[Row] = record.get("rows", [])
     known = {(row["recipe"], row["weighted"], row["side"]) for row in rows}
+    build_with_bar()
     workshop = Workshop(args.folder, args.threads, args.chunks)
     machine = describe(args.threads)
     for recipe, weighted, side in product(args.recipes, (True, False), (LLAMA_CPP, OURS)):
