@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tests.cli.conftest import COMMAND, TIMEOUT
 from tests.conversion.folders import describe, publish, shard
 from tests.hub_server import Repository, serving
+from tests.support import ROOT
 from torchgguf.cli import main
 
 
@@ -110,6 +111,7 @@ def test_a_repository(torchgguf, tmp_path):
     [
         (["x.gguf", "y.gguf"], "`torchgguf quantize`"),
         (["x.gguf"], "name a folder"),
+        (["x.gguf", __file__], "test_convert.py is a file: name a folder"),
         (["x.gguf", "back", "-q", "Q8_0"], "--quantization"),
         (["x.gguf", "back", "--verify"], "--verify"),
         (["x.gguf", "back", "--pre", "gpt-2"], "--pre"),
@@ -147,6 +149,11 @@ def test_what_cannot_be_done(torchgguf, place, tmp_path):
         ),
         ([place / "lost.gguf", tmp_path / "back"], r"there is no file .*lost\.gguf"),
         ([place / "x.gguf", place / "x.gguf" / "back"], "x.gguf.*: Not a directory"),
+        ([ROOT / "README.md", out], r"README\.md is neither a GGUF file nor of a Hugging Face model"),
+        ([ROOT / "README.md", tmp_path / "back"], r"README\.md is neither a GGUF file nor"),
+        # Which are no repositories, whatever paths make of them.
+        (["./nowhere", out], r"there is no \./nowhere here"),
+        (["nowhere/", out], "there is no nowhere/ here"),
     ]:
         result = torchgguf("convert", *arguments)
         assert result.returncode == 1

@@ -20,7 +20,7 @@ from tests.models.tiny import CASES, UNWRITABLE, reference
 from tests.support import LLAMA_CPP
 from torchgguf.conversion.from_checkpoint import convert_to_gguf
 from torchgguf.models import AutoModelForCausalLM
-from torchgguf.packing import ImportanceMatrix, PackingReport
+from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
 from torchgguf.packing.activations import Activations
 from torchgguf.tokenization import AutoTokenizer
 
@@ -185,8 +185,41 @@ def test_importances_count(tmp_path):
     assert weighted == set(importances)
     convert_to_gguf(folder, tmp_path / "z.gguf", **packed)
     assert (tmp_path / "z.gguf").read_bytes() != saved
-    with pytest.raises(ValueError, match="give the name of a quantization"):
+    convert_to_gguf(
+        folder, tmp_path / "z.gguf", pre="qwen2", quantization=Quantization("Q4_K_M"), imatrix=importances
+    )
+    assert types_and_data(tmp_path / "z.gguf") == types_and_data(tmp_path / "x.gguf")
+    with pytest.raises(ValueError, match="is for packing: say to what"):
         convert_to_gguf(folder, tmp_path / "z.gguf", imatrix=importances)
+
+
+def types_and_data(path: Path) -> dict[str, tuple[str, bytes]]:
+    tensors = gguf.GGUFReader(path).tensors
+    return {tensor.name: (tensor.tensor_type.name, tensor.data.tobytes()) for tensor in tensors}
+
+
+def test_what_is_read_is_not_written(llama, tmp_path):
+    """Neither the importance matrix nor the weights, by whatever path."""
+    folder = shutil.copytree(llama, tmp_path / "llama")
+    known = ImportanceMatrix({"blk.0.ffn_up.weight": Activations(torch.ones(1, 64), torch.full((1,), 9))})
+    known.save(tmp_path / "imatrix.gguf")
+    (tmp_path / "link").symlink_to(tmp_path)
+    weights = folder / "model.safetensors"
+    before = [(tmp_path / "imatrix.gguf").read_bytes(), weights.read_bytes()]
+    with pytest.raises(ValueError, match=r"imatrix\.gguf is what is to be read"):
+        packed = Quantization("Q8_0", imatrix=tmp_path / "imatrix.gguf")
+        convert_to_gguf(folder, tmp_path / "link" / "imatrix.gguf", quantization=packed)
+    with pytest.raises(ValueError, match=r"model\.safetensors is what is to be read"):
+        convert_to_gguf(weights, weights)
+    assert [(tmp_path / "imatrix.gguf").read_bytes(), weights.read_bytes()] == before
+
+
+def test_a_gguf_file_is_no_checkpoint(llama, tmp_path):
+    path = convert_to_gguf(llama, tmp_path / "x.gguf")
+    for place in (path, tmp_path):
+        with pytest.raises(ValueError, match="is no Hugging Face model: `requantize` gives"):
+            convert_to_gguf(place, tmp_path / "y.gguf")
+    assert not (tmp_path / "y.gguf").exists()
 
 
 def test_progress_counts_the_bytes_of_the_file(tmp_path):

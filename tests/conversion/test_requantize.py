@@ -11,11 +11,13 @@ import textwrap
 import gguf
 import numpy as np
 import pytest
+import torch
 
 from tests.support import ROOT, SMOLLM2
 from torchgguf.container import GGUFError, merge_gguf, open_gguf, split_gguf
 from torchgguf.conversion.requantize import plan_requantization, requantize
-from torchgguf.packing import PackingReport, Quantization
+from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
+from torchgguf.packing.activations import Activations
 
 sys.path.insert(0, str(ROOT / "scripts"))
 from make_requantize_goldens import contents
@@ -170,6 +172,10 @@ def test_what_is_read_is_not_written_to(unknown, written):
     parts = split_gguf(unknown, written / "in", max_tensors=4)
     with pytest.raises(ValueError, match="is what is to be read"):
         requantize(parts[0], parts[2], Quantization("Q8_0"))
+    seen = Activations(torch.ones(1, 256), torch.full((1,), 9))
+    ImportanceMatrix({"blk.0.ffn_up.weight": seen}).save(written / "imatrix.gguf")
+    with pytest.raises(ValueError, match=r"imatrix\.gguf is what is to be read"):
+        requantize(unknown, written / "imatrix.gguf", Quantization("Q8_0", imatrix=written / "imatrix.gguf"))
     assert unknown.read_bytes() == content
 
 

@@ -97,9 +97,12 @@ def convert(
     }
     of_folders = {"--dtype": dtype, "--max-shard-size": max_shard_size}
     if gguf_file is not None or is_gguf(Path(place)):
+        _check_gguf(Path(place))
         if out is None or out.endswith(".gguf"):
             wish = "name a folder for a Hugging Face model; `torchgguf quantize` changes types"
             raise typer.BadParameter(f"{source} is a GGUF file already: {wish}", param_hint="OUT")
+        if Path(out).is_file():
+            raise typer.BadParameter(f"{out} is a file: name a folder to write", param_hint="OUT")
         _refuse(of_files, "only where a GGUF file is written")
         stated = {"dtype": dtype and dtype.value, "max_shard_size": max_shard_size}
         options |= {name: value for name, value in stated.items() if value is not None}
@@ -110,6 +113,20 @@ def convert(
         _refuse(of_folders, "only where a Hugging Face folder is written")
         how = _quantization(quantization, imatrix, tensor_type or [])
         _to_file(place, out, verify, {**options, "quantization": how, "pre": pre})
+
+
+def _check_gguf(path: Path) -> None:
+    """ValueError for a file that is neither GGUF nor, by its name, a part of a Hugging Face model."""
+    from torchgguf.container.parser import MAGIC
+
+    if not path.is_file() or path.suffix == ".gguf":
+        return
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise ValueError(
+                f"{path} is neither a GGUF file nor of a Hugging Face model: name the model's folder, or its "
+                ".safetensors or .bin file"
+            )
 
 
 def _quantization(kind: str | None, imatrix: str | None, tensor_types: list[str]) -> "Quantization | None":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,6 +15,7 @@ from torch import nn
 from torchgguf.container import Metadata, write_gguf
 from torchgguf.container.writer import Progress
 from torchgguf.conversion.layers import PassingLayers
+from torchgguf.conversion.requantize import check_not_read
 from torchgguf.conversion.verification import Verification, verify
 from torchgguf.hub import HubOptions
 from torchgguf.models import saving
@@ -26,6 +28,7 @@ from torchgguf.models.config import PreTrainedConfig
 from torchgguf.models.description import MODEL_CARD, Origin
 from torchgguf.models.gguf_quantization import GGUFQuantizationConfig
 from torchgguf.models.options import LoadOptions
+from torchgguf.models.source import is_gguf
 from torchgguf.packing import ImportanceMatrix, PackedTensor, PackingReport, Quantization, recipe
 from torchgguf.tokenization import AutoTokenizer, Tokenizer
 
@@ -59,7 +62,7 @@ def convert_to_gguf(
             is usual: `Name-Size-Version-Q4_K_M.gguf`.
         quantization: what to pack to, such as `"Q4_K_M"`. By default all types stay as they are; in any case
             vectors are F32, and what llama.cpp never packs.
-        imatrix: which weights matter most, for a `quantization` by name; a `Quantization` has its own.
+        imatrix: which weights matter most, for `quantization` only; a `Quantization` may have its own.
         tokenizer: write the tokenizer too. A file without one does for nothing but its tensors.
         pre: name of the rule by which the tokenizer splits texts, where it cannot be found by trying.
         metadata: further keys to set, over all others.
@@ -75,12 +78,16 @@ def convert_to_gguf(
         TokenizerError: the tokenizer is not supported, or no rule is known by which it splits texts.
         FileNotFoundError, PermissionError, ConnectionError: as `torchgguf.hub.find_file`.
         GGUFError: the disk is full; nothing was changed.
-        ValueError: the config says what GGUF cannot, or a tensor cannot be packed so; the message names it.
+        ValueError: the config says what GGUF cannot, a tensor cannot be packed so (the message names it), or
+            `path` is one of the files to read.
     """
-    if isinstance(quantization, str):
+    if quantization is None:
+        if imatrix is not None:
+            raise ValueError("imatrix= is for packing: say to what, such as quantization='Q4_K_M'")
+    elif not isinstance(quantization, Quantization):
         quantization = Quantization(quantization, imatrix)
     elif imatrix is not None:
-        raise ValueError("imatrix= is for packing: give the name of a quantization, such as 'Q4_K_M', too")
+        quantization = replace(quantization, imatrix=imatrix, imatrix_file=None)
     if pre is not None and not tokenizer:
         raise ValueError("pre= (--pre) says how a tokenizer splits texts, and none is to be written")
     target = Path(path or ".")
@@ -96,6 +103,7 @@ def convert_to_gguf(
     )
     if target.is_dir():
         target = target / file_name(described, quantization)
+    check_not_read(target, place, None if quantization is None else quantization.imatrix_file)
     write_gguf(target, described, tensors, progress=progress)
     if report is not None and quantization is None:
         for name, source in tensors.items():
@@ -155,6 +163,11 @@ def file_name(metadata: Metadata, quantization: Quantization | None) -> str:
 
 def _open(place: str | PathLike[str], hub: HubOptions) -> tuple[Checkpoint, PreTrainedConfig]:
     """Read the config of a language model."""
+    if Path(place).exists() and is_gguf(Path(place)):
+        raise CheckpointError(
+            f"{place} is no Hugging Face model: `requantize` gives GGUF files other types, and "
+            "`convert_to_checkpoint` makes Hugging Face models of them"
+        )
     checkpoint = Checkpoint(place, **hub)
     config = read_config(checkpoint, LoadOptions())
     family = family_of_type(config.model_type)

@@ -56,8 +56,8 @@ def requantize(
         The paths of what was written.
 
     Raises:
-        ValueError: `out` is one of the files to read; a tensor cannot be packed so, and the message names it;
-            or with `keep_split` there is no split to keep.
+        ValueError: `out` is one of the files to read, of which the importance matrix is one; a tensor cannot
+            be packed so, and the message names it; or with `keep_split` there is no split to keep.
         GGUFError: the file to read is not sound or not whole, or the disk is full; nothing was changed.
         FileExistsError: with `keep_split`, one of the files is there already.
     """
@@ -66,10 +66,7 @@ def requantize(
     with open_gguf(path) as file:
         if keep_split:
             _check_split(file)
-        if Path(out).resolve() in {part.resolve() for part in file.paths}:
-            raise ValueError(
-                f"{out} is what is to be read, and what packing loses is lost: name another file"
-            )
+        check_not_read(out, *file.paths, quantization.imatrix_file)
         metadata = file.metadata.copy()
         tensors = pack_tensors(metadata, dict(passing_sources(file)), quantization, report)
         if not keep_split:
@@ -114,6 +111,12 @@ def passing_sources(file: GGUFFile) -> Iterator[tuple[str, TensorSource]]:
 
     for name, source in file.sources().items():
         yield name, replace(source, load=partial(load, name))
+
+
+def check_not_read(out: str | PathLike[str], *read: str | PathLike[str] | None) -> None:
+    """ValueError if a file to write is one of those to read."""
+    if Path(out).resolve() in {Path(path).resolve() for path in read if path is not None}:
+        raise ValueError(f"{out} is what is to be read, and would be lost: name another file to write")
 
 
 def _check_split(file: GGUFFile) -> None:
