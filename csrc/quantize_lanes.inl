@@ -97,12 +97,21 @@ inline F stored_half(F x) {
     return choose(x < 0.0f, -half, choose(x > 0.0f, half, F{}));
 }
 
-// Transposes the squares of Size x Size numbers that stand side by side in Size vectors of `Lanes` numbers.
+// The numbers at these places of a and, from kLanes on, of b.
+template <int... From, class V>
+inline V shuffled(V a, V b) {
+#if __has_builtin(__builtin_shufflevector)
+    return __builtin_shufflevector(a, b, From...);
+#else  // GCC before 12
+    return __builtin_shuffle(a, b, I{From...});
+#endif
+}
+
+// Transposes the squares of Size x Size numbers that stand side by side in Size vectors.
 template <int Step, int... Lane, class V>
 inline void swap_squares(V& a, V& b, Sequence<Lane...>) {
-    constexpr int lanes = sizeof...(Lane);
-    const V first = __builtin_shufflevector(a, b, (Lane & Step ? Lane - Step + lanes : Lane)...);
-    b = __builtin_shufflevector(a, b, (Lane & Step ? Lane + lanes : Lane + Step)...);
+    const V first = shuffled<(Lane & Step ? Lane - Step + kLanes : Lane)...>(a, b);
+    b = shuffled<(Lane & Step ? Lane + kLanes : Lane + Step)...>(a, b);
     a = first;
 }
 template <int Size, int Step = Size / 2, class V>
