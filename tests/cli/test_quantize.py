@@ -1,6 +1,7 @@
 """`torchgguf quantize` on the command line; tests/conversion/test_requantize.py proves what it writes."""
 
 import math
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from tests.support import SMOLLM2
 from torchgguf.cli import quantize as command
 from torchgguf.cli.summaries import show_verification
 from torchgguf.container import TensorType, split_gguf
+from torchgguf.conversion import plan_requantization
 from torchgguf.conversion.verification import LogitsComparison, TensorComparison, Verification
 from torchgguf.packing import RECIPES, ImportanceMatrix, Quantization
 from torchgguf.quants import quant_type
@@ -79,6 +81,21 @@ def test_a_dry_run(torchgguf, unknown):
     with_out = torchgguf("quantize", unknown, "out.gguf", "Q8_0", "--dry-run")
     assert (with_out.returncode, with_out.stderr) == (0, "")
     assert not Path("out.gguf").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals differ elsewhere")
+def test_numbers_stay_whole_on_a_narrow_terminal(unknown):
+    shown, terminal = os.openpty()
+    command = [*COMMAND, "quantize", str(unknown), "IQ2_XXS", "--dry-run"]
+    environment = {**os.environ, "COLUMNS": "40", "TERM": "dumb"}
+    subprocess.run(command, stdout=terminal, stderr=subprocess.PIPE, env=environment, timeout=TIMEOUT)
+    text = os.read(shown, 1 << 16).decode()
+    os.close(terminal)
+    os.close(shown)
+    plan = plan_requantization(unknown, Quantization("IQ2_XXS")).report
+    assert {f"{part.nbytes:,}" for part in plan.totals().values()} <= set(text.split())
+    assert "blk.*.attn_v.weight" in text
+    assert "…" not in text
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 from torchgguf.cli.terminal import one_line
@@ -16,6 +17,7 @@ Rows = Sequence[tuple[str, ...]]
 
 _SHOWN_CHARACTERS, _SHOWN_ITEMS = 72, 6
 _WIDTH_WITHOUT_TERMINAL = 160
+_LEAST_WIDTH = 80
 _WORDS = frozenset({"key", "name", "type", "value", "shape", "file", "was"})  # all other columns are numbers
 
 
@@ -26,7 +28,10 @@ def table(title: str, columns: list[str], rows: Rows) -> "Table":
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="left" if column in _WORDS else "right", overflow="fold")
+        if column in _WORDS:
+            table.add_column(column, overflow="fold")
+        else:  # a number in two lines would be two numbers
+            table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(one_line(cell)) for cell in row))
     return table
@@ -44,7 +49,9 @@ def show(*parts: "Table | str") -> None:
     """Print tables and lines; an empty line stands between two tables."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
+    # A narrower terminal breaks the lines by itself; Console would leave out what finds no room.
+    width = max(get_terminal_size().columns, _LEAST_WIDTH) if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
+    console = Console(width=width, highlight=False)
     with console.capture() as shown:  # written by ourselves, as Console has its own ideas of broken pipes
         for index, part in enumerate(parts):
             if index and not isinstance(part, str):
