@@ -14,7 +14,7 @@ import typer
 
 from tests.cli.conftest import COMMAND, TIMEOUT
 from tests.conversion.test_requantize import write_unknown
-from tests.support import SMOLLM2
+from tests.support import ROOT, SMOLLM2
 from torchgguf.cli import quantize as command
 from torchgguf.cli.summaries import show_verification
 from torchgguf.container import TensorType, split_gguf
@@ -144,6 +144,7 @@ def test_split_models(torchgguf, unknown, tmp_path):
         (["IN", "out.gguf", "Q8_0", "--keep-split"], 1, "no split to keep"),
         (["IN", "IN", "Q8_0"], 1, "is what is to be read"),
         ([SMOLLM2, "out.gguf", "Q4_K_M"], 1, "is packed to Q4_1 already"),
+        ([ROOT / "docs", "out.gguf", "Q8_0"], 1, "docs OUT --quantization Q8_0`"),
         (["missing.gguf", "out.gguf", "Q8_0"], 1, "missing.gguf"),
     ],
     ids=lambda value: " ".join(map(str, value[1:])) if isinstance(value, list) else "",

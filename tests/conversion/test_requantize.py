@@ -176,6 +176,9 @@ def test_what_is_read_is_not_written_to(unknown, written):
     ImportanceMatrix({"blk.0.ffn_up.weight": seen}).save(written / "imatrix.gguf")
     with pytest.raises(ValueError, match=r"imatrix\.gguf is what is to be read"):
         requantize(unknown, written / "imatrix.gguf", Quantization("Q8_0", imatrix=written / "imatrix.gguf"))
+    with pytest.raises(ValueError, match=r"imatrix\.gguf holds no model"):
+        requantize(written / "imatrix.gguf", written / "x.gguf", "Q8_0")
+    assert "holds no model" in plan_requantization(written / "imatrix.gguf", Quantization("Q8_0")).obstacle
     assert unknown.read_bytes() == content
 
 

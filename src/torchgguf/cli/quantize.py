@@ -127,6 +127,7 @@ def quantize(
     import torch
 
     from torchgguf.hub import find_gguf
+    from torchgguf.models.source import is_gguf
     from torchgguf.packing import Quantization
 
     if threads is not None:
@@ -143,6 +144,9 @@ def quantize(
     )
     if not dry_run:
         check_folder_of(out)
+    if Path(file).is_dir() and not is_gguf(Path(file)):
+        way = f"`torchgguf convert {file} OUT --quantization {type}`"
+        raise ValueError(f"{file} is no GGUF file: Hugging Face models are packed by {way}")
     path = find_gguf(*split_place(file))
     if dry_run:
         _plan(path, quantization, keep_split)

@@ -64,6 +64,7 @@ def requantize(
     if isinstance(quantization, str):
         quantization = Quantization(quantization)
     with open_gguf(path) as file:
+        _check_model(file)
         if keep_split:
             _check_split(file)
         check_not_read(out, *file.paths, quantization.imatrix_file)
@@ -91,6 +92,7 @@ def plan_requantization(
             nbytes = storage_nbytes(info.shape, new)
             report.add(PackedTensor(name, info.shape, info.type, new, wanted, nbytes))
         try:
+            _check_model(file)
             if keep_split:
                 _check_split(file)
             pack_tensors(file.metadata.copy(), file.sources(), quantization, PackingReport())
@@ -117,6 +119,11 @@ def check_not_read(out: str | PathLike[str], *read: str | PathLike[str] | None) 
     """ValueError if a file to write is one of those to read."""
     if Path(out).resolve() in {Path(path).resolve() for path in read if path is not None}:
         raise ValueError(f"{out} is what is to be read, and would be lost: name another file to write")
+
+
+def _check_model(file: GGUFFile) -> None:
+    if (kind := file.metadata.get("general.type")) == "imatrix":
+        raise ValueError(f"{file.paths[0]} holds no model: its general.type is {kind!r}")
 
 
 def _check_split(file: GGUFFile) -> None:
