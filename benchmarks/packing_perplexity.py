@@ -153,6 +153,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2, help="threads of both sides (default 2)")
     parser.add_argument("--chunks", type=int, default=40, help="how often 512 tokens are read (default 40)")
     parser.add_argument("--folder", type=Path, default=BUILT.parent / "packing", help="2 GB of working files")
+    parser.add_argument("--importances", choices=("yes", "no", "both"), default="both", help="default: both")
     parser.add_argument("--again", action="store_true", help="forget the results so far")
     args = parser.parse_args()
     record = {} if args.again or not RECORD.exists() else json.loads(RECORD.read_text())
@@ -163,7 +164,8 @@ def main() -> int:
     build_with_bar()
     workshop = Workshop(args.folder, args.threads, args.chunks)
     machine = describe(args.threads)
-    for recipe, weighted, side in product(args.recipes, (True, False), (LLAMA_CPP, OURS)):
+    weighting = {"yes": (True,), "no": (False,), "both": (True, False)}[args.importances]
+    for recipe, weighted, side in product(args.recipes, weighting, (LLAMA_CPP, OURS)):
         if (recipe, weighted, side) in known or (recipe in NEED_IMATRIX and not weighted):
             continue
         measured = workshop.measure(workshop.pack(side, recipe, weighted))

@@ -274,7 +274,7 @@ inline StoredLine fit_stored_line(const F* x, const F* w) {
     }
     const F per_unit = inverse(high - low);
     StoredLine best{F{}, stored_half(low)};
-    F least = all(std::numeric_limits<float>::infinity());
+    F least = all(__builtin_inff());
     const auto attempt = [&](F factor, F from) {
         F q[K], wqy{}, wqq{}, sum_wq{}, lost{};
         for (int i = 0; i < K; ++i) {

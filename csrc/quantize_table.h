@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
 #include "dequantize_table.h"
 #include "quantize_grids.h"
