@@ -144,6 +144,43 @@ def test_what_belongs_to_the_weights(name, tmp_path):
     assert {key: getattr(how, key) for key in (*drawing, "temperature")} == {**drawing, "temperature": 0.7}
 
 
+def test_what_is_said_of_a_model(llama, tmp_path):
+    """A card says it, and the gguf package, which llama.cpp's converter asks, finds it there again."""
+    texts = {
+        "general.name": "Tiny: a 'test'",
+        "general.author": "Ä. Üthor",
+        "general.version": "1.0",
+        "general.organization": "someone",
+        "general.description": "Two\nlines, and ---\na third.",
+        "general.finetune": "instruct",
+        "general.basename": "tiny",
+        "general.size_label": "1K",
+        "general.license": "other",
+        "general.license.name": "mine",
+        "general.license.link": "https://example.org/licence",
+        "general.source.url": "https://example.org/source",
+        "general.source.repo_url": "https://example.org/source.git",
+    }
+    lists = {"general.tags": ["tiny", "no"], "general.languages": ["en", "no"]}
+    sources = {
+        "general.base_model.0.name": "Base 1B",
+        "general.base_model.0.repo_url": "https://example.org/base",
+        "general.base_model.1.name": "Other",
+        "general.dataset.0.name": "Texts",
+    }
+    counts = {"general.base_model.count": 2, "general.dataset.count": 1}
+    stated = {**texts, **lists, **sources, **counts}
+    convert_to_checkpoint(edited(llama, tmp_path / "said.gguf", stated), tmp_path / "back")
+    found = gguf.Metadata.load(model_path=tmp_path / "back")
+    writer = gguf.GGUFWriter(None, "llama")
+    found.set_gguf_meta_model(writer)
+    again = {key: value.value for key, value in writer.kv_data[0].items()}
+    assert {key: again.get(key) for key in stated} == stated
+    convert_to_gguf(tmp_path / "back", tmp_path / "again.gguf", pre=rule_of("llama"))
+    with open_gguf(tmp_path / "again.gguf") as file:
+        assert {key: file.metadata.get(key) for key in stated} == stated
+
+
 def test_without_a_tokenizer(tmp_path):
     folder = publish("llama", tmp_path / "tiny")
     convert_to_gguf(folder, tmp_path / "with.gguf")
@@ -152,7 +189,7 @@ def test_without_a_tokenizer(tmp_path):
     convert_to_checkpoint(tmp_path / "with.gguf", tmp_path / "b", tokenizer=False)
     for back in (tmp_path / "a", tmp_path / "b"):
         names = {path.name for path in back.iterdir()}
-        assert names == {"config.json", "generation_config.json", "model.safetensors"}
+        assert names == {"README.md", "config.json", "generation_config.json", "model.safetensors"}
 
 
 def test_a_file_in_a_folder(tmp_path):

@@ -22,6 +22,7 @@ from torchgguf.models.auto import family_of_file
 from torchgguf.models.base import PreTrainedModel
 from torchgguf.models.checkpoint_saving import save_checkpoint
 from torchgguf.models.config import floating_dtype
+from torchgguf.models.description import MODEL_CARD, model_card
 from torchgguf.models.loading import Place, fill_place, open_model
 from torchgguf.models.options import LoadOptions
 from torchgguf.tokenization import Tokenizer
@@ -53,7 +54,7 @@ def convert_to_checkpoint(
 
     One layer is unpacked at a time, whatever the size of the model. All files appear together, when all are
     written; an earlier checkpoint in the folder is replaced then, with its tokenizer if a new one is written.
-    Other files in it stay.
+    Other files in it stay, a model card too.
 
     Args:
         place: the file; or a folder or a repository of the Hub, with `gguf_file` in it.
@@ -81,11 +82,12 @@ def convert_to_checkpoint(
         chosen = _exact_dtype(file, model_class.architecture) if dtype == "auto" else floating_dtype(dtype)
         model, places, _ = open_model(model_class, file, LoadOptions(dtype=chosen))
         vars(model)["generation_config"] = _generation_config(model, file.metadata)
-        more = _tokenizer_files(file) if tokenizer else {}
+        tokenizer_files = _tokenizer_files(file) if tokenizer else {}
+        more = tokenizer_files | _model_card(file, Path(folder))
         layers = _layers(model, file, places)
         save_checkpoint(model, Path(folder), max_shard_size, chosen, layers=layers, more=more)
-        if more:
-            _remove_older_tokenizer(Path(folder), more)
+        if tokenizer_files:
+            _remove_older_tokenizer(Path(folder), tokenizer_files)
     return chosen
 
 
@@ -150,6 +152,12 @@ def _remove_older_tokenizer(folder: Path, written: Mapping[str, bytes]) -> None:
         for path in folder.glob(pattern):
             if path.relative_to(folder).as_posix() not in written:
                 path.unlink()
+
+
+def _model_card(file: GGUFFile, folder: Path) -> dict[str, bytes]:
+    """Return the contents of a model card by its name, unless there is one: somebody has written that."""
+    card = None if (folder / MODEL_CARD).exists() else model_card(file.metadata)
+    return {} if card is None else {MODEL_CARD: card.encode(errors="replace")}
 
 
 def _tokenizer_files(file: GGUFFile) -> dict[str, bytes]:

@@ -5,14 +5,16 @@ and configs, and in the name of the folder.
 """
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gguf
 import numpy as np
+from huggingface_hub import CardData
 
 from torchgguf.container import Metadata, TensorSource, ValueType
 from torchgguf.container.value_types import ArrayType
@@ -20,6 +22,24 @@ from torchgguf.container.value_types import ArrayType
 logger = logging.getLogger(__name__)
 
 MODEL_CARD = "README.md"
+
+# Where `describe` finds in a model card what a file states. What it was made from, `general.base_model.0.*`
+# and `general.dataset.0.*`, becomes a list there.
+_IN_CARD = {
+    "license": "general.license",
+    "license_name": "general.license.name",
+    "license_link": "general.license.link",
+    "language": "general.languages",
+    "tags": "general.tags",
+    **{
+        f"model_{key}": f"general.{key}"
+        for key in ("name", "author", "version", "organization", "description", "finetune", "basename")
+    },
+    "model_size_label": "general.size_label",
+    **{f"model_{key}": f"general.source.{key}" for key in ("url", "doi", "uuid", "repo_url")},
+}
+_SOURCES_IN_CARD = {"base_model": "base_model_sources", "dataset": "dataset_sources"}
+_SOURCE = re.compile(r"general\.(base_model|dataset)\.(\d{1,9})\.(\w+)")
 
 
 class Origin(NamedTuple):
@@ -62,6 +82,30 @@ def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, Ten
         else:
             metadata.set(key, stated.value, None if kind is ValueType.ARRAY else kind)
     return metadata
+
+
+def model_card(metadata: Mapping[str, Any]) -> str | None:
+    """Return a model card of what a file's metadata say, for `describe` to find; None if that is nothing."""
+    stated: dict[str, Any] = {
+        field: metadata[key] for field, key in _IN_CARD.items() if _is_text(metadata.get(key))
+    }
+    for key, value in metadata.items():
+        if (source := _SOURCE.fullmatch(key)) is not None and isinstance(value, str):
+            kind, number, field = source.groups()
+            stated.setdefault(_SOURCES_IN_CARD[kind], {}).setdefault(int(number), {})[field] = value
+    for field in stated.keys() & {*_SOURCES_IN_CARD.values()}:
+        stated[field] = [source for _, source in sorted(stated[field].items())]
+    if not stated:
+        return None
+    title = " ".join(str(stated.get("model_name", "Model")).split())
+    text = f"# {title}\n\n{stated.get('model_description', '')}".strip()
+    return f"---\n{CardData(**stated).to_yaml()}\n---\n\n{text}\n"
+
+
+def _is_text(value: object) -> bool:
+    """Tell whether it is a text, or a list of texts."""
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(isinstance(each, str) for each in values)
 
 
 @contextmanager
