@@ -152,8 +152,8 @@ def test_what_cannot_be_done(torchgguf, place, tmp_path):
         ([ROOT / "README.md", out], r"README\.md is neither a GGUF file nor of a Hugging Face model"),
         ([ROOT / "README.md", tmp_path / "back"], r"README\.md is neither a GGUF file nor"),
         # Which are no repositories, whatever paths make of them.
-        (["./nowhere", out], r"there is no \./nowhere here"),
-        (["nowhere/", out], "there is no nowhere/ here"),
+        (["./nowhere", out], r"there is no folder \./nowhere"),
+        (["nowhere/", out], "there is no folder nowhere/"),
     ]:
         result = torchgguf("convert", *arguments)
         assert result.returncode == 1

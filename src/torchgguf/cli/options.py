@@ -50,7 +50,7 @@ def split_place(file: str) -> tuple[str, str | None]:
     if Path(file).exists():
         return file, None
     if file.startswith("./") or file.endswith("/"):  # which no Path tells from a repository
-        raise FileNotFoundError(f"there is no {file} here")
+        raise FileNotFoundError(f"there is no {'file' if file.endswith('.gguf') else 'folder'} {file}")
     if sys.stderr.isatty() and not file.endswith(".gguf"):  # the Hub's client waits long where nobody answers
         note(f"There is no {one_line(file)} here: looking on the Hugging Face Hub.")
     in_repository = _IN_REPOSITORY.fullmatch(file)
