@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -57,23 +57,24 @@ class Checkpoint:
     """
 
     def __init__(self, place: str | PathLike[str], **hub: Unpack[HubOptions]) -> None:
-        self.place, self.hub = Path(place), hub
+        # Not as a Path: "./model" would become "model", which could be a repository as well.
+        self.place, self.hub = fspath(place), hub
         self._config = CONFIG
         self._weights: tuple[str, ...] = WEIGHTS
-        if self.place.is_file():
-            name, self.place = self.place.name, self.place.parent
+        if (file := Path(place)).is_file():
+            name, self.place = file.name, str(file.parent)
             if name.endswith(".json") and not name.endswith(INDEX):
                 self._config = name
             else:
                 self._weights = (name,)
 
     def __str__(self) -> str:
-        return str(self.place)
+        return self.place
 
     @property
     def name(self) -> str:
         """What the folder or the repository is called, without its owner."""
-        return self.place.resolve().name
+        return Path(self.place).resolve().name
 
     @property
     def folder(self) -> Path:
@@ -83,7 +84,7 @@ class Checkpoint:
     def config(self) -> dict[str, Any]:
         """Read the contents of config.json."""
         file = find_file(self.place, self._config, **self.hub)
-        if not self.place.exists():  # all other files come from the same commit
+        if not Path(self.place).exists():  # all other files come from the same commit
             self.hub = {**self.hub, "revision": file.parent.name}
         return read_json(file)
 
