@@ -129,10 +129,10 @@ FIGURES = (
     Figure("decode, 64 tokens", "tok/s", "decode", QWEN2, ALL, True, Goal(0.8, "llama.cpp")),
     Figure("prefill, 512 tokens", "tok/s", "prefill", QWEN2, ALL, True, Goal(1.0, "llama.cpp")),
     *fidelity(QWEN2),
+    *packing(QWEN2),
     Figure("decode, 64 tokens", "tok/s", "decode", SMOLLM2, SPEED, True),
     Figure("prefill, 512 tokens", "tok/s", "prefill", SMOLLM2, SPEED, True),
     *fidelity(SMOLLM2),
-    *packing(QWEN2),
     # Models of random weights, whose layers differ in number and not in size: memory is to be the same.
     *conversion(RANDOM / "llama-0.3GB.json"),
     *conversion(RANDOM / "llama-1.2GB.json"),

@@ -17,7 +17,7 @@ from benchmarks.runner import Outcome
 
 COLOURS = dict(zip((side for side in SIDES if side != OURS), ("#8d94a8", "#eda13a", "#2a78b5"), strict=True))
 INK, PALE = "#222222", "#6b6b6b"
-UNITS = ("s", "GB", "tok/s")
+UNITS = ("s", "GB", "tok/s", "M/s")
 """The units that are drawn; of fidelity a ratio tells little."""
 
 Bar = tuple[Figure, str, float, float]

@@ -50,14 +50,14 @@ class Outcome:
         return median(samples) if samples else None
 
 
-class TimeLimitErrorError(RuntimeError):
+class TimeLimitError(RuntimeError):
     """A process was stopped at its time limit."""
 
 
 def run_job(job: Job, threads: int, limit: float) -> dict[str, list[float]]:
     """One process; its samples. Raises RuntimeError with the last thing it said if it fails.
 
-    It has `limit` seconds, then it is stopped and TimeLimitErrorError is raised.
+    It has `limit` seconds, then it is stopped and TimeLimitError is raised.
     """
     if not job.model.exists():
         raise RuntimeError(f"{job.model.name} has not been fetched")
@@ -75,7 +75,7 @@ def run_job(job: Job, threads: int, limit: float) -> dict[str, list[float]]:
             errors="replace",
         )
     except subprocess.TimeoutExpired:
-        raise TimeLimitErrorError(f"took more than {limit:.0f} s") from None
+        raise TimeLimitError(f"took more than {limit:.0f} s") from None
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no word"]
         raise RuntimeError(f"exit code {done.returncode}: {said[-1]}")
@@ -112,6 +112,6 @@ def run(
             finished |= {job} if job.worker.slow else set()
         except RuntimeError as error:
             finished.add(job)
-            if not (others and isinstance(error, TimeLimitErrorError)):
+            if not (others and isinstance(error, TimeLimitError)):
                 outcome.failures[job] = str(error)
     return outcome
