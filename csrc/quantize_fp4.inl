@@ -108,9 +108,21 @@ struct NVFP4 : Encoder<40, 64, 36> {
     }
 };
 
+// presumed_importance of fitting.py, in groups of K weights.
+template <int K, int N>
+inline void presume_importance(Tile<N>& tile) {
+    for (int g = 0; g < N; g += K) {
+        F sum{};
+        for (int i = g; i < g + K; ++i) sum += magnitude(tile.x[i]);
+        const F per_mean = inverse(sum / static_cast<float>(K));
+        for (int i = g; i < g + K; ++i) tile.w[i] = 1.0f + magnitude(tile.x[i]) * per_mean;
+    }
+}
+
 struct IQ4_NL : Encoder<20, 32, 18> {
-    static void encode(Tile<32>& tile, bool, uint8_t* dst, int count) {
+    static void encode(Tile<32>& tile, bool weighted, uint8_t* dst, int count) {
         tile.make_searchable();
+        if (!weighted) presume_importance<32>(tile);
         const F d = stored_half(fit_scale<IQ4, 32>(tile.x, tile.w).scale), factor = inverse(d);
         Codes<32> codes;
         for (int i = 0; i < 32; ++i) codes.set(i, IQ4::code_of_nearest(tile.x[i] * factor));
@@ -119,8 +131,9 @@ struct IQ4_NL : Encoder<20, 32, 18> {
 };
 
 struct IQ4_XS : Encoder<23, 256, 136> {
-    static void encode(Tile<256>& tile, bool, uint8_t* dst, int count) {
+    static void encode(Tile<256>& tile, bool weighted, uint8_t* dst, int count) {
         tile.make_searchable();
+        if (!weighted) presume_importance<32>(tile);
         const BlockScales<IQ4, SignedScalesOfSixBits, 8, 32> fit(tile);
         const auto codes = fit.codes(tile);
         const auto scales = scale_codes<SignedScalesOfSixBits, 8>(fit.scales);

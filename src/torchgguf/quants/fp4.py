@@ -18,6 +18,7 @@ from torchgguf.quants.fitting import (
     fit_scale,
     inverse,
     loss,
+    presumed_importance,
     searchable,
     steps,
     stored_half,
@@ -107,6 +108,7 @@ class IQ4_NL(QuantType):
 
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
         x, w = searchable(weights, importance)
+        w = presumed_importance(x) if importance is None else w
         d = stored_half(fit_scale(x, w, _IQ4)[0].unsqueeze(-1))
         return torch.cat([half_bytes(d), pack(_IQ4.codes(x * inverse(d)), 4, run=16)], dim=1)
 
@@ -120,6 +122,7 @@ class IQ4_XS(QuantType):
 
     def encode(self, weights: Tensor, importance: Tensor | None = None) -> Tensor:
         x, w = searchable(weights, importance, 8)
+        w = presumed_importance(x) if importance is None else w
         d, scales, levels = fit_block_scales(x, w, _IQ4, SIGNED_SCALES_OF_SIX_BITS)
         scales = SIGNED_SCALES_OF_SIX_BITS.codes(scales)
         low, high = pack(scales & 15, 4, run=1), pack(scales >> 4, 2, run=1)
