@@ -10,13 +10,12 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from fetch_models import LLAMA_CPP, LLAMA_CPP_SOURCES, FetchError, fetch_with_bar
+from fetch_models import LLAMA_CPP, LLAMA_CPP_SOURCES, FetchError, fetch_with_bar, run_heard
 
 BUILT = LLAMA_CPP.with_name(f"{LLAMA_CPP.name}-built")
 TOOLS = ("llama-quantize", "llama-imatrix", "llama-perplexity", "llama-gguf-split")
@@ -51,28 +50,16 @@ def run(command: list[str], advance: Advance) -> None:
     program = shutil.which(command[0], path=path)
     if program is None:
         raise BuildError(f"{command[0]} is not installed; try: pip install cmake ninja")
-    process = subprocess.Popen(
-        [program, *command[1:]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, "PATH": path},
-    )
-    assert process.stdout
     reason = ""
-    try:
-        for line in process.stdout:
-            if match := re.match(r"\[(\d+)/(\d+)\]", line):
-                advance(int(match[1]), int(match[2]))
-            elif not reason and "error" in line.lower():
-                reason = line.strip()
-        failed = process.wait() != 0
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-    if failed:
+
+    def hear(line: str) -> None:
+        nonlocal reason
+        if match := re.match(r"\[(\d+)/(\d+)\]", line):
+            advance(int(match[1]), int(match[2]))
+        elif not reason and "error" in line.lower():
+            reason = line.strip()
+
+    if not run_heard([program, *command[1:]], {**os.environ, "PATH": path}, hear):
         raise BuildError(f"{command[0]} failed: {reason or 'it gave no reason'}")
 
 

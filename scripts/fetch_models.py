@@ -125,33 +125,47 @@ PARTS = {
 }
 
 
+def run_heard(command: list[str], environment: dict[str, str], hear: Callable[[str], object]) -> bool:
+    """Run a program, let `hear` have each line it says, and tell whether it succeeded.
+
+    It does not outlive an exception, Ctrl-C's above all.
+    """
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+    )
+    assert process.stdout
+    try:
+        for line in process.stdout:
+            hear(line)
+        return process.wait() == 0
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
 def download(requirement: str, folder: Path, options: tuple[str, ...], done: int, advance: Advance) -> Path:
     """Download one requirement's archive into `folder` with pip; its path. `done` bytes came before it."""
     before = set(folder.iterdir())
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
     command += ["--no-deps", "--no-cache-dir", "--retries=2", "--timeout=10", "--progress-bar=raw"]
-    process = subprocess.Popen(
-        [*command, *options, f"--dest={folder}", requirement],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # What pip has half fetched lies here as well, and goes when the folder goes.
-        env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout
     reason = "pip gave no reason"
-    try:
-        for line in process.stdout:
-            if match := re.match(r"Progress (\d+) of \d+", line):
-                advance(done + int(match[1]))
-            elif line.startswith("ERROR:"):
-                reason = line.removeprefix("ERROR:").strip()
-        failed = process.wait() != 0
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-    if failed:
+
+    def hear(line: str) -> None:
+        nonlocal reason
+        if match := re.match(r"Progress (\d+) of \d+", line):
+            advance(done + int(match[1]))
+        elif line.startswith("ERROR:"):
+            reason = line.removeprefix("ERROR:").strip()
+
+    # What pip has half fetched lies here as well, and goes when the folder goes.
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    if not run_heard([*command, *options, f"--dest={folder}", requirement], environment, hear):
         raise FetchError(f"pip could not download {requirement} ({reason}); is this machine online?")
     (archive,) = (path for path in set(folder.iterdir()) - before if path.is_file())
     return archive
