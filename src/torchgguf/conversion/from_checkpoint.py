@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -84,10 +83,8 @@ def convert_to_gguf(
     if quantization is None:
         if imatrix is not None:
             raise ValueError("imatrix= is for packing: say to what, such as quantization='Q4_K_M'")
-    elif not isinstance(quantization, Quantization):
-        quantization = Quantization(quantization, imatrix)
-    elif imatrix is not None:
-        quantization = replace(quantization, imatrix=imatrix, imatrix_file=None)
+    else:
+        quantization = Quantization.of(quantization, imatrix)
     if pre is not None and not tokenizer:
         raise ValueError("pre= (--pre) says how a tokenizer splits texts, and none is to be written")
     target = Path(path or ".")

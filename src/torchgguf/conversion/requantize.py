@@ -61,8 +61,7 @@ def requantize(
         GGUFError: the file to read is not sound or not whole, or the disk is full; nothing was changed.
         FileExistsError: with `keep_split`, one of the files is there already.
     """
-    if isinstance(quantization, str):
-        quantization = Quantization(quantization)
+    quantization = Quantization.of(quantization)
     with open_gguf(path) as file:
         _check_model(file)
         if keep_split:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -183,12 +182,8 @@ class PreTrainedModel(GradientCheckpointing):
         self._require_weights("save_gguf()")
         if quantization is None and (imatrix is not None or report is not None):
             raise ValueError("imatrix and report are for packing: say to what, such as quantization='Q4_K_M'")
-        if isinstance(quantization, Quantization):
-            if imatrix is not None:
-                quantization = replace(quantization, imatrix=imatrix, imatrix_file=None)
-        elif quantization is not None:
-            quantization = Quantization(quantization, imatrix)
-        saving.save_gguf(self, path, tokenizer, metadata or {}, quantization, report, progress)
+        packing = None if quantization is None else Quantization.of(quantization, imatrix)
+        saving.save_gguf(self, path, tokenizer, metadata or {}, packing, report, progress)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Self:
         """Unpack all weights, in place, to plain trainable parameters.

@@ -76,6 +76,15 @@ class Quantization:
             object.__setattr__(self, "imatrix_file", self.imatrix_file or os.fspath(self.imatrix))
             object.__setattr__(self, "imatrix", load_imatrix(self.imatrix))
 
+    @classmethod
+    def of(
+        cls, asked: Quantization | str, imatrix: ImportanceMatrix | str | os.PathLike[str] | None = None
+    ) -> Quantization:
+        """Return what is asked for, if only by name; `imatrix`, if given, takes the place of its own."""
+        if not isinstance(asked, Quantization):
+            return cls(asked, imatrix)
+        return asked if imatrix is None else replace(asked, imatrix=imatrix, imatrix_file=None)
+
     def plan(
         self, metadata: Mapping[str, object], tensors: Mapping[str, tuple[int, ...]]
     ) -> dict[str, Choice]:
