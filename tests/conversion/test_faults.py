@@ -17,7 +17,7 @@ from tests.conversion.folders import publish
 from torchgguf.container import GGUFError
 from torchgguf.conversion.from_checkpoint import convert_to_gguf
 from torchgguf.conversion.to_checkpoint import convert_to_checkpoint
-from torchgguf.models.checkpoint import Checkpoint
+from torchgguf.models.io.checkpoint import Checkpoint
 
 
 class Way(NamedTuple):

@@ -11,7 +11,7 @@ from tests.models.files import edited, packed
 from tests.models.tiny import CASES, counterpart, reference
 from torchgguf.container import open_gguf
 from torchgguf.models import AutoModelForCausalLM
-from torchgguf.models.devices import spread
+from torchgguf.models.io.devices import spread
 
 IDS = torch.randint(0, 400, (2, 24), generator=torch.Generator().manual_seed(0))
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 import torchgguf
 from tests.models.tiny import CASES, SIZES, Case, counterpart, reference
 from torchgguf.models.auto import MODELS
-from torchgguf.models.heads import ForTokenClassification
+from torchgguf.models.blocks.heads import ForTokenClassification
 
 SEQUENCE, TOKEN, SPAN = (
     f"AutoModelFor{task}" for task in ("SequenceClassification", "TokenClassification", "QuestionAnswering")

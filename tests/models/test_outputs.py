@@ -10,7 +10,7 @@ import torch.utils._pytree as pytree
 import transformers.modeling_outputs as theirs
 from torch.testing import assert_close
 
-import torchgguf.models.outputs as ours
+import torchgguf.models.blocks.outputs as ours
 
 NAMES = [
     "BaseModelOutputWithPast",

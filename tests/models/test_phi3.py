@@ -11,7 +11,7 @@ from tests.models.files import edited
 from tests.models.tiny import OWN_SIZES, Case, counterpart, longrope, reference
 from torchgguf.container import GGUFError, open_gguf
 from torchgguf.models import AutoConfig, AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
-from torchgguf.models.config_map import Header
+from torchgguf.models.core.config_map import Header
 
 ORIGINAL = 10
 LONG = Case("Phi3", longrope(8, original=ORIGINAL, longest=80))

@@ -7,9 +7,9 @@ from tests.models.files import edited
 from tests.models.tiny import CASES, counterpart, reference
 from torchgguf.container import GGUFError
 from torchgguf.models import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM
-from torchgguf.models.decoder_map import DECODER_RULES
-from torchgguf.models.qwen2 import QWEN2
-from torchgguf.models.rope_map import Rope
+from torchgguf.models.architectures.qwen2 import QWEN2
+from torchgguf.models.blocks.rope_rule import Rope
+from torchgguf.models.blocks.tables import DECODER_RULES
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def convert(
     """
     import torch
 
-    from torchgguf.models.source import is_gguf
+    from torchgguf.models.io.opening import is_gguf
 
     if threads is not None:
         torch.set_num_threads(threads)

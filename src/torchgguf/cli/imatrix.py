@@ -18,8 +18,8 @@ from torchgguf.cli.terminal import first_interrupt_noted, note, one_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from torchgguf.models.base import PreTrainedModel
     from torchgguf.models.importance import ImportanceCollector
+    from torchgguf.models.pretrained.model import PreTrainedModel
     from torchgguf.packing.imatrix import ImportanceMatrix
     from torchgguf.tokenization import Tokenizer
 
@@ -174,7 +174,7 @@ def _load(
     import torch
 
     from torchgguf import AutoModelForCausalLM, AutoTokenizer
-    from torchgguf.models.devices import available_device
+    from torchgguf.models.io.devices import available_device
 
     place, gguf_file = split_place(file)
     target = None if device is None else available_device(device)

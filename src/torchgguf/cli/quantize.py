@@ -127,7 +127,7 @@ def quantize(
     import torch
 
     from torchgguf.hub import find_gguf
-    from torchgguf.models.source import is_gguf
+    from torchgguf.models.io.opening import is_gguf
     from torchgguf.packing import Quantization
 
     if threads is not None:

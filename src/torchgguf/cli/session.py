@@ -9,7 +9,7 @@ import torch
 
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
 from torchgguf.cli.options import Options, split_place
-from torchgguf.models.devices import available_device
+from torchgguf.models.io.devices import available_device
 from torchgguf.nn import DynamicCache
 from torchgguf.tokenization import StreamDecoder
 

@@ -17,17 +17,17 @@ from torchgguf.conversion.layers import PassingLayers
 from torchgguf.conversion.requantize import check_not_read
 from torchgguf.conversion.verification import Verification, verify
 from torchgguf.hub import HubOptions
-from torchgguf.models import saving
 from torchgguf.models.auto import family_of_type, read_config
-from torchgguf.models.base import PreTrainedModel
-from torchgguf.models.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
-from torchgguf.models.checkpoint_loading import open_checkpoint
-from torchgguf.models.checkpoint_matching import Source
-from torchgguf.models.config import PreTrainedConfig
-from torchgguf.models.description import MODEL_CARD, Origin
-from torchgguf.models.gguf_quantization import GGUFQuantizationConfig
-from torchgguf.models.options import LoadOptions
-from torchgguf.models.source import is_gguf
+from torchgguf.models.core.config import PreTrainedConfig
+from torchgguf.models.io import gguf_writing as saving
+from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
+from torchgguf.models.io.checkpoint_loading import open_checkpoint
+from torchgguf.models.io.checkpoint_matching import Source
+from torchgguf.models.io.description import MODEL_CARD, Origin
+from torchgguf.models.io.opening import is_gguf
+from torchgguf.models.io.options import LoadOptions
+from torchgguf.models.pretrained.model import PreTrainedModel
+from torchgguf.models.quantizers.gguf import GGUFQuantizationConfig
 from torchgguf.packing import ImportanceMatrix, PackedTensor, PackingReport, Quantization, recipe
 from torchgguf.tokenization import AutoTokenizer, Tokenizer
 

@@ -17,14 +17,14 @@ from torchgguf.container.tensor_types import storage_dtype
 from torchgguf.conversion.layers import PassingLayers
 from torchgguf.generation import GenerationConfig
 from torchgguf.hub import HubOptions, find_gguf
-from torchgguf.models.architecture import Architecture
 from torchgguf.models.auto import family_of_file
-from torchgguf.models.base import PreTrainedModel
-from torchgguf.models.checkpoint_saving import save_checkpoint
-from torchgguf.models.config import floating_dtype
-from torchgguf.models.description import MODEL_CARD, model_card
-from torchgguf.models.loading import Place, fill_place, open_model
-from torchgguf.models.options import LoadOptions
+from torchgguf.models.core.architecture import Architecture
+from torchgguf.models.core.config import floating_dtype
+from torchgguf.models.io.checkpoint_writing import save_checkpoint
+from torchgguf.models.io.description import MODEL_CARD, model_card
+from torchgguf.models.io.loading import Place, fill_place, open_model
+from torchgguf.models.io.options import LoadOptions
+from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.tokenization import Tokenizer
 from torchgguf.tokenization.files import TOKENIZER_FILES
 from torchgguf.tokenization.saving import file_contents

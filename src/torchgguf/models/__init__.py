@@ -1,16 +1,6 @@
 """Models: one file an architecture, Auto classes, loading and saving."""
 
-from torchgguf.models.auto import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
-from torchgguf.models.base import PreTrainedModel
-from torchgguf.models.bitsandbytes import BitsAndBytesConfig
-from torchgguf.models.bloom import (
+from torchgguf.models.architectures.bloom import (
     BloomConfig,
     BloomForCausalLM,
     BloomForQuestionAnswering,
@@ -19,18 +9,15 @@ from torchgguf.models.bloom import (
     BloomModel,
     BloomPreTrainedModel,
 )
-from torchgguf.models.checkpoint import CheckpointError
-from torchgguf.models.config import PreTrainedConfig
-from torchgguf.models.gguf_quantization import GGUFQuantizationConfig
-from torchgguf.models.gpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel
-from torchgguf.models.gpt2_heads import (
+from torchgguf.models.architectures.gpt2 import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel
+from torchgguf.models.architectures.gpt2_heads import (
     GPT2DoubleHeadsModel,
     GPT2DoubleHeadsModelOutput,
     GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
     GPT2ForTokenClassification,
 )
-from torchgguf.models.llama import (
+from torchgguf.models.architectures.llama import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForQuestionAnswering,
@@ -39,7 +26,7 @@ from torchgguf.models.llama import (
     LlamaModel,
     LlamaPreTrainedModel,
 )
-from torchgguf.models.mistral import (
+from torchgguf.models.architectures.mistral import (
     MistralConfig,
     MistralForCausalLM,
     MistralForQuestionAnswering,
@@ -48,7 +35,41 @@ from torchgguf.models.mistral import (
     MistralModel,
     MistralPreTrainedModel,
 )
-from torchgguf.models.outputs import (
+from torchgguf.models.architectures.phi3 import (
+    Phi3Config,
+    Phi3ForCausalLM,
+    Phi3ForSequenceClassification,
+    Phi3ForTokenClassification,
+    Phi3Model,
+    Phi3PreTrainedModel,
+)
+from torchgguf.models.architectures.qwen2 import (
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2ForQuestionAnswering,
+    Qwen2ForSequenceClassification,
+    Qwen2ForTokenClassification,
+    Qwen2Model,
+    Qwen2PreTrainedModel,
+)
+from torchgguf.models.architectures.qwen2_moe import (
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+    Qwen2MoeForQuestionAnswering,
+    Qwen2MoeForSequenceClassification,
+    Qwen2MoeForTokenClassification,
+    Qwen2MoeModel,
+    Qwen2MoePreTrainedModel,
+)
+from torchgguf.models.auto import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+from torchgguf.models.blocks.outputs import (
     BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
@@ -59,32 +80,11 @@ from torchgguf.models.outputs import (
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
-from torchgguf.models.phi3 import (
-    Phi3Config,
-    Phi3ForCausalLM,
-    Phi3ForSequenceClassification,
-    Phi3ForTokenClassification,
-    Phi3Model,
-    Phi3PreTrainedModel,
-)
-from torchgguf.models.qwen2 import (
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen2ForQuestionAnswering,
-    Qwen2ForSequenceClassification,
-    Qwen2ForTokenClassification,
-    Qwen2Model,
-    Qwen2PreTrainedModel,
-)
-from torchgguf.models.qwen2_moe import (
-    Qwen2MoeConfig,
-    Qwen2MoeForCausalLM,
-    Qwen2MoeForQuestionAnswering,
-    Qwen2MoeForSequenceClassification,
-    Qwen2MoeForTokenClassification,
-    Qwen2MoeModel,
-    Qwen2MoePreTrainedModel,
-)
+from torchgguf.models.core.config import PreTrainedConfig
+from torchgguf.models.io.checkpoint import CheckpointError
+from torchgguf.models.pretrained.model import PreTrainedModel
+from torchgguf.models.quantizers.bitsandbytes import BitsAndBytesConfig
+from torchgguf.models.quantizers.gguf import GGUFQuantizationConfig
 from torchgguf.nn import ModelOutput
 
 __all__ = [

@@ -7,63 +7,63 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from torchgguf.container import GGUFError, GGUFFile
-from torchgguf.models.architecture import Architecture
-from torchgguf.models.base import PreTrainedModel
-from torchgguf.models.bloom import (
+from torchgguf.models.architectures.bloom import (
     BloomForCausalLM,
     BloomForQuestionAnswering,
     BloomForSequenceClassification,
     BloomForTokenClassification,
     BloomModel,
 )
-from torchgguf.models.checkpoint import Checkpoint, CheckpointError
-from torchgguf.models.checkpoint_loading import load_checkpoint
-from torchgguf.models.config import PreTrainedConfig, floating_dtype
-from torchgguf.models.devices import spread
-from torchgguf.models.gpt2 import GPT2LMHeadModel, GPT2Model
-from torchgguf.models.gpt2_heads import (
+from torchgguf.models.architectures.gpt2 import GPT2LMHeadModel, GPT2Model
+from torchgguf.models.architectures.gpt2_heads import (
     GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
     GPT2ForTokenClassification,
 )
-from torchgguf.models.llama import (
+from torchgguf.models.architectures.llama import (
     LlamaForCausalLM,
     LlamaForQuestionAnswering,
     LlamaForSequenceClassification,
     LlamaForTokenClassification,
     LlamaModel,
 )
-from torchgguf.models.loading import load_model
-from torchgguf.models.mistral import (
+from torchgguf.models.architectures.mistral import (
     MistralForCausalLM,
     MistralForQuestionAnswering,
     MistralForSequenceClassification,
     MistralForTokenClassification,
     MistralModel,
 )
-from torchgguf.models.options import LoadOptions
-from torchgguf.models.phi3 import (
+from torchgguf.models.architectures.phi3 import (
     Phi3ForCausalLM,
     Phi3ForSequenceClassification,
     Phi3ForTokenClassification,
     Phi3Model,
 )
-from torchgguf.models.quantization import refuse_packed
-from torchgguf.models.qwen2 import (
+from torchgguf.models.architectures.qwen2 import (
     Qwen2ForCausalLM,
     Qwen2ForQuestionAnswering,
     Qwen2ForSequenceClassification,
     Qwen2ForTokenClassification,
     Qwen2Model,
 )
-from torchgguf.models.qwen2_moe import (
+from torchgguf.models.architectures.qwen2_moe import (
     Qwen2MoeForCausalLM,
     Qwen2MoeForQuestionAnswering,
     Qwen2MoeForSequenceClassification,
     Qwen2MoeForTokenClassification,
     Qwen2MoeModel,
 )
-from torchgguf.models.source import open_source
+from torchgguf.models.core.architecture import Architecture
+from torchgguf.models.core.config import PreTrainedConfig, floating_dtype
+from torchgguf.models.io.checkpoint import Checkpoint, CheckpointError
+from torchgguf.models.io.checkpoint_loading import load_checkpoint
+from torchgguf.models.io.devices import spread
+from torchgguf.models.io.loading import load_model
+from torchgguf.models.io.opening import open_source
+from torchgguf.models.io.options import LoadOptions
+from torchgguf.models.pretrained.model import PreTrainedModel
+from torchgguf.models.quantizers.protocol import refuse_packed
 
 
 class Family(NamedTuple):

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchgguf.models.base import PreTrainedModel
+from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn import Conv1D, QuantizedLinear
 from torchgguf.nn.experts import MATRICES, ObservedExperts
 from torchgguf.nn.slots import slots

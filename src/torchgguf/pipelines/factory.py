@@ -20,8 +20,8 @@ from torchgguf.models import (
     PreTrainedModel,
 )
 from torchgguf.models.auto import MODELS
-from torchgguf.models.devices import available_device
-from torchgguf.models.options import remaining
+from torchgguf.models.io.devices import available_device
+from torchgguf.models.io.options import remaining
 from torchgguf.pipelines.base import Pipeline
 from torchgguf.pipelines.feature_extraction import FeatureExtractionPipeline
 from torchgguf.pipelines.question_answering import QuestionAnsweringPipeline

@@ -1,0 +1,1 @@
+"""Architectures: one file each, with its config, its tables and its modules."""

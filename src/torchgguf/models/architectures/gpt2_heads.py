@@ -1,0 +1,160 @@
+"""GPT-2 with other heads: to choose among answers, to judge texts or tokens, to find answers in texts.
+
+Shape letters: B batch, C choices of a question, T positions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchgguf.models.architectures.gpt2 import GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel, GPT2WithHead
+from torchgguf.models.blocks.heads import (
+    ForQuestionAnswering,
+    ForSequenceClassification,
+    ForTokenClassification,
+)
+from torchgguf.models.blocks.losses import next_token_loss
+from torchgguf.nn import Cache, Linear, ModelOutput, find_activation
+
+
+@dataclass
+class GPT2DoubleHeadsModelOutput(ModelOutput):
+    """Output of `GPT2DoubleHeadsModel`: `logits` `(B, C, T, vocab_size)` and `mc_logits` `(B, C)`.
+
+    `loss` is that of the language model, `mc_loss` that of the choice; both in nats.
+    """
+
+    loss: Tensor | None = None
+    mc_loss: Tensor | None = None
+    logits: Tensor | None = None
+    mc_logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+def _at(states: Tensor, index: Tensor | None) -> Tensor:
+    """Take the states at an index `(...)`; without one, the last."""
+    if index is None:
+        return states[..., -1, :]
+    return states.gather(-2, index[..., None, None].expand(*index.shape, 1, states.shape[-1])).squeeze(-2)
+
+
+# How `(..., T, n_embd)` states and an index `(...)` become one state of a text, `(..., n_embd)`.
+SUMMARIES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "last": lambda states, index: states[..., -1, :],
+    "first": lambda states, index: states[..., 0, :],
+    "mean": lambda states, index: states.mean(dim=-2),
+    "cls_index": _at,
+}
+
+
+class GPT2SequenceSummary(nn.Module):
+    """One vector of a text, by the `summary_` fields of the config."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        if config.summary_type not in SUMMARIES:
+            known = ", ".join(SUMMARIES)
+            raise ValueError(f"summary_type {config.summary_type!r} is not supported; these are: {known}")
+        self.summarize = SUMMARIES[config.summary_type]
+        self.first_dropout = nn.Dropout(config.summary_first_dropout)
+        self.last_dropout = nn.Dropout(getattr(config, "summary_last_dropout", 0.0))  # few configs have it
+        size = config.num_labels if config.summary_proj_to_labels else config.n_embd
+        self.summary = Linear(config.n_embd, size) if config.summary_use_proj else nn.Identity()
+        self.activation = find_activation("summary_activation", config.summary_activation or "linear")
+
+    def forward(self, states: Tensor, index: Tensor | None = None) -> Tensor:
+        """Map states `(..., T, n_embd)`, and which one counts `(...)`, to `(..., num_labels or n_embd)`."""
+        summary: Tensor = self.summary(self.first_dropout(self.summarize(states, index)))
+        dropped: Tensor = self.last_dropout(self.activation(summary))
+        return dropped
+
+
+class GPT2DoubleHeadsModel(GPT2LMHeadModel):
+    """GPT-2 that predicts the next token, and chooses among texts."""
+
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
+        config.num_labels = 1
+        super().__init__(config, attn_implementation)
+        self.multiple_choice_head = GPT2SequenceSummary(config)
+        self.multiple_choice_head.apply(self.init_weights)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        mc_token_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        mc_labels: Tensor | None = None,
+        *,
+        use_cache: bool | None = None,
+        return_dict: bool = True,
+        logits_to_keep: int | Tensor = 0,
+        **options: Any,
+    ) -> GPT2DoubleHeadsModelOutput | tuple[Any, ...]:
+        """Score tokens and choices, inputs being `(B, C, T)`: a `GPT2DoubleHeadsModelOutput`.
+
+        Arguments and errors are those of `GPT2Model.forward`, and these: `mc_token_ids` `(B, C)`, the
+        position whose state stands for the text, by default the last; `labels` `(B, C, T)`, tokens, -100
+        where none is to be predicted, which ask for `loss`; `mc_labels` `(B,)`, which choice is right, for
+        `mc_loss`; `logits_to_keep`, to score only so many last positions (0: all), or those of an index.
+        """
+        decoded = self.base_model(
+            input_ids,
+            past_key_values,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            use_cache=use_cache,
+            **options,
+        )
+        states: Tensor = decoded.last_hidden_state
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(states[..., kept, :])
+        mc_logits = self.multiple_choice_head(states, mc_token_ids).squeeze(-1)
+        loss = mc_loss = None
+        if labels is not None:
+            loss = next_token_loss(logits, labels)
+        if mc_labels is not None:
+            choices = mc_logits.view(-1, mc_logits.shape[-1])
+            mc_loss = F.cross_entropy(choices.float(), mc_labels.flatten().to(choices.device))
+        output = GPT2DoubleHeadsModelOutput(
+            loss=loss,
+            mc_loss=mc_loss,
+            logits=logits,
+            mc_logits=mc_logits,
+            past_key_values=decoded.past_key_values,
+            hidden_states=decoded.hidden_states,
+            attentions=decoded.attentions,
+        )
+        return output if return_dict else output.to_tuple()
+
+
+class GPT2ForSequenceClassification(GPT2WithHead, ForSequenceClassification):  # type: ignore[misc]
+    """GPT-2 that judges texts."""
+
+    base_class = GPT2Model
+
+
+class GPT2ForTokenClassification(GPT2WithHead, ForTokenClassification):  # type: ignore[misc]
+    """GPT-2 that judges tokens."""
+
+    base_class = GPT2Model
+    head_name = "classifier"
+
+
+class GPT2ForQuestionAnswering(GPT2PreTrainedModel, ForQuestionAnswering):
+    """GPT-2 that finds answers in texts."""
+
+    base_class = GPT2Model

@@ -1,0 +1,207 @@
+"""Phi-3, Phi-3.5 and Phi-4 (Abdin et al. 2024, arXiv 2404.14219, 2412.08905): fused projections, LongRoPE."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from torchgguf.container import GGUFError
+from torchgguf.models.blocks.decoder import (
+    MLP,
+    Attention,
+    DecoderConfig,
+    DecoderForCausalLM,
+    DecoderLayer,
+    DecoderModel,
+)
+from torchgguf.models.blocks.heads import ForSequenceClassification, ForTokenClassification
+from torchgguf.models.blocks.rope_rule import ORIGINAL, Rope, original_length
+from torchgguf.models.blocks.tables import COMMON_ROWS, COMMON_RULES
+from torchgguf.models.core.architecture import Architecture
+from torchgguf.models.core.config import config_dataclass
+from torchgguf.models.core.config_map import Header, Rule
+from torchgguf.models.core.weight_map import Row, WeightMap
+from torchgguf.models.pretrained.model import PreTrainedModel
+from torchgguf.nn import Linear
+from torchgguf.nn.rotary import rotated_size
+
+
+@config_dataclass
+class Phi3Config(DecoderConfig):
+    """Fields beyond those of all decoders, and other defaults.
+
+    With a `rope_type` of "longrope", texts longer than `original_max_position_embeddings` have another set of
+    frequencies. All layers look back over `sliding_window` positions, if it is given.
+    """
+
+    model_type = "phi3"
+    rotates_parts = True
+    old_rope_types: ClassVar[Mapping[str, str]] = {"su": "longrope", "yarn": "longrope"}
+
+    vocab_size: int = 32064
+    hidden_size: int = 3072
+    intermediate_size: int = 8192
+    max_position_embeddings: int = 4096
+    original_max_position_embeddings: int = 4096
+    rms_norm_eps: float = 1e-5
+    resid_pdrop: float = 0.0
+    embd_pdrop: float = 0.0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 32000
+    pad_token_id: int | None = 32000
+    sliding_window: int | None = None
+
+    def __post_init__(self, *legacy: Any) -> None:
+        """Refuse what Phi-3 in transformers refuses, or would ignore."""
+        super().__post_init__(*legacy)
+        assert self.rope_parameters is not None
+        if (kind := self.rope_parameters["rope_type"]) not in ("default", "longrope"):
+            raise ValueError(f"rope_type {kind!r} is not supported for Phi-3; these are: default, longrope")
+        if self.embd_pdrop:
+            raise ValueError(f"embd_pdrop={self.embd_pdrop} is not supported: Phi-3 never drops embeddings")
+
+
+class Phi3Rope(Rope):
+    """Rotary embedding of a part of each head, and the original length, stated whether it matters or not."""
+
+    keys = (*Rope.keys, "rope.dimension_count")
+    told_by_tensors = True
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read how much is rotated, against the size of a head."""
+        fields = super().read(header)
+        width, heads = (header.positive(k, int) for k in ("embedding_length", "attention.head_count"))
+        head_dim = header.get("attention.key_length", width // heads)
+        if (size := header.get(self.keys[-1], head_dim)) != head_dim:
+            if not 0 < size < head_dim:
+                raise GGUFError(f"{self.keys[-1]} = {size} cannot be: a head's size is {head_dim}")
+            fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
+        return {**fields, "original_max_position_embeddings": original_length(header)}
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write what any rotary embedding has, and the two numbers."""
+        return {
+            **super().write(config),
+            ORIGINAL: config.original_max_position_embeddings,
+            self.keys[-1]: rotated_size(config.rope_parameters, config.head_dim),
+        }
+
+
+def _part(size: int, head_dim: int) -> float:
+    """Return the `partial_rotary_factor` for this size: rounded up where its product would be too small."""
+    part = size / head_dim
+    return part if int(head_dim * part) == size else math.nextafter(part, 1.0)
+
+
+class SlidingWindow(Rule):
+    """How far back all layers look; 0 is without limit."""
+
+    keys = ("attention.sliding_window",)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the window."""
+        return {"sliding_window": header.positive(self.keys[0], int) if header.get(self.keys[0], 0) else None}
+
+    def write(self, config: Phi3Config) -> dict[str, Any]:
+        """Write the window."""
+        return {self.keys[0]: config.sliding_window or 0}
+
+
+PHI3 = Architecture(
+    gguf="phi3",
+    config_class=Phi3Config,
+    rules=(*COMMON_RULES, Phi3Rope(), SlidingWindow()),
+    weights=WeightMap(
+        (
+            *COMMON_ROWS,
+            Row("blk.{}.attn_qkv", "model.layers.{}.self_attn.qkv_proj"),
+            Row("blk.{}.ffn_up", "model.layers.{}.mlp.gate_up_proj"),
+        )
+    ),
+)
+
+
+class Phi3Attention(Attention):
+    """Attention whose queries, keys and values come from one projection."""
+
+    def __init__(self, config: Phi3Config, layer_idx: int) -> None:
+        super().__init__(config, layer_idx, config.sliding_window, qkv_bias=False, output_bias=False)
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+
+    def add_projections(self, hidden_size: int, bias: bool) -> None:
+        """Make the one projection."""
+        self.qkv_proj = Linear(hidden_size, self.query_size + 2 * self.key_size, bias=bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, as `Attention.project`."""
+        query, key, value = self.qkv_proj(x).split((self.query_size, self.key_size, self.key_size), dim=-1)
+        return query, key, value
+
+    def forward(self, x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor | None]:
+        """Attend as `Attention` does, and drop some of it while training."""
+        attended, probabilities = super().forward(x, *inputs)
+        return self.resid_dropout(attended), probabilities
+
+
+class Phi3MLP(MLP):
+    """MLP whose gate and up come from one projection."""
+
+    def __init__(self, config: Phi3Config) -> None:
+        super().__init__(config, bias=False)
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+
+    def add_projections(self, hidden_size: int, intermediate_size: int, bias: bool) -> None:
+        """Make the one projection."""
+        self.gate_up_proj = Linear(hidden_size, 2 * intermediate_size, bias=bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gate and up, as `MLP.project`."""
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return gate, up
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map as `MLP` does, and drop some of it while training."""
+        dropped: Tensor = self.resid_dropout(super().forward(x))
+        return dropped
+
+
+class Phi3PreTrainedModel(PreTrainedModel):
+    """Base of the Phi-3 models."""
+
+    architecture = PHI3
+
+
+class Phi3Model(Phi3PreTrainedModel, DecoderModel):
+    """Phi-3 without a head."""
+
+    def make_layers(self, config: Phi3Config) -> Iterable[DecoderLayer]:
+        """Make layers with fused projections and the same window."""
+        return (
+            DecoderLayer(config, i, attention=Phi3Attention(config, i), mlp=Phi3MLP(config))
+            for i in range(config.num_hidden_layers)
+        )
+
+
+class Phi3ForCausalLM(Phi3PreTrainedModel, DecoderForCausalLM):
+    """Phi-3 that predicts the next token."""
+
+    base_class = Phi3Model
+
+    @property
+    def rereads_after(self) -> int | None:
+        """The length where LongRoPE changes its frequencies, by which keys in the cache have been rotated."""
+        scaled = self.config.rope_parameters["rope_type"] == "longrope"
+        return self.config.original_max_position_embeddings if scaled else None
+
+
+class Phi3ForSequenceClassification(Phi3PreTrainedModel, ForSequenceClassification):
+    """Phi-3 that judges texts."""
+
+    base_class = Phi3Model
+
+
+class Phi3ForTokenClassification(Phi3PreTrainedModel, ForTokenClassification):
+    """Phi-3 that judges tokens."""
+
+    base_class = Phi3Model

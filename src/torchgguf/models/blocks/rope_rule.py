@@ -1,0 +1,218 @@
+"""The rule for rotary embeddings: `rope.*` keys and frequency tensors against the config's `rope_parameters`.
+
+GGUF states a scaling kind in `rope.scaling.type`, and divisors of the single frequencies (of Llama 3.1, or of
+LongRoPE) in tensors. Meanings are those of llama.cpp's converter (conversion/base.py) and of its runtime
+(llama-model.cpp, llama-context.cpp), which agree with transformers, save that the runtime ignores
+the `yarn_*` keys for most architectures; they are honoured here.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchgguf.container import GGUFError
+from torchgguf.models.core.config_map import Header, Rule
+from torchgguf.nn.rotary import (
+    llama3_factors,
+    longrope_attention_factor,
+    rotated_size,
+    yarn_attention_factor,
+)
+
+FACTORS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
+
+_LENGTH = ("rope.scaling.factor", "rope.scale_linear")
+ORIGINAL, _ATTENTION = "rope.scaling.original_context_length", "rope.scaling.attn_factor"
+_YARN_ATTENTION = "rope.scaling.yarn_attn_factor"
+# metadata key -> field of rope_parameters, for those of YaRN that are simply copied; -1 is "not set"
+_YARN = {
+    "rope.scaling.yarn_ext_factor": "extrapolation_factor",
+    "rope.scaling.yarn_beta_fast": "beta_fast",
+    "rope.scaling.yarn_beta_slow": "beta_slow",
+}
+# The values by which a key changes nothing, whatever the kind of scaling.
+_NEUTRAL = {
+    **dict.fromkeys(_LENGTH, (0.0, 1.0)),
+    _ATTENTION: (1.0,),
+    _YARN_ATTENTION: (1.0,),
+    "rope.scaling.yarn_ext_factor": (-1.0, 0.0),
+    "rope.scaling.yarn_beta_fast": (-1.0, 32.0),
+    "rope.scaling.yarn_beta_slow": (-1.0, 1.0),
+}
+# What every Llama 3.1, 3.2 and 3.3 was trained with, besides its own `factor`.
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+class Rope(Rule):
+    """`rope_parameters`, as in Hugging Face configs.
+
+    Attributes:
+        told_by_tensors: whether LongRoPE has its two tensors even where they are equal, and is told by them
+            where no key does.
+    """
+
+    told_by_tensors: ClassVar[bool] = False
+    keys = ("rope.freq_base", "rope.scaling.type", "rope.scaling.finetuned", ORIGINAL, *_NEUTRAL)
+    tensors = (FACTORS, LONG, SHORT)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read whichever kind of scaling there is."""
+        told = self.told_by_tensors and (LONG in header.tensors or SHORT in header.tensors)
+        name = header.get("rope.scaling.type", "longrope" if told else "linear")
+        if name not in _KINDS:
+            raise GGUFError(f"rope.scaling.type = {name!r} is not supported; these are: {', '.join(_KINDS)}")
+        kind = _KINDS[name]
+        for key, neutral in _NEUTRAL.items():
+            if key not in kind.keys and (value := header.get(key, neutral[0])) not in neutral:
+                raise GGUFError(f"{key} = {value} has no meaning for rope.scaling.type = {name!r}")
+        for tensor in (LONG, SHORT):
+            if tensor in header.tensors and tensor not in kind.tensors:
+                raise GGUFError(f"{tensor} has no meaning for rope.scaling.type = {name!r}")
+        theta = header.positive("rope.freq_base", float) if "rope.freq_base" in header.values else 10000.0
+        parameters = kind.read(header)
+        if FACTORS in header.tensors:
+            if parameters["rope_type"] != "default":
+                raise GGUFError(f"{FACTORS} together with rope.scaling.type = {name!r} is not supported")
+            parameters = _read_factors(header, theta)
+        return {"rope_parameters": {"rope_theta": theta, **parameters}}
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the keys of the config's kind of scaling."""
+        parameters = config.rope_parameters
+        kind = parameters["rope_type"]
+        scaling: dict[str, Any] = {}
+        if kind == "linear":
+            scaling = {"rope.scaling.type": "linear", _LENGTH[0]: float(parameters["factor"])}
+        elif kind == "yarn":
+            scaling = _write_yarn(parameters)
+        elif kind == "longrope" and not self._is_one_set(parameters):
+            scaling = {
+                "rope.scaling.type": "longrope",
+                ORIGINAL: parameters["original_max_position_embeddings"],
+                _ATTENTION: longrope_attention_factor(parameters),
+            }
+        elif kind not in ("default", "llama3", "longrope"):
+            raise ValueError(f"GGUF cannot say rope_type {kind!r}")
+        return {"rope.freq_base": float(parameters["rope_theta"]), **scaling}
+
+    def write_tensors(self, config: Any) -> dict[str, Tensor]:
+        """Write the divisors of the frequencies, where there are any."""
+        parameters = config.rope_parameters
+        if parameters["rope_type"] == "llama3":
+            return {FACTORS: llama3_factors(parameters, rotated_size(parameters, config.head_dim))}
+        if parameters["rope_type"] != "longrope":
+            return {}
+        long, short = (torch.tensor(parameters[f"{key}_factor"]).float() for key in ("long", "short"))
+        return {FACTORS: short} if self._is_one_set(parameters) else {LONG: long, SHORT: short}
+
+    def _is_one_set(self, parameters: dict[str, Any]) -> bool:
+        same = parameters["short_factor"] == parameters["long_factor"]
+        return not self.told_by_tensors and same and longrope_attention_factor(parameters) == 1.0
+
+
+def _factor(header: Header) -> float:
+    """Return how many times longer texts are; 0, as in llama.cpp, is no scaling."""
+    factors = {float(header.positive(key, float)) for key in _LENGTH if header.get(key, 0.0)}
+    if len(factors) > 1:
+        raise GGUFError(f"{' and '.join(_LENGTH)} differ: {' and '.join(map(str, sorted(factors)))}")
+    return factors.pop() if factors else 1.0
+
+
+def _attention_factor(header: Header) -> float:
+    return float(header.positive(_ATTENTION, float)) if _ATTENTION in header.values else 1.0
+
+
+def original_length(header: Header) -> int:
+    """Return the length of the texts that a model was first trained on."""
+    key = ORIGINAL if header.get(ORIGINAL, 0) else "context_length"
+    return int(header.positive(key, int))
+
+
+def _read_none(header: Header) -> dict[str, Any]:
+    return {"rope_type": "default"}
+
+
+def _read_linear(header: Header) -> dict[str, Any]:
+    factor = _factor(header)
+    return {"rope_type": "default"} if factor == 1.0 else {"rope_type": "linear", "factor": factor}
+
+
+def _read_yarn(header: Header) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "rope_type": "yarn",
+        "factor": _factor(header),
+        "original_max_position_embeddings": original_length(header),
+    }
+    for key, name in _YARN.items():
+        if header.get(key, -1.0) != -1.0:
+            parameters[name] = header.positive(key, float)
+    if _YARN_ATTENTION in header.values:
+        parameters["attention_factor"] = header.positive(_YARN_ATTENTION, float)
+    if (extra := _attention_factor(header)) != 1.0:
+        parameters["attention_factor"] = yarn_attention_factor(parameters) * extra
+    return parameters
+
+
+def _write_yarn(parameters: dict[str, Any]) -> dict[str, Any]:
+    if not parameters.get("truncate", True):
+        raise ValueError("GGUF cannot say rope_parameters['truncate']=False")
+    scaling = {
+        "rope.scaling.type": "yarn",
+        _LENGTH[0]: float(parameters["factor"]),
+        ORIGINAL: parameters["original_max_position_embeddings"],
+    }
+    scaling |= {
+        key: float(parameters[name]) for key, name in _YARN.items() if parameters.get(name) is not None
+    }
+    # llama.cpp multiplies the paper's factor by this key, and reads no other.
+    paper = yarn_attention_factor({"factor": parameters["factor"]})
+    if not math.isclose(ratio := yarn_attention_factor(parameters) / paper, 1.0, rel_tol=1e-6):
+        scaling[_ATTENTION] = ratio
+    return scaling
+
+
+def _read_longrope(header: Header) -> dict[str, Any]:
+    if missing := [name for name in (LONG, SHORT) if name not in header.tensors]:
+        raise GGUFError(f"rope.scaling.type = 'longrope', but {' and '.join(missing)} is missing")
+    return {
+        "rope_type": "longrope",
+        "short_factor": header.load(SHORT).float().tolist(),
+        "long_factor": header.load(LONG).float().tolist(),
+        "attention_factor": _attention_factor(header),
+        "original_max_position_embeddings": original_length(header),
+    }
+
+
+def _read_factors(header: Header, theta: float) -> dict[str, Any]:
+    """Recognise Llama 3.1's divisors; any others are LongRoPE's with one set for short and long texts."""
+    factors = header.load(FACTORS).float()
+    llama3 = {"rope_type": "llama3", "factor": float(factors.max()), **_LLAMA3}
+    expected = llama3_factors({**llama3, "rope_theta": theta}, 2 * factors.numel())
+    if factors.max() > 1 and torch.allclose(factors, expected, rtol=1e-5):
+        return llama3
+    return {
+        "rope_type": "longrope",
+        "short_factor": factors.tolist(),
+        "long_factor": factors.tolist(),
+        "attention_factor": 1.0,
+        "original_max_position_embeddings": original_length(header),
+    }
+
+
+class _Kind(NamedTuple):
+    """A `rope.scaling.type`: how its parameters are read, from which of the keys and tensors not all have."""
+
+    read: Callable[[Header], dict[str, Any]]
+    keys: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+
+
+_KINDS = {
+    "none": _Kind(_read_none),
+    "linear": _Kind(_read_linear, _LENGTH),
+    "yarn": _Kind(_read_yarn, (*_LENGTH, _ATTENTION, _YARN_ATTENTION, *_YARN)),
+    "longrope": _Kind(_read_longrope, (_ATTENTION,), (LONG, SHORT)),
+}

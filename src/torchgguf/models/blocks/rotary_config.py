@@ -1,0 +1,87 @@
+"""`RotaryConfig`: what configs of models with rotary position embedding say of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import InitVar
+from typing import Any, ClassVar
+
+from torchgguf.models.core.config import PreTrainedConfig, config_dataclass
+
+_ABOVE_ZERO = ("rope_theta", "factor", "original_max_position_embeddings", "short_factor", "long_factor")
+_LISTS = ("short_factor", "long_factor")
+
+
+@config_dataclass
+class RotaryConfig(PreTrainedConfig):
+    """Config of a model with rotary position embedding.
+
+    `rope_theta`, `rope_scaling` and `partial_rotary_factor`, as configs had them before transformers 5, may
+    be given instead of `rope_parameters`.
+
+    Attributes:
+        rotates_parts: whether a `partial_rotary_factor` below 1 is possible.
+        old_rope_types: names that a `rope_type` had in older configs.
+    """
+
+    rotates_parts: ClassVar[bool] = False
+    old_rope_types: ClassVar[Mapping[str, str]] = {"su": "longrope"}
+
+    max_position_embeddings: int = 2048
+    rope_parameters: dict[str, Any] | None = None
+    rope_theta: InitVar[float | None] = None
+    rope_scaling: InitVar[dict[str, Any] | None] = None
+    partial_rotary_factor: InitVar[float | None] = None
+
+    def __post_init__(
+        self,
+        num_labels: int | None,
+        rope_theta: float | None,
+        rope_scaling: dict[str, Any] | None,
+        partial_rotary_factor: float | None,
+    ) -> None:
+        """Bring `rope_parameters` to the form with `rope_type` and `rope_theta` always there."""
+        super().__post_init__(num_labels)
+        stated = {key: value for key, value in (self.rope_parameters or {}).items() if value is not None}
+        given = {**(rope_scaling or stated)}
+        for name, value in (("rope_theta", rope_theta), ("partial_rotary_factor", partial_rotary_factor)):
+            if value is not None and given.setdefault(name, value) != value:
+                raise ValueError(f"{name}={value}, but rope_parameters says {given[name]}: give one of them")
+        legacy_type = given.pop("type", "default")
+        if not isinstance(kind := given.setdefault("rope_type", legacy_type), str):
+            raise ValueError(f"rope_type must be a name, but it is {kind!r}")
+        kind = given["rope_type"] = self.old_rope_types.get(kind, kind)
+        given.setdefault("rope_theta", stated.get("rope_theta", 10000.0))
+        if kind not in ("default", "linear"):
+            given.setdefault("original_max_position_embeddings", self.max_position_embeddings)
+            if (original := getattr(self, "original_max_position_embeddings", None)) is not None:
+                given["original_max_position_embeddings"] = original  # Phi-3's own field
+        _check_numbers(given)
+        if kind == "longrope" and given.get("attention_factor") is None:
+            ratio = self.max_position_embeddings / given["original_max_position_embeddings"]
+            given.setdefault("factor", ratio)
+        if (rotated := given.pop("partial_rotary_factor", None)) not in (None, 1.0):
+            if not self.rotates_parts:
+                raise ValueError(
+                    f"partial_rotary_factor={rotated}: rotating a part of a head is not supported"
+                )
+            given["partial_rotary_factor"] = rotated
+        self.rope_parameters = given
+
+
+def _check_numbers(parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that no frequencies can be made of."""
+    for key, value in parameters.items():
+        if key == "rope_type":
+            continue
+        least = math.nextafter(0, 1) if key in _ABOVE_ZERO else 0
+        for number in value if isinstance(value, list) and key in _LISTS else [value]:
+            if not isinstance(number, int | float) or not least <= number < math.inf:
+                bound = "above 0" if least else "0 or above"
+                raise ValueError(
+                    f"rope_parameters[{key!r}] must be {bound} and finite, but there is {number!r}"
+                )
+
+
+# A dataclass leaves the defaults of the arguments above on the class, where None would pass for an answer.
+RotaryConfig.rope_theta = property(lambda self: self.rope_parameters["rope_theta"])  # type: ignore[attr-defined]
+RotaryConfig.rope_scaling = property(lambda self: self.rope_parameters)  # type: ignore[attr-defined]

@@ -1,0 +1,93 @@
+"""`Architecture`: the record that ties a GGUF architecture to a config class and the two maps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torchgguf.container import GGUFError, GGUFFile, Metadata
+from torchgguf.models.core.config import PreTrainedConfig
+from torchgguf.models.core.config_map import Field, Header, Rule, read_fields
+from torchgguf.models.core.weight_map import Stack, WeightMap
+
+# metadata key -> config field: read for generation; written by the tokenizer, whose keys they are
+_TOKEN_IDS = {
+    "tokenizer.ggml.bos_token_id": "bos_token_id",
+    "tokenizer.ggml.eos_token_id": "eos_token_id",
+    "tokenizer.ggml.padding_token_id": "pad_token_id",
+}
+# tokens that end a text, a turn or a message, and so what is generated
+_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture, as data.
+
+    Attributes:
+        gguf: the value of `general.architecture`, and the prefix of its keys.
+        config_class: what the metadata is read into.
+        rules: the config map.
+        weights: the weight map.
+        matches: tells apart architectures that share `gguf`, by the metadata.
+        hf_prefix: what the weight map's names begin with for all that is not of a head.
+        stacks: parameters that Hugging Face checkpoints hold in parts.
+        states_head: whether files have a head even where its weights are the embedding's, as llama.cpp wants.
+    """
+
+    gguf: str
+    config_class: type[PreTrainedConfig]
+    rules: Sequence[Rule]
+    weights: WeightMap
+    matches: Callable[[Metadata], bool] = lambda metadata: True
+    hf_prefix: str = "model."
+    stacks: Sequence[Stack] = ()
+    states_head: bool = False
+
+    @property
+    def sizes(self) -> list[str]:
+        """Names of the config's fields that say how large tensors are, or how many."""
+        return [rule.name for rule in self.rules if isinstance(rule, Field) and rule.limit is not None]
+
+    @property
+    def config_tensors(self) -> frozenset[str]:
+        """Names of the GGUF tensors that belong to the config, and to no module."""
+        return frozenset(name for rule in self.rules for name in rule.tensors)
+
+    def reads(self, metadata: Metadata) -> bool:
+        """Tell whether this is the architecture of a file."""
+        return metadata.get("general.architecture") == self.gguf and self.matches(metadata)
+
+    def read_config(self, file: GGUFFile) -> PreTrainedConfig:
+        """Read a file's config.
+
+        Raises:
+            GGUFError: a key is missing, wrong, or not understood; all that are wrong are named.
+        """
+        prefix = f"{self.gguf}."
+        values = {k.removeprefix(prefix): v for k, v in file.metadata.items() if k.startswith(prefix)}
+        header = Header(values, file.tensors, file.__getitem__)
+        try:
+            fields = read_fields(self.rules, header)
+            config = self.config_class(**fields, **_token_ids(file.metadata))
+            self._check_tensors(config, header)
+        except (GGUFError, ValueError) as error:
+            raise GGUFError(f"cannot read this {self.gguf} model: {error}") from None
+        return config
+
+    def _check_tensors(self, config: PreTrainedConfig, header: Header) -> None:
+        for rule in self.rules:
+            for name, tensor in rule.write_tensors(config).items():
+                if name in header.tensors and header.tensors[name].shape != tensor.shape:
+                    actual, expected = header.tensors[name].shape, tuple(tensor.shape)
+                    raise GGUFError(f"tensor {name} has shape {actual}, expected {expected}")
+
+
+def _token_ids(metadata: Metadata) -> dict[str, Any]:
+    """Return the ids that the file states, and None for others: a class's defaults are not this file's."""
+    ids: dict[str, Any] = {field: metadata.get(key) for key, field in _TOKEN_IDS.items()}
+    ends = [id for key in _ENDS if (id := metadata.get(key)) is not None]
+    if wrong := [id for id in (*ids.values(), *ends) if id is not None and type(id) is not int]:
+        raise GGUFError(f"the id of a special token must be an integer, but one is {wrong[0]!r}")
+    if ends := list(dict.fromkeys(ends)):
+        ids["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+    return ids

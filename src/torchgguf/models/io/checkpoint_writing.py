@@ -1,0 +1,185 @@
+"""From a model to a Hugging Face checkpoint: config.json, and its weights in .safetensors files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import split_state_dict_into_shards_factory
+from torch import Tensor, nn
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from torchgguf.container.atomic import atomic_write
+from torchgguf.models.io.checkpoint import CONFIG, GENERATION_CONFIG, INDEX, SAFETENSORS
+from torchgguf.models.io.devices import Layers, at_hand
+from torchgguf.models.quantizers.protocol import check_savable
+from torchgguf.nn import PackedLayer
+
+if TYPE_CHECKING:
+    from torchgguf.models.pretrained.model import PreTrainedModel
+
+_DTYPE_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+# What an earlier save may have left, and readers would take for a part of this one.
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorToSave:
+    """A tensor that is made when its turn comes."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    load: Callable[[], Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+def save_checkpoint(
+    model: PreTrainedModel,
+    folder: Path,
+    max_shard_size: int | str,
+    dtype: torch.dtype | None,
+    *,
+    layers: Layers | None = None,
+    more: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write a model; what there is to say is said of `PreTrainedModel.save_pretrained`.
+
+    Args:
+        model: whose parameters may be on the meta device.
+        folder: where to.
+        max_shard_size: of one file.
+        dtype: of the weights.
+        layers: where the parameters are, if not in the model.
+        more: contents of other files, by their names; they appear together with the model's.
+    """
+    if dtype is None and any(isinstance(layer, PackedLayer) for layer in model.modules()):
+        dtype = model.dtype
+    config = copy.copy(model.config)
+    config.architectures, config.dtype = [type(model).__name__], dtype or model.dtype
+    texts = {CONFIG: config.to_json_string(use_diff=False).encode(), **(more or {})}
+    if (generation_config := getattr(model, "generation_config", None)) is not None:
+        texts[GENERATION_CONFIG] = generation_config.to_json_string().encode()
+    tensors = dict(_tensors(model, dtype, layers or partial(at_hand, model)))
+    shards = split_state_dict_into_shards_factory(
+        tensors,
+        get_storage_size=lambda tensor: tensor.nbytes,
+        filename_pattern=SAFETENSORS.replace(".", "{suffix}."),
+        max_shard_size=max_shard_size,
+    )
+    if shards.is_sharded:
+        total = sum(torch.Size(tensor.shape).numel() for tensor in tensors.values())
+        metadata = {"total_parameters": total, **shards.metadata}
+        index = {"metadata": metadata, "weight_map": shards.tensor_to_filename}
+        texts[SAFETENSORS + INDEX] = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
+    for name in texts:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as files:  # when all are written they take their names, the last one first
+        for name, text in texts.items():
+            _write(files.enter_context(atomic_write(folder / name)), text)
+        progress = tqdm(total=len(tensors), desc="saving", unit="tensor", delay=1, leave=False, disable=None)
+        files.enter_context(progress)
+        for name, contents in shards.filename_to_tensors.items():
+            file = files.enter_context(atomic_write(folder / name))
+            write_safetensors(file, {name: tensors[name] for name in contents}, progress.update)
+            os.fsync(file.fileno())  # now, so that to take the names is a matter of moments
+    for path in folder.iterdir():
+        if _WEIGHTS.fullmatch(path.name) and path.name not in {*texts, *shards.filename_to_tensors}:
+            path.unlink()
+
+
+def _tensors(
+    model: PreTrainedModel, dtype: torch.dtype | None, layers: Layers
+) -> Iterator[tuple[str, TensorToSave]]:
+    """Iterate over all that is to be saved, by its names on disk; packed layers are saved as plain ones."""
+    tied = model.tied_head
+    with torch.device("meta"):
+        plain_model = type(model)(model.config)
+
+    @lru_cache(maxsize=1)  # one layer's tensors are saved one after the other
+    def unpacked(layer: PackedLayer) -> nn.Module:
+        return layer.dequantize(dtype or model.dtype)
+
+    def load(path: str, name: str) -> Tensor:
+        with layers(path) as layer:
+            plain = unpacked(layer) if isinstance(layer, PackedLayer) else layer
+            tensor: Tensor = getattr(plain, name).detach()
+            return tensor
+
+    for path, layer in model.named_modules():
+        if layer is tied:
+            continue
+        check_savable(path, layer)
+        plain = plain_model.get_submodule(path) if isinstance(layer, PackedLayer) else layer
+        for name, parameter in plain.named_parameters(recurse=False):
+            saved = TensorToSave(tuple(parameter.shape), dtype or parameter.dtype, partial(load, path, name))
+            yield from _parts(model, f"{path}.{name}", saved)
+
+
+def _parts(model: PreTrainedModel, name: str, tensor: TensorToSave) -> Iterator[tuple[str, TensorToSave]]:
+    """Take apart what checkpoints hold in parts."""
+    for stack in model.architecture.stacks:
+        if (names := stack.part_names(model.checkpoint_name(name), tensor.shape[0])) is not None:
+            rows = tensor.shape[1] // len(stack.parts)
+            for expert, row in enumerate(names):
+                for i, part in enumerate(row):
+                    load = partial(_part, tensor, expert, slice(i * rows, (i + 1) * rows))
+                    yield model.own_name(part), TensorToSave((rows, *tensor.shape[2:]), tensor.dtype, load)
+            return
+    yield name, tensor
+
+
+def _part(tensor: TensorToSave, expert: int, rows: slice) -> Tensor:
+    return tensor.load()[expert, rows]
+
+
+def write_safetensors(
+    file: FileIO, tensors: Mapping[str, TensorToSave], written: Callable[[int], Any] = lambda count: None
+) -> None:
+    """Write a .safetensors file one tensor at a time; the library's own writer wants all of them in memory.
+
+    Format: https://huggingface.co/docs/safetensors. `written` is told 1 after each tensor.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    # Wide elements first: so all lie at multiples of their size.
+    order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
+    end = 0
+    for name in order:
+        tensor = tensors[name]
+        start, end = end, end + tensor.nbytes
+        header[name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": tensor.shape,
+            "data_offsets": (start, end),
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    _write(file, struct.pack("<Q", len(text)) + text)
+    for name in order:
+        _write(file, _data(tensors[name]))
+        written(1)
+
+
+def _data(tensor: TensorToSave) -> Any:
+    """Return a tensor's bytes. No name holds them: they go before the next tensor comes."""
+    return tensor.load().to("cpu", tensor.dtype).contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _write(file: FileIO, data: Any) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]

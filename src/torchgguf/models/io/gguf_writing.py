@@ -1,0 +1,222 @@
+"""From a model to a GGUF file: what came from a file and was not changed is written as it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import torch
+from gguf import GGML_QUANT_VERSION
+from torch import Tensor
+
+from torchgguf.container import GGUFFile, Metadata, TensorSource, TensorType, write_gguf
+from torchgguf.container.tensor_types import TENSOR_TYPES
+from torchgguf.models.core.config import PreTrainedConfig
+from torchgguf.models.core.weight_map import Row
+from torchgguf.models.io.description import describe
+from torchgguf.models.io.devices import Layers, at_hand
+from torchgguf.models.quantizers.protocol import check_savable
+from torchgguf.nn.slots import Slot, slots
+from torchgguf.packing import PackingReport, Quantization, file_type_of, pack_tensors, stays_wide
+from torchgguf.quants import quant_type
+
+if TYPE_CHECKING:
+    from torchgguf.models.pretrained.model import PreTrainedModel
+
+Progress = Callable[[int, int], None]
+
+_PLAIN_TYPES = {
+    torch.float32: TensorType.F32,
+    torch.float16: TensorType.F16,
+    torch.bfloat16: TensorType.BF16,
+    torch.float64: TensorType.F32,  # llama.cpp does not run F64, and its converter writes none
+}
+
+
+@dataclass(frozen=True)
+class GGUFSource:
+    """What to know of the file a model came from, in order to write it again.
+
+    Attributes:
+        metadata: all of it, types and order included.
+        types: each tensor's type, in the file's order.
+        config: as it was read, to tell what has been changed since.
+        config_tensors: those of the tensors that belong to the config.
+    """
+
+    metadata: Metadata
+    types: dict[str, TensorType]
+    config: PreTrainedConfig
+    config_tensors: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, file: GGUFFile, config: PreTrainedConfig, config_tensors: frozenset[str]) -> Self:
+        """Gather it from an open file."""
+        types = {name: info.type for name, info in file.tensors.items()}
+        return cls(
+            file.metadata, types, config, {name: file[name] for name in types if name in config_tensors}
+        )
+
+
+def save_gguf(
+    model: PreTrainedModel,
+    path: str | PathLike[str],
+    tokenizer: Any,
+    extra: Mapping[str, Any],
+    quantization: Quantization | None,
+    report: PackingReport | None,
+    progress: Progress | None,
+) -> None:
+    """Write a model; arguments and errors are those of `PreTrainedModel.save_gguf`."""
+    metadata, tensors = gguf_contents(model, tokenizer, extra, quantization, report)
+    write_gguf(path, metadata, tensors, progress=progress)
+
+
+def gguf_contents(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    extra: Mapping[str, Any],
+    quantization: Quantization | None,
+    report: PackingReport | None,
+    layers: Layers | None = None,
+) -> tuple[Metadata, dict[str, TensorSource]]:
+    """Return what a model's file holds, the tensors to be made when their turn comes.
+
+    `layers`: where the weights are, if not in the model. All else is as of `PreTrainedModel.save_gguf`.
+    """
+    tensors = _tensors(model, layers or partial(at_hand, model))
+    metadata = _metadata(model, tokenizer, tensors)
+    types = {name: source.type for name, source in tensors.items()}
+    if quantization is not None:
+        tensors = pack_tensors(metadata, tensors, quantization, report)
+    elif model.gguf is None or types != model.gguf.types:
+        _describe_types(metadata, tensors)
+    metadata.update(extra)
+    return metadata, tensors
+
+
+class _Weight(NamedTuple):
+    """A tensor to be written: its name and row on the other side, the layer, and its slot that holds it."""
+
+    gguf_name: str
+    row: Row
+    path: str
+    slot: Slot
+
+
+def _weights(model: PreTrainedModel) -> Iterator[_Weight]:
+    """Iterate over all tensors once."""
+    left_out = None if _states_head(model) else model.tied_head
+    for path, layer in model.named_modules():
+        check_savable(path, layer)
+        for slot in slots(layer) if layer is not left_out else ():
+            hf_name = model.checkpoint_name(f"{path}.{slot.name}")
+            if (target := model.architecture.weights.to_gguf(hf_name)) is None:
+                raise ValueError(f"GGUF has no place for the parameter {hf_name}")
+            yield _Weight(*target, path, slot)
+
+
+def _states_head(model: PreTrainedModel) -> bool:
+    """Tell whether the head has tensors of its own: a tied one has none, unless llama.cpp wants them."""
+    wanted = model.architecture.states_head and model.gguf is None
+    return wanted or not model.config.tie_word_embeddings
+
+
+def _tensors(model: PreTrainedModel, layers: Layers) -> dict[str, TensorSource]:
+    """Return all tensors of the file, in the order of the source, new ones last."""
+    if model.get_output_embeddings() is None and _states_head(model):
+        raise ValueError(
+            f"{type(model).__name__} has no head, and a GGUF file needs one: save the whole model"
+        )
+    types = model.gguf.types if model.gguf else {}
+    tensors = {name: TensorSource.of(tensor) for name, tensor in _config_tensors(model).items()}
+    for weight in _weights(model):
+        tensors[weight.gguf_name] = _source(weight, model.config, types.get(weight.gguf_name), layers)
+    return {name: tensors[name] for name in dict.fromkeys((*types, *tensors)) if name in tensors}
+
+
+def _source(weight: _Weight, config: Any, old: TensorType | None, layers: Layers) -> TensorSource:
+    """Say what a tensor will be in the file, and how to get it when its turn comes."""
+    slot, transform = weight.slot, weight.row.transform
+    wide = len(slot.shape) < 2 or stays_wide(weight.gguf_name)
+    kind = slot.quant_type or quant_type(_plain_type(slot.read(), old, wide))
+
+    def load() -> Tensor:
+        with layers(weight.path):
+            rows = slot.read()
+        if transform is not None:
+            rows = transform.to_gguf(rows, config)
+        return rows.to(kind.dtype) if slot.quant_type is None else rows.view(kind.dtype or torch.uint8)
+
+    return TensorSource(slot.shape, TENSOR_TYPES[kind.id], load)
+
+
+def _plain_type(parameter: Tensor, old: TensorType | None, wide: bool) -> TensorType:
+    """Keep halves that were widened when they were read, unless training has filled the wider bits."""
+    if old in (TensorType.F16, TensorType.BF16):
+        half = quant_type(old).dtype
+        if torch.equal(parameter.to(half).to(parameter.dtype), parameter):
+            return old
+    if wide:  # vectors too: llama.cpp adds and multiplies them in this type only
+        return TensorType.F32
+    return _PLAIN_TYPES[parameter.dtype]
+
+
+def _config_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for rule in model.architecture.rules:
+        new = rule.write_tensors(model.config)
+        if model.gguf is not None and _equal(new, rule.write_tensors(model.gguf.config)):
+            kept = model.gguf.config_tensors
+            new = {name: kept[name] for name in rule.tensors if name in kept}
+        tensors |= new
+    return tensors
+
+
+def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _metadata(model: PreTrainedModel, tokenizer: Any, tensors: Mapping[str, TensorSource]) -> Metadata:
+    """Return the source's metadata with what was changed, or all that there is to say."""
+    architecture, source = model.architecture, model.gguf
+    if source is not None:
+        metadata = source.metadata.copy()
+    else:
+        metadata = describe(architecture.gguf, model.origin, tensors)
+    for rule in architecture.rules:
+        stated = rule.write(model.config)
+        if source is not None:
+            if stated == rule.write(source.config):
+                continue
+            for key in rule.keys:
+                metadata.pop(f"{architecture.gguf}.{key}", None)
+        metadata.update({f"{architecture.gguf}.{key}": value for key, value in stated.items()})
+    if tokenizer is not None:
+        _replace_vocabulary(metadata, tokenizer.to_gguf(vocab_size=model.config.vocab_size))
+    elif source is None:
+        metadata["tokenizer.ggml.model"] = "no_vocab"
+    return metadata
+
+
+def _replace_vocabulary(metadata: Metadata, vocabulary: Metadata) -> None:
+    for key in [key for key in metadata if key.startswith("tokenizer.") and key not in vocabulary]:
+        del metadata[key]
+    for key, value in vocabulary.items():
+        if metadata.get(key) != value:
+            metadata.set(key, value, vocabulary.types[key])
+
+
+def _describe_types(metadata: Metadata, tensors: Mapping[str, TensorSource]) -> None:
+    """State the type that most bytes have, where the format has a number for it."""
+    sizes: Counter[TensorType] = Counter()
+    for source in tensors.values():
+        sizes[source.type] += source.nbytes
+    ((most, _),) = sizes.most_common(1)
+    if (file_type := file_type_of(most.name)) is not None:
+        metadata["general.file_type"] = file_type
+    metadata.setdefault("general.quantization_version", GGML_QUANT_VERSION)

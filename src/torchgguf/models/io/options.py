@@ -1,0 +1,129 @@
+"""What `from_pretrained` may be told, sorted: how to load, where to fetch from, what the config shall say."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from os import PathLike
+from typing import Any, Self
+
+import torch
+
+from torchgguf.generation import GenerationConfig
+from torchgguf.hub import HubOptions
+from torchgguf.models.core.config import PreTrainedConfig
+from torchgguf.models.io.devices import DeviceMap, single_device
+from torchgguf.models.quantizers.protocol import QuantizationConfig
+
+# Options of transformers that are not here, with the values that ask for nothing else than what is done.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "adapter_kwargs": (None,),
+    "code_revision": (None,),
+    "device_mesh": (None,),
+    "disable_mmap": (None, False),
+    "distributed_config": (None,),
+    "experts_implementation": (None,),
+    "from_flax": (None, False),
+    "from_tf": (None, False),
+    "fusion_config": (None,),
+    "kernel_config": (None,),
+    "key_mapping": (None,),
+    "load_in_4bit": (None, False),
+    "load_in_8bit": (None, False),
+    "low_cpu_mem_usage": (None, True, False),
+    "offload_buffers": (None, False),
+    "offload_state_dict": (None, True, False),
+    "output_loading_info": (None, False),
+    "proxies": (None,),
+    "state_dict": (None,),
+    "subfolder": (None, ""),
+    "tp_plan": (None,),
+    "tp_size": (None,),
+    "trust_remote_code": (None, False),
+    "use_kernels": (None, False),
+    "variant": (None,),
+    "weights_only": (None, True),
+}
+
+_KINDS: dict[str, Any] = {
+    "config": PreTrainedConfig | str | PathLike,
+    "generation_config": GenerationConfig,
+    "quantization_config": QuantizationConfig,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """The options of `PreTrainedModel.from_pretrained`, where each is explained.
+
+    Attributes:
+        hub: those that concern fetching.
+        changes: fields to set in the config.
+    """
+
+    config: PreTrainedConfig | str | PathLike[str] | None = None
+    dequantize: bool = False
+    dtype: torch.dtype | str | None = None
+    attn_implementation: str | None = None
+    device_map: DeviceMap = None
+    max_memory: dict[int | str, int | str] | None = None
+    offload_folder: str | PathLike[str] | None = None
+    quantization_config: QuantizationConfig | None = None
+    generation_config: GenerationConfig | None = None
+    ignore_mismatched_sizes: bool = False
+    use_safetensors: bool | None = None
+    hub: HubOptions = field(default_factory=HubOptions)
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Sort what `from_pretrained` was given.
+
+        Raises:
+            ValueError: an option is known, but what it asks for is not done, or another contradicts it.
+            TypeError: an option is of a wrong type, such as a config of transformers.
+        """
+        rest = remaining(options, _NEUTRAL)
+        older = rest.pop("torch_dtype", None)
+        if rest.get("dtype") is None:
+            rest["dtype"] = older
+        hub: Any = _take(rest, HubOptions.__annotations__)
+        own = _take(rest, {option.name for option in fields(cls)} - {"hub", "changes"})
+        for name, kinds in _KINDS.items():
+            if not isinstance(value := own.get(name), kinds | None):
+                kind = f"{type(value).__module__}.{type(value).__name__}"
+                raise TypeError(f"{name}= must be one of torchgguf's own, not a {kind}")
+        if own.get("use_safetensors") is False:
+            raise ValueError("use_safetensors=False is not supported: .safetensors go before .bin files")
+        if own.get("dequantize") and own.get("quantization_config") is not None:
+            raise ValueError("dequantize=True contradicts quantization_config=")
+        return cls(**own, hub=hub, changes=rest)
+
+    def without_checkpoint(self) -> None:
+        """Refuse what means nothing for a GGUF file.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        for name in ("config", "quantization_config", "ignore_mismatched_sizes", "use_safetensors"):
+            if getattr(self, name):
+                raise ValueError(f"{name}= is for Hugging Face checkpoints, but this is a GGUF file")
+
+    @property
+    def device(self) -> torch.device:
+        """Where weights go as they are read; they may be moved on from the CPU when all are there."""
+        return single_device(self.device_map) or torch.device("cpu")
+
+
+def remaining(options: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+    """Return the options that are left when those have been checked that ask for nothing.
+
+    Raises:
+        ValueError: one of those asks for something.
+    """
+    for name in options.keys() & neutral.keys():
+        if options[name] not in neutral[name]:
+            raise ValueError(f"{name}={options[name]!r} is not supported")
+    return {name: value for name, value in options.items() if name not in neutral}
+
+
+def _take(options: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: options.pop(name) for name in list(options) if name in names}

@@ -1,0 +1,1 @@
+"""What users call on every model: `PreTrainedModel` and its config."""

@@ -1,0 +1,52 @@
+"""A vocabulary of another size: rows of the embedding and of the head are added or dropped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from torchgguf.nn import PackedLayer
+
+if TYPE_CHECKING:
+    from torchgguf.models.pretrained.model import PreTrainedModel
+
+
+def resize_vocabulary(model: PreTrainedModel, size: int | None, multiple: int | None) -> nn.Module:
+    """Resize; arguments and errors are those of `PreTrainedModel.resize_token_embeddings`."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    size = model.config.vocab_size if size is None else size
+    if multiple is not None:
+        if multiple < 1:
+            raise ValueError(f"pad_to_multiple_of must be at least 1, not {multiple}")
+        size = -(-size // multiple) * multiple
+    if size < 1:
+        raise ValueError(f"a vocabulary needs at least 1 token, not {size}")
+    layers = [embedding] if head is None or head.weight is embedding.weight else [embedding, head]
+    if packed := [layer for layer in layers if isinstance(layer, PackedLayer)]:
+        raise ValueError(f"packed rows cannot be added to: call dequantize() first ({packed[0]})")
+    for layer in layers:
+        assert isinstance(layer, nn.Embedding | nn.Linear)
+        _resize_rows(layer, size)
+    model.config.vocab_size = size
+    model.tie_weights()
+    return embedding
+
+
+def _resize_rows(layer: nn.Embedding | nn.Linear, size: int) -> None:
+    """Keep the first rows; new ones are the mean of all.
+
+    So a new token is as likely as an average one, and the others keep nearly all of their probability
+    (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
+    """
+    old = layer.weight.detach()
+    mean = old.mean(dim=0, keepdim=True, dtype=torch.float32).to(old.dtype)
+    rows = torch.cat((old[:size], mean.expand(max(0, size - len(old)), -1)))
+    layer.weight = nn.Parameter(rows, requires_grad=layer.weight.requires_grad)
+    if isinstance(layer, nn.Embedding):
+        layer.num_embeddings = size
+        if layer.padding_idx is not None and layer.padding_idx >= size:
+            layer.padding_idx = None
+    else:
+        layer.out_features = size

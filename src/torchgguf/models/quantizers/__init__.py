@@ -1,0 +1,1 @@
+"""Methods that pack weights while a checkpoint is loaded."""

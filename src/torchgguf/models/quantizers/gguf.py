@@ -1,0 +1,75 @@
+"""`GGUFQuantizationConfig`: any Hugging Face checkpoint packed into GGUF blocks while it is loaded."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
+
+from torchgguf.nn import SlottedLayer
+from torchgguf.packing import stays_wide
+from torchgguf.quants import QuantType, quant_type, quantize
+
+if TYPE_CHECKING:
+    from torchgguf.models.pretrained.model import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class GGUFQuantizationConfig:
+    """Pack matrices to one type, as `save_gguf(quantization=Quantization(type, pure=True))` does.
+
+    Matrices whose rows do not divide into the type's blocks stay as they are, and so do those that are never
+    packed in GGUF files, such as position embeddings; the log names them.
+
+    Attributes:
+        quantization: name of the type, such as `"Q8_0"`.
+        modules_to_not_convert: names of modules to leave as they are, whole or the last part.
+
+    Raises:
+        ValueError: there is no such type.
+    """
+
+    quant_method: ClassVar[str] = "gguf"
+
+    quantization: str = "Q8_0"
+    modules_to_not_convert: list[str] | None = None
+    _type: QuantType = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find the type."""
+        self._type = quant_type(self.quantization)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as config.json would hold them."""
+        return {
+            "quant_method": self.quant_method,
+            "quantization": self.quantization,
+            "modules_to_not_convert": self.modules_to_not_convert,
+        }
+
+    def pack(self, model: PreTrainedModel, path: str, layer: nn.Module) -> nn.Module:
+        """Return the layer with its weights packed, or itself if it is none that is to be packed."""
+        names = self.modules_to_not_convert or ()
+        if not isinstance(layer, SlottedLayer) or any(path == n or path.endswith(f".{n}") for n in names):
+            return layer
+        slots = [slot for slot in layer.slots() if slot.packable]
+        for slot in slots:
+            target = model.architecture.weights.to_gguf(model.checkpoint_name(f"{path}.{slot.name}"))
+            if target is None or stays_wide(target[0]):
+                return layer
+            if slot.shape[-1] % self._type.block_size:
+                logger.warning("%s.%s stays unpacked: %s", path, slot.name, self._why_not(slot.shape[-1]))
+                return layer
+        dtype = model.config.dtype
+        for slot in slots:
+            packed = layer.pack(slot.name, quantize(slot.read(), self._type), self._type, dtype)
+            assert isinstance(packed, SlottedLayer)
+            layer = packed
+        return layer
+
+    def _why_not(self, columns: int) -> str:
+        return f"rows of {columns} do not divide into {self._type.name} blocks of {self._type.block_size}"
