@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-from fetch_models import LLAMA_CPP as LLAMA_CPP_SOURCES
-from fetch_models import QWEN2, SMOLLM2
+from fetch_models import LLAMA_CPP as LLAMA_CPP_SOURCES, QWEN2, SMOLLM2
 
 from build_llama_cpp import GGML, GGML_NATIVE  # isort: skip
 

@@ -27,8 +27,7 @@ from build_llama_cpp import BUILT, build_with_bar  # isort: skip
 from torchgguf.container import open_gguf
 from torchgguf.conversion import requantize
 from torchgguf.packing import Quantization
-from torchgguf.packing.recipes import RECIPES as ALL_RECIPES
-from torchgguf.packing.recipes import SINGLE_TYPES
+from torchgguf.packing.recipes import RECIPES as ALL_RECIPES, SINGLE_TYPES
 
 # All that llama-quantize offers and that loses something; it wants importances for the second ones.
 RECIPES = tuple(

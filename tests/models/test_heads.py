@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 import torchgguf
 from tests.models.tiny import CASES, SIZES, Case, counterpart, reference
-from torchgguf.models.auto import MODELS
+from torchgguf.models import registry
 from torchgguf.models.blocks.heads import ForTokenClassification
 
 SEQUENCE, TOKEN, SPAN = (
@@ -269,9 +269,10 @@ def test_the_row_of_padding():
 
 def test_classes_that_transformers_has_not():
     """No head is made up, and the message says for which models there is one."""
-    for family in MODELS:
-        kind = family.base.__name__.removesuffix("Model")
-        config = family.architecture.config_class()
+    for model_type in registry.MODEL_TYPES:
+        architecture = registry.architecture_of_type(model_type)
+        kind = architecture.classes["base"].__name__.removesuffix("Model")
+        config = architecture.config_class()
         for auto_class in (SEQUENCE, TOKEN, SPAN):
             if not has_class(kind, auto_class):
                 with pytest.raises(

@@ -6,9 +6,13 @@ import pytest
 import transformers
 
 from torchgguf import GPT2DoubleHeadsModel
-from torchgguf.models.auto import MODELS
+from torchgguf.models import registry
 
-CLASSES = [model_class for family in MODELS for model_class in family if model_class is not None]
+CLASSES = [
+    model_class
+    for model_type in registry.MODEL_TYPES
+    for model_class in registry.architecture_of_type(model_type).classes.values()
+]
 CLASSES.append(GPT2DoubleHeadsModel)
 
 

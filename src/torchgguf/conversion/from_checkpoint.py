@@ -17,14 +17,15 @@ from torchgguf.conversion.layers import PassingLayers
 from torchgguf.conversion.requantize import check_not_read
 from torchgguf.conversion.verification import Verification, verify
 from torchgguf.hub import HubOptions
-from torchgguf.models.auto import family_of_type, read_config
-from torchgguf.models.core.config import PreTrainedConfig
+from torchgguf.models import registry
+from torchgguf.models.core.config import Config
+from torchgguf.models.core.provenance import Origin
 from torchgguf.models.io import gguf_writing as saving
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
 from torchgguf.models.io.checkpoint_loading import open_checkpoint
 from torchgguf.models.io.checkpoint_matching import Source
-from torchgguf.models.io.description import MODEL_CARD, Origin
-from torchgguf.models.io.opening import is_gguf
+from torchgguf.models.io.description import MODEL_CARD
+from torchgguf.models.io.opening import is_gguf, read_config
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.models.quantizers.gguf import GGUFQuantizationConfig
@@ -158,7 +159,7 @@ def file_name(metadata: Metadata, quantization: Quantization | None) -> str:
     return f"{gguf.naming_convention(*parts)}.gguf"
 
 
-def _open(place: str | PathLike[str], hub: HubOptions) -> tuple[Checkpoint, PreTrainedConfig]:
+def _open(place: str | PathLike[str], hub: HubOptions) -> tuple[Checkpoint, Config]:
     """Read the config of a language model."""
     if Path(place).exists() and is_gguf(Path(place)):
         raise CheckpointError(
@@ -167,19 +168,19 @@ def _open(place: str | PathLike[str], hub: HubOptions) -> tuple[Checkpoint, PreT
         )
     checkpoint = Checkpoint(place, **hub)
     config = read_config(checkpoint, LoadOptions())
-    family = family_of_type(config.model_type)
-    others = {other.__name__ for other in family if other not in (None, family.base, family.causal_lm)}
+    classes = registry.architecture_of_type(config.model_type).classes
+    others = {found.__name__ for task, found in classes.items() if task not in ("base", "causal_lm")}
     if found := others.intersection(config.architectures or ()):
         raise CheckpointError(
             f"{checkpoint} holds a {found.pop()}, but GGUF files have no place for any head but that of a "
-            f"language model ({family.causal_lm.__name__})"
+            f"language model ({classes['causal_lm'].__name__})"
         )
     return checkpoint, config
 
 
-def _read(checkpoint: Checkpoint, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Source]]:
+def _read(checkpoint: Checkpoint, config: Config) -> tuple[PreTrainedModel, dict[str, Source]]:
     """Build a model without weights, and find where they are."""
-    model_class = family_of_type(config.model_type).causal_lm
+    model_class = registry.architecture_of_type(config.model_type).classes["causal_lm"]
     model, sources, _ = open_checkpoint(model_class, checkpoint, config, LoadOptions(), passing=True)
     model.origin = Origin(checkpoint.folder, checkpoint.name)
     return model, sources

@@ -17,7 +17,7 @@ from torchgguf.container.tensor_types import storage_dtype
 from torchgguf.conversion.layers import PassingLayers
 from torchgguf.generation import GenerationConfig
 from torchgguf.hub import HubOptions, find_gguf
-from torchgguf.models.auto import family_of_file
+from torchgguf.models import registry
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import floating_dtype
 from torchgguf.models.io.checkpoint_writing import save_checkpoint
@@ -78,7 +78,7 @@ def convert_to_checkpoint(
         ValueError: `dtype` or `max_shard_size` is none.
     """
     with open_gguf(find_gguf(place, gguf_file, **hub)) as file:
-        model_class = family_of_file(file).causal_lm
+        model_class = registry.architecture_of_file(file).classes["causal_lm"]
         chosen = _exact_dtype(file, model_class.architecture) if dtype == "auto" else floating_dtype(dtype)
         model, places, _ = open_model(model_class, file, LoadOptions(dtype=chosen))
         vars(model)["generation_config"] = _generation_config(model, file.metadata)

@@ -19,8 +19,7 @@ from torchgguf.container import GGUFError, TensorSource, TensorType, open_gguf
 from torchgguf.container.tensor_types import PLAIN
 from torchgguf.container.writer import Progress
 from torchgguf.conversion.requantize import passing_sources
-from torchgguf.models import AutoModelForCausalLM
-from torchgguf.models.auto import family_of_file
+from torchgguf.models import AutoModelForCausalLM, registry
 from torchgguf.quants import quant_type
 from torchgguf.tokenization import AutoTokenizer, TokenizerError
 
@@ -212,7 +211,7 @@ def _compare_models(
     """Compare what the models say to a text; or tell why that cannot be."""
     with open_gguf(path) as file:
         try:
-            family_of_file(file)
+            registry.architecture_of_file(file)
         except GGUFError as error:
             return str(error)
         needed, available = max(source_nbytes, file.size), _available_memory()

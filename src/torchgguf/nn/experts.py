@@ -17,8 +17,7 @@ from torchgguf.container.tensor_types import type_of_dtype
 from torchgguf.nn.activations import Activation
 from torchgguf.nn.layers import AnyQuantType, Linear
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
-from torchgguf.quants import QuantType
-from torchgguf.quants import quant_type as find_quant_type
+from torchgguf.quants import QuantType, quant_type as find_quant_type
 
 # As files call an expert's matrices, all experts' in one tensor: ffn_gate_exps, ffn_up_exps, ffn_down_exps.
 _GATE, _UP, _DOWN = MATRICES = ("gate_proj", "up_proj", "down_proj")

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from torchgguf import kernels
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
-from torchgguf.quants import QuantType
-from torchgguf.quants import quant_type as find_quant_type
+from torchgguf.quants import QuantType, quant_type as find_quant_type
 
 AnyQuantType: TypeAlias = QuantType | str | int
 

@@ -18,8 +18,8 @@ from torchgguf.models import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PreTrainedModel,
+    registry,
 )
-from torchgguf.models.auto import MODELS
 from torchgguf.models.io.devices import available_device
 from torchgguf.models.io.options import remaining
 from torchgguf.pipelines.base import Pipeline
@@ -34,16 +34,11 @@ logger = logging.getLogger(__name__)
 
 
 class Task(NamedTuple):
-    """What does a task, and what loads a model for it; `head` is the field of `Family` with the models."""
+    """What does a task, and what loads a model for it; `head` is the `task` of the models' class."""
 
     pipeline: type[Pipeline]
     auto: type[AutoModel]
     head: str
-
-    @property
-    def classes(self) -> tuple[type[PreTrainedModel], ...]:
-        """The models for the task: one an architecture that has any."""
-        return tuple(found for family in MODELS if (found := getattr(family, self.head)) is not None)
 
 
 TASKS: dict[str, Task] = {
@@ -184,7 +179,7 @@ def _check_loaded(model: PreTrainedModel, task: str, device: object, loading: Ma
     if device is not None and getattr(model, "hf_device_map", None) is not None:
         raise ValueError("device: the model is where its device_map has put it, so leave this out")
     # Features are of the model without its head, whichever that is.
-    if TASKS[task].auto is not AutoModel and not isinstance(model, TASKS[task].classes):
+    if TASKS[task].auto is not AutoModel and model.task != TASKS[task].head:
         fitting = TASKS[task].auto.__name__
         raise ValueError(f"{type(model).__name__} is not for {task}: load the model with {fitting}")
 
@@ -195,17 +190,18 @@ def _task_name(task: str | None, model: Any, source: dict[str, Any]) -> str:
         if name not in TASKS:
             raise ValueError(f"task {task!r} is unknown; these are: {', '.join((*TASKS, *ALIASES))}")
         return name
-    classes: list[str] | None
     if isinstance(model, PreTrainedModel):
-        classes = [kind.__name__ for kind in type(model).__mro__]
+        stated, head = [type(model).__name__], model.task
     else:
-        classes = AutoConfig.from_pretrained(model, **source).architectures
-        if not classes:  # as in GGUF files, which hold language models
+        config = AutoConfig.from_pretrained(model, **source)
+        if not (stated := config.architectures or []):  # as in GGUF files, which hold language models
             return "text-generation"
+        classes = registry.architecture_of_type(config.model_type).classes
+        head = next((task for task, found in classes.items() if found.__name__ in stated), None)
     for name, row in TASKS.items():
-        if {kind.__name__ for kind in row.classes} & {*classes}:
+        if row.head == head:
             return name
-    raise ValueError(f"{classes[0]} does not say which task it is for; name one of {', '.join(TASKS)}")
+    raise ValueError(f"{stated[0]} does not say which task it is for; name one of {', '.join(TASKS)}")
 
 
 def _device(device: int | str | torch.device | None) -> torch.device:

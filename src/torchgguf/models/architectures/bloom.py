@@ -25,7 +25,7 @@ from torchgguf.models.blocks.outputs import (
 )
 from torchgguf.models.blocks.stack import LayerStack
 from torchgguf.models.core.architecture import Architecture
-from torchgguf.models.core.config import PreTrainedConfig, config_dataclass
+from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
     Field,
     Header,
@@ -37,6 +37,7 @@ from torchgguf.models.core.config_map import (
     tensor_count,
 )
 from torchgguf.models.core.weight_map import Row, RowPermutation, WeightMap
+from torchgguf.models.pretrained.config import PreTrainedConfig
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn import (
     AttentionFunction,
@@ -238,10 +239,9 @@ class BloomBlock(nn.Module):
         return self.mlp(normalised) + (normalised if self.adds_to_normalised else x), probabilities
 
 
-class BloomPreTrainedModel(PreTrainedModel):
+class BloomPreTrainedModel(PreTrainedModel, architecture=BLOOM):
     """Base of the Bloom models."""
 
-    architecture = BLOOM
     base_model_prefix = "transformer"
 
 

@@ -14,10 +14,15 @@ from torch import Tensor, nn
 
 from torchgguf.container import GGUFError
 from torchgguf.models.blocks.decoder import DecoderForCausalLM
+from torchgguf.models.blocks.heads import (
+    ForQuestionAnswering,
+    ForSequenceClassification,
+    ForTokenClassification,
+)
 from torchgguf.models.blocks.outputs import BaseModelOutputWithPast
 from torchgguf.models.blocks.stack import LayerStack
 from torchgguf.models.core.architecture import Architecture
-from torchgguf.models.core.config import PreTrainedConfig, config_dataclass
+from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
     Field,
     Header,
@@ -29,6 +34,7 @@ from torchgguf.models.core.config_map import (
     tensor_count,
 )
 from torchgguf.models.core.weight_map import Row, WeightMap
+from torchgguf.models.pretrained.config import PreTrainedConfig
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn import (
     AttentionFunction,
@@ -226,10 +232,9 @@ class GPT2Block(nn.Module):
         return x + self.mlp(self.ln_2(x)), probabilities
 
 
-class GPT2PreTrainedModel(PreTrainedModel):
+class GPT2PreTrainedModel(PreTrainedModel, architecture=GPT2):
     """Base of the GPT-2 models."""
 
-    architecture = GPT2
     base_model_prefix = "transformer"
 
     def init_weights(self, module: nn.Module) -> None:
@@ -360,5 +365,24 @@ class GPT2WithHead(GPT2PreTrainedModel):
 
 class GPT2LMHeadModel(GPT2WithHead, DecoderForCausalLM):  # type: ignore[misc]  # by the order of inputs
     """GPT-2 that predicts the next token."""
+
+    base_class = GPT2Model
+
+
+class GPT2ForSequenceClassification(GPT2WithHead, ForSequenceClassification):  # type: ignore[misc]
+    """GPT-2 that judges texts."""
+
+    base_class = GPT2Model
+
+
+class GPT2ForTokenClassification(GPT2WithHead, ForTokenClassification):  # type: ignore[misc]
+    """GPT-2 that judges tokens."""
+
+    base_class = GPT2Model
+    head_name = "classifier"
+
+
+class GPT2ForQuestionAnswering(GPT2PreTrainedModel, ForQuestionAnswering):
+    """GPT-2 that finds answers in texts."""
 
     base_class = GPT2Model

@@ -13,7 +13,6 @@ from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Harmless, Implied, Only
 from torchgguf.models.core.weight_map import Row, WeightMap, interleaved_rotary_rows
-from torchgguf.models.pretrained.model import PreTrainedModel
 
 
 @config_dataclass
@@ -65,13 +64,7 @@ LLAMA = Architecture(
 )
 
 
-class LlamaPreTrainedModel(PreTrainedModel):
-    """Base of the Llama models."""
-
-    architecture = LLAMA
-
-
-class LlamaModel(LlamaPreTrainedModel, DecoderModel):
+class LlamaModel(DecoderModel, architecture=LLAMA):
     """Llama without a head."""
 
     def make_layers(self, config: LlamaConfig) -> Iterable[DecoderLayer]:
@@ -88,26 +81,14 @@ class LlamaModel(LlamaPreTrainedModel, DecoderModel):
         )
 
 
-class LlamaForCausalLM(LlamaPreTrainedModel, DecoderForCausalLM):
-    """Llama that predicts the next token."""
-
-    base_class = LlamaModel
+class LlamaForCausalLM(DecoderForCausalLM, base=LlamaModel): ...
 
 
-class LlamaForSequenceClassification(LlamaPreTrainedModel, ForSequenceClassification):
-    """Llama that judges texts."""
-
-    base_class = LlamaModel
+class LlamaForSequenceClassification(ForSequenceClassification, base=LlamaModel): ...
 
 
-class LlamaForTokenClassification(LlamaPreTrainedModel, ForTokenClassification):
-    """Llama that judges tokens."""
-
-    base_class = LlamaModel
+class LlamaForTokenClassification(ForTokenClassification, base=LlamaModel): ...
 
 
-class LlamaForQuestionAnswering(LlamaPreTrainedModel, ForQuestionAnswering):
-    """Llama that finds answers in texts."""
-
-    base_class = LlamaModel
+class LlamaForQuestionAnswering(ForQuestionAnswering, base=LlamaModel):
     base_model_prefix = "transformer"  # what released checkpoints call it

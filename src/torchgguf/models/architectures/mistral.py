@@ -18,7 +18,6 @@ from torchgguf.models.blocks.heads import (
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Header, Rule
-from torchgguf.models.pretrained.model import PreTrainedModel
 
 
 @config_dataclass
@@ -66,13 +65,7 @@ MISTRAL = Architecture(
 )
 
 
-class MistralPreTrainedModel(PreTrainedModel):
-    """Base of the Mistral models."""
-
-    architecture = MISTRAL
-
-
-class MistralModel(MistralPreTrainedModel, DecoderModel):
+class MistralModel(DecoderModel, architecture=MISTRAL):
     """Mistral without a head."""
 
     def make_layers(self, config: MistralConfig) -> Iterable[DecoderLayer]:
@@ -82,25 +75,13 @@ class MistralModel(MistralPreTrainedModel, DecoderModel):
         )
 
 
-class MistralForCausalLM(MistralPreTrainedModel, DecoderForCausalLM):
-    """Mistral that predicts the next token."""
-
-    base_class = MistralModel
+class MistralForCausalLM(DecoderForCausalLM, base=MistralModel): ...
 
 
-class MistralForSequenceClassification(MistralPreTrainedModel, ForSequenceClassification):
-    """Mistral that judges texts."""
-
-    base_class = MistralModel
+class MistralForSequenceClassification(ForSequenceClassification, base=MistralModel): ...
 
 
-class MistralForTokenClassification(MistralPreTrainedModel, ForTokenClassification):
-    """Mistral that judges tokens."""
-
-    base_class = MistralModel
+class MistralForTokenClassification(ForTokenClassification, base=MistralModel): ...
 
 
-class MistralForQuestionAnswering(MistralPreTrainedModel, ForQuestionAnswering):
-    """Mistral that finds answers in texts."""
-
-    base_class = MistralModel
+class MistralForQuestionAnswering(ForQuestionAnswering, base=MistralModel): ...

@@ -22,7 +22,6 @@ from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Header, Rule
 from torchgguf.models.core.weight_map import Row, WeightMap
-from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn import Linear
 from torchgguf.nn.rotary import rotated_size
 
@@ -166,13 +165,7 @@ class Phi3MLP(MLP):
         return dropped
 
 
-class Phi3PreTrainedModel(PreTrainedModel):
-    """Base of the Phi-3 models."""
-
-    architecture = PHI3
-
-
-class Phi3Model(Phi3PreTrainedModel, DecoderModel):
+class Phi3Model(DecoderModel, architecture=PHI3):
     """Phi-3 without a head."""
 
     def make_layers(self, config: Phi3Config) -> Iterable[DecoderLayer]:
@@ -183,11 +176,7 @@ class Phi3Model(Phi3PreTrainedModel, DecoderModel):
         )
 
 
-class Phi3ForCausalLM(Phi3PreTrainedModel, DecoderForCausalLM):
-    """Phi-3 that predicts the next token."""
-
-    base_class = Phi3Model
-
+class Phi3ForCausalLM(DecoderForCausalLM, base=Phi3Model):
     @property
     def rereads_after(self) -> int | None:
         """The length where LongRoPE changes its frequencies, by which keys in the cache have been rotated."""
@@ -195,13 +184,7 @@ class Phi3ForCausalLM(Phi3PreTrainedModel, DecoderForCausalLM):
         return self.config.original_max_position_embeddings if scaled else None
 
 
-class Phi3ForSequenceClassification(Phi3PreTrainedModel, ForSequenceClassification):
-    """Phi-3 that judges texts."""
-
-    base_class = Phi3Model
+class Phi3ForSequenceClassification(ForSequenceClassification, base=Phi3Model): ...
 
 
-class Phi3ForTokenClassification(Phi3PreTrainedModel, ForTokenClassification):
-    """Phi-3 that judges tokens."""
-
-    base_class = Phi3Model
+class Phi3ForTokenClassification(ForTokenClassification, base=Phi3Model): ...

@@ -15,7 +15,6 @@ from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Harmless, Header, Rule
 from torchgguf.models.core.weight_map import Row, WeightMap
-from torchgguf.models.pretrained.model import PreTrainedModel
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -101,13 +100,7 @@ QWEN2 = Architecture(
 )
 
 
-class Qwen2PreTrainedModel(PreTrainedModel):
-    """Base of the Qwen2 models."""
-
-    architecture = QWEN2
-
-
-class Qwen2Model(Qwen2PreTrainedModel, DecoderModel):
+class Qwen2Model(DecoderModel, architecture=QWEN2):
     """Qwen2 without a head."""
 
     def make_layers(self, config: Qwen2Config) -> Iterable[DecoderLayer]:
@@ -117,26 +110,14 @@ class Qwen2Model(Qwen2PreTrainedModel, DecoderModel):
         )
 
 
-class Qwen2ForCausalLM(Qwen2PreTrainedModel, DecoderForCausalLM):
-    """Qwen2 that predicts the next token."""
-
-    base_class = Qwen2Model
+class Qwen2ForCausalLM(DecoderForCausalLM, base=Qwen2Model): ...
 
 
-class Qwen2ForSequenceClassification(Qwen2PreTrainedModel, ForSequenceClassification):
-    """Qwen2 that judges texts."""
-
-    base_class = Qwen2Model
+class Qwen2ForSequenceClassification(ForSequenceClassification, base=Qwen2Model): ...
 
 
-class Qwen2ForTokenClassification(Qwen2PreTrainedModel, ForTokenClassification):
-    """Qwen2 that judges tokens."""
-
-    base_class = Qwen2Model
+class Qwen2ForTokenClassification(ForTokenClassification, base=Qwen2Model): ...
 
 
-class Qwen2ForQuestionAnswering(Qwen2PreTrainedModel, ForQuestionAnswering):
-    """Qwen2 that finds answers in texts."""
-
-    base_class = Qwen2Model
+class Qwen2ForQuestionAnswering(ForQuestionAnswering, base=Qwen2Model):
     base_model_prefix = "transformer"  # what released checkpoints call it

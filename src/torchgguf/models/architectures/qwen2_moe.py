@@ -25,7 +25,6 @@ from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Field, Implied, Only, Unwritable, largest_dimension
 from torchgguf.models.core.weight_map import Row, Stack, WeightMap
-from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn.experts import Experts, Gate, load_balancing_loss
 
 
@@ -178,10 +177,8 @@ def _recorded_router_logits(model: nn.Module, wanted: bool) -> Iterator[list[Ten
             hook.remove()
 
 
-class Qwen2MoePreTrainedModel(PreTrainedModel):
-    """Base of the Qwen2-MoE models."""
-
-    architecture = QWEN2_MOE
+class Qwen2MoeModel(DecoderModel, architecture=QWEN2_MOE):
+    """Qwen2-MoE without a head."""
 
     def init_weights(self, module: nn.Module) -> None:
         """Give a layer of a new model its first values."""
@@ -189,10 +186,6 @@ class Qwen2MoePreTrainedModel(PreTrainedModel):
         if isinstance(module, Experts):
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=self.config.initializer_range)
-
-
-class Qwen2MoeModel(Qwen2MoePreTrainedModel, DecoderModel):
-    """Qwen2-MoE without a head."""
 
     def make_layers(self, config: Qwen2MoeConfig) -> Iterable[DecoderLayer]:
         """Make layers with or without experts."""
@@ -221,11 +214,7 @@ class Qwen2MoeModel(Qwen2MoePreTrainedModel, DecoderModel):
         return output if return_dict else output.to_tuple()
 
 
-class Qwen2MoeForCausalLM(Qwen2MoePreTrainedModel, DecoderForCausalLM):
-    """Qwen2-MoE that predicts the next token."""
-
-    base_class = Qwen2MoeModel
-
+class Qwen2MoeForCausalLM(DecoderForCausalLM, base=Qwen2MoeModel):
     def forward(  # type: ignore[override]  # other arguments by name only
         self,
         input_ids: Tensor | None = None,
@@ -253,19 +242,10 @@ class Qwen2MoeForCausalLM(Qwen2MoePreTrainedModel, DecoderForCausalLM):
         return output if return_dict else output.to_tuple()
 
 
-class Qwen2MoeForSequenceClassification(Qwen2MoePreTrainedModel, ForSequenceClassification):
-    """Qwen2-MoE that judges texts."""
-
-    base_class = Qwen2MoeModel
+class Qwen2MoeForSequenceClassification(ForSequenceClassification, base=Qwen2MoeModel): ...
 
 
-class Qwen2MoeForTokenClassification(Qwen2MoePreTrainedModel, ForTokenClassification):
-    """Qwen2-MoE that judges tokens."""
-
-    base_class = Qwen2MoeModel
+class Qwen2MoeForTokenClassification(ForTokenClassification, base=Qwen2MoeModel): ...
 
 
-class Qwen2MoeForQuestionAnswering(Qwen2MoePreTrainedModel, ForQuestionAnswering):
-    """Qwen2-MoE that finds answers in texts."""
-
-    base_class = Qwen2MoeModel
+class Qwen2MoeForQuestionAnswering(ForQuestionAnswering, base=Qwen2MoeModel): ...

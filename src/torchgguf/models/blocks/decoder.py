@@ -221,6 +221,7 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
     """A decoder with a head that scores the next token; `output_class` is what `forward` returns."""
 
     output_class: ClassVar[type[CausalLMOutputWithPast]] = CausalLMOutputWithPast
+    task = "causal_lm"
     head_name = "lm_head"
     head_bias = False
     accepts_loss_kwargs = True

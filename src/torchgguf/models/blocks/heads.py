@@ -37,6 +37,18 @@ class ModelWithHead(PreTrainedModel):
     head_bias: ClassVar[bool] = True
     accepts_loss_kwargs: ClassVar[bool] = False
 
+    def __init_subclass__(cls, base: type[PreTrainedModel] | None = None, **options: Any) -> None:
+        """Put the head of this class on another model.
+
+        Args:
+            base: the model without a head.
+            options: of other bases.
+        """
+        if base is not None:
+            cls.base_class, cls.architecture = base, base.architecture
+            cls.base_model_prefix = vars(cls).get("base_model_prefix", base.base_model_prefix)
+        super().__init_subclass__(**options)
+
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
         setattr(self, self.base_model_prefix, self.base_class(config, attn_implementation))
@@ -58,6 +70,7 @@ class ModelWithHead(PreTrainedModel):
 class ForSequenceClassification(ModelWithHead):
     """Judges a text by the state of its last token."""
 
+    task = "sequence_classification"
     head_name = "score"
     head_bias = False
 
@@ -113,6 +126,7 @@ class ForSequenceClassification(ModelWithHead):
 class ForTokenClassification(ModelWithHead):
     """Judges each token by its state."""
 
+    task = "token_classification"
     head_name = "score"
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
@@ -147,6 +161,7 @@ class ForTokenClassification(ModelWithHead):
 class ForQuestionAnswering(ModelWithHead):
     """Finds where in a text the answer starts and ends."""
 
+    task = "question_answering"
     head_name = "qa_outputs"
 
     def head_size(self, config: Any) -> int:

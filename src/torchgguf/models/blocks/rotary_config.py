@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import InitVar
 from typing import Any, ClassVar
 
-from torchgguf.models.core.config import PreTrainedConfig, config_dataclass
+from torchgguf.models.core.config import config_dataclass
+from torchgguf.models.pretrained.config import PreTrainedConfig
 
 _ABOVE_ZERO = ("rope_theta", "factor", "original_max_position_embeddings", "short_factor", "long_factor")
 _LISTS = ("short_factor", "long_factor")

@@ -26,6 +26,7 @@ class LayerStack(PreTrainedModel):
         output_class: what `forward` returns.
     """
 
+    task = "base"
     layers_name: ClassVar[str] = "layers"
     norm_name: ClassVar[str] = "norm"
     output_class: ClassVar[type[BaseModelOutputWithPast]] = BaseModelOutputWithPast

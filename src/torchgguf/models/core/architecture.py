@@ -1,11 +1,11 @@
 """`Architecture`: the record that ties a GGUF architecture to a config class and the two maps."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torchgguf.container import GGUFError, GGUFFile, Metadata
-from torchgguf.models.core.config import PreTrainedConfig
+from torchgguf.models.core.config import Config
 from torchgguf.models.core.config_map import Field, Header, Rule, read_fields
 from torchgguf.models.core.weight_map import Stack, WeightMap
 
@@ -32,16 +32,23 @@ class Architecture:
         hf_prefix: what the weight map's names begin with for all that is not of a head.
         stacks: parameters that Hugging Face checkpoints hold in parts.
         states_head: whether files have a head even where its weights are the embedding's, as llama.cpp wants.
+        classes: the models, by the name of their task; each is listed when it is defined.
     """
 
     gguf: str
-    config_class: type[PreTrainedConfig]
+    config_class: type[Config]
     rules: Sequence[Rule]
     weights: WeightMap
     matches: Callable[[Metadata], bool] = lambda metadata: True
     hf_prefix: str = "model."
     stacks: Sequence[Stack] = ()
     states_head: bool = False
+    classes: dict[str, type[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def register(self, model_class: Any) -> None:
+        """List a class under its task, such as `"base"` or `"causal_lm"`; the first of a task is the one."""
+        if model_class.task is not None:
+            self.classes.setdefault(model_class.task, model_class)
 
     @property
     def sizes(self) -> list[str]:
@@ -53,11 +60,7 @@ class Architecture:
         """Names of the GGUF tensors that belong to the config, and to no module."""
         return frozenset(name for rule in self.rules for name in rule.tensors)
 
-    def reads(self, metadata: Metadata) -> bool:
-        """Tell whether this is the architecture of a file."""
-        return metadata.get("general.architecture") == self.gguf and self.matches(metadata)
-
-    def read_config(self, file: GGUFFile) -> PreTrainedConfig:
+    def read_config(self, file: GGUFFile) -> Config:
         """Read a file's config.
 
         Raises:
@@ -74,7 +77,7 @@ class Architecture:
             raise GGUFError(f"cannot read this {self.gguf} model: {error}") from None
         return config
 
-    def _check_tensors(self, config: PreTrainedConfig, header: Header) -> None:
+    def _check_tensors(self, config: Config, header: Header) -> None:
         for rule in self.rules:
             for name, tensor in rule.write_tensors(config).items():
                 if name in header.tensors and header.tensors[name].shape != tensor.shape:

@@ -1,4 +1,4 @@
-"""`PreTrainedConfig`: the sizes and choices of a model, named as in Hugging Face's config.json."""
+"""`Config`: the sizes and choices of a model, named as in Hugging Face's config.json."""
 
 import inspect
 import json
@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import MISSING, InitVar, dataclass, field, fields
 from functools import wraps
 from operator import attrgetter
-from os import PathLike
-from pathlib import Path
 from types import UnionType
 from typing import (
     Any,
@@ -23,9 +21,7 @@ from typing import (
 
 import torch
 
-from torchgguf.container.atomic import atomic_write
-
-Config = TypeVar("Config", bound="PreTrainedConfig")
+AnyConfig = TypeVar("AnyConfig", bound="Config")
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
@@ -92,7 +88,7 @@ def _checked(name: str, value: Any, types: tuple[type, ...]) -> Any:
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
-def config_dataclass(cls: type[Config]) -> type[Config]:
+def config_dataclass(cls: type[AnyConfig]) -> type[AnyConfig]:
     """Make a config class a dataclass, whose constructor takes all that a config.json may hold.
 
     Fields may go by the second names in `attribute_map`, by which they are read and set as well. What is no
@@ -103,7 +99,7 @@ def config_dataclass(cls: type[Config]) -> type[Config]:
     types = _argument_types(cls)
 
     @wraps(init)
-    def init_from_all(self: Config, **values: Any) -> None:
+    def init_from_all(self: AnyConfig, **values: Any) -> None:
         values = _supported(cls, values)
         self.attn_implementation = values.pop("attn_implementation", None)
         fields = {name: _checked(name, values.pop(name), types[name]) for name in types if name in values}
@@ -121,7 +117,7 @@ def _alias(name: str) -> property:
 
 
 @config_dataclass
-class PreTrainedConfig:
+class Config:
     """Base of all configs; subclasses, each a `config_dataclass`, add fields.
 
     `num_labels`, how many labels a classifier knows (two unless said otherwise), is the number of names in
@@ -185,19 +181,6 @@ class PreTrainedConfig:
         vars(self)["_attn_implementation"] = name
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | PathLike[str], gguf_file: str | None = None, **options: Any
-    ) -> Self:
-        """Read the config of a model; arguments and errors are those of `AutoConfig.from_pretrained`."""
-        from torchgguf.models.auto import AutoConfig  # which knows all classes, this one's heirs
-
-        config = AutoConfig.from_pretrained(pretrained_model_name_or_path, gguf_file, **options)
-        if not isinstance(config, cls):
-            kinds = f"{cls.model_type!r}, but {pretrained_model_name_or_path} is {config.model_type!r}"
-            raise ValueError(f"{cls.__name__} is for model_type {kinds}")
-        return config
-
-    @classmethod
     def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:
         """Build from the contents of a config.json.
 
@@ -233,17 +216,11 @@ class PreTrainedConfig:
         changed = {k: v for k, v in self.to_dict().items() if k not in defaults or v != defaults[k]}
         return json.dumps(changed, indent=2, sort_keys=True) + "\n"
 
-    def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
-        """Write config.json into a folder, which is made if need be."""
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        with atomic_write(Path(save_directory, "config.json")) as file:
-            file.write(self.to_json_string(use_diff=False).encode())
-
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
 
 
-def _by_own_names(cls: type[PreTrainedConfig], values: Mapping[str, Any]) -> dict[str, Any]:
+def _by_own_names(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
     """Call fields by their first names, and `dtype` as transformers does since 5."""
     named = dict(values)
     for alias, name in {**cls.attribute_map, "torch_dtype": "dtype"}.items():
@@ -255,7 +232,7 @@ def _by_own_names(cls: type[PreTrainedConfig], values: Mapping[str, Any]) -> dic
     return named
 
 
-def _supported(cls: type[PreTrainedConfig], values: Mapping[str, Any]) -> dict[str, Any]:
+def _supported(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a constructor was given by the fields' names, if models here can do what it says."""
     values = _by_own_names(cls, values)
     if (kind := values.pop("model_type", cls.model_type)) != cls.model_type:
@@ -278,10 +255,10 @@ def _label_names(count: int) -> dict[str, Any]:
     )
 
 
-def _set_num_labels(config: PreTrainedConfig, count: int) -> None:
+def _set_num_labels(config: Config, count: int) -> None:
     if config.id2label is None or len(config.id2label) != count:
         vars(config).update(_label_names(count))
 
 
 # A dataclass leaves the default of the argument on the class, where None would pass for an answer.
-PreTrainedConfig.num_labels = property(lambda config: len(config.id2label), _set_num_labels)  # type: ignore
+Config.num_labels = property(lambda config: len(config.id2label), _set_num_labels)  # type: ignore

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import math
 from itertools import groupby
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from torchgguf.generation import GenerationConfig, GenerationMixin
-from torchgguf.models.core.config import PreTrainedConfig, floating_dtype
+from torchgguf.models.core.config import Config, floating_dtype
+from torchgguf.models.core.model import Model
+from torchgguf.models.core.provenance import Origin
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError, CheckpointTensor
 from torchgguf.models.io.checkpoint_matching import Source, match
-from torchgguf.models.io.description import Origin
 from torchgguf.models.io.loading import initialize_new
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.nn import check_attention
 
-if TYPE_CHECKING:
-    from torchgguf.models.pretrained.model import PreTrainedModel
-
-Model = TypeVar("Model", bound="PreTrainedModel")
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def open_checkpoint(
-    model_class: type[Model],
+    model_class: type[AnyModel],
     checkpoint: Checkpoint,
-    config: PreTrainedConfig,
+    config: Config,
     options: LoadOptions,
     *,
     passing: bool = False,
-) -> tuple[Model, dict[str, Source], list[str]]:
+) -> tuple[AnyModel, dict[str, Source], list[str]]:
     """Build a model without weights, its parameters on the meta device, and find what fills them.
 
     Args:
@@ -73,8 +71,8 @@ def open_checkpoint(
 
 
 def load_checkpoint(
-    model_class: type[Model], checkpoint: Checkpoint, config: PreTrainedConfig, options: LoadOptions
-) -> Model:
+    model_class: type[AnyModel], checkpoint: Checkpoint, config: Config, options: LoadOptions
+) -> AnyModel:
     """Build a model from a checkpoint; what there is to say is said of `PreTrainedModel.from_pretrained`.
 
     Memory: what the model takes, and one layer twice; nothing for weights that have the dtype of the model,
@@ -99,7 +97,7 @@ def load_checkpoint(
     return model.eval()
 
 
-def _generation_config(checkpoint: Checkpoint, config: PreTrainedConfig) -> GenerationConfig:
+def _generation_config(checkpoint: Checkpoint, config: Config) -> GenerationConfig:
     """Read how to generate: from its own file or, where there is none, from the config."""
     if (values := checkpoint.extra(GENERATION_CONFIG)) is None:
         return GenerationConfig.from_model_config(config)

@@ -6,16 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from torchgguf.models.core.config import FLOATING_DTYPES
+from torchgguf.models.core.model import Model
 from torchgguf.models.io.checkpoint import CheckpointError, CheckpointTensor, list_names
-
-if TYPE_CHECKING:
-    from torchgguf.models.pretrained.model import PreTrainedModel
 
 # Ends of the names of masks, frequencies and positions that older versions of transformers saved along. They
 # follow from the config, and nothing reads them.
@@ -47,7 +44,7 @@ class Source:
 
 
 def match(
-    model: PreTrainedModel, tensors: Mapping[str, CheckpointTensor], claimed: bool, new_sizes: bool = False
+    model: Model, tensors: Mapping[str, CheckpointTensor], claimed: bool, new_sizes: bool = False
 ) -> tuple[dict[str, Source], list[str]]:
     """Find a source for every parameter of a model, and a parameter for every tensor.
 
@@ -95,9 +92,7 @@ def match(
     return sources, new
 
 
-def _whole_names(
-    model: PreTrainedModel, tensors: Mapping[str, CheckpointTensor]
-) -> dict[str, CheckpointTensor]:
+def _whole_names(model: Model, tensors: Mapping[str, CheckpointTensor]) -> dict[str, CheckpointTensor]:
     """Call tensors as in the checkpoint of a whole model, whatever they are called in that of another class.
 
     Without a head nothing has a prefix; and some classes have another prefix than all others.
@@ -111,7 +106,7 @@ def _whole_names(
     return {name if name in own else prefix + name: tensor for name, tensor in tensors.items()}
 
 
-def _untie(model: PreTrainedModel, stored: dict[str, CheckpointTensor]) -> None:
+def _untie(model: Model, stored: dict[str, CheckpointTensor]) -> None:
     """Let weights that the head shares with the embedding be there once, whichever of the two has them."""
     if (head := model.tied_head) is None:
         return
@@ -128,7 +123,7 @@ def _untie(model: PreTrainedModel, stored: dict[str, CheckpointTensor]) -> None:
 
 
 def _parts(
-    model: PreTrainedModel, whole: str, parameter: Tensor, stored: Mapping[str, CheckpointTensor]
+    model: Model, whole: str, parameter: Tensor, stored: Mapping[str, CheckpointTensor]
 ) -> tuple[list[list[str]], tuple[int, ...]]:
     """Say which tensors make up a parameter, and what shape each has."""
     if whole not in stored and parameter.shape[0] <= len(stored):  # there are no more names than tensors

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
@@ -21,13 +21,11 @@ from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from torchgguf.container.atomic import atomic_write
+from torchgguf.models.core.model import Model
 from torchgguf.models.io.checkpoint import CONFIG, GENERATION_CONFIG, INDEX, SAFETENSORS
 from torchgguf.models.io.devices import Layers, at_hand
-from torchgguf.models.quantizers.protocol import check_savable
+from torchgguf.models.io.savable import check_savable
 from torchgguf.nn import PackedLayer
-
-if TYPE_CHECKING:
-    from torchgguf.models.pretrained.model import PreTrainedModel
 
 _DTYPE_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 # What an earlier save may have left, and readers would take for a part of this one.
@@ -49,7 +47,7 @@ class TensorToSave:
 
 
 def save_checkpoint(
-    model: PreTrainedModel,
+    model: Model,
     folder: Path,
     max_shard_size: int | str,
     dtype: torch.dtype | None,
@@ -102,9 +100,7 @@ def save_checkpoint(
             path.unlink()
 
 
-def _tensors(
-    model: PreTrainedModel, dtype: torch.dtype | None, layers: Layers
-) -> Iterator[tuple[str, TensorToSave]]:
+def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterator[tuple[str, TensorToSave]]:
     """Iterate over all that is to be saved, by its names on disk; packed layers are saved as plain ones."""
     tied = model.tied_head
     with torch.device("meta"):
@@ -130,7 +126,7 @@ def _tensors(
             yield from _parts(model, f"{path}.{name}", saved)
 
 
-def _parts(model: PreTrainedModel, name: str, tensor: TensorToSave) -> Iterator[tuple[str, TensorToSave]]:
+def _parts(model: Model, name: str, tensor: TensorToSave) -> Iterator[tuple[str, TensorToSave]]:
     """Take apart what checkpoints hold in parts."""
     for stack in model.architecture.stacks:
         if (names := stack.part_names(model.checkpoint_name(name), tensor.shape[0])) is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import gguf
 import numpy as np
@@ -18,6 +18,7 @@ from huggingface_hub import CardData
 
 from torchgguf.container import Metadata, TensorSource, ValueType
 from torchgguf.container.value_types import ArrayType
+from torchgguf.models.core.provenance import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,6 @@ _IN_CARD = {
 }
 _SOURCES_IN_CARD = {"base_model": "base_model_sources", "dataset": "dataset_sources"}
 _SOURCE = re.compile(r"general\.(base_model|dataset)\.(\d{1,9})\.(\w+)")
-
-
-class Origin(NamedTuple):
-    """The folder that a model came from, and its name: a repository's is not that of its cached files."""
-
-    folder: Path
-    name: str
 
 
 def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, TensorSource]) -> Metadata:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from gguf import GGML_QUANT_VERSION
 from torch import Tensor
 
-from torchgguf.container import GGUFFile, Metadata, TensorSource, TensorType, write_gguf
+from torchgguf.container import Metadata, TensorSource, TensorType, write_gguf
 from torchgguf.container.tensor_types import TENSOR_TYPES
-from torchgguf.models.core.config import PreTrainedConfig
+from torchgguf.models.core.model import Model
 from torchgguf.models.core.weight_map import Row
 from torchgguf.models.io.description import describe
 from torchgguf.models.io.devices import Layers, at_hand
-from torchgguf.models.quantizers.protocol import check_savable
+from torchgguf.models.io.savable import check_savable
 from torchgguf.nn.slots import Slot, slots
 from torchgguf.packing import PackingReport, Quantization, file_type_of, pack_tensors, stays_wide
 from torchgguf.quants import quant_type
-
-if TYPE_CHECKING:
-    from torchgguf.models.pretrained.model import PreTrainedModel
 
 Progress = Callable[[int, int], None]
 
@@ -37,33 +33,8 @@ _PLAIN_TYPES = {
 }
 
 
-@dataclass(frozen=True)
-class GGUFSource:
-    """What to know of the file a model came from, in order to write it again.
-
-    Attributes:
-        metadata: all of it, types and order included.
-        types: each tensor's type, in the file's order.
-        config: as it was read, to tell what has been changed since.
-        config_tensors: those of the tensors that belong to the config.
-    """
-
-    metadata: Metadata
-    types: dict[str, TensorType]
-    config: PreTrainedConfig
-    config_tensors: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, file: GGUFFile, config: PreTrainedConfig, config_tensors: frozenset[str]) -> Self:
-        """Gather it from an open file."""
-        types = {name: info.type for name, info in file.tensors.items()}
-        return cls(
-            file.metadata, types, config, {name: file[name] for name in types if name in config_tensors}
-        )
-
-
 def save_gguf(
-    model: PreTrainedModel,
+    model: Model,
     path: str | PathLike[str],
     tokenizer: Any,
     extra: Mapping[str, Any],
@@ -77,7 +48,7 @@ def save_gguf(
 
 
 def gguf_contents(
-    model: PreTrainedModel,
+    model: Model,
     tokenizer: Any,
     extra: Mapping[str, Any],
     quantization: Quantization | None,
@@ -108,7 +79,7 @@ class _Weight(NamedTuple):
     slot: Slot
 
 
-def _weights(model: PreTrainedModel) -> Iterator[_Weight]:
+def _weights(model: Model) -> Iterator[_Weight]:
     """Iterate over all tensors once."""
     left_out = None if _states_head(model) else model.tied_head
     for path, layer in model.named_modules():
@@ -120,13 +91,13 @@ def _weights(model: PreTrainedModel) -> Iterator[_Weight]:
             yield _Weight(*target, path, slot)
 
 
-def _states_head(model: PreTrainedModel) -> bool:
+def _states_head(model: Model) -> bool:
     """Tell whether the head has tensors of its own: a tied one has none, unless llama.cpp wants them."""
     wanted = model.architecture.states_head and model.gguf is None
     return wanted or not model.config.tie_word_embeddings
 
 
-def _tensors(model: PreTrainedModel, layers: Layers) -> dict[str, TensorSource]:
+def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
     """Return all tensors of the file, in the order of the source, new ones last."""
     if model.get_output_embeddings() is None and _states_head(model):
         raise ValueError(
@@ -166,7 +137,7 @@ def _plain_type(parameter: Tensor, old: TensorType | None, wide: bool) -> Tensor
     return _PLAIN_TYPES[parameter.dtype]
 
 
-def _config_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+def _config_tensors(model: Model) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for rule in model.architecture.rules:
         new = rule.write_tensors(model.config)
@@ -181,7 +152,7 @@ def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def _metadata(model: PreTrainedModel, tokenizer: Any, tensors: Mapping[str, TensorSource]) -> Metadata:
+def _metadata(model: Model, tokenizer: Any, tensors: Mapping[str, TensorSource]) -> Metadata:
     """Return the source's metadata with what was changed, or all that there is to say."""
     architecture, source = model.architecture, model.gguf
     if source is not None:

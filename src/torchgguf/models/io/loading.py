@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +13,20 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from torchgguf import kernels
 from torchgguf.container import GGUFError, GGUFFile, Metadata, TensorInfo
 from torchgguf.generation import GenerationConfig, GenerationMixin
-from torchgguf.models.core.config import PreTrainedConfig, floating_dtype
+from torchgguf.models.core.config import Config, floating_dtype
+from torchgguf.models.core.model import Model
+from torchgguf.models.core.provenance import GGUFSource
 from torchgguf.models.core.weight_map import Row
-from torchgguf.models.io.gguf_writing import GGUFSource
 from torchgguf.models.io.options import LoadOptions
-from torchgguf.nn import Linear, QuantizedEmbedding, QuantizedLinear, Slot, SlottedLayer, check_attention
+from torchgguf.nn import Slot, SlottedLayer, check_attention
 from torchgguf.nn.slots import fill, slots
 from torchgguf.quants import quant_type
 from torchgguf.tokenization import TokenizerError
 from torchgguf.tokenization.models import read_tokens
 
-if TYPE_CHECKING:
-    from torchgguf.models.pretrained.model import PreTrainedModel
-
 logger = logging.getLogger(__name__)
 
-Model = TypeVar("Model", bound="PreTrainedModel")
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 class Place(NamedTuple):
@@ -41,8 +39,8 @@ class Place(NamedTuple):
 
 
 def open_model(
-    model_class: type[Model], file: GGUFFile, options: LoadOptions
-) -> tuple[Model, list[Place], list[str]]:
+    model_class: type[AnyModel], file: GGUFFile, options: LoadOptions
+) -> tuple[AnyModel, list[Place], list[str]]:
     """Build a model without weights, its parameters on the meta device, and find what fills them.
 
     Returns:
@@ -72,7 +70,7 @@ def open_model(
     return model, *_match(model, file)
 
 
-def load_model(model_class: type[Model], file: GGUFFile, options: LoadOptions) -> Model:
+def load_model(model_class: type[AnyModel], file: GGUFFile, options: LoadOptions) -> AnyModel:
     """Build a model from an open file; what there is to say is said of `PreTrainedModel.from_pretrained`."""
     model, places, new = open_model(model_class, file, options)
     # The bar shows itself only where there is something to wait for, and someone to see it.
@@ -83,7 +81,7 @@ def load_model(model_class: type[Model], file: GGUFFile, options: LoadOptions) -
     return model.eval()
 
 
-def _generation_config(config: PreTrainedConfig, metadata: Metadata) -> GenerationConfig | None:
+def _generation_config(config: Config, metadata: Metadata) -> GenerationConfig | None:
     """Say what ends a text as the file's tokenizer does: by its keys, and by tokens that plainly end it."""
     try:
         vocabulary = read_tokens(metadata)
@@ -96,7 +94,7 @@ def _generation_config(config: PreTrainedConfig, metadata: Metadata) -> Generati
     )
 
 
-def _match(model: PreTrainedModel, file: GGUFFile) -> tuple[list[Place], list[str]]:
+def _match(model: Model, file: GGUFFile) -> tuple[list[Place], list[str]]:
     """Give every tensor its place; also name the parameters of a head for which files have no tensors.
 
     Raises:
@@ -145,7 +143,7 @@ def _match(model: PreTrainedModel, file: GGUFFile) -> tuple[list[Place], list[st
     return places, new
 
 
-def fill_place(model: PreTrainedModel, place: Place, tensor: Tensor, dequantize: bool) -> None:
+def fill_place(model: Model, place: Place, tensor: Tensor, dequantize: bool) -> None:
     """Put a tensor in its place; a matrix that stays as it is in the file brings a packed layer along.
 
     So nothing is rounded to the activations' dtype unless asked for, and all can be written back as it was.
@@ -166,7 +164,7 @@ def fill_place(model: PreTrainedModel, place: Place, tensor: Tensor, dequantize:
     fill(layer, place.slot.name, value)
 
 
-def initialize_new(model: PreTrainedModel, names: list[str]) -> None:
+def initialize_new(model: Model, names: list[str]) -> None:
     """Give parameters that no checkpoint holds random values, as a model that is built new has."""
     if not names:
         return
@@ -182,13 +180,3 @@ def initialize_new(model: PreTrainedModel, names: list[str]) -> None:
         model.init_weights(layer)
         for name, value in read.items():
             setattr(layer, name, nn.Parameter(value))
-
-
-def head_sharing(embedding: nn.Module) -> nn.Module:
-    """Return a head that shares the weights of an embedding."""
-    if isinstance(embedding, QuantizedEmbedding):
-        return QuantizedLinear.from_packed(embedding.weight, embedding.quant_type)
-    assert isinstance(embedding, nn.Embedding)
-    head = Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False, device="meta")
-    head.weight = embedding.weight
-    return head

@@ -1,14 +1,18 @@
-"""What there is at a place: a GGUF file, or a Hugging Face checkpoint."""
+"""What is at a place: a GGUF file, or a Hugging Face checkpoint; and the config in it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from torchgguf.container import GGUFFile, open_gguf
 from torchgguf.hub import HubOptions, find_gguf
-from torchgguf.models.io.checkpoint import CONFIG, Checkpoint
+from torchgguf.models import registry
+from torchgguf.models.core.config import Config, floating_dtype
+from torchgguf.models.io.checkpoint import CONFIG, Checkpoint, CheckpointError
+from torchgguf.models.io.options import LoadOptions
+from torchgguf.models.io.savable import refuse_packed
 
 
 @contextmanager
@@ -30,3 +34,34 @@ def is_gguf(place: Path) -> bool:
     return place.suffix == ".gguf" or (
         place.is_file() and place.suffix not in (".safetensors", ".bin", ".json")
     )
+
+
+def load_config(place: str | PathLike[str], gguf_file: str | None, options: LoadOptions) -> Config:
+    """Load the config at a place, with the changes asked for; errors are those of `from_pretrained`."""
+    with open_source(place, gguf_file, **options.hub) as source:
+        if isinstance(source, Checkpoint):
+            config = read_config(source, options)
+        else:
+            config = registry.architecture_of_file(source).read_config(source)
+            config = config.from_dict(config.to_dict(), **options.changes)
+    config.attn_implementation = options.attn_implementation or config.attn_implementation
+    if options.dtype not in (None, "auto"):
+        config.dtype = floating_dtype(options.dtype)
+    return config
+
+
+def read_config(checkpoint: Checkpoint, options: LoadOptions) -> Config:
+    """Return the config of a checkpoint, or the one given in its place, with the changes asked for."""
+    if isinstance(options.config, Config):
+        values: dict[str, Any] = {
+            **options.config.to_dict(),
+            "attn_implementation": options.config.attn_implementation,
+        }
+    else:
+        if options.config is not None:
+            checkpoint = Checkpoint(options.config, **options.hub)
+        values = checkpoint.config()
+        refuse_packed(values, checkpoint)
+    if not isinstance(model_type := values.get("model_type"), str):
+        raise CheckpointError(f"{checkpoint}: the config states no model_type")
+    return registry.architecture_of_type(model_type).config_class.from_dict(values, **options.changes)

@@ -9,7 +9,7 @@ import torch
 
 from torchgguf.generation import GenerationConfig
 from torchgguf.hub import HubOptions
-from torchgguf.models.core.config import PreTrainedConfig
+from torchgguf.models.core.config import Config
 from torchgguf.models.io.devices import DeviceMap, single_device
 from torchgguf.models.quantizers.protocol import QuantizationConfig
 
@@ -44,7 +44,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 _KINDS: dict[str, Any] = {
-    "config": PreTrainedConfig | str | PathLike,
+    "config": Config | str | PathLike,
     "generation_config": GenerationConfig,
     "quantization_config": QuantizationConfig,
 }
@@ -59,7 +59,7 @@ class LoadOptions:
         changes: fields to set in the config.
     """
 
-    config: PreTrainedConfig | str | PathLike[str] | None = None
+    config: Config | str | PathLike[str] | None = None
     dequantize: bool = False
     dtype: torch.dtype | str | None = None
     attn_implementation: str | None = None

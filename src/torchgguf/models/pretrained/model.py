@@ -1,26 +1,23 @@
 """`PreTrainedModel`: what all models have, whatever their architecture."""
 
-import math
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import floating_dtype
-from torchgguf.models.core.recompute import GradientCheckpointing
-from torchgguf.models.io import gguf_writing as saving
-from torchgguf.models.io import loading
+from torchgguf.models.core.model import Model, head_sharing
+from torchgguf.models.io import gguf_writing
+from torchgguf.models.io.assembling import load_pretrained
 from torchgguf.models.io.checkpoint import CheckpointError
 from torchgguf.models.io.checkpoint_writing import save_checkpoint
-from torchgguf.models.io.description import Origin
 from torchgguf.models.io.options import remaining
 from torchgguf.models.pretrained import resizing
-from torchgguf.nn import PackedLayer, QuantizedEmbedding
-from torchgguf.nn.slots import slots
+from torchgguf.nn import PackedLayer
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
 
 # Options of transformers' save_pretrained that are not here, with the values that ask for nothing.
@@ -37,24 +34,8 @@ _SAVING: dict[str, tuple[Any, ...]] = {
 }
 
 
-class PreTrainedModel(GradientCheckpointing):
-    """Base of all models: loading, saving, unpacking, tying.
-
-    Attributes:
-        architecture: the tables by which GGUF files are read and written.
-        base_model_prefix: the attribute under which a model with a head holds the model without.
-        gguf: what to know of the file this was loaded from, to write it again; None if there is none.
-        origin: the Hugging Face checkpoint this was loaded from; None if there is none.
-    """
-
-    architecture: ClassVar[Architecture]
-    base_model_prefix: ClassVar[str] = "model"
-    gguf: saving.GGUFSource | None = None
-    origin: Origin | None = None
-
-    def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
-        super().__init__()
-        self.config = config
+class PreTrainedModel(Model):
+    """Base of all models: loading, saving, unpacking."""
 
     @classmethod
     def from_pretrained(
@@ -103,16 +84,15 @@ class PreTrainedModel(GradientCheckpointing):
             ValueError: an option's value is not supported.
             ImportError: a device map needs accelerate.
         """
-        from torchgguf.models import auto  # which knows all classes, this one's heirs
 
-        def this(family: auto.Family) -> type[Self]:
-            if cls.architecture is not family.architecture:
-                kind = f"model_type {family.model_type!r} (in GGUF files: {family.architecture.gguf!r})"
-                fitting = auto.counterpart(cls, family).__name__
+        def this(found: Architecture) -> type[Self]:
+            if cls.architecture is not found:
+                kind = f"model_type {found.config_class.model_type!r} (in GGUF files: {found.gguf!r})"
+                fitting = (found.classes.get(cls.task or "") or found.classes["causal_lm"]).__name__
                 raise CheckpointError(f"{cls.__name__} cannot read a model of {kind}: {fitting} can")
             return cls
 
-        model: Self = auto.load_pretrained(this, pretrained_model_name_or_path, gguf_file, options)
+        model: Self = load_pretrained(this, pretrained_model_name_or_path, gguf_file, options)
         return model
 
     def save_pretrained(
@@ -152,7 +132,7 @@ class PreTrainedModel(GradientCheckpointing):
         quantization: str | Quantization | None = None,
         imatrix: str | PathLike[str] | ImportanceMatrix | None = None,
         report: PackingReport | None = None,
-        progress: saving.Progress | None = None,
+        progress: gguf_writing.Progress | None = None,
     ) -> None:
         """Write a GGUF file; the old one, if any, is replaced only once the new one is whole.
 
@@ -181,11 +161,11 @@ class PreTrainedModel(GradientCheckpointing):
                 message names it.
             GGUFError: the importance matrix is none, or the disk is full.
         """
-        self._require_weights("save_gguf()")
+        self.require_weights("save_gguf()")
         if quantization is None and (imatrix is not None or report is not None):
             raise ValueError("imatrix and report are for packing: say to what, such as quantization='Q4_K_M'")
         packing = None if quantization is None else Quantization.of(quantization, imatrix)
-        saving.save_gguf(self, path, tokenizer, metadata or {}, packing, report, progress)
+        gguf_writing.save_gguf(self, path, tokenizer, metadata or {}, packing, report, progress)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Self:
         """Unpack all weights, in place, to plain trainable parameters.
@@ -196,85 +176,15 @@ class PreTrainedModel(GradientCheckpointing):
         Raises:
             ValueError: some weights are on the disk.
         """
-        self._require_weights("dequantize()")
+        self.require_weights("dequantize()")
         dtype, tied = dtype or self.dtype, self.tied_head
         for parent in list(self.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, PackedLayer) and child is not tied:
                     setattr(parent, name, child.dequantize(dtype))
         if tied is not None:
-            self.set_output_embeddings(loading.head_sharing(self.get_input_embeddings()))
+            self.set_output_embeddings(head_sharing(self.get_input_embeddings()))
         return self.to(dtype)
-
-    def tie_weights(self) -> None:
-        """Let the head use the weights of the embedding, if the config says so."""
-        if self.config.tie_word_embeddings and self.get_output_embeddings() is not None:
-            self.set_output_embeddings(loading.head_sharing(self.get_input_embeddings()))
-
-    def post_init(self) -> None:
-        """Initialise the weights that are this model's own, not those of a model inside it."""
-        for child in self.children():
-            if not isinstance(child, PreTrainedModel):
-                child.apply(self.init_weights)
-        self.tie_weights()
-
-    def init_weights(self, module: nn.Module) -> None:
-        """Give a layer of a new model its first values."""
-        if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                nn.init.zeros_(module.weight[module.padding_idx])
-
-    @property
-    def base_model(self) -> "PreTrainedModel":
-        """The model without its head: itself if it has none."""
-        base: PreTrainedModel = getattr(self, self.base_model_prefix, self)
-        return base
-
-    def checkpoint_name(self, name: str) -> str:
-        """Return what a parameter of this model is called in the checkpoint of a whole model."""
-        prefix = self.architecture.hf_prefix
-        if self.base_model is self:
-            return prefix + name
-        own = f"{self.base_model_prefix}."
-        return prefix + name.removeprefix(own) if name.startswith(own) else name
-
-    def own_name(self, name: str) -> str:
-        """Return what this model calls a parameter, given its name in the checkpoint of a whole model."""
-        prefix = self.architecture.hf_prefix
-        own = "" if self.base_model is self else f"{self.base_model_prefix}."
-        return own + name.removeprefix(prefix) if name.startswith(prefix) else name
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the module that looks up tokens."""
-        if self.base_model is self:
-            raise NotImplementedError
-        return self.base_model.get_input_embeddings()
-
-    def set_input_embeddings(self, module: nn.Module) -> None:
-        """Replace the module that looks up tokens."""
-        old = self.get_input_embeddings()
-        self.set_submodule(next(path for path, found in self.named_modules() if found is old), module)
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """Return the module that scores tokens, or None if this model has no head."""
-        return None
-
-    def set_output_embeddings(self, module: nn.Module) -> None:
-        """Replace the module that scores tokens."""
-        raise NotImplementedError
-
-    @property
-    def tied_head(self) -> nn.Module | None:
-        """The module that scores tokens, if it has the weights of the one that looks them up."""
-        head = self.get_output_embeddings()
-        return head if head is not None and head.weight is self.get_input_embeddings().weight else None
-
-    def _require_weights(self, caller: str) -> None:
-        if any(parameter.is_meta for parameter in self.parameters()):
-            raise ValueError(f"{caller} needs all weights at hand: load without device_map, or on one device")
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
@@ -292,41 +202,3 @@ class PreTrainedModel(GradientCheckpointing):
             ValueError: the size is less than 1, or the rows are packed: `dequantize` first.
         """
         return resizing.resize_vocabulary(self, new_num_tokens, pad_to_multiple_of)
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Count the weights, packed ones too; those that several layers share count once.
-
-        Args:
-            only_trainable: leave out what takes no gradient, as packed weights do.
-            exclude_embeddings: leave out tables of tokens and of positions.
-        """
-        total, seen = 0, set[nn.Parameter]()
-        for layer in self.modules():
-            own = {*layer.parameters(recurse=False)} - seen
-            seen |= own
-            if not own or (exclude_embeddings and isinstance(layer, nn.Embedding | QuantizedEmbedding)):
-                continue
-            if only_trainable:
-                total += sum(parameter.numel() for parameter in own if parameter.requires_grad)
-            else:
-                total += sum(math.prod(slot.shape) for slot in slots(layer))
-        return total
-
-    def get_memory_footprint(self, return_buffers: bool = True) -> int:
-        """Return the bytes of all parameters, and of buffers unless `return_buffers` is False."""
-        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are or, if accelerate has spread them, where inputs go."""
-        place = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
-        return next(self.parameters()).device if place is None else torch.device(place)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the activations."""
-        embedding = self.get_input_embeddings()
-        if isinstance(embedding, QuantizedEmbedding):
-            return embedding.dtype
-        return next(embedding.parameters()).dtype

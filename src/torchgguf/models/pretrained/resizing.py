@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
+from torchgguf.models.core.model import Model
 from torchgguf.nn import PackedLayer
 
-if TYPE_CHECKING:
-    from torchgguf.models.pretrained.model import PreTrainedModel
 
-
-def resize_vocabulary(model: PreTrainedModel, size: int | None, multiple: int | None) -> nn.Module:
+def resize_vocabulary(model: Model, size: int | None, multiple: int | None) -> nn.Module:
     """Resize; arguments and errors are those of `PreTrainedModel.resize_token_embeddings`."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     size = model.config.vocab_size if size is None else size

@@ -6,16 +6,14 @@ import logging
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from torchgguf.models.core.config import floating_dtype
+from torchgguf.models.core.model import Model
 from torchgguf.nn import Conv1D
-
-if TYPE_CHECKING:
-    from torchgguf.models.pretrained.model import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +79,7 @@ class BitsAndBytesConfig:
             values[name] = str(values[name]).removeprefix("torch.")
         return {**values, "quant_method": self.quant_method}
 
-    def pack(self, model: PreTrainedModel, path: str, layer: nn.Module) -> nn.Module:
+    def pack(self, model: Model, path: str, layer: nn.Module) -> nn.Module:
         """Return the layer with its weights packed, or itself if it is none that is to be packed."""
         base_path = f"{model.base_model_prefix}."
         is_head = model.base_model is not model and not path.startswith(base_path)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
+from torchgguf.models.core.model import Model
 from torchgguf.nn import SlottedLayer
 from torchgguf.packing import stays_wide
 from torchgguf.quants import QuantType, quant_type, quantize
-
-if TYPE_CHECKING:
-    from torchgguf.models.pretrained.model import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ class GGUFQuantizationConfig:
             "modules_to_not_convert": self.modules_to_not_convert,
         }
 
-    def pack(self, model: PreTrainedModel, path: str, layer: nn.Module) -> nn.Module:
+    def pack(self, model: Model, path: str, layer: nn.Module) -> nn.Module:
         """Return the layer with its weights packed, or itself if it is none that is to be packed."""
         names = self.modules_to_not_convert or ()
         if not isinstance(layer, SlottedLayer) or any(path == n or path.endswith(f".{n}") for n in names):

@@ -1,4 +1,4 @@
-"""GPT-2 with other heads: to choose among answers, to judge texts or tokens, to find answers in texts.
+"""GPT-2 with two heads: one predicts the next token, the other chooses among texts.
 
 Shape letters: B batch, C choices of a question, T positions.
 """
@@ -10,12 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchgguf.models.architectures.gpt2 import GPT2LMHeadModel, GPT2Model, GPT2PreTrainedModel, GPT2WithHead
-from torchgguf.models.blocks.heads import (
-    ForQuestionAnswering,
-    ForSequenceClassification,
-    ForTokenClassification,
-)
+from torchgguf.models.architectures.gpt2 import GPT2LMHeadModel
 from torchgguf.models.blocks.losses import next_token_loss
 from torchgguf.nn import Cache, Linear, ModelOutput, find_activation
 
@@ -139,22 +134,3 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
             attentions=decoded.attentions,
         )
         return output if return_dict else output.to_tuple()
-
-
-class GPT2ForSequenceClassification(GPT2WithHead, ForSequenceClassification):  # type: ignore[misc]
-    """GPT-2 that judges texts."""
-
-    base_class = GPT2Model
-
-
-class GPT2ForTokenClassification(GPT2WithHead, ForTokenClassification):  # type: ignore[misc]
-    """GPT-2 that judges tokens."""
-
-    base_class = GPT2Model
-    head_name = "classifier"
-
-
-class GPT2ForQuestionAnswering(GPT2PreTrainedModel, ForQuestionAnswering):
-    """GPT-2 that finds answers in texts."""
-
-    base_class = GPT2Model

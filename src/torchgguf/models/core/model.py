@@ -1,0 +1,167 @@
+"""`Model`: what loading and saving need to know of a model, whatever its architecture. Knows no file."""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from torchgguf.models.core.architecture import Architecture
+from torchgguf.models.core.provenance import GGUFSource, Origin
+from torchgguf.models.core.recompute import GradientCheckpointing
+from torchgguf.nn import Linear, QuantizedEmbedding, QuantizedLinear
+from torchgguf.nn.slots import slots
+
+
+class Model(GradientCheckpointing):
+    """A model's names, embeddings and weights.
+
+    Attributes:
+        architecture: the tables by which GGUF files are read and written.
+        task: the name under which `architecture.classes` lists the class; None: it does not.
+        base_model_prefix: the attribute under which a model with a head holds the model without.
+        gguf: what is needed to write the GGUF file again that this was loaded from; None if there is none.
+        origin: the Hugging Face checkpoint that this was loaded from; None if there is none.
+    """
+
+    architecture: ClassVar[Architecture]
+    task: ClassVar[str | None] = None
+    base_model_prefix: ClassVar[str] = "model"
+    gguf: GGUFSource | None = None
+    origin: Origin | None = None
+
+    def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
+        super().__init__()
+        self.config = config
+
+    def __init_subclass__(cls, architecture: Architecture | None = None, **options: Any) -> None:
+        """List the class among those of its architecture.
+
+        Args:
+            architecture: of the class and of its heirs; by default that of its own base.
+            options: of other bases.
+        """
+        super().__init_subclass__(**options)
+        if architecture is not None:
+            cls.architecture = architecture
+        if hasattr(cls, "architecture"):
+            cls.architecture.register(cls)
+
+    def tie_weights(self) -> None:
+        """Let the head use the weights of the embedding, if the config says so."""
+        if self.config.tie_word_embeddings and self.get_output_embeddings() is not None:
+            self.set_output_embeddings(head_sharing(self.get_input_embeddings()))
+
+    def post_init(self) -> None:
+        """Initialise the weights that are this model's own, not those of a model inside it."""
+        for child in self.children():
+            if not isinstance(child, Model):
+                child.apply(self.init_weights)
+        self.tie_weights()
+
+    def init_weights(self, module: nn.Module) -> None:
+        """Give a layer of a new model its first values."""
+        if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                nn.init.zeros_(module.weight[module.padding_idx])
+
+    @property
+    def base_model(self) -> "Model":
+        """The model without its head: itself if it has none."""
+        base: Model = getattr(self, self.base_model_prefix, self)
+        return base
+
+    def checkpoint_name(self, name: str) -> str:
+        """Return what a parameter of this model is called in the checkpoint of a whole model."""
+        prefix = self.architecture.hf_prefix
+        if self.base_model is self:
+            return prefix + name
+        own = f"{self.base_model_prefix}."
+        return prefix + name.removeprefix(own) if name.startswith(own) else name
+
+    def own_name(self, name: str) -> str:
+        """Return what this model calls a parameter, given its name in the checkpoint of a whole model."""
+        prefix = self.architecture.hf_prefix
+        own = "" if self.base_model is self else f"{self.base_model_prefix}."
+        return own + name.removeprefix(prefix) if name.startswith(prefix) else name
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the module that looks up tokens."""
+        if self.base_model is self:
+            raise NotImplementedError
+        return self.base_model.get_input_embeddings()
+
+    def set_input_embeddings(self, module: nn.Module) -> None:
+        """Replace the module that looks up tokens."""
+        old = self.get_input_embeddings()
+        self.set_submodule(next(path for path, found in self.named_modules() if found is old), module)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the module that scores tokens, or None if this model has no head."""
+        return None
+
+    def set_output_embeddings(self, module: nn.Module) -> None:
+        """Replace the module that scores tokens."""
+        raise NotImplementedError
+
+    @property
+    def tied_head(self) -> nn.Module | None:
+        """The module that scores tokens, if it has the weights of the one that looks them up."""
+        head = self.get_output_embeddings()
+        return head if head is not None and head.weight is self.get_input_embeddings().weight else None
+
+    def require_weights(self, caller: str) -> None:
+        """Raise `ValueError` in the name of `caller` if some weights are on the disk."""
+        if any(parameter.is_meta for parameter in self.parameters()):
+            raise ValueError(f"{caller} needs all weights at hand: load without device_map, or on one device")
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Count the weights, packed ones too; those that several layers share count once.
+
+        Args:
+            only_trainable: leave out what takes no gradient, as packed weights do.
+            exclude_embeddings: leave out tables of tokens and of positions.
+        """
+        total, seen = 0, set[nn.Parameter]()
+        for layer in self.modules():
+            own = {*layer.parameters(recurse=False)} - seen
+            seen |= own
+            if not own or (exclude_embeddings and isinstance(layer, nn.Embedding | QuantizedEmbedding)):
+                continue
+            if only_trainable:
+                total += sum(parameter.numel() for parameter in own if parameter.requires_grad)
+            else:
+                total += sum(math.prod(slot.shape) for slot in slots(layer))
+        return total
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Return the bytes of all parameters, and of buffers unless `return_buffers` is False."""
+        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are or, if accelerate has spread them, where inputs go."""
+        place = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
+        return next(self.parameters()).device if place is None else torch.device(place)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the activations."""
+        embedding = self.get_input_embeddings()
+        if isinstance(embedding, QuantizedEmbedding):
+            return embedding.dtype
+        return next(embedding.parameters()).dtype
+
+
+def head_sharing(embedding: nn.Module) -> nn.Module:
+    """Return a head that shares the weights of an embedding."""
+    if isinstance(embedding, QuantizedEmbedding):
+        return QuantizedLinear.from_packed(embedding.weight, embedding.quant_type)
+    assert isinstance(embedding, nn.Embedding)
+    head = Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False, device="meta")
+    head.weight = embedding.weight
+    return head

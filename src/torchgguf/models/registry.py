@@ -1,0 +1,58 @@
+"""Which file of `architectures/` loads a model: names only; each is imported when it is asked for."""
+
+from functools import cache
+from importlib import import_module
+
+from torchgguf.container import GGUFError, GGUFFile
+from torchgguf.models.core.architecture import Architecture
+
+# general.architecture -> the model types that may load the file; the first that matches does. A model type,
+# as config.json has it, is also the name of the file.
+ROWS: dict[str, tuple[str, ...]] = {
+    "bloom": ("bloom",),
+    "gpt2": ("gpt2",),
+    "llama": ("mistral", "llama"),
+    "phi3": ("phi3",),
+    "qwen2": ("qwen2",),
+    "qwen2moe": ("qwen2_moe",),
+}
+
+MODEL_TYPES = tuple(sorted(model_type for row in ROWS.values() for model_type in row))
+
+
+@cache
+def _import(model_type: str) -> Architecture:
+    module = import_module(f"torchgguf.models.architectures.{model_type}")
+    architectures = (value for value in vars(module).values() if isinstance(value, Architecture))
+    return next(found for found in architectures if found.config_class.model_type == model_type)
+
+
+def architecture_of_type(model_type: str) -> Architecture:
+    """Return the architecture that a config.json with this `model_type` describes.
+
+    Raises:
+        ValueError: the type is unsupported; the message lists those that are supported.
+    """
+    if model_type not in MODEL_TYPES:
+        raise ValueError(f"model_type {model_type!r} is not supported; these are: {', '.join(MODEL_TYPES)}")
+    return _import(model_type)
+
+
+def architecture_of_file(file: GGUFFile) -> Architecture:
+    """Return the architecture that loads a GGUF file.
+
+    Raises:
+        GGUFError: the file holds no model, or an unsupported one; the message lists the supported ones.
+    """
+    if (kind := file.metadata.get("general.type", "model")) != "model":
+        raise GGUFError(f"the file holds no model: its general.type is {kind!r}")
+    actual = file.metadata.get("general.architecture")
+    for model_type in ROWS.get(actual, ()) if isinstance(actual, str) else ():
+        if (architecture := _import(model_type)).matches(file.metadata):
+            return architecture
+    raise GGUFError(f"architecture {actual!r} is not supported; these are: {', '.join(ROWS)}")
+
+
+def architectures_with(task: str) -> list[str]:
+    """Return the model types that have a class for a task such as `"causal_lm"`; import all of them."""
+    return [model_type for model_type in MODEL_TYPES if task in _import(model_type).classes]
