@@ -20,13 +20,16 @@ NAMES = {name for a in ARCHITECTURES for name in (a.gguf, a.config_class.model_t
 def test_every_parameter_has_one_name_on_each_side(name):
     model = counterpart(reference(CASES[name]))
     weights, tied = model.architecture.weights, model.config.tie_word_embeddings
-    names = [f"{path}.{slot.name}" for path, layer in model.named_modules() for slot in slots(layer)]
+    layers = model.named_modules()
+    names = [model.base_name(f"{path}.{slot.name}") for path, layer in layers for slot in slots(layer)]
     names = [name for name in names if not (tied and name == "lm_head.weight")]
     there = [weights.to_gguf(name)[0] for name in names]
     assert len(set(there)) == len(there)
     assert [weights.to_hf(name)[0] for name in there] == names
     for name, value in model.named_parameters():
-        if (target := weights.to_gguf(name)) is not None and (row := target[1]).transform is not None:
+        if (target := weights.to_gguf(model.base_name(name))) is not None and (
+            row := target[1]
+        ).transform is not None:
             changed = row.transform.to_gguf(value.detach(), model.config)
             assert not torch.equal(changed, value)
             assert torch.equal(row.transform.to_hf(changed, model.config), value)

@@ -256,7 +256,7 @@ def _watched(model: PreTrainedModel, process_output: bool) -> Iterator[tuple[nn.
 
 def _gguf_name(model: PreTrainedModel, path: str) -> str | None:
     """Return the name of a matrix in GGUF files, None if they have no place for it."""
-    target = model.architecture.weights.to_gguf(model.checkpoint_name(f"{path}.weight"))
+    target = model.architecture.weights.to_gguf(model.base_name(f"{path}.weight"))
     return None if target is None else target[0]
 
 

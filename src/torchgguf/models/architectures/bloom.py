@@ -137,7 +137,6 @@ def _heads_together(config: BloomConfig) -> Tensor:
 BLOOM = Architecture(
     gguf="bloom",
     config_class=BloomConfig,
-    hf_prefix="transformer.",
     rules=(
         Field("block_count", "n_layer", limit=tensor_count),
         ContextLength(),
@@ -154,20 +153,20 @@ BLOOM = Architecture(
     ),
     weights=WeightMap(
         (
-            Row("token_embd", "transformer.word_embeddings"),
-            Row("token_embd_norm", "transformer.word_embeddings_layernorm"),
-            Row("output_norm", "transformer.ln_f"),
+            Row("token_embd", "word_embeddings"),
+            Row("token_embd_norm", "word_embeddings_layernorm"),
+            Row("output_norm", "ln_f"),
             Row("output", "lm_head"),
-            Row("blk.{}.attn_norm", "transformer.h.{}.input_layernorm"),
+            Row("blk.{}.attn_norm", "h.{}.input_layernorm"),
             Row(
                 "blk.{}.attn_qkv",
-                "transformer.h.{}.self_attention.query_key_value",
+                "h.{}.self_attention.query_key_value",
                 RowPermutation(_heads_together),
             ),
-            Row("blk.{}.attn_output", "transformer.h.{}.self_attention.dense"),
-            Row("blk.{}.ffn_norm", "transformer.h.{}.post_attention_layernorm"),
-            Row("blk.{}.ffn_up", "transformer.h.{}.mlp.dense_h_to_4h"),
-            Row("blk.{}.ffn_down", "transformer.h.{}.mlp.dense_4h_to_h"),
+            Row("blk.{}.attn_output", "h.{}.self_attention.dense"),
+            Row("blk.{}.ffn_norm", "h.{}.post_attention_layernorm"),
+            Row("blk.{}.ffn_up", "h.{}.mlp.dense_h_to_4h"),
+            Row("blk.{}.ffn_down", "h.{}.mlp.dense_4h_to_h"),
         )
     ),
 )

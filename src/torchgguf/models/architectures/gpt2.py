@@ -128,7 +128,6 @@ class InnerSize(Rule):
 GPT2 = Architecture(
     gguf="gpt2",
     config_class=GPT2Config,
-    hf_prefix="transformer.",
     rules=(
         Field("block_count", "n_layer", limit=tensor_count),
         Field("context_length", "n_positions", limit=largest_dimension),
@@ -147,16 +146,16 @@ GPT2 = Architecture(
     ),
     weights=WeightMap(
         (
-            Row("token_embd", "transformer.wte"),
-            Row("position_embd", "transformer.wpe"),
-            Row("output_norm", "transformer.ln_f"),
+            Row("token_embd", "wte"),
+            Row("position_embd", "wpe"),
+            Row("output_norm", "ln_f"),
             Row("output", "lm_head"),
-            Row("blk.{}.attn_norm", "transformer.h.{}.ln_1"),
-            Row("blk.{}.attn_qkv", "transformer.h.{}.attn.c_attn"),
-            Row("blk.{}.attn_output", "transformer.h.{}.attn.c_proj"),
-            Row("blk.{}.ffn_norm", "transformer.h.{}.ln_2"),
-            Row("blk.{}.ffn_up", "transformer.h.{}.mlp.c_fc"),
-            Row("blk.{}.ffn_down", "transformer.h.{}.mlp.c_proj"),
+            Row("blk.{}.attn_norm", "h.{}.ln_1"),
+            Row("blk.{}.attn_qkv", "h.{}.attn.c_attn"),
+            Row("blk.{}.attn_output", "h.{}.attn.c_proj"),
+            Row("blk.{}.ffn_norm", "h.{}.ln_2"),
+            Row("blk.{}.ffn_up", "h.{}.mlp.c_fc"),
+            Row("blk.{}.ffn_down", "h.{}.mlp.c_proj"),
         )
     ),
 )

@@ -39,12 +39,12 @@ LLAMA_WEIGHTS = WeightMap(
         *DECODER_ROWS,
         Row(
             "blk.{}.attn_q",
-            "model.layers.{}.self_attn.q_proj",
+            "layers.{}.self_attn.q_proj",
             interleaved_rotary_rows("num_attention_heads"),
         ),
         Row(
             "blk.{}.attn_k",
-            "model.layers.{}.self_attn.k_proj",
+            "layers.{}.self_attn.k_proj",
             interleaved_rotary_rows("num_key_value_heads"),
         ),
     )

@@ -114,8 +114,8 @@ PHI3 = Architecture(
     weights=WeightMap(
         (
             *COMMON_ROWS,
-            Row("blk.{}.attn_qkv", "model.layers.{}.self_attn.qkv_proj"),
-            Row("blk.{}.ffn_up", "model.layers.{}.mlp.gate_up_proj"),
+            Row("blk.{}.attn_qkv", "layers.{}.self_attn.qkv_proj"),
+            Row("blk.{}.ffn_up", "layers.{}.mlp.gate_up_proj"),
         )
     ),
 )

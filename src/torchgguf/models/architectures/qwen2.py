@@ -93,8 +93,8 @@ QWEN2 = Architecture(
     weights=WeightMap(
         (
             *DECODER_ROWS,
-            Row("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj"),
-            Row("blk.{}.attn_k", "model.layers.{}.self_attn.k_proj"),
+            Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj"),
+            Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj"),
         )
     ),
 )

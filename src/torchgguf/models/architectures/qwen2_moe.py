@@ -102,27 +102,27 @@ QWEN2_MOE = Architecture(
     weights=WeightMap(
         (
             *(row for row in DECODER_ROWS if ".mlp." not in row.hf),
-            Row("blk.{}.attn_q", "model.layers.{}.self_attn.q_proj"),
-            Row("blk.{}.attn_k", "model.layers.{}.self_attn.k_proj"),
-            Row("blk.{}.ffn_gate_inp", "model.layers.{}.mlp.gate"),
-            Row("blk.{}.ffn_gate_exps", "model.layers.{}.mlp.experts.gate_proj"),
-            Row("blk.{}.ffn_up_exps", "model.layers.{}.mlp.experts.up_proj"),
-            Row("blk.{}.ffn_down_exps", "model.layers.{}.mlp.experts.down_proj"),
-            Row("blk.{}.ffn_gate_inp_shexp", "model.layers.{}.mlp.shared_expert_gate"),
-            Row("blk.{}.ffn_gate_shexp", "model.layers.{}.mlp.shared_expert.gate_proj"),
-            Row("blk.{}.ffn_up_shexp", "model.layers.{}.mlp.shared_expert.up_proj"),
-            Row("blk.{}.ffn_down_shexp", "model.layers.{}.mlp.shared_expert.down_proj"),
+            Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj"),
+            Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj"),
+            Row("blk.{}.ffn_gate_inp", "layers.{}.mlp.gate"),
+            Row("blk.{}.ffn_gate_exps", "layers.{}.mlp.experts.gate_proj"),
+            Row("blk.{}.ffn_up_exps", "layers.{}.mlp.experts.up_proj"),
+            Row("blk.{}.ffn_down_exps", "layers.{}.mlp.experts.down_proj"),
+            Row("blk.{}.ffn_gate_inp_shexp", "layers.{}.mlp.shared_expert_gate"),
+            Row("blk.{}.ffn_gate_shexp", "layers.{}.mlp.shared_expert.gate_proj"),
+            Row("blk.{}.ffn_up_shexp", "layers.{}.mlp.shared_expert.up_proj"),
+            Row("blk.{}.ffn_down_shexp", "layers.{}.mlp.shared_expert.down_proj"),
         )
     ),
     stacks=(
         Stack(
-            "model.layers.{}.mlp.experts.gate_up_proj",
+            "layers.{}.mlp.experts.gate_up_proj",
             (
-                "model.layers.{}.mlp.experts.{}.gate_proj.weight",
-                "model.layers.{}.mlp.experts.{}.up_proj.weight",
+                "layers.{}.mlp.experts.{}.gate_proj.weight",
+                "layers.{}.mlp.experts.{}.up_proj.weight",
             ),
         ),
-        Stack("model.layers.{}.mlp.experts.down_proj", ("model.layers.{}.mlp.experts.{}.down_proj.weight",)),
+        Stack("layers.{}.mlp.experts.down_proj", ("layers.{}.mlp.experts.{}.down_proj.weight",)),
     ),
     states_head=True,
 )

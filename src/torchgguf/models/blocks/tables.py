@@ -6,21 +6,21 @@ from torchgguf.models.core.weight_map import Row
 
 # What is left when projections are fused, or the MLP is another.
 COMMON_ROWS = (
-    Row("token_embd", "model.embed_tokens"),
-    Row("output_norm", "model.norm"),
+    Row("token_embd", "embed_tokens"),
+    Row("output_norm", "norm"),
     Row("output", "lm_head"),
-    Row("blk.{}.attn_norm", "model.layers.{}.input_layernorm"),
-    Row("blk.{}.attn_output", "model.layers.{}.self_attn.o_proj"),
-    Row("blk.{}.ffn_norm", "model.layers.{}.post_attention_layernorm"),
-    Row("blk.{}.ffn_down", "model.layers.{}.mlp.down_proj"),
+    Row("blk.{}.attn_norm", "layers.{}.input_layernorm"),
+    Row("blk.{}.attn_output", "layers.{}.self_attn.o_proj"),
+    Row("blk.{}.ffn_norm", "layers.{}.post_attention_layernorm"),
+    Row("blk.{}.ffn_down", "layers.{}.mlp.down_proj"),
 )
 
 # Queries and keys are left to each architecture: some lay their rows out for another rotary embedding.
 DECODER_ROWS = (
     *COMMON_ROWS,
-    Row("blk.{}.attn_v", "model.layers.{}.self_attn.v_proj"),
-    Row("blk.{}.ffn_gate", "model.layers.{}.mlp.gate_proj"),
-    Row("blk.{}.ffn_up", "model.layers.{}.mlp.up_proj"),
+    Row("blk.{}.attn_v", "layers.{}.self_attn.v_proj"),
+    Row("blk.{}.ffn_gate", "layers.{}.mlp.gate_proj"),
+    Row("blk.{}.ffn_up", "layers.{}.mlp.up_proj"),
 )
 
 # What is left when not all of a head is rotated.

@@ -29,7 +29,6 @@ class Architecture:
         rules: the config map.
         weights: the weight map.
         matches: tells apart architectures that share `gguf`, by the metadata.
-        hf_prefix: what the weight map's names begin with for all that is not of a head.
         stacks: parameters that Hugging Face checkpoints hold in parts.
         states_head: whether files have a head even where its weights are the embedding's, as llama.cpp wants.
         classes: the models, by the name of their task; each is listed when it is defined.
@@ -40,7 +39,6 @@ class Architecture:
     rules: Sequence[Rule]
     weights: WeightMap
     matches: Callable[[Metadata], bool] = lambda metadata: True
-    hf_prefix: str = "model."
     stacks: Sequence[Stack] = ()
     states_head: bool = False
     classes: dict[str, type[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -74,19 +74,13 @@ class Model(GradientCheckpointing):
         base: Model = getattr(self, self.base_model_prefix, self)
         return base
 
-    def checkpoint_name(self, name: str) -> str:
-        """Return what a parameter of this model is called in the checkpoint of a whole model."""
-        prefix = self.architecture.hf_prefix
-        if self.base_model is self:
-            return prefix + name
-        own = f"{self.base_model_prefix}."
-        return prefix + name.removeprefix(own) if name.startswith(own) else name
+    def base_name(self, name: str) -> str:
+        """Return the name of a parameter as weight maps have it, given its name in this model."""
+        return name if self.base_model is self else name.removeprefix(f"{self.base_model_prefix}.")
 
-    def own_name(self, name: str) -> str:
-        """Return what this model calls a parameter, given its name in the checkpoint of a whole model."""
-        prefix = self.architecture.hf_prefix
-        own = "" if self.base_model is self else f"{self.base_model_prefix}."
-        return own + name.removeprefix(prefix) if name.startswith(prefix) else name
+    def is_in_base(self, name: str) -> bool:
+        """Return whether a parameter, by its name in this model, is in the model without the head."""
+        return self.base_model is self or name.startswith(f"{self.base_model_prefix}.")
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that looks up tokens."""

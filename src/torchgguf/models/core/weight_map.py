@@ -1,7 +1,8 @@
 """Weight maps: how a tensor is called and laid out in GGUF and in Hugging Face checkpoints.
 
 A map is rows of templates, read in either direction. Names are those of modules: what follows the last dot
-(`weight`, `bias`) is the same on both sides. `{}` stands for the number of the layer.
+(`weight`, `bias`) is the same on both sides. `{}` stands for the number of the layer. Hugging Face names are
+those in the model without a head, which models with a head hold under a prefix.
 """
 
 import math
@@ -15,6 +16,9 @@ from torch import Tensor
 
 # Given the config, an index p such that row i of the GGUF tensor is row p[i] of the Hugging Face tensor.
 RowOrder = Callable[[Any], Tensor]
+
+# The module that scores tokens: the only head that has a place in GGUF files.
+HEAD = "lm_head"
 
 _WIDE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -63,47 +63,53 @@ def match(
         CheckpointError: naming all tensors without a parameter, parameters without a tensor, and tensors of
             wrong shapes or dtypes.
     """
-    prefix = model.architecture.hf_prefix
-    stored = _whole_names(model, tensors)
+    prefix, stored, heads = _by_base_names(model, tensors)
     _untie(model, stored)
+
+    def shown(name: str) -> str:
+        return name if name in heads else prefix + name
+
     sources, new, missing, wrong = {}, [], [], []
     for name, parameter in model.named_parameters():
-        whole = model.checkpoint_name(name)
-        headless = whole.startswith(prefix)
-        parts, part_shape = _parts(model, whole, parameter, stored)
+        in_base = model.is_in_base(name)
+        parts, part_shape = _parts(model, model.base_name(name), parameter, stored)
         absent = [part for row in parts for part in row if part not in stored]
         found = [[stored.pop(part) for part in row if part in stored] for row in parts]
-        if absent and (claimed or headless):
-            missing += absent
+        if absent and (claimed or in_base):
+            missing += [prefix + part if in_base else part for part in absent]
         elif absent:
             new.append(name)
         elif misfits := _misfits(parts, found, part_shape):
-            if new_sizes and not headless:
+            if new_sizes and not in_base:
                 new.append(name)
             else:
-                wrong += misfits
+                wrong += [prefix + misfit if in_base else misfit for misfit in misfits]
         else:
             sources[name] = Source(parts, found, tuple(parameter.shape))
     # What is not of the model without a head is of a head, which this model may not have.
-    unused = [name for name in stored if not _DEAD.search(name) and (claimed or name.startswith(prefix))]
+    unused = [shown(name) for name in stored if not _DEAD.search(name) and (claimed or name not in heads)]
     problems = {"no parameter takes": unused, "no tensor fills": missing, "not as the config says": wrong}
     if texts := [f"{what}: {list_names(names)}" for what, names in problems.items() if names]:
         raise CheckpointError(f"the checkpoint does not fit {type(model).__name__}: {'; '.join(texts)}")
     return sources, new
 
 
-def _whole_names(model: Model, tensors: Mapping[str, CheckpointTensor]) -> dict[str, CheckpointTensor]:
-    """Call tensors as in the checkpoint of a whole model, whatever they are called in that of another class.
+def _by_base_names(
+    model: Model, tensors: Mapping[str, CheckpointTensor]
+) -> tuple[str, dict[str, CheckpointTensor], set[str]]:
+    """Call tensors as weight maps do, whatever the class that saved them calls them.
 
-    Without a head nothing has a prefix; and some classes have another prefix than all others.
+    Returns:
+        The prefix of all that is in the model without a head: some classes have another one than all others,
+        and that model itself has none. The tensors. The names of those that are in a head.
     """
-    prefix, own_prefix = model.architecture.hf_prefix, f"{model.base_model_prefix}."
-    if any(name.startswith(prefix) for name in tensors):
-        return dict(tensors)
-    if any(name.startswith(own_prefix) for name in tensors):
-        return {model.checkpoint_name(name): tensor for name, tensor in tensors.items()}
-    own = {model.checkpoint_name(name) for name, _ in model.named_parameters()}
-    return {name if name in own else prefix + name: tensor for name, tensor in tensors.items()}
+    usual = model.architecture.classes["base"].base_model_prefix
+    for prefix in (f"{usual}.", f"{model.base_model_prefix}."):
+        if any(name.startswith(prefix) for name in tensors):
+            heads = {name for name in tensors if not name.startswith(prefix)}
+            return prefix, {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, heads
+    own = {name for name, _ in model.named_parameters() if not model.is_in_base(name)}
+    return "", dict(tensors), own & tensors.keys()
 
 
 def _untie(model: Model, stored: dict[str, CheckpointTensor]) -> None:
@@ -111,7 +117,7 @@ def _untie(model: Model, stored: dict[str, CheckpointTensor]) -> None:
     if (head := model.tied_head) is None:
         return
     paths = {module: path for path, module in model.named_modules()}
-    names = [model.checkpoint_name(f"{paths[m]}.weight") for m in (model.get_input_embeddings(), head)]
+    names = [model.base_name(f"{paths[m]}.weight") for m in (model.get_input_embeddings(), head)]
     if (copy := stored.pop(names[1], None)) is None:
         return
     a, b = stored.setdefault(names[0], copy).load(), copy.load()
@@ -123,14 +129,14 @@ def _untie(model: Model, stored: dict[str, CheckpointTensor]) -> None:
 
 
 def _parts(
-    model: Model, whole: str, parameter: Tensor, stored: Mapping[str, CheckpointTensor]
+    model: Model, name: str, parameter: Tensor, stored: Mapping[str, CheckpointTensor]
 ) -> tuple[list[list[str]], tuple[int, ...]]:
     """Say which tensors make up a parameter, and what shape each has."""
-    if whole not in stored and parameter.shape[0] <= len(stored):  # there are no more names than tensors
+    if name not in stored and parameter.shape[0] <= len(stored):  # there are no more names than tensors
         for stack in model.architecture.stacks:
-            if (names := stack.part_names(whole, parameter.shape[0])) is not None:
+            if (names := stack.part_names(name, parameter.shape[0])) is not None:
                 return names, (parameter.shape[1] // len(stack.parts), *parameter.shape[2:])
-    return [[whole]], tuple(parameter.shape)
+    return [[name]], tuple(parameter.shape)
 
 
 def _misfits(

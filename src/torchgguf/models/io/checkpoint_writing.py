@@ -128,13 +128,15 @@ def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterato
 
 def _parts(model: Model, name: str, tensor: TensorToSave) -> Iterator[tuple[str, TensorToSave]]:
     """Take apart what checkpoints hold in parts."""
+    base_name = model.base_name(name)
+    prefix = name.removesuffix(base_name)
     for stack in model.architecture.stacks:
-        if (names := stack.part_names(model.checkpoint_name(name), tensor.shape[0])) is not None:
+        if (names := stack.part_names(base_name, tensor.shape[0])) is not None:
             rows = tensor.shape[1] // len(stack.parts)
             for expert, row in enumerate(names):
                 for i, part in enumerate(row):
                     load = partial(_part, tensor, expert, slice(i * rows, (i + 1) * rows))
-                    yield model.own_name(part), TensorToSave((rows, *tensor.shape[2:]), tensor.dtype, load)
+                    yield prefix + part, TensorToSave((rows, *tensor.shape[2:]), tensor.dtype, load)
             return
     yield name, tensor
 

@@ -85,7 +85,7 @@ def _weights(model: Model) -> Iterator[_Weight]:
     for path, layer in model.named_modules():
         check_savable(path, layer)
         for slot in slots(layer) if layer is not left_out else ():
-            hf_name = model.checkpoint_name(f"{path}.{slot.name}")
+            hf_name = model.base_name(f"{path}.{slot.name}")
             if (target := model.architecture.weights.to_gguf(hf_name)) is None:
                 raise ValueError(f"GGUF has no place for the parameter {hf_name}")
             yield _Weight(*target, path, slot)

@@ -16,7 +16,7 @@ from torchgguf.generation import GenerationConfig, GenerationMixin
 from torchgguf.models.core.config import Config, floating_dtype
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.provenance import GGUFSource
-from torchgguf.models.core.weight_map import Row
+from torchgguf.models.core.weight_map import HEAD, Row
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.nn import Slot, SlottedLayer, check_attention
 from torchgguf.nn.slots import fill, slots
@@ -104,7 +104,7 @@ def _match(model: Model, file: GGUFFile) -> tuple[list[Place], list[str]]:
     head = model.get_output_embeddings()
     tied = head if model.config.tie_word_embeddings else None
     open_places = {
-        model.checkpoint_name(f"{path}.{slot.name}"): (path, slot)
+        model.base_name(f"{path}.{slot.name}"): (path, slot)
         for path, layer in model.named_modules()
         if layer is not tied
         for slot in slots(layer)
@@ -120,12 +120,12 @@ def _match(model: Model, file: GGUFFile) -> tuple[list[Place], list[str]]:
             if info.shape not in (slot.shape, slot.also):
                 wrong.append(f"{name} has shape {info.shape}, expected {slot.shape}")
         # What is not of the model without a head is of a head, which this model may not have.
-        elif row is None or head is not None or hf_name.startswith(architecture.hf_prefix):
+        elif row is None or head is not None or row.hf != HEAD:
             unused.append(name)
     missing, new = [], []
     for hf_name, (path, slot) in open_places.items():
         target = architecture.weights.to_gguf(hf_name)
-        if target is None and not hf_name.startswith(architecture.hf_prefix):
+        if target is None and not model.is_in_base(f"{path}.{slot.name}"):
             new.append(f"{path}.{slot.name}")
         else:
             missing.append(target[0] if target else hf_name)

@@ -56,7 +56,7 @@ class GGUFQuantizationConfig:
             return layer
         slots = [slot for slot in layer.slots() if slot.packable]
         for slot in slots:
-            target = model.architecture.weights.to_gguf(model.checkpoint_name(f"{path}.{slot.name}"))
+            target = model.architecture.weights.to_gguf(model.base_name(f"{path}.{slot.name}"))
             if target is None or stays_wide(target[0]):
                 return layer
             if slot.shape[-1] % self._type.block_size:
