@@ -5,7 +5,6 @@ from torchgguf.models.architectures.bloom import (
     BloomForSequenceClassification as BloomForSequenceClassification,
     BloomForTokenClassification as BloomForTokenClassification,
     BloomModel as BloomModel,
-    BloomPreTrainedModel as BloomPreTrainedModel,
 )
 from torchgguf.models.architectures.gpt2 import (
     GPT2Config as GPT2Config,

@@ -28,6 +28,11 @@ class AttentionMask:
     causal: bool
     bias: Tensor | None = None
 
+    def to(self, device: torch.device | str | int) -> "AttentionMask":
+        """Return the mask on a device."""
+        allowed, bias = (None if x is None else x.to(device) for x in (self.allowed, self.bias))
+        return AttentionMask(allowed, self.causal, bias)
+
 
 def causal_mask(
     padding: Tensor | None,

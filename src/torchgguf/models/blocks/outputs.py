@@ -17,7 +17,7 @@ class BaseModelOutputWithPast(ModelOutput):
     """Output of a model without a head: `last_hidden_state` `(B, T, hidden_size)`."""
 
     last_hidden_state: Tensor
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -42,7 +42,7 @@ class CausalLMOutputWithPast(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -64,7 +64,7 @@ class MoeCausalLMOutputWithPast(ModelOutput):
     loss: Tensor | None = None
     aux_loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     router_logits: tuple[Tensor, ...] | None = None
@@ -76,7 +76,7 @@ class SequenceClassifierOutputWithPast(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 

@@ -9,7 +9,7 @@ from torch import nn
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.recompute import GradientCheckpointing
-from torchgguf.nn import Linear, QuantizedEmbedding, QuantizedLinear
+from torchgguf.nn import Experts, Linear, QuantizedEmbedding, QuantizedLinear
 from torchgguf.nn.slots import slots
 
 
@@ -67,6 +67,9 @@ class Model(GradientCheckpointing):
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
+        elif isinstance(module, Experts):
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, std=self.config.initializer_range)
 
     @property
     def base_model(self) -> "Model":
