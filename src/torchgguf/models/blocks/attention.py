@@ -58,7 +58,7 @@ class SelfAttention(nn.Module):
         return output.transpose(1, 2).flatten(2)
 
     def compare(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
-        """Return the values' means `(B, H, T, D)` and, if the implementation makes them, the probabilities."""
+        """Return the values' means `(B, H, T, D)` and the probabilities, or None for them."""
         dropout = self.dropout if self.training else 0.0
         return step.attend(query, key, value, step.masks[self.window], self.scaling, dropout)
 

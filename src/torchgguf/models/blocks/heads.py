@@ -48,7 +48,9 @@ class ModelWithHead(PreTrainedModel):
         """
         if base is not None:
             cls.base_class, cls.architecture = base, base.architecture
-            cls.base_model_prefix = vars(cls).get("base_model_prefix", base.base_model_prefix)
+            for name in ("base_model_prefix", "argument_order"):
+                if name not in vars(cls):
+                    setattr(cls, name, getattr(base, name))
         super().__init_subclass__(**options)
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
@@ -151,7 +153,7 @@ class ForCausalLM(ModelWithHead, GenerationMixin):
         return output if return_dict else output.to_tuple()
 
     def complete(self, output: Any, decoded: Any, attention_mask: Tensor | None) -> None:
-        """Add to an output what a kind of model has beyond all others, given that of the model without head."""
+        """Add to an output what only some kinds of models have, given that of the model without a head."""
 
 
 class ForSequenceClassification(ModelWithHead):

@@ -5,14 +5,11 @@ Shapes: B batch, T new positions, S positions seen including the new ones, H que
 `(B, T, hidden_size)`; `attentions` are every layer's probabilities `(B, H, T, S)`; `loss` is a scalar.
 """
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from torchgguf.nn import Cache, ModelOutput
 
 
-@dataclass
 class BaseModelOutputWithPast(ModelOutput):
     """Output of a model without a head: `last_hidden_state` `(B, T, hidden_size)`."""
 
@@ -22,21 +19,18 @@ class BaseModelOutputWithPast(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class BaseModelOutputWithPastAndCrossAttentions(BaseModelOutputWithPast):
     """The same, of models that may look at an encoder: `cross_attentions` are like `attentions`."""
 
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class MoeModelOutputWithPast(BaseModelOutputWithPast):
     """The same, of mixtures of experts: `router_logits` are what each router says, `(B * T, num_experts)`."""
 
     router_logits: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class CausalLMOutputWithPast(ModelOutput):
     """Output of a language model: `logits` `(B, T or logits_to_keep, vocab_size)`, `loss` in nats a token."""
 
@@ -47,14 +41,12 @@ class CausalLMOutputWithPast(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class CausalLMOutputWithCrossAttentions(CausalLMOutputWithPast):
     """The same, of models that may look at an encoder: `cross_attentions` are like `attentions`."""
 
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class MoeCausalLMOutputWithPast(ModelOutput):
     """The same, of mixtures of experts: `router_logits` are what each router says, `(B * T, num_experts)`.
 
@@ -70,7 +62,6 @@ class MoeCausalLMOutputWithPast(ModelOutput):
     router_logits: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class SequenceClassifierOutputWithPast(ModelOutput):
     """Output of a model that judges whole texts: `logits` `(B, num_labels)`."""
 
@@ -81,7 +72,6 @@ class SequenceClassifierOutputWithPast(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class TokenClassifierOutput(ModelOutput):
     """Output of a model that judges each token: `logits` `(B, T, num_labels)`."""
 
@@ -91,7 +81,6 @@ class TokenClassifierOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class QuestionAnsweringModelOutput(ModelOutput):
     """Output of a model that finds answers in a text: where they start and end, `(B, T)` each."""
 

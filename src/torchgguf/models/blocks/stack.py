@@ -145,7 +145,8 @@ class LayerStack(PreTrainedModel):
         if step.cache is not None:
             if step.cache.get_seq_length() > 0:
                 raise ValueError(
-                    "gradient checkpointing cannot go with a cache: leave it out, or disable checkpointing"
+                    "gradient checkpointing is unsupported with a cache that holds positions: "
+                    "leave the cache out, or disable gradient checkpointing"
                 )
             # Python shows a warning of one place once.
             warnings.warn("no cache is made while gradient checkpointing: set use_cache=False", stacklevel=1)

@@ -1,8 +1,8 @@
 """`Step`: what all layers share in one forward pass, and the protocol of layers.
 
-A layer is a module with `forward(x, step) -> x`, whatever is in it: attention, experts, a recurrence. It finds
-its masks, its rotation and its state in the cache through the step, and records there what callers asked for.
-Nothing in a step is computed from the values of activations, so that a step of decoding is a fixed sequence of
+A layer is a module with `forward(x, step) -> x`, whatever is in it: attention, experts, a recurrence. It
+finds its mask, its rotation and its state in the cache through the step, and records there what callers asked
+for. Nothing in a step depends on the values of activations, so that a step of decoding is a fixed sequence of
 operators on tensors of fixed shapes.
 """
 
@@ -22,8 +22,8 @@ class Rotation(NamedTuple):
     Attributes:
         cos: `(B or 1, T, 1, R)`.
         sin: the same.
-        lengths: for which lengths of text, from the first up to the last, keys that were rotated so are valid;
-            None: for all of them.
+        lengths: the shortest and the longest text for which keys that were rotated so are valid; None: they
+            are valid for all.
     """
 
     cos: Tensor

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from torchgguf.models.core.architecture import Architecture
+from torchgguf.models.core.argument_order import in_order
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.recompute import GradientCheckpointing
-from torchgguf.nn import Experts, Linear, QuantizedEmbedding, QuantizedLinear
+from torchgguf.nn import Experts, Linear, QuantizedEmbedding, QuantizedLinear, accept_second_names
 from torchgguf.nn.slots import slots
 
 
@@ -19,6 +20,8 @@ class Model(GradientCheckpointing):
     Attributes:
         architecture: the tables by which GGUF files are read and written.
         task: the name under which `architecture.classes` lists the class; None: it does not.
+        argument_order: names of the arguments that `forward` accepts by position, where they are not as it
+            declares them.
         base_model_prefix: the attribute under which a model with a head holds the model without.
         gguf: what is needed to write the GGUF file again that this was loaded from; None if there is none.
         origin: the Hugging Face checkpoint that this was loaded from; None if there is none.
@@ -26,6 +29,7 @@ class Model(GradientCheckpointing):
 
     architecture: ClassVar[Architecture]
     task: ClassVar[str | None] = None
+    argument_order: ClassVar[tuple[str, ...]] = ()
     base_model_prefix: ClassVar[str] = "model"
     gguf: GGUFSource | None = None
     origin: Origin | None = None
@@ -35,7 +39,7 @@ class Model(GradientCheckpointing):
         self.config = config
 
     def __init_subclass__(cls, architecture: Architecture | None = None, **options: Any) -> None:
-        """List the class among those of its architecture.
+        """List the class among those of its architecture, and let callers name arguments as in transformers.
 
         Args:
             architecture: of the class and of its heirs; by default that of its own base.
@@ -46,6 +50,9 @@ class Model(GradientCheckpointing):
             cls.architecture = architecture
         if hasattr(cls, "architecture"):
             cls.architecture.register(cls)
+        if vars(cls).keys() & {"forward", "argument_order"}:
+            forward = in_order(cls.forward, cls.argument_order) if cls.argument_order else cls.forward
+            cls.forward = accept_second_names(forward)
 
     def tie_weights(self) -> None:
         """Let the head use the weights of the embedding, if the config says so."""

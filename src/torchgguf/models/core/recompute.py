@@ -20,7 +20,7 @@ _OPTIONS = {  # `checkpoint` hands what it does not know to the layer, so it is 
 
 
 class GradientCheckpointing(nn.Module):
-    """Adds gradient checkpointing to a model that calls its layers by `checkpoint_layer`, unless it is None."""
+    """Adds gradient checkpointing to a model that calls layers by `checkpoint_layer` if it is not None."""
 
     checkpoint_layer: Callable[..., Any] | None = None
 
