@@ -20,8 +20,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.models.llama_cpp import convert  # noqa: E402
 from tests.models.tiny import EXPERTS, Case, reference  # noqa: E402
+from tests.peers.llama_cpp import convert  # noqa: E402
 
 TEXT = ROOT / "tests" / "data" / "gpl-3.0.txt"
 GOLDENS = ROOT / "tests" / "data" / "imatrix"

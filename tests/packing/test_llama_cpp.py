@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.models.llama_cpp import convert
 from tests.models.tiny import EXPERTS, Case, reference
+from tests.peers.llama_cpp import convert
 from tests.support import LLAMA_CPP, SMOLLM2
 from torchgguf.container import open_gguf, write_gguf
 from torchgguf.models import AutoModelForCausalLM
