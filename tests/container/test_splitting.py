@@ -1,4 +1,4 @@
-"""Split and merged as llama.cpp's gguf-split does it; its files are made by scripts/make_split_goldens.py."""
+"""Split and merged as llama.cpp's gguf-split does it; its files are made by tests/goldens/gguf_split.py."""
 
 import hashlib
 import json
