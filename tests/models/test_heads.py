@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 import torchgguf
 from tests.models.tiny import CASES, SIZES, Case, counterpart, reference
+from tests.peers.transformers import CACHE_NAME, cache_of, given_cache, our_name
 from torchgguf.models.auto import MODELS
 from torchgguf.models.heads import ForTokenClassification
 
@@ -69,11 +70,9 @@ def inputs_for(model, side: str) -> dict[str, torch.Tensor]:
 
 
 def assert_same_outputs(actual, expected):
-    for name in expected.keys() - {"past_key_values"}:
+    for name in expected.keys() - {CACHE_NAME}:
         assert_close(actual[name], expected[name], atol=1e-4, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
-    assert [name for name in actual.keys() if name != "past_key_values"] == [  # noqa: SIM118
-        name for name in expected if name != "past_key_values"
-    ]
+    assert list(actual.keys()) == [our_name(name) for name in expected]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -165,10 +164,10 @@ def test_which_token_counts():
 @torch.no_grad()
 def test_judging_on_from_a_cache():
     theirs, ours = build("Llama", SEQUENCE)
-    ids, caches = batch("right")["input_ids"][:, :4], [None, None]
+    ids, cache, their_cache = batch("right")["input_ids"][:, :4], None, None
     for piece in ids.split(2, dim=1):
-        outputs = [m(piece, past_key_values=c) for m, c in zip((ours, theirs), caches, strict=True)]
-        caches = [output.past_key_values for output in outputs]
+        outputs = ours(piece, cache=cache), theirs(piece, **given_cache(their_cache))
+        cache, their_cache = outputs[0].cache, cache_of(outputs[1])
         assert_close(outputs[0].logits, outputs[1].logits, atol=1e-4, rtol=0)
 
 

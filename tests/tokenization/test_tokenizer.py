@@ -95,6 +95,7 @@ def test_decoding_gives_the_text_back(name: str, request: pytest.FixtureRequest)
     assert len(texts) > 30
     encoded = tokenizer(texts, add_special_tokens=False).input_ids
     assert tokenizer.batch_decode(encoded) == texts
+    assert tokenizer.batch_decode([]) == []
     for text, ids in zip(texts, encoded, strict=True):
         decoder = StreamDecoder(tokenizer)
         pieces = [decoder.push(i) for i in ids] + [decoder.flush()]

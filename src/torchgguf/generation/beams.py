@@ -117,7 +117,9 @@ class BeamSearch(Strategy):
         batch, vocabulary = len(running.scores), scores.shape[-1]
         total = (scores.view(batch, self.num_beams, -1) + running.scores[..., None]).flatten(1)
         if self.do_sample:
-            chosen = total.softmax(-1).multinomial(self.candidates, generator=self.generator)
+            drawn = total.softmax(-1).multinomial(self.candidates, generator=self.generator)
+            # Best first, as `topk` below: the order of drawing must not decide which of them may win.
+            chosen = drawn.gather(1, total.gather(1, drawn).sort(dim=-1, descending=True).indices)
         else:
             chosen = total.topk(self.candidates).indices
         beam, token = chosen // vocabulary, chosen % vocabulary

@@ -14,10 +14,10 @@ from torchgguf.nn import StaticCache
 class CausalLM(Protocol):
     """What decoding asks of a model.
 
-    Called with `input_ids` (batch, new), the `past_key_values` of the tokens before and, only if rows are
+    Called with `input_ids` (batch, new), the `cache` of the tokens before and, only if rows are
     padded, `attention_mask` (batch, past + new; with a static cache, all that it has room for) and
     `position_ids` (batch, new); returns `.logits`, whose last position belongs to the last token, and the
-    grown `.past_key_values`. Asked by `output_hidden_states=True` and the like it returns these too. It may
+    grown `.cache`. Asked by `output_hidden_states=True` and the like it returns these too. It may
     have a `rereads_after` (see `GenerationMixin`).
     """
 
@@ -85,14 +85,14 @@ class Context:
         inputs: dict[str, Any] = {} if self.padding is None else self._layout(self.padding, end)
         output = self.model(
             self.input_ids[:, self._seen : end],
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=self.use_cache,
             logits_to_keep=1,
             **inputs,
             **self._flags,
         )
         if self.use_cache:
-            self.cache, self._seen = output.past_key_values, end
+            self.cache, self._seen = output.cache, end
         if self.wanted:
             self.states = {name: getattr(output, name) for name in self.wanted}
         return output

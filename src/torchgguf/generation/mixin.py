@@ -30,7 +30,7 @@ class GenerationMixin:
       generation_config, or any field of `GenerationConfig` for this call alone;
       generator: a `torch.Generator` on the model's device, for sampling that can be repeated;
       tokenizer: what `stop_strings` are looked for with;
-      past_key_values: a cache that holds the keys and values of the first tokens of `input_ids`;
+      cache, or past_key_values: holds the keys and values of the first tokens of `input_ids`;
       logits_processor: callables `(input_ids, scores) -> scores`, applied before temperature and the like;
       stopping_criteria: callables `(input_ids, scores) -> (batch,) bool`, as `Criterion` says.
     They raise `TypeError` that names an unknown option and `ValueError` for options that cannot go together.
@@ -80,7 +80,7 @@ class GenerationMixin:
     def generate_stream(self, input_ids: Tensor | None = None, **options: Any) -> Iterator[Tensor]:
         """Like `generate`, but an iterator over the new token of each row, (batch,), as they come.
 
-        It may be left at any point; a cache given as `past_key_values` then lacks only the last token.
+        It may be left at any point; a given `cache` then lacks only the last token.
         """
         return _streamable(prepare(self, input_ids, **options)[1]).steps()
 
@@ -128,7 +128,7 @@ def _decoded(prompts: Tensor, run: Decoding, streamer: BaseStreamer | None) -> T
     sequences = torch.cat((prompts, torch.stack(new, dim=1)), dim=1)
     if run.record is None:
         return sequences
-    return GenerateDecoderOnlyOutput(sequences, past_key_values=run.context.cache, **run.record.fields())
+    return GenerateDecoderOnlyOutput(sequences, cache=run.context.cache, **run.record.fields())
 
 
 def _searched(prompts: Tensor, run: BeamSearch) -> Tensor | GenerateOutput:
@@ -140,7 +140,7 @@ def _searched(prompts: Tensor, run: BeamSearch) -> Tensor | GenerateOutput:
         sequences,
         sequences_scores=None if run.record.scores is None else best.scores.flatten(),
         beam_indices=best.rows.flatten(0, 1).int(),
-        past_key_values=run.context.cache,
+        cache=run.context.cache,
         **run.record.fields(),
     )
 

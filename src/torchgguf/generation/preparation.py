@@ -18,11 +18,12 @@ from torchgguf.generation.outputs import Record
 from torchgguf.generation.resolution import DEFAULT_NEW_TOKENS, resolve
 from torchgguf.generation.stopping import Criterion, EosTokenCriteria, MaxTimeCriteria, StopStringCriteria
 from torchgguf.generation.streamers import Decoder
-from torchgguf.nn import Cache, StaticCache
+from torchgguf.nn import Cache, StaticCache, accept_second_names
 
 _STATES = ("hidden_states", "attentions")
 
 
+@accept_second_names
 def prepare(
     model: Any,
     input_ids: Tensor | None,
@@ -31,7 +32,7 @@ def prepare(
     generation_config: GenerationConfig | None = None,
     generator: torch.Generator | None = None,
     tokenizer: Decoder | None = None,
-    past_key_values: Any = None,
+    cache: Any = None,
     logits_processor: Sequence[Processor] | None = None,
     stopping_criteria: Sequence[Criterion] | None = None,
     **settings: Any,
@@ -47,8 +48,8 @@ def prepare(
     repeats = max(beams, sequences)
     new = _new_tokens(config, length)
     room = length + new - 1  # the last token is never read
-    if past_key_values is not None:
-        _check_cache(past_key_values, config, prompts, tokens, room)
+    if cache is not None:
+        _check_cache(cache, config, prompts, tokens, room)
 
     criteria = [*_criteria(config, tokenizer), *(stopping_criteria or ())]
     record = _record(config)
@@ -56,7 +57,7 @@ def prepare(
         model=model,
         input_ids=tokens,
         padding=padding,
-        cache=_new_cache(model, config, room) if past_key_values is None else past_key_values,
+        cache=_new_cache(model, config, room) if cache is None else cache,
         use_cache=config.use_cache is not False,
         prefill_chunk_size=config.prefill_chunk_size,
         repeats=repeats,
@@ -72,7 +73,7 @@ def prepare(
         "criteria": criteria,
         "generator": generator,
         "record": record,
-        "lasting": past_key_values is not None or record is not None,
+        "lasting": cache is not None or record is not None,
     }
     prompts = prompts.repeat_interleave(sequences, 0)
     if beams == 1:
@@ -129,18 +130,18 @@ def _new_cache(model: Any, config: GenerationConfig, room: int) -> Cache | None:
 
 def _check_cache(cache: Any, config: GenerationConfig, prompts: Tensor, aligned: Tensor, room: int) -> None:
     if config.use_cache is False:
-        raise ValueError("past_key_values need use_cache: without it they are of no use")
+        raise ValueError("a given cache needs use_cache=True")
     if config.cache_implementation is not None:
-        raise ValueError("past_key_values are a cache already: leave out cache_implementation")
+        raise ValueError("cache and cache_implementation exclude each other: leave one of them out")
     if aligned is not prompts and not torch.equal(aligned, prompts):
-        raise ValueError("prompts padded on the right cannot go with past_key_values: pad on the left")
+        raise ValueError("with a given cache, prompts must be padded on the left, not on the right")
     if cache.get_seq_length() >= prompts.shape[1]:
         raise ValueError(
-            f"past_key_values hold {cache.get_seq_length()} tokens, input_ids only {prompts.shape[1]}: "
+            f"the cache holds {cache.get_seq_length()} tokens, input_ids only {prompts.shape[1]}: "
             "input_ids must be the whole text, with at least one new token"
         )
     if isinstance(cache, StaticCache) and cache.max_cache_len < room:
-        raise ValueError(f"past_key_values have max_cache_len={cache.max_cache_len}, the text needs {room}")
+        raise ValueError(f"the cache has max_cache_len={cache.max_cache_len}, the text needs {room}")
 
 
 def _criteria(config: GenerationConfig, tokenizer: Decoder | None) -> list[Criterion]:

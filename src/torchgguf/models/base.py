@@ -17,7 +17,7 @@ from torchgguf.models.config import floating_dtype
 from torchgguf.models.description import Origin
 from torchgguf.models.options import remaining
 from torchgguf.models.recompute import GradientCheckpointing
-from torchgguf.nn import PackedLayer, QuantizedEmbedding
+from torchgguf.nn import PackedLayer, QuantizedEmbedding, accept_second_names
 from torchgguf.nn.slots import slots
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
 
@@ -49,6 +49,12 @@ class PreTrainedModel(GradientCheckpointing):
     base_model_prefix: ClassVar[str] = "model"
     gguf: saving.GGUFSource | None = None
     origin: Origin | None = None
+
+    def __init_subclass__(cls) -> None:
+        """Let the class's `forward` accept second names of its arguments: `past_key_values` for `cache`."""
+        super().__init_subclass__()
+        if "forward" in vars(cls):
+            cls.forward = accept_second_names(cls.forward)
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__()

@@ -272,7 +272,7 @@ class BloomModel(BloomPreTrainedModel, LayerStack):
     def forward(  # type: ignore[override]  # the order is that of transformers
         self,
         input_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
@@ -281,7 +281,7 @@ class BloomModel(BloomPreTrainedModel, LayerStack):
         """Run the model; arguments and errors are those of `LayerStack.forward`."""
         return super().forward(
             input_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
@@ -295,7 +295,7 @@ class BloomWithHead(BloomPreTrainedModel):
     def forward(
         self,
         input_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
@@ -309,7 +309,7 @@ class BloomWithHead(BloomPreTrainedModel):
         """
         return super().forward(
             input_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
             labels=labels,

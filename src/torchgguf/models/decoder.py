@@ -245,7 +245,7 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -268,7 +268,7 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
             input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_attentions=output_attentions,
@@ -280,7 +280,7 @@ class DecoderForCausalLM(ModelWithHead, GenerationMixin):
         output = self.output_class(
             loss=None if labels is None else next_token_loss(logits, labels, num_items_in_batch),
             logits=logits,
-            past_key_values=decoded.past_key_values,
+            cache=decoded.cache,
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
         )

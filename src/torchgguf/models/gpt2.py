@@ -280,7 +280,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
     def forward(  # type: ignore[override]  # the order is that of transformers
         self,
         input_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
@@ -304,7 +304,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
             _as_rows(input_ids, 1),
             attention_mask=_as_rows(attention_mask, 1),
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=_as_rows(inputs_embeds, 2),
             use_cache=use_cache,
             **options,
@@ -315,7 +315,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
         if output.hidden_states is not None:
             output.hidden_states = (*output.hidden_states[:-1], last)
         if not (self.config.use_cache if use_cache is None else use_cache):
-            output.past_key_values = None  # though it was used, and grew
+            output.cache = None  # though it was used, and grew
         return output if return_dict else output.to_tuple()
 
 
@@ -330,7 +330,7 @@ class GPT2WithHead(GPT2PreTrainedModel):
     def forward(
         self,
         input_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
@@ -347,7 +347,7 @@ class GPT2WithHead(GPT2PreTrainedModel):
         """
         return super().forward(
             input_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,

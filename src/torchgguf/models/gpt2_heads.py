@@ -4,7 +4,6 @@ Shape letters: B batch, C choices of a question, T positions.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
@@ -16,7 +15,6 @@ from torchgguf.models.losses import next_token_loss
 from torchgguf.nn import Cache, Linear, ModelOutput, find_activation
 
 
-@dataclass
 class GPT2DoubleHeadsModelOutput(ModelOutput):
     """Output of `GPT2DoubleHeadsModel`: `logits` `(B, C, T, vocab_size)` and `mc_logits` `(B, C)`.
 
@@ -27,7 +25,7 @@ class GPT2DoubleHeadsModelOutput(ModelOutput):
     mc_loss: Tensor | None = None
     logits: Tensor | None = None
     mc_logits: Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -84,7 +82,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
     def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
@@ -107,7 +105,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         """
         decoded = self.base_model(
             input_ids,
-            past_key_values,
+            cache,
             attention_mask,
             token_type_ids,
             position_ids,
@@ -130,7 +128,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
             mc_loss=mc_loss,
             logits=logits,
             mc_logits=mc_logits,
-            past_key_values=decoded.past_key_values,
+            cache=decoded.cache,
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
         )

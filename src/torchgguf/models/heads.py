@@ -1,7 +1,7 @@
 """Heads: what is laid on a model's last states to judge texts, tokens or spans.
 
 An architecture's class says which model lies below; the names of the parameters are transformers'. What
-that takes (`position_ids`, `past_key_values`, `inputs_embeds`, `output_hidden_states`, …) a model with a head
+that takes (`position_ids`, `cache`, `inputs_embeds`, `output_hidden_states`, …) a model with a head
 takes too, by name. Shapes: B batch, T new positions.
 """
 
@@ -87,7 +87,7 @@ class ForSequenceClassification(ModelWithHead):
         output = SequenceClassifierOutputWithPast(
             loss=None if labels is None else sequence_loss(logits, labels, self.config),
             logits=logits,
-            past_key_values=decoded.past_key_values,
+            cache=decoded.cache,
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
         )

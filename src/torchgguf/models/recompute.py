@@ -80,7 +80,7 @@ def _without_cache(arg: Any) -> Any:
         return arg
     if arg.get_seq_length() > 0:
         raise ValueError(
-            "gradient checkpointing cannot go with past_key_values: leave them out, or disable it"
+            "gradient checkpointing is unsupported with a cache that holds positions: leave the cache out"
         )
     # Python shows a warning of one place once.
     warnings.warn("no cache is made while gradient checkpointing: set use_cache=False", stacklevel=1)

@@ -50,7 +50,7 @@ class LayerStack(PreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         *,
@@ -64,7 +64,7 @@ class LayerStack(PreTrainedModel):
             input_ids: tokens `(B, T)`; or give `inputs_embeds` `(B, T, hidden_size)`.
             attention_mask: `(B, S)`, zero where a position, cached ones included, is padding on either side.
             position_ids: `(B or 1, T)`; by default they count on from the cache.
-            past_key_values: cache of the positions before these; it is updated in place.
+            cache: the positions before these; it is updated in place. `past_key_values` is its second name.
             inputs_embeds: in place of `input_ids`.
             use_cache: whether to make a cache if none is given; by default the config says.
             output_attentions: also return all probabilities; with `attn_implementation="eager"` only.
@@ -79,7 +79,6 @@ class LayerStack(PreTrainedModel):
         if output_attentions and self.attn_implementation != "eager":
             raise ValueError('output_attentions=True needs a model loaded with attn_implementation="eager"')
         attend = ATTENTION[self.attn_implementation]
-        cache = past_key_values
         if cache is None and (self.config.use_cache if use_cache is None else use_cache):
             cache = DynamicCache()
         x = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
@@ -95,7 +94,7 @@ class LayerStack(PreTrainedModel):
         x = states[-1] = getattr(self, self.norm_name)(x)
         output = self.output_class(
             last_hidden_state=x,
-            past_key_values=cache,
+            cache=cache,
             hidden_states=tuple(states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )

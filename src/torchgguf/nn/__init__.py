@@ -17,6 +17,7 @@ from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, next
 from torchgguf.nn.norm import LayerNorm, RMSNorm
 from torchgguf.nn.outputs import ModelOutput
 from torchgguf.nn.rotary import RotaryEmbedding, rotate
+from torchgguf.nn.second_names import accept_second_names
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Slot",
     "SlottedLayer",
     "StaticCache",
+    "accept_second_names",
     "alibi_mask",
     "alibi_slopes",
     "attention_masks",

@@ -257,7 +257,7 @@ class Tokenizer(ChatTokenizer):
 
     def batch_decode(self, sequences: Sequence[TokenIds] | torch.Tensor, **options: Any) -> list[str]:
         """The text of each sequence; `options` are those of `decode`. One sequence alone makes one text."""
-        texts = self.decode(sequences, **options)
+        texts = self.decode(sequences, **options) if len(sequences) else []
         return [texts] if isinstance(texts, str) else list(texts)
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
