@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.cli.conftest import COMMAND, TIMEOUT
 from tests.conversion.folders import describe, publish, shard
-from tests.hub_server import Repository, serving
+from tests.peers.hub import Repository, serving
 from tests.support import ROOT
 from torchgguf.cli import main
 

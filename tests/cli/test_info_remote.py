@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 import pytest
 
-from tests.hub_server import Client, HubServer, Repository, serving
+from tests.peers.hub import Client, HubServer, Repository, serving
 from tests.support import SMOLLM2
 
 ENDLESS = (

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.hub_server import Repository, serving
+from tests.peers.hub import Repository, serving
 from tests.support import ROOT
 
 GOLDENS = ROOT / "tests" / "data" / "gguf_split"

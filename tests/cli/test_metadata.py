@@ -8,7 +8,7 @@ import gguf
 import pytest
 
 from tests.container.test_editing import edit_and_die
-from tests.hub_server import Repository, serving
+from tests.peers.hub import Repository, serving
 from tests.support import ROOT, SMOLLM2
 from torchgguf.container import edit_metadata
 

@@ -13,8 +13,8 @@ import transformers
 
 import torchgguf as package
 from tests.cli.conftest import COMMAND, TIMEOUT
-from tests.hub_server import Repository, serving
 from tests.models.tiny import Case, counterpart, longrope, reference
+from tests.peers.hub import Repository, serving
 from tests.support import VOCABS
 from torchgguf.cli import main
 from torchgguf.cli.options import Options

@@ -14,7 +14,7 @@ import gguf
 import numpy as np
 import pytest
 
-from tests.models.llama_cpp import greedy_text
+from tests.peers.llama_cpp import greedy_text
 from tests.support import SMOLLM2
 from torchgguf.container import (
     ArrayType,

@@ -1,4 +1,4 @@
-"""Split and merged as llama.cpp's gguf-split does it; its files are made by scripts/make_split_goldens.py."""
+"""Split and merged as llama.cpp's gguf-split does it; its files are made by tests/goldens/gguf_split.py."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ def test_a_real_model_by_size_and_back(tmp_path):
 
 @pytest.mark.slow
 def test_llama_cpp_runs_what_we_have_split(tmp_path):
-    from tests.models.llama_cpp import greedy_text
+    from tests.peers.llama_cpp import greedy_text
 
     first, *_ = split_gguf(SMOLLM2, tmp_path / "x", max_bytes=40_000_000)
     prompt = "The capital of France is"

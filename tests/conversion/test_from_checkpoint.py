@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from tests.conversion.folders import describe, pickle, publish, rule_of, shard
 from tests.models.folders import change_config, change_tensors
-from tests.models.llama_cpp import convert_folders
 from tests.models.test_broken_checkpoints import BROKEN
 from tests.models.tiny import CASES, UNWRITABLE, reference
+from tests.peers.llama_cpp import convert_folders
 from tests.support import LLAMA_CPP
 from torchgguf.conversion.from_checkpoint import convert_to_gguf
 from torchgguf.models import AutoModelForCausalLM

@@ -9,8 +9,8 @@ import torch
 import transformers
 
 from tests.conversion.test_requantize import write_unknown
-from tests.models.llama_cpp import convert
 from tests.models.tiny import Case, reference
+from tests.peers.llama_cpp import convert
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
 from torchgguf.container import TensorSource, TensorType, open_gguf, write_gguf
 from torchgguf.conversion.requantize import requantize

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.models.llama_cpp import BYTE_LEVEL, convert, greedy_text
 from tests.models.tiny import CASES, counterpart, reference
+from tests.peers.llama_cpp import BYTE_LEVEL, convert, greedy_text
 from tests.support import LLAMA_CPP
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.tokenization import AutoTokenizer

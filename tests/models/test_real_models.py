@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 from torch.testing import assert_close
 
-from tests.models.llama_cpp import TEXT, greedy_text
+from tests.peers.llama_cpp import TEXT, greedy_text
 from tests.support import QWEN2, SMOLLM2
 from torchgguf.models import AutoConfig, AutoModelForCausalLM
 from torchgguf.tokenization import AutoTokenizer

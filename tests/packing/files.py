@@ -1,4 +1,4 @@
-"""A file that scripts/recipe_goldens.py and the tests here make alike, to the last bit, on any machine."""
+"""A file that tests/goldens/recipes.py and the tests here make alike, to the last bit, on any machine."""
 
 import hashlib
 from pathlib import Path

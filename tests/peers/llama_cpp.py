@@ -1,10 +1,12 @@
 """llama.cpp from outside: its converter makes files, its runtime reads them."""
 
+import atexit
 import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,20 +21,6 @@ TEXT = (ROOT / "tests" / "data" / "gpl-3.0.txt").read_text()
 VOCAB_SIZE = 400
 # Models with a byte-level vocabulary, and how theirs splits texts: the others get one of sentencepiece.
 BYTE_LEVEL = {"gpt2": "gpt-2", "bloom": "bloom", "qwen2": "qwen2", "qwen2_moe": "qwen2"}
-
-# The converter takes one model a run, and most of a run is importing. It knows the split of a byte-level
-# vocabulary by what published ones make of a text, which ours is none of.
-_CONVERT_ALL = """
-import runpy, sys
-script, *models = sys.argv[1:]
-sys.path.insert(0, script.rpartition("/")[0])
-from conversion.base import TextModel
-for model in models:
-    directory, out, type, split = model.split("|")
-    TextModel.get_vocab_base_pre = lambda self, tokenizer: split
-    sys.argv = [script, directory, "--outfile", out, "--outtype", type]
-    runpy.run_path(script, run_name="__main__")
-"""
 
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
@@ -58,10 +46,36 @@ def add_tokenizer(folder: Path, model_type: str) -> None:
 
 def convert_folders(jobs: Iterable[tuple[Path, Path, str, str]]) -> None:
     """Convert folders to files of a type; `split` says how a byte-level vocabulary splits texts."""
+    for folder, out, type, split in jobs:
+        run_converter([str(folder), "--outfile", str(out), "--outtype", type], split)
+
+
+def run_converter(arguments: Sequence[str], split: str = "") -> None:
+    """Run the converter with these arguments; `split` as in `tests/peers/convert.py`."""
+    process, log = _converter()
+    assert process.stdin and process.stdout
+    process.stdin.write(json.dumps([arguments, split]) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    error = json.loads(answer) if answer else f"its process ended with {process.wait()}"
+    assert not error, f"{error}\n{log.read_text()[-2000:]}"
+
+
+@cache
+def _converter() -> tuple[subprocess.Popen[str], Path]:
+    """Start the process that converts, which lives until the tests end, and return its log besides."""
     script = LLAMA_CPP / "convert_hf_to_gguf.py"
-    command = [sys.executable, "-c", _CONVERT_ALL, str(script), *("|".join(map(str, job)) for job in jobs)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    # `-P`: the program's folder has a `transformers` of ours, which is not the one to be imported.
+    command = [sys.executable, "-P", str(Path(__file__).with_name("convert.py")), str(script)]
+    folder = tempfile.TemporaryDirectory()
+    log = Path(folder.name) / "log.txt"
+    with log.open("w") as err:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, text=True
+        )
+    atexit.register(folder.cleanup)
+    atexit.register(process.communicate)  # which runs first
+    return process, log
 
 
 @cache

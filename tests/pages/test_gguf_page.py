@@ -24,10 +24,10 @@ from torch.testing import assert_close
 
 import torchgguf
 from tests.models.files import edited
-from tests.models.llama_cpp import TEXT, convert, greedy_text
 from tests.models.tiny import CASES, Case, reference
+from tests.pages.pages import GGUF, listed, needs_pages, ours, snippet, snippets, theirs
+from tests.peers.llama_cpp import TEXT, convert, greedy_text
 from tests.quants.evidence import Golden, goldens
-from tests.seeds.pages import GGUF, listed, needs_pages, ours, snippet, snippets, theirs
 from tests.support import LLAMA_CPP, QUANT_VECTORS, ROOT
 from torchgguf import AutoConfig, AutoModelForCausalLM, AutoTokenizer, open_gguf
 from torchgguf.container import TensorSource, TensorType

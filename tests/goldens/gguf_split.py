@@ -1,6 +1,6 @@
 """Make tests/data/gguf_split: what llama.cpp's gguf-split makes of a tiny model by gguf-py, and of SmolLM2.
 
-python scripts/make_split_goldens.py path/to/llama-gguf-split
+Usage: python -m tests.goldens.gguf_split PATH_TO_LLAMA_GGUF_SPLIT
 """
 
 import hashlib
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from fetch_models import SMOLLM2
 
-FOLDER = Path(__file__).parent.parent / "tests" / "data" / "gguf_split"
+from tests.support import ROOT, SMOLLM2
+
+FOLDER = ROOT / "tests" / "data" / "gguf_split"
 # Names of the files to make, and how to make them.
 SPLITS = {
     "tensors": ["--split-max-tensors", "2"],

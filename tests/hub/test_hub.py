@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_server import TOKEN, Client, HubServer, Repository, serving
+from tests.peers.hub import TOKEN, Client, HubServer, Repository, serving
 from torchgguf.container import GGUFError
 from torchgguf.hub import find_file, find_files, find_folder, find_gguf, remote
 

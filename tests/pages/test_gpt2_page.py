@@ -21,8 +21,8 @@ from safetensors import safe_open
 from torch.testing import assert_close
 
 import torchgguf
-from tests.seeds.pages import DEVICE, GPT2, documented, needs_pages, ours, snippet, snippets, theirs
-from tests.seeds.stand_ins import openai_gpt2
+from tests.pages.pages import DEVICE, GPT2, documented, needs_pages, ours, snippet, snippets, theirs
+from tests.pages.stand_ins import openai_gpt2
 from tests.support import ROOT, VOCABS
 
 pytestmark = [

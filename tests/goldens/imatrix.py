@@ -1,6 +1,6 @@
 """Make tests/data/imatrix: tiny models, and what llama.cpp's llama-imatrix makes of them.
 
-Usage: python scripts/make_imatrix_goldens.py PATH_TO_LLAMA_IMATRIX
+Usage: python -m tests.goldens.imatrix PATH_TO_LLAMA_IMATRIX
 
 The models are random ones of transformers, converted to F32 by llama.cpp's converter (which
 scripts/fetch_models.py fetches), so that only sums round differently. The text is tests/data/gpl-3.0.txt. For
@@ -17,11 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from tests.models.llama_cpp import convert  # noqa: E402
-from tests.models.tiny import EXPERTS, Case, reference  # noqa: E402
+from tests.models.tiny import EXPERTS, Case, reference
+from tests.peers.llama_cpp import convert
+from tests.support import ROOT
 
 TEXT = ROOT / "tests" / "data" / "gpl-3.0.txt"
 GOLDENS = ROOT / "tests" / "data" / "imatrix"

@@ -1,6 +1,6 @@
 """Make tests/data/requantized.json: of what llama-quantize makes of SmolLM2, metadata and a digest.
 
-python scripts/make_requantize_goldens.py path/to/llama-quantize
+Usage: python -m tests.goldens.requantized PATH_TO_LLAMA_QUANTIZE
 """
 
 import hashlib
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-from fetch_models import SMOLLM2
 
-GOLDENS = Path(__file__).parent.parent / "tests" / "data" / "requantized.json"
+from tests.support import ROOT, SMOLLM2
+
+GOLDENS = ROOT / "tests" / "data" / "requantized.json"
 # Of types that we pack to the same bytes.
 RUNS = {"Q4_0": [], "Q5_1": ["--pure"]}
 

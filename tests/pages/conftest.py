@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_server import HubServer, Repository, serving
-from tests.seeds.notebook import Notebook
+from tests.pages.notebook import Notebook
+from tests.peers.hub import HubServer, Repository, serving
 
 
 @pytest.fixture(scope="module")
