@@ -15,8 +15,8 @@ import torch
 
 from tests.cli.conftest import COMMAND, TIMEOUT
 from tests.packing.imatrices import CHUNK_SIZE, CHUNKS, FIGURES, GOLDENS, TEXT, read
+from torchgguf.conversion.importance import collect_importance, read_tokens
 from torchgguf.models import AutoModelForCausalLM
-from torchgguf.models.importance import collect_importance, read_tokens
 from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 from torchgguf.tokenization import AutoTokenizer
 

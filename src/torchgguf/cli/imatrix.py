@@ -18,8 +18,8 @@ from torchgguf.cli.terminal import first_interrupt_noted, note, one_line
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from torchgguf.conversion.importance import ImportanceCollector
     from torchgguf.models.base import PreTrainedModel
-    from torchgguf.models.importance import ImportanceCollector
     from torchgguf.packing.imatrix import ImportanceMatrix
     from torchgguf.tokenization import Tokenizer
 
@@ -114,7 +114,7 @@ def imatrix(
     if file is None or not text:
         matrix = save() if writes else ImportanceMatrix.merged(matrices)
     else:
-        from torchgguf.models.importance import ImportanceCollector, chunk_start, cut, read_tokens
+        from torchgguf.conversion.importance import ImportanceCollector, chunk_start, cut, read_tokens
 
         names = ["stdin" if each == STDIN else each for each in text]
         contents = [_read(each) for each in text]

@@ -16,7 +16,7 @@ from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.container.tensors import storage_nbytes
 from torchgguf.container.writer import Progress
 from torchgguf.packing import PackedTensor, PackingReport, Quantization, pack_tensors
-from torchgguf.packing.retyping import INTEGERS
+from torchgguf.packing.packing import INTEGERS
 from torchgguf.quants import QuantType
 
 

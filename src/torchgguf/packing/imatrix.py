@@ -19,7 +19,7 @@ from torch import Tensor
 from torchgguf.container import GGUFError
 from torchgguf.container.parser import MAGIC
 from torchgguf.packing import imatrix_gguf, imatrix_legacy
-from torchgguf.packing.activations import CHUNK_SIZE, Activations, Statistics
+from torchgguf.packing.column_statistics import CHUNK_SIZE, Activations, Statistics
 
 Format = Literal["gguf", "dat"]
 

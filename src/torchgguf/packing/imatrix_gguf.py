@@ -24,7 +24,7 @@ from torchgguf.container import (
     open_gguf,
     write_gguf,
 )
-from torchgguf.packing.activations import Activations, Statistics
+from torchgguf.packing.column_statistics import Activations, Statistics
 
 _KIND = "imatrix"
 _TYPE, _DATASETS, _COUNT, _SIZE = (

@@ -23,7 +23,7 @@ from torchgguf.container.cursor import Cursor
 from torchgguf.container.lookalike import describe
 from torchgguf.container.parser import MAX_ENTRIES
 from torchgguf.container.tensors import MAX_NAME_BYTES
-from torchgguf.packing.activations import Activations, Statistics
+from torchgguf.packing.column_statistics import Activations, Statistics
 
 _MAX_DATASET_BYTES = 1 << 16
 

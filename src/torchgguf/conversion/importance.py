@@ -22,7 +22,7 @@ from torchgguf.models.base import PreTrainedModel
 from torchgguf.nn import Conv1D, QuantizedLinear
 from torchgguf.nn.experts import MATRICES, ObservedExperts
 from torchgguf.nn.slots import slots
-from torchgguf.packing.activations import CHUNK_SIZE, Activations
+from torchgguf.packing.column_statistics import CHUNK_SIZE, Activations
 from torchgguf.packing.imatrix import ImportanceMatrix
 from torchgguf.tokenization import Tokenizer
 

@@ -11,14 +11,14 @@ from torch.testing import assert_close
 from tests.packing.imatrices import CHUNK_SIZE, CHUNKS, FIGURES, GOLDENS, MODELS, TEXT, read
 from tests.support import SMOLLM2
 from torchgguf import kernels
-from torchgguf.models import AutoModel, AutoModelForCausalLM
-from torchgguf.models.importance import (
+from torchgguf.conversion.importance import (
     ImportanceCollector,
     chunk_start,
     collect_importance,
     cut,
     read_tokens,
 )
+from torchgguf.models import AutoModel, AutoModelForCausalLM
 from torchgguf.nn import PackedLayer
 from torchgguf.nn.experts import ObservedExperts
 from torchgguf.packing.imatrix import ImportanceMatrix
