@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchgguf import _native
-from torchgguf.container import strings
+from torchgguf.container.reading import strings
 
 from .raw import string
 

@@ -117,7 +117,7 @@ def convert(
 
 def _check_gguf(path: Path) -> None:
     """ValueError for a file that is neither GGUF nor, by its name, a part of a Hugging Face model."""
-    from torchgguf.container.parser import MAGIC
+    from torchgguf.container.layout import MAGIC
 
     if not path.is_file() or path.suffix == ".gguf":
         return

@@ -112,9 +112,9 @@ def _edit(
     file: str, settings: list[str], removed: list[str], type: str | None, force: bool, room: int | None
 ) -> None:
     from torchgguf.container import edit_metadata, type_name
-    from torchgguf.container.editing import ROOM
+    from torchgguf.container.editing.edits import ROOM
+    from torchgguf.container.editing.stated_types import stated_type
     from torchgguf.container.metadata import infer_type
-    from torchgguf.container.stated_types import stated_type
 
     pairs = [setting.partition("=")[::2] for setting in settings]
     for (key, _), setting in zip(pairs, settings, strict=True):

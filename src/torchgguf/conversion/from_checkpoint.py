@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from torchgguf.container import Metadata, write_gguf
-from torchgguf.container.writer import Progress
+from torchgguf.container.writing.writer import Progress
 from torchgguf.conversion.layers import PassingLayers
 from torchgguf.conversion.requantize import check_not_read
 from torchgguf.conversion.verification import Verification, verify

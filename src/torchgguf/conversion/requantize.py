@@ -14,7 +14,7 @@ from torch import Tensor
 from torchgguf.container import GGUFFile, TensorSource, TensorType, open_gguf, write_gguf, write_split
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.container.tensors import storage_nbytes
-from torchgguf.container.writer import Progress
+from torchgguf.container.writing.writer import Progress
 from torchgguf.packing import PackedTensor, PackingReport, Quantization, pack_tensors
 from torchgguf.packing.packing import INTEGERS
 from torchgguf.quants import QuantType

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchgguf import kernels
 from torchgguf.container import GGUFError, TensorSource, TensorType, open_gguf
 from torchgguf.container.tensor_types import PLAIN
-from torchgguf.container.writer import Progress
+from torchgguf.container.writing.writer import Progress
 from torchgguf.conversion.requantize import passing_sources
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.models.auto import family_of_file

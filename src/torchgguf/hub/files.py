@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, Unpack
 
-from torchgguf.container.shards import shard_names
+from torchgguf.container.reading.shards import shard_names
 from torchgguf.hub.errors import explained_errors, list_alike
 
 # huggingface_hub is imported where it is used: that takes long, and local files need none of it.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from torchgguf.container import GGUFError, GGUFFile, GGUFTruncatedError, open_gguf, parse_header
-from torchgguf.container.mapping import Shard
-from torchgguf.container.parser import Header
+from torchgguf.container.reading.mapping import Shard
+from torchgguf.container.reading.parser import Header
 from torchgguf.hub.errors import explained_errors, transport_error
 from torchgguf.hub.files import HubOptions, find_gguf
 

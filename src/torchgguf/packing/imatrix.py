@@ -17,7 +17,7 @@ from typing import Literal, Self
 from torch import Tensor
 
 from torchgguf.container import GGUFError
-from torchgguf.container.parser import MAGIC
+from torchgguf.container.layout import MAGIC
 from torchgguf.packing import imatrix_gguf, imatrix_legacy
 from torchgguf.packing.column_statistics import CHUNK_SIZE, Activations, Statistics
 

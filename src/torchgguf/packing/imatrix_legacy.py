@@ -19,9 +19,9 @@ import torch
 
 from torchgguf.container import GGUFError
 from torchgguf.container.atomic import atomic_write
-from torchgguf.container.cursor import Cursor
-from torchgguf.container.lookalike import describe
-from torchgguf.container.parser import MAX_ENTRIES
+from torchgguf.container.reading.cursor import Cursor
+from torchgguf.container.reading.lookalike import describe
+from torchgguf.container.reading.parser import MAX_ENTRIES
 from torchgguf.container.tensors import MAX_NAME_BYTES
 from torchgguf.packing.column_statistics import Activations, Statistics
 

@@ -7,8 +7,8 @@ from os import PathLike
 
 from torchgguf.container.encoder import encode_value
 from torchgguf.container.errors import GGUFError
-from torchgguf.container.mapping import Shard, open_shard
 from torchgguf.container.metadata import Metadata
+from torchgguf.container.reading.mapping import Shard, open_shard
 from torchgguf.container.tensors import TensorInfo
 
 # As llama.cpp's gguf-split writes them: `split.no` counts from 0, the file name from 1.

@@ -12,19 +12,23 @@ from typing import Literal
 
 from typing_extensions import Buffer
 
-from torchgguf.container.cursor import Cursor
 from torchgguf.container.errors import GGUFError, GGUFTruncatedError, brief
-from torchgguf.container.lookalike import describe
+from torchgguf.container.layout import (
+    ALIGNMENT_KEY,
+    DEFAULT_ALIGNMENT,
+    MAGIC,
+    MAX_KEY_BYTES,
+    is_alignment,
+    padded,
+)
 from torchgguf.container.metadata import Metadata
+from torchgguf.container.reading.cursor import Cursor
+from torchgguf.container.reading.lookalike import describe
 from torchgguf.container.tensor_types import TENSOR_TYPES, TensorType
 from torchgguf.container.tensors import MAX_DIMS, MAX_NAME_BYTES, TensorInfo, check_tensor, storage_nbytes
 from torchgguf.container.value_types import ValueType, type_name
 
-MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-ALIGNMENT_KEY = "general.alignment"
-DEFAULT_ALIGNMENT = 32
-MAX_KEY_BYTES = 2**16 - 1
 MAX_ENTRIES = 1 << 15  # pairs or tensors: ten times as many as in any real file, and read within a second
 
 _LEAST_PAIR = 8 + 1 + 4 + 1  # a key's length and one byte of it, the value's type and one byte of it
@@ -41,16 +45,6 @@ class Header:
     metadata: Metadata
     tensors: dict[str, TensorInfo]
     data_offset: int
-
-
-def padded(size: int, alignment: int) -> int:
-    """`size` rounded up to a multiple of `alignment`."""
-    return -(-size // alignment) * alignment
-
-
-def is_alignment(value: int) -> bool:
-    """Whether tensors can be aligned to this many bytes: a power of two that uint32 holds."""
-    return 0 < value < 2**32 and value & (value - 1) == 0
 
 
 def parse_header(

@@ -15,7 +15,8 @@ import numpy as np
 
 from torchgguf.container.byte_order import swap_bytes
 from torchgguf.container.errors import GGUFError, GGUFWarning
-from torchgguf.container.parser import Header, padded, parse_header
+from torchgguf.container.layout import padded
+from torchgguf.container.reading.parser import Header, parse_header
 from torchgguf.container.tensors import StoredTensor, TensorInfo
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
 """What a file is that is not GGUF, as far as its first bytes tell."""
 
-UNFINISHED = b"EDITGGUF"  # how a file begins while its header is overwritten
+from torchgguf.container.layout import UNFINISHED_MAGIC
 
 _PREFIXES = (
     (
-        UNFINISHED.lower(),
+        UNFINISHED_MAGIC.lower(),
         "a GGUF file whose metadata are being edited; if no process is at it any more, one has died: "
         "`torchgguf metadata` with the file's name restores it",
     ),

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torchgguf.container.atomic import atomic_write_all
 from torchgguf.container.errors import GGUFError
+from torchgguf.container.layout import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, padded
 from torchgguf.container.metadata import Metadata
-from torchgguf.container.parser import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, padded
-from torchgguf.container.reader import open_gguf
-from torchgguf.container.shards import COUNT, NUMBER, SPLIT_KEYS, TENSORS, member_names
+from torchgguf.container.reading.reader import open_gguf
+from torchgguf.container.reading.shards import COUNT, NUMBER, SPLIT_KEYS, TENSORS, member_names
 from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
 from torchgguf.container.value_types import ValueType
-from torchgguf.container.writer import Contents, Progress, explained_full_disk, write_gguf
+from torchgguf.container.writing.writer import Contents, Progress, explained_full_disk, write_gguf
 
 _MOST_FILES = 2**16 - 1  # split.count is uint16; the names have five digits
 

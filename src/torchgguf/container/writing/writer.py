@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torchgguf.container.atomic import atomic_write
 from torchgguf.container.encoder import encode_string, encode_value, type_id
 from torchgguf.container.errors import GGUFError, brief
-from torchgguf.container.metadata import Metadata
-from torchgguf.container.parser import (
+from torchgguf.container.layout import (
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT,
     MAGIC,
@@ -22,6 +21,7 @@ from torchgguf.container.parser import (
     is_alignment,
     padded,
 )
+from torchgguf.container.metadata import Metadata
 from torchgguf.container.tensor_types import TensorType
 from torchgguf.container.tensors import StoredTensor, TensorSource, check_tensor
 from torchgguf.container.value_types import ValueType

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from torchgguf.container.errors import GGUFError
-from torchgguf.container.mapping import Shard, open_shard
-from torchgguf.container.shards import Opener, join, open_shards
+from torchgguf.container.reading.mapping import Shard, open_shard
+from torchgguf.container.reading.shards import Opener, join, open_shards
 from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
 
 if TYPE_CHECKING:
