@@ -4,7 +4,7 @@ from torchgguf.container.editing.edits import Edited, edit_metadata
 from torchgguf.container.editing.overwriting import undo_unfinished
 from torchgguf.container.errors import GGUFError, GGUFTruncatedError, GGUFWarning
 from torchgguf.container.metadata import Metadata
-from torchgguf.container.reading.parser import Header, parse_header
+from torchgguf.container.reading.parser import GGUFHeader, parse_header
 from torchgguf.container.reading.reader import GGUFFile, open_gguf
 from torchgguf.container.tensor_types import TensorType
 from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
@@ -17,9 +17,9 @@ __all__ = [
     "Edited",
     "GGUFError",
     "GGUFFile",
+    "GGUFHeader",
     "GGUFTruncatedError",
     "GGUFWarning",
-    "Header",
     "Metadata",
     "MetadataType",
     "MetadataValue",

@@ -42,7 +42,7 @@ _TYPES: dict[str, MetadataType] = {
 }
 
 
-def read(path: str | PathLike[str]) -> Statistics:
+def read_gguf_imatrix(path: str | PathLike[str]) -> Statistics:
     """Read a file; errors are those of `load_imatrix`. The sums stay mapped from it."""
     file = open_gguf(path)
     try:
@@ -54,7 +54,7 @@ def read(path: str | PathLike[str]) -> Statistics:
     return Statistics(activations, datasets, count, size)  # type: ignore[arg-type]  # as their types say
 
 
-def write(path: str | PathLike[str], statistics: Statistics) -> None:
+def write_gguf_imatrix(path: str | PathLike[str], statistics: Statistics) -> None:
     """Write a file; errors are those of `ImportanceMatrix.save`."""
     values = {
         _TYPE: _KIND,

@@ -18,7 +18,7 @@ from torchgguf.container.reading.mapping import Shard, open_shard
 from torchgguf.container.reading.parser import parse_header
 from torchgguf.container.reading.shards import SPLIT_KEYS, open_shards
 from torchgguf.container.value_types import MetadataType, ValueType, type_name
-from torchgguf.container.writing.writer import Progress, encode_header, write_gguf
+from torchgguf.container.writing.writer import ByteProgress, encode_header, write_gguf
 
 ROOM = 1 << 14  # bytes; a long chat template
 
@@ -47,7 +47,7 @@ def edit_metadata(
     types: Mapping[str, MetadataType] | None = None,
     force: bool = False,
     room: int = ROOM,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
 ) -> Edited:
     """Set and remove metadata of a GGUF file; of a split model, in its first file.
 

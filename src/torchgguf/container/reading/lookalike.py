@@ -26,7 +26,7 @@ _PREFIXES = (
 )
 
 
-def describe(head: bytes) -> str | None:
+def guess_format(head: bytes) -> str | None:
     """A guess at what a file is that begins with these bytes (16 to 64 of them are enough), or None."""
     if head[8:10] == b'{"':  # eight bytes of length, then JSON
         return "safetensors"

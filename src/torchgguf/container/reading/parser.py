@@ -23,7 +23,7 @@ from torchgguf.container.layout import (
 )
 from torchgguf.container.metadata import Metadata
 from torchgguf.container.reading.cursor import Cursor
-from torchgguf.container.reading.lookalike import describe
+from torchgguf.container.reading.lookalike import guess_format
 from torchgguf.container.tensor_types import TENSOR_TYPES, TensorType
 from torchgguf.container.tensors import MAX_DIMS, MAX_NAME_BYTES, TensorInfo, check_tensor, storage_nbytes
 from torchgguf.container.value_types import ValueType, type_name
@@ -36,7 +36,7 @@ _LEAST_TENSOR = 8 + 4 + 4 + 8  # the name's length, the number of dimensions, th
 
 
 @dataclass(frozen=True)
-class Header:
+class GGUFHeader:
     """All that a GGUF file says before its tensors' bytes, which begin at `data_offset`."""
 
     version: int
@@ -49,7 +49,7 @@ class Header:
 
 def parse_header(
     buffer: Buffer, *, path: str | PathLike[str] = "<bytes>", file_size: int | None = None
-) -> Header:
+) -> GGUFHeader:
     """Parse the header at the beginning of `buffer`, which may end anywhere after it.
 
     `path` is for messages. With `file_size`, the tensors must end by then. Raises GGUFTruncatedError if the
@@ -73,13 +73,13 @@ def parse_header(
     for key, (value_type, position) in pairs.items():
         metadata.set_unchecked(key, *cursor.value_at(position, value_type))
     byte_order: Literal["little", "big"] = "big" if cursor.order == ">" else "little"
-    return Header(version, byte_order, alignment, metadata, tensors, data_offset)
+    return GGUFHeader(version, byte_order, alignment, metadata, tensors, data_offset)
 
 
 def _read_version(cursor: Cursor) -> int:
     magic = bytes(cursor.data[:4])
     if magic != MAGIC[: len(magic)]:
-        guess = describe(bytes(cursor.data[:64]))
+        guess = guess_format(bytes(cursor.data[:64]))
         reason = f"it begins with {magic!r}" if guess is None else f"it looks like {guess}"
         raise GGUFError(f"not a GGUF file: {reason}", path=cursor.path)
     cursor.take(4, "the magic number")
