@@ -15,8 +15,8 @@ import torch
 
 from tests.cli.conftest import COMMAND, TIMEOUT
 from tests.packing.imatrices import CHUNK_SIZE, CHUNKS, FIGURES, GOLDENS, TEXT, read
+from torchgguf.conversion.importance import collect_importance, encode_texts
 from torchgguf.models import AutoModelForCausalLM
-from torchgguf.models.importance import collect_importance, read_tokens
 from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 from torchgguf.tokenization import AutoTokenizer
 
@@ -54,7 +54,7 @@ def test_texts_from_here_and_there(torchgguf, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert "perplexity" not in result.stderr
-    tokens = read_tokens(AutoTokenizer.from_pretrained(model), [text[:1000], text[1000:3000]])
+    tokens = encode_texts(AutoTokenizer.from_pretrained(model), [text[:1000], text[1000:3000]])
     alone = collect_importance(AutoModelForCausalLM.from_pretrained(model), tokens, chunk_size=CHUNK_SIZE)
     expected = ImportanceMatrix.merged([load_imatrix(golden), alone])
     found = load_imatrix(tmp_path / "x.dat", CHUNK_SIZE)  # the older format, by the name

@@ -225,9 +225,9 @@ def test_help_says_of_each_recipe_what_is_true(torchgguf):
         "llama.attention.head_count": 32,
         "llama.attention.head_count_kv": 8,
     }
-    assert command.RECIPES.keys() == RECIPES.keys()
+    assert command.RECIPE_HELP.keys() == RECIPES.keys()
     weights = sum(map(math.prod, shapes.values()))
-    for name, (bits, description) in command.RECIPES.items():
+    for name, (bits, description) in command.RECIPE_HELP.items():
         plan = Quantization(name).plan(metadata, shapes)
         needs_importance = any(choice.needs_importance for choice in plan.values())
         assert ("needs --imatrix" in description) is needs_importance, name
@@ -236,5 +236,5 @@ def test_help_says_of_each_recipe_what_is_true(torchgguf):
         size = sum(math.prod(shapes[key]) // k.block_size * k.type_size for key, k in kinds.items())
         assert bits == pytest.approx(8 * size / weights, abs=0.0051), name
     result = torchgguf("quantize", "--help")
-    for name, (bits, description) in command.RECIPES.items():
+    for name, (bits, description) in command.RECIPE_HELP.items():
         assert f"{name}: {bits:.2f}, {description}" in " ".join(result.stdout.split())

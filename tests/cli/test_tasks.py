@@ -17,8 +17,8 @@ from tests.models.tiny import Case, counterpart, longrope, reference
 from tests.peers.hub import Repository, serving
 from tests.support import VOCABS
 from torchgguf.cli import main
+from torchgguf.cli.loading import start_session
 from torchgguf.cli.options import Options
-from torchgguf.cli.session import Session
 
 VOCAB = VOCABS / "ggml-vocab-gpt-2.gguf"
 PROMPT = "Hello, I'm a language model"
@@ -86,7 +86,7 @@ def test_what_is_read_of_a_long_text_does_not_do_for_a_short_one(tmp_path):
     case = Case("Phi3", {**longrope(8, original=8, longest=256), "vocab_size": 50257})
     theirs, tokenizer = reference(case), package.AutoTokenizer.from_pretrained(VOCAB)
     counterpart(theirs).save_gguf(tmp_path / "x.gguf", tokenizer=tokenizer)
-    session = Session(str(tmp_path / "x.gguf"), Options(temperature=0, max_new_tokens=3))
+    session = start_session(str(tmp_path / "x.gguf"), Options(temperature=0, max_new_tokens=3))
     for text in ("one two three four five six seven eight nine ten", "one two three four"):
         ids = torch.tensor([tokenizer(text).input_ids])
         new = theirs.generate(ids, max_new_tokens=3, do_sample=False)[0, ids.shape[1] :]

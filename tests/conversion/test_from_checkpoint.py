@@ -21,7 +21,7 @@ from tests.support import LLAMA_CPP
 from torchgguf.conversion.from_checkpoint import convert_to_gguf
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
-from torchgguf.packing.activations import Activations
+from torchgguf.packing.column_statistics import Activations
 from torchgguf.tokenization import AutoTokenizer
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -13,7 +13,7 @@ from tests.support import LLAMA_CPP, SMOLLM2
 from torchgguf.container import open_gguf, write_gguf
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.packing import RECIPES, ImportanceMatrix, PackingReport, Quantization, pack_tensors
-from torchgguf.packing.activations import Activations
+from torchgguf.packing.column_statistics import Activations
 from torchgguf.tokenization import AutoTokenizer
 
 xllamacpp = pytest.importorskip("xllamacpp")

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from torchgguf.cli.options import DEBUG, Debug
+from torchgguf.cli.options import DEBUG, DebugOption
 from torchgguf.cli.terminal import one_line
 
 COMMANDS = ("run", "chat", "info", "metadata", "split", "merge", "imatrix", "quantize", "convert")
@@ -37,12 +37,12 @@ class Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command that is the module's function of the same name."""
+        """The command that is the module's function of that name, with `_command` behind it."""
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"torchgguf.cli.{cmd_name}")
         single = typer.Typer(add_completion=False, context_settings=HELP_OPTIONS, rich_markup_mode="markdown")
-        single.command(cmd_name)(getattr(module, cmd_name))
+        single.command(cmd_name)(getattr(module, f"{cmd_name}_command"))
         return typer.main.get_command(single)
 
 
@@ -60,7 +60,7 @@ def torchgguf(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
-    debug: Debug = False,
+    debug: DebugOption = False,
 ) -> None:
     """Run, inspect, make and convert language models in GGUF files."""
 

@@ -4,11 +4,11 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from torchgguf.cli.options import File, Options, with_options
+from torchgguf.cli.options import FileArgument, Options, with_options
 from torchgguf.cli.terminal import first_interrupt_noted, note, one_line
 
 if TYPE_CHECKING:
-    from torchgguf.cli.session import Message, Session
+    from torchgguf.cli.session import Session
 
 HELP = """\
 /help   show this
@@ -18,31 +18,31 @@ Ctrl-C  end the answer that is being given"""
 
 
 @with_options
-def chat(file: File, *, options: Options) -> None:
+def chat_command(file: FileArgument, *, options: Options) -> None:
     """Talk to a model. Read from a pipe, every line is something said."""
-    from torchgguf.cli.session import Session
+    from torchgguf.cli.loading import start_session
 
-    session = Session(file, options)
+    session = start_session(file, options)
     if not session.has_chat_template:
         raise ValueError(f"{file}: this model has no chat template; 'torchgguf run' continues a text")
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (line editing and recall in input())
         note("/help tells what there is besides talking.")
-    Conversation(session).hold()
+    Conversation(session, options.system, options.wants_stats).hold()
 
 
 class Conversation:
     """Reads what is said, answers, remembers."""
 
-    def __init__(self, session: "Session") -> None:
-        self.session = session
+    def __init__(self, session: "Session", system: str | None, stats: bool) -> None:
+        self.session, self.system, self.stats = session, system, stats
         self.reset()
 
     def reset(self) -> None:
         """Forget everything but the instructions."""
-        system = self.session.options.system
-        self.messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        self.messages: list[dict[str, str]] = system
 
     def hold(self) -> None:
         """Go on until somebody leaves."""
@@ -74,8 +74,7 @@ class Conversation:
             note(f"error: {one_line(str(error))}; /reset forgets the conversation")
             return
         self.messages.append({"role": "assistant", "content": answer})
-        stats = self.session.options.stats
-        if stats or (stats is None and sys.stderr.isatty()):
+        if self.stats:
             note(str(self.session.stats))
 
     def _speak(self) -> str:

@@ -5,14 +5,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchgguf.cli.options import Debug, DType, split_place
-from torchgguf.cli.quantize import Imatrix, TensorTypes, Threads, parse_override
+from torchgguf.cli.options import (
+    DebugOption,
+    DType,
+    ImatrixOption,
+    RevisionOption,
+    TensorTypesOption,
+    ThreadsOption,
+    parse_override,
+    split_place,
+)
 from torchgguf.cli.terminal import one_line, progress_bar
 
 if TYPE_CHECKING:
     from torchgguf.packing import Quantization
 
-Source = Annotated[
+_Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
@@ -20,7 +28,7 @@ Source = Annotated[
         "REPO:FILE (of a split model, any part).",
     ),
 ]
-Target = Annotated[
+_Target = Annotated[
     str | None,
     typer.Argument(
         metavar="OUT",
@@ -28,7 +36,7 @@ Target = Annotated[
         "back the folder to write, which is made if need be.",
     ),
 ]
-Type = Annotated[
+_Type = Annotated[
     str | None,
     typer.Option(
         "-q",
@@ -37,39 +45,40 @@ Type = Annotated[
         help="F32, F16, BF16, Q8_0, Q4_K_M or any other of llama-quantize's. Without it types stay.",
     ),
 ]
-Verify = Annotated[bool, typer.Option("--verify", help="Load what was written, and compare with the source.")]
-NoTokenizer = Annotated[bool, typer.Option("--no-tokenizer", help="Write the model without its tokenizer.")]
-Pre = Annotated[
+_Verify = Annotated[
+    bool, typer.Option("--verify", help="Load the written file and compare it with the source.")
+]
+_NoTokenizer = Annotated[bool, typer.Option("--no-tokenizer", help="Write the model without its tokenizer.")]
+_Pre = Annotated[
     str | None,
     typer.Option("--pre", metavar="NAME", help="The tokenizer's splitting rule, where it is not recognized."),
 ]
-WeightsDType = Annotated[
+_WeightsDType = Annotated[
     DType | None,
     typer.Option("--dtype", help="Of the weights in a Hugging Face folder; by default what loses nothing."),
 ]
-MaxShardSize = Annotated[
+_MaxShardSize = Annotated[
     str | None,
     typer.Option(
         "--max-shard-size", metavar="SIZE", help="Most bytes of a file in a Hugging Face folder, such as 5GB."
     ),
 ]
-Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the repository.")]
 
 
-def convert(
-    source: Source,
-    out: Target = None,
-    quantization: Type = None,
-    imatrix: Imatrix = None,
-    tensor_type: TensorTypes = None,
-    verify: Verify = False,
-    pre: Pre = None,
-    no_tokenizer: NoTokenizer = False,
-    dtype: WeightsDType = None,
-    max_shard_size: MaxShardSize = None,
-    revision: Revision = None,
-    threads: Threads = None,
-    debug: Debug = False,
+def convert_command(
+    source: _Source,
+    out: _Target = None,
+    quantization: _Type = None,
+    imatrix: ImatrixOption = None,
+    tensor_type: TensorTypesOption = None,
+    verify: _Verify = False,
+    pre: _Pre = None,
+    no_tokenizer: _NoTokenizer = False,
+    dtype: _WeightsDType = None,
+    max_shard_size: _MaxShardSize = None,
+    revision: RevisionOption = None,
+    threads: ThreadsOption = None,
+    debug: DebugOption = False,
 ) -> None:
     """Turn a Hugging Face model into a GGUF file, or a GGUF file into a Hugging Face folder.
 
@@ -117,7 +126,7 @@ def convert(
 
 def _check_gguf(path: Path) -> None:
     """ValueError for a file that is neither GGUF nor, by its name, a part of a Hugging Face model."""
-    from torchgguf.container.parser import MAGIC
+    from torchgguf.container.layout import MAGIC
 
     if not path.is_file() or path.suffix == ".gguf":
         return

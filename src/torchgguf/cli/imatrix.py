@@ -11,82 +11,75 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from torchgguf.cli.options import FILE_HELP, Debug, DType, split_place
+from torchgguf.cli.options import FILE_HELP, DebugOption, DeviceOption, DTypeOption, ThreadsOption
 from torchgguf.cli.tables import show, table
 from torchgguf.cli.terminal import first_interrupt_noted, note, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from torchgguf.models.importance import ImportanceCollector
-    from torchgguf.models.pretrained.model import PreTrainedModel
+    from torchgguf.conversion.importance import ImportanceCollector
     from torchgguf.packing.imatrix import ImportanceMatrix
-    from torchgguf.tokenization import Tokenizer
 
 STDIN = "-"
 
 
-class Format(StrEnum):
+class _Format(StrEnum):
     """How a matrix is written."""
 
     gguf = "gguf"
     dat = "dat"
 
 
-File = Annotated[str | None, Argument(metavar="FILE", help=f"The model. {FILE_HELP}")]
-Texts = Annotated[
+_File = Annotated[str | None, Argument(metavar="FILE", help=f"The model. {FILE_HELP}")]
+_Texts = Annotated[
     list[str] | None,
     Option("--text", metavar="TXT", help="What it shall read, UTF-8; '-': standard input; repeatable."),
 ]
-Given = Annotated[
+_Given = Annotated[
     list[Path] | None, Option("--in", metavar="IMATRIX", help="A matrix to add, in any format; repeatable.")
 ]
-Output = Annotated[Path, Option("-o", "--output", metavar="IMATRIX", help="The file to write.")]
-AsFormat = Annotated[
-    Format | None,
+_Output = Annotated[Path, Option("-o", "--output", metavar="IMATRIX", help="The file to write.")]
+_AsFormat = Annotated[
+    _Format | None,
     Option("--format", help="dat: llama.cpp's older one.", show_default="dat for *.dat, else gguf"),
 ]
-Chunks = Annotated[int | None, Option("--chunks", min=1, help="Read no more chunks than these.")]
-ContextSize = Annotated[int, Option("-c", "--ctx-size", min=16, help="Tokens of a chunk.")]
-BatchSize = Annotated[int, Option("--batch-size", min=1, help="Chunks to read side by side.")]
-ProcessOutput = Annotated[
+_Chunks = Annotated[int | None, Option("--chunks", min=1, help="Read no more chunks than these.")]
+_ContextSize = Annotated[int, Option("-c", "--ctx-size", min=16, help="Tokens of a chunk.")]
+_BatchSize = Annotated[int, Option("--batch-size", min=1, help="Chunks to read side by side.")]
+_ProcessOutput = Annotated[
     bool, Option("--process-output", help="Also for the head, unless its weights are the embedding's.")
 ]
-Perplexity = Annotated[
+_Perplexity = Annotated[
     bool, Option("--perplexity/--no-perplexity", help="Tell how well it guesses the text.")
 ]
-ParseSpecial = Annotated[
+_ParseSpecial = Annotated[
     bool, Option("--parse-special", help="Take what is spelled like a special token for one.")
 ]
-SaveEvery = Annotated[int, Option("--save-every", min=0, help="Write after so many chunks; 0: at the end.")]
-Statistics = Annotated[
+_SaveEvery = Annotated[int, Option("--save-every", min=0, help="Write after so many chunks; 0: at the end.")]
+_Statistics = Annotated[
     bool, Option("--statistics", help="Show figures of each tensor; of matrices given, write nothing.")
 ]
-Device = Annotated[
-    str | None, Option("--device", metavar="DEVICE", help="Where to run, such as cpu or cuda:0.")
-]
-Threads = Annotated[int | None, Option("--threads", min=1, help="CPU threads; one a core.")]
-ModelDType = Annotated[DType | None, Option("--dtype", help="What to calculate in.")]
 
 
-def imatrix(
-    file: File = None,
-    text: Texts = None,
-    given: Given = None,
-    output: Output = Path("imatrix.gguf"),
-    format: AsFormat = None,
-    chunks: Chunks = None,
-    ctx_size: ContextSize = 512,
-    batch_size: BatchSize = 1,
-    process_output: ProcessOutput = False,
-    perplexity: Perplexity = True,
-    parse_special: ParseSpecial = False,
-    save_every: SaveEvery = 10,
-    statistics: Statistics = False,
-    device: Device = None,
-    threads: Threads = None,
-    dtype: ModelDType = None,
-    debug: Debug = False,
+def imatrix_command(
+    file: _File = None,
+    text: _Texts = None,
+    given: _Given = None,
+    output: _Output = Path("imatrix.gguf"),
+    format: _AsFormat = None,
+    chunks: _Chunks = None,
+    ctx_size: _ContextSize = 512,
+    batch_size: _BatchSize = 1,
+    process_output: _ProcessOutput = False,
+    perplexity: _Perplexity = True,
+    parse_special: _ParseSpecial = False,
+    save_every: _SaveEvery = 10,
+    statistics: _Statistics = False,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    dtype: DTypeOption = None,
+    debug: DebugOption = False,
 ) -> None:
     """Find out which weights of a model matter: write the importance matrix of what it makes of texts.
 
@@ -103,7 +96,7 @@ def imatrix(
     if writes:
         _check_writable(output)
     matrices = [load_imatrix(path, ctx_size) for path in given or ()]
-    layout = format or (Format.dat if output.suffix == ".dat" else Format.gguf)
+    layout = format or (_Format.dat if output.suffix == ".dat" else _Format.gguf)
 
     def save(*collected: ImportanceMatrix) -> ImportanceMatrix:
         matrix = ImportanceMatrix.merged([*matrices, *collected])
@@ -114,12 +107,13 @@ def imatrix(
     if file is None or not text:
         matrix = save() if writes else ImportanceMatrix.merged(matrices)
     else:
-        from torchgguf.models.importance import ImportanceCollector, chunk_start, cut, read_tokens
+        from torchgguf.cli.loading import load_with_tokenizer
+        from torchgguf.conversion.importance import ImportanceCollector, chunk_start_token, cut, encode_texts
 
         names = ["stdin" if each == STDIN else each for each in text]
         contents = [_read(each) for each in text]
-        model, tokenizer = _load(file, device, threads, dtype)
-        tokens = cut(read_tokens(tokenizer, contents, parse_special), ctx_size, chunk_start(tokenizer))
+        model, tokenizer = load_with_tokenizer(file, device=device, threads=threads, dtype=dtype)
+        tokens = cut(encode_texts(tokenizer, contents, parse_special), ctx_size, chunk_start_token(tokenizer))
         collector = ImportanceCollector(model, process_output=process_output, perplexity=perplexity)
         finished = _collect(
             collector, tokens[:chunks], batch_size, save_every, lambda: save(collector.matrix(names))
@@ -166,24 +160,6 @@ def _read(place: str) -> str:
     except UnicodeDecodeError as error:
         byte = f"byte {error.start} is {data[error.start]:#04x}"
         raise ValueError(f"{place}: is no UTF-8 text: {byte}") from None
-
-
-def _load(
-    file: str, device: str | None, threads: int | None, dtype: DType | None
-) -> "tuple[PreTrainedModel, Tokenizer]":
-    import torch
-
-    from torchgguf import AutoModelForCausalLM, AutoTokenizer
-    from torchgguf.models.io.devices import available_device
-
-    place, gguf_file = split_place(file)
-    target = None if device is None else available_device(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    tokenizer = AutoTokenizer.from_pretrained(place, gguf_file)
-    precision = None if dtype is None else getattr(torch, dtype)
-    model = AutoModelForCausalLM.from_pretrained(place, gguf_file, dtype=precision)
-    return model.to(target or model.device), tokenizer
 
 
 def _collect(

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchgguf.cli.options import GGUF_HELP, Debug, split_place
-from torchgguf.cli.tables import Rows, finite, metadata_table, show, table
+from torchgguf.cli.options import DebugOption, GGUFArgument, RevisionOption, split_place
+from torchgguf.cli.tables import TableRows, finite, metadata_table, show, table
 
 if TYPE_CHECKING:
     from torchgguf.container import GGUFFile
 
-File = Annotated[str, typer.Argument(metavar="FILE", help=GGUF_HELP)]
-Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the repository.")]
-Json = Annotated[bool, typer.Option("--json", help="Everything, for programs; arrays in full.")]
+_Json = Annotated[bool, typer.Option("--json", help="Everything, for programs; arrays in full.")]
 
 
 @dataclass
@@ -43,7 +41,9 @@ class Totals:
         return asdict(self) | {"bits_per_weight": self.bits_per_weight}
 
 
-def info(file: File, revision: Revision = None, as_json: Json = False, debug: Debug = False) -> None:
+def info_command(
+    file: GGUFArgument, revision: RevisionOption = None, as_json: _Json = False, debug: DebugOption = False
+) -> None:
     """Show metadata and tensors of a GGUF file, without reading the tensors.
 
     Of a file in a repository of the Hugging Face Hub no more is fetched than the beginning that says it.
@@ -105,11 +105,11 @@ def _print_json(gguf: "GGUFFile") -> None:
 
 def _print_tables(gguf: "GGUFFile") -> None:
     whole, by_type = totals(gguf)
-    tensors: Rows = [
+    tensors: TableRows = [
         (tensor.name, tensor.type.name, " × ".join(map(str, tensor.shape)), f"{tensor.nbytes:,}")
         for tensor in gguf.tensors.values()
     ]
-    types: Rows = [
+    types: TableRows = [
         (name, f"{part.tensors:,}", f"{part.parameters:,}", f"{part.nbytes:,}", f"{part.bits_per_weight:.3f}")
         for name, part in [*by_type.items(), ("all", whole)]
     ]

@@ -5,22 +5,19 @@ from typing import Annotated
 
 import typer
 
-from torchgguf.cli.options import Debug, check_folder_of, split_place
+from torchgguf.cli.options import DebugOption, OutputArgument, check_folder_of, split_place
 from torchgguf.cli.terminal import one_line, progress_bar
 
-File = Annotated[
+_File = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
         help="Any of the files, the others lie beside it; or REPO:FILE on the Hugging Face Hub.",
     ),
 ]
-Out = Annotated[
-    str, typer.Argument(metavar="OUT", help="The file to write, or to replace when the new one is whole.")
-]
 
 
-def merge(file: File, out: Out, debug: Debug = False) -> None:
+def merge_command(file: _File, out: OutputArgument, debug: DebugOption = False) -> None:
     """Make one file of a split model. The parts stay as they are."""
     from torchgguf.container import merge_gguf
     from torchgguf.hub import find_gguf

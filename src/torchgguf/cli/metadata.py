@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from torchgguf.cli.info import open_header
-from torchgguf.cli.options import GGUF_HELP, Debug, split_place
+from torchgguf.cli.options import GGUF_HELP, DebugOption, split_place
 from torchgguf.cli.tables import finite, metadata_table, show
 from torchgguf.cli.terminal import note, one_line, progress_bar
 
 if TYPE_CHECKING:
     from torchgguf.container import Metadata, MetadataType
 
-File = Annotated[
+_File = Annotated[
     str,
     typer.Argument(metavar="FILE", help=f"{GGUF_HELP} What is on the Hub can be shown, and not changed."),
 ]
-Key = Annotated[str | None, typer.Argument(metavar="KEY", help="Show the value of this key alone.")]
-Set = Annotated[
+_Key = Annotated[str | None, typer.Argument(metavar="KEY", help="Show the value of this key alone.")]
+_Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
@@ -28,10 +28,10 @@ Set = Annotated[
         help="Set a value; repeatable. Arrays are JSON; @NAME takes what the file NAME holds, @@ is a @.",
     ),
 ]
-Remove = Annotated[
+_Remove = Annotated[
     list[str] | None, typer.Option("--remove", metavar="KEY", help="Remove a key; repeatable.")
 ]
-Type = Annotated[
+_Type = Annotated[
     str | None,
     typer.Option(
         "--type",
@@ -40,8 +40,8 @@ Type = Annotated[
         "has, or for a new key the one that the format states, or else what the value looks like.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Also do what may leave a file that nothing can load.")]
-Room = Annotated[
+_Force = Annotated[bool, typer.Option("--force", help="Also do what may leave a file that nothing can load.")]
+_Room = Annotated[
     int | None,
     typer.Option(
         "--room",
@@ -50,19 +50,19 @@ Room = Annotated[
         show_default="16384",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs; arrays in full.")]
+_Json = Annotated[bool, typer.Option("--json", help="For programs; arrays in full.")]
 
 
-def metadata(
-    file: File,
-    key: Key = None,
-    set: Set = None,
-    remove: Remove = None,
-    type: Type = None,
-    force: Force = False,
-    room: Room = None,
-    as_json: Json = False,
-    debug: Debug = False,
+def metadata_command(
+    file: _File,
+    key: _Key = None,
+    set: _Set = None,
+    remove: _Remove = None,
+    type: _Type = None,
+    force: _Force = False,
+    room: _Room = None,
+    as_json: _Json = False,
+    debug: DebugOption = False,
 ) -> None:
     """Show the metadata of a GGUF file, or change them.
 
@@ -112,9 +112,9 @@ def _edit(
     file: str, settings: list[str], removed: list[str], type: str | None, force: bool, room: int | None
 ) -> None:
     from torchgguf.container import edit_metadata, type_name
-    from torchgguf.container.editing import ROOM
+    from torchgguf.container.editing.edits import ROOM
+    from torchgguf.container.editing.stated_types import stated_type
     from torchgguf.container.metadata import infer_type
-    from torchgguf.container.stated_types import stated_type
 
     pairs = [setting.partition("=")[::2] for setting in settings]
     for (key, _), setting in zip(pairs, settings, strict=True):

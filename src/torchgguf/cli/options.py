@@ -25,14 +25,45 @@ def _note_debug(context: typer.Context, wanted: bool) -> None:
     context.meta[DEBUG] = wanted or context.meta.get(DEBUG, False)
 
 
-Debug = Annotated[bool, Option("--debug", callback=_note_debug, help="Show tracebacks of errors.")]
+class DType(StrEnum):
+    """What the model calculates in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 # Names of places are not taken for paths: Path("./x") is "x", which could be a repository as well.
 FILE_HELP = (
     "A GGUF file (of a split model, any part), a Hugging Face folder, or on the Hugging Face Hub "
     "a repository or REPO:FILE."
 )
 GGUF_HELP = "A GGUF file, or REPO:FILE on the Hugging Face Hub; of a split model, any part."
-File = Annotated[str, Argument(metavar="FILE", help=FILE_HELP)]
+FileArgument = Annotated[str, Argument(metavar="FILE", help=FILE_HELP)]
+GGUFArgument = Annotated[str, Argument(metavar="FILE", help=GGUF_HELP)]
+OutputArgument = Annotated[
+    str, Argument(metavar="OUT", help="The file to write, or to replace when the new one is whole.")
+]
+DebugOption = Annotated[bool, Option("--debug", callback=_note_debug, help="Show tracebacks of errors.")]
+DeviceOption = Annotated[
+    str | None, Option("--device", metavar="DEVICE", help="Where to run, such as cpu or cuda:0.")
+]
+DTypeOption = Annotated[DType | None, Option("--dtype", help="What to calculate in.")]
+RevisionOption = Annotated[str | None, Option("--revision", help="Branch, tag or commit of the repository.")]
+ThreadsOption = Annotated[int | None, Option("--threads", min=1, help="CPU threads; one a core.")]
+ImatrixOption = Annotated[
+    str | None,
+    Option("--imatrix", metavar="FILE", help="Which weights matter most: see `torchgguf imatrix`."),
+]
+TensorTypesOption = Annotated[
+    list[str] | None,
+    Option(
+        "--tensor-type",
+        metavar="PATTERN=TYPE",
+        help="Another type for tensors whose names have this in them, a regular expression; repeatable.",
+    ),
+]
+
 _IN_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?):(?P<name>[^:]+)")
 
 
@@ -57,12 +88,12 @@ def split_place(file: str) -> tuple[str, str | None]:
     return (file, None) if in_repository is None else (in_repository["repository"], in_repository["name"])
 
 
-class DType(StrEnum):
-    """What the model calculates in."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
+def parse_override(text: str) -> tuple[str, str]:
+    """Take PATTERN=TYPE apart."""
+    pattern, equals, kind = text.rpartition("=")
+    if not (pattern and equals and kind):
+        raise typer.BadParameter(f"{text!r} is not PATTERN=TYPE", param_hint="--tensor-type")
+    return pattern, kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,18 +121,21 @@ class Options:
     ] = None
     stop: Annotated[list[str] | None, Option("--stop", help="End at this text; repeatable.")] = None
     system: Annotated[str | None, Option("--system", help="Instructions that come first.")] = None
-    device: Annotated[
-        str | None, Option("--device", metavar="DEVICE", help="Where to run, such as cpu or cuda:0.")
-    ] = None
-    threads: Annotated[int | None, Option("--threads", min=1, help="CPU threads; one a core.")] = None
-    dtype: Annotated[DType | None, Option("--dtype", help="What to calculate in.")] = None
+    device: DeviceOption = None
+    threads: ThreadsOption = None
+    dtype: DTypeOption = None
     dequantize: Annotated[
         bool, Option("--dequantize", help="Unpack all weights at load: more memory, plain torch layers.")
     ] = False
     stats: Annotated[
         bool | None, Option("--stats/--no-stats", help="Tell tokens/s.", show_default="on a terminal")
     ] = None
-    debug: Debug = False
+    debug: DebugOption = False
+
+    @property
+    def wants_stats(self) -> bool:
+        """Whether to show how fast an answer came; by default only to people."""
+        return sys.stderr.isatty() if self.stats is None else self.stats
 
     def generation_config(self) -> "GenerationConfig":
         """What they say of choosing tokens. Raises `typer.BadParameter` for what cannot be meant."""

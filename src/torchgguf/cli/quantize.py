@@ -5,14 +5,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from torchgguf.cli.options import Debug, check_folder_of, split_place
+from torchgguf.cli.options import (
+    DebugOption,
+    ImatrixOption,
+    OutputArgument,
+    TensorTypesOption,
+    ThreadsOption,
+    check_folder_of,
+    parse_override,
+    split_place,
+)
 from torchgguf.cli.terminal import note, one_line, progress_bar
 
 if TYPE_CHECKING:
     from torchgguf.packing import Quantization
 
 # What `--help` says of the recipes: bits a weight that an 8B Llama 3 comes to with an importance matrix.
-RECIPES = {
+RECIPE_HELP = {
     "F32": (32.00, "single precision, to compute with or to start from"),
     "F16": (16.00, "half precision, to start from"),
     "BF16": (16.00, "bfloat16, as most models are published: to start from"),
@@ -52,70 +61,54 @@ RECIPES = {
     "Q1_0": (1.48, "for models trained for one bit"),
 }
 
-File = Annotated[
+_File = Annotated[
     str,
     typer.Argument(
         metavar="IN", help="A GGUF file of any architecture, or REPO:FILE; of a split model, any part."
     ),
 ]
-Out = Annotated[
-    str, typer.Argument(metavar="OUT", help="The file to write, or to replace when the new one is whole.")
-]
-Type = Annotated[str | None, typer.Argument(metavar="TYPE", help="One of the recipes above.")]
-Imatrix = Annotated[
-    str | None,
-    typer.Option("--imatrix", metavar="FILE", help="Which weights matter most: see `torchgguf imatrix`."),
-]
-TensorTypes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--tensor-type",
-        metavar="PATTERN=TYPE",
-        help="Another type for tensors whose names have this in them, a regular expression; repeatable.",
-    ),
-]
-OutputTensorType = Annotated[
+_Type = Annotated[str | None, typer.Argument(metavar="TYPE", help="One of the recipes above.")]
+_OutputTensorType = Annotated[
     str | None, typer.Option("--output-tensor-type", metavar="TYPE", help="Another type for the head.")
 ]
-TokenEmbeddingType = Annotated[
+_TokenEmbeddingType = Annotated[
     str | None,
     typer.Option("--token-embedding-type", metavar="TYPE", help="Another type for the token embeddings."),
 ]
-LeaveOutputTensor = Annotated[bool, typer.Option("--leave-output-tensor", help="Leave the head as it is.")]
-Pure = Annotated[bool, typer.Option("--pure", help="One type for all: the recipe's main one.")]
-AllowRequantize = Annotated[
+_LeaveOutputTensor = Annotated[bool, typer.Option("--leave-output-tensor", help="Leave the head as it is.")]
+_Pure = Annotated[bool, typer.Option("--pure", help="One type for all: the recipe's main one.")]
+_AllowRequantize = Annotated[
     bool,
     typer.Option("--allow-requantize", help="Also pack what is packed already, though that loses twice."),
 ]
-KeepSplit = Annotated[
+_KeepSplit = Annotated[
     bool, typer.Option("--keep-split", help="Write as many files as there are to read: OUT-00001-of-….")
 ]
-DryRun = Annotated[
+_DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would become of the tensors; OUT may be left out.")
 ]
-Verify = Annotated[
+_Verify = Annotated[
     bool,
     typer.Option("--verify", help="Open what was written, and compare tensors and answers with those of IN."),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; one a core.")]
 
 
-def quantize(
-    file: File,
-    out: Out,
-    type: Type = None,
-    imatrix: Imatrix = None,
-    tensor_type: TensorTypes = None,
-    output_tensor_type: OutputTensorType = None,
-    token_embedding_type: TokenEmbeddingType = None,
-    leave_output_tensor: LeaveOutputTensor = False,
-    pure: Pure = False,
-    allow_requantize: AllowRequantize = False,
-    keep_split: KeepSplit = False,
-    dry_run: DryRun = False,
-    verify: Verify = False,
-    threads: Threads = None,
-    debug: Debug = False,
+def quantize_command(
+    file: _File,
+    out: OutputArgument,
+    type: _Type = None,
+    imatrix: ImatrixOption = None,
+    tensor_type: TensorTypesOption = None,
+    output_tensor_type: _OutputTensorType = None,
+    token_embedding_type: _TokenEmbeddingType = None,
+    leave_output_tensor: _LeaveOutputTensor = False,
+    pure: _Pure = False,
+    allow_requantize: _AllowRequantize = False,
+    keep_split: _KeepSplit = False,
+    dry_run: _DryRun = False,
+    verify: _Verify = False,
+    threads: ThreadsOption = None,
+    debug: DebugOption = False,
 ) -> None:
     if type is None:
         if not dry_run:
@@ -154,24 +147,16 @@ def quantize(
         _quantize(path, out, quantization, keep_split, verify)
 
 
-quantize.__doc__ = "\n".join(
+quantize_command.__doc__ = "\n".join(
     [
         "Pack a GGUF file to another type, as llama-quantize does, whatever its architecture.",
         "",
         "It is best made from F32, F16 or BF16. IN stays as it is. Types are chosen tensor by tensor by a "
         "recipe; bits a weight are those that an 8B Llama 3 comes to:",
         "",
-        *(f"- {name}: {bits:.2f}, {description}" for name, (bits, description) in RECIPES.items()),
+        *(f"- {name}: {bits:.2f}, {description}" for name, (bits, description) in RECIPE_HELP.items()),
     ]
 )
-
-
-def parse_override(text: str) -> tuple[str, str]:
-    """Take PATTERN=TYPE apart."""
-    pattern, equals, kind = text.rpartition("=")
-    if not (pattern and equals and kind):
-        raise typer.BadParameter(f"{text!r} is not PATTERN=TYPE", param_hint="--tensor-type")
-    return pattern, kind
 
 
 def _plan(path: Path, quantization: "Quantization", keep_split: bool) -> None:

@@ -20,26 +20,26 @@ QUESTIONS = "question-answering"
 # What other tasks than generation make something of.
 _FOR_ALL_TASKS = {"device", "threads", "dtype", "dequantize", "debug"}
 
-File = Annotated[str | None, typer.Argument(metavar="FILE", help=FILE_HELP)]
-Prompt = Annotated[
+_File = Annotated[str | None, typer.Argument(metavar="FILE", help=FILE_HELP)]
+_Prompt = Annotated[
     str | None, typer.Argument(metavar="PROMPT", help="What to say; '-' or nothing: read standard input.")
 ]
-Model = Annotated[str | None, typer.Option("--model", metavar="FILE", help="The same as FILE.")]
-Task = Annotated[str, typer.Option("--task", metavar="TASK", help="What to do, by the name of a pipeline.")]
-Context = Annotated[
+_Model = Annotated[str | None, typer.Option("--model", metavar="FILE", help="The same as FILE.")]
+_Task = Annotated[str, typer.Option("--task", metavar="TASK", help="What to do, by the name of a pipeline.")]
+_Context = Annotated[
     str | None, typer.Option("--context", help="The text that answers, for --task question-answering.")
 ]
-Raw = Annotated[bool, typer.Option("--raw", help="Continue the text, without the model's chat template.")]
+_Raw = Annotated[bool, typer.Option("--raw", help="Continue the text, without the model's chat template.")]
 
 
 @with_options
-def run(
-    file: File = None,
-    prompt: Prompt = None,
-    model: Model = None,
-    task: Task = GENERATION,
-    context: Context = None,
-    raw: Raw = False,
+def run_command(
+    file: _File = None,
+    prompt: _Prompt = None,
+    model: _Model = None,
+    task: _Task = GENERATION,
+    context: _Context = None,
+    raw: _Raw = False,
     *,
     options: Options,
 ) -> None:
@@ -72,11 +72,13 @@ def run(
 
 def _other_task(task: str, raw: bool, options: Options) -> str:
     """Return the task's own name, if there is one and nothing is asked for that is not for it."""
-    from torchgguf.pipelines.factory import ALIASES, TASKS
+    from torchgguf.pipelines.factory import TASK_ALIASES, TASKS
 
-    task = ALIASES.get(task, task)
+    task = TASK_ALIASES.get(task, task)
     if task not in TASKS:
-        raise typer.BadParameter(f"there is none but {', '.join((*TASKS, *ALIASES))}", param_hint="--task")
+        raise typer.BadParameter(
+            f"there is none but {', '.join((*TASKS, *TASK_ALIASES))}", param_hint="--task"
+        )
     own = [field for field in fields(Options) if field.name not in _FOR_ALL_TASKS]
     idle = [field.name for field in own if getattr(options, field.name) != field.default]
     for name in ["raw", *idle] if raw else idle:
@@ -86,14 +88,14 @@ def _other_task(task: str, raw: bool, options: Options) -> str:
 
 def _speak(file: str, text: str, raw: bool, options: Options) -> None:
     """Answer, piece by piece as it comes."""
-    from torchgguf.cli.session import Session
+    from torchgguf.cli.loading import start_session
 
-    session = Session(file, options)
-    for piece in _answer(session, text, raw):
+    session = start_session(file, options)
+    for piece in _answer(session, text, options.system, raw):
         sys.stdout.write(piece)
         sys.stdout.flush()
     print()
-    if options.stats or (options.stats is None and sys.stderr.isatty()):
+    if options.wants_stats:
         note(str(session.stats))
 
 
@@ -127,8 +129,7 @@ def _read_prompt() -> str:
     return sys.stdin.read().removesuffix("\n")
 
 
-def _answer(session: "Session", text: str, raw: bool) -> "Iterator[str]":
-    system = session.options.system
+def _answer(session: "Session", text: str, system: str | None, raw: bool) -> "Iterator[str]":
     if raw or not session.has_chat_template:
         if system is not None:
             raise ValueError("--system is said through a chat template, and this model has none")

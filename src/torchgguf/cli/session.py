@@ -2,18 +2,16 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from torchgguf import AutoModelForCausalLM, AutoTokenizer
-from torchgguf.cli.options import Options, split_place
-from torchgguf.models.io.devices import available_device
+from torchgguf.generation import GenerationConfig
+from torchgguf.models import PreTrainedModel
 from torchgguf.nn import DynamicCache
-from torchgguf.tokenization import StreamDecoder
-
-Message = dict[str, str]
+from torchgguf.tokenization import StreamDecoder, Tokenizer
 
 
 @dataclass
@@ -39,28 +37,39 @@ class Stats:
 
 
 class Session:
-    """Answers prompts; what the model has read of a conversation is not read again."""
+    """Answer prompts one after another. What the model has read of a conversation is not read again.
+
+    Args:
+        model: a model with a language head.
+        tokenizer: the tokenizer of the model.
+        generation_config: how to choose tokens; by default as the model's own says.
+        max_new_tokens: the longest answer, in tokens; by default answers end where the context does.
+        seed: draws the same answers every time; by default they differ.
+
+    Attributes:
+        stats: how long the last answer took.
+    """
 
     stats: Stats
 
-    def __init__(self, file: str, options: Options) -> None:
-        self._generation_config = options.generation_config()
-        device = None if options.device is None else available_device(options.device)
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
-        dtype = None if options.dtype is None else getattr(torch, options.dtype)
-        self.options = options
-        place, gguf_file = split_place(file)
-        self.tokenizer = AutoTokenizer.from_pretrained(place, gguf_file)
-        self.model = AutoModelForCausalLM.from_pretrained(
-            place, gguf_file, dequantize=options.dequantize, dtype=dtype
-        )
-        self.model.to(device or self.model.device)
-        self._generator = torch.Generator(self.model.device)
-        if options.seed is None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
+        generation_config: GenerationConfig | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self._generation_config = generation_config
+        self._max_new_tokens = max_new_tokens
+        self._generator = torch.Generator(model.device)
+        if seed is None:
             self._generator.seed()
         else:
-            self._generator.manual_seed(options.seed)
+            self._generator.manual_seed(seed)
         self._cache = DynamicCache()
         self._read: list[int] = []  # the tokens whose keys and values the cache holds
 
@@ -69,7 +78,7 @@ class Session:
         """Whether the model was taught to hold a conversation."""
         return self.tokenizer.chat_template is not None
 
-    def reply(self, messages: list[Message]) -> Iterator[str]:
+    def reply(self, messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         """The next message of a conversation, piece by piece."""
         tokens = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         return self._answer(tokens, StreamDecoder(self.tokenizer, skip_special_tokens=True))
@@ -89,13 +98,13 @@ class Session:
         if (limit := self.model.rereads_after) is not None and len(self._read) > limit >= len(tokens):
             known = 0  # what was read of a text of that length does not do for a shorter one
         self._cache.crop(known)
-        limit = min(self.options.max_new_tokens or length, length - len(tokens))
+        limit = min(self._max_new_tokens or length, length - len(tokens))
         told: list[int] = []
         start = first = time.perf_counter()
         try:
             for token in self.model.generate_stream(
                 torch.tensor([tokens]),
-                cache=self._cache,
+                past_key_values=self._cache,
                 generation_config=self._generation_config,
                 max_new_tokens=limit,
                 generator=self._generator,

@@ -6,15 +6,14 @@ from typing import Annotated
 
 import typer
 
-from torchgguf.cli.options import GGUF_HELP, Debug, check_folder_of, split_place
+from torchgguf.cli.options import DebugOption, GGUFArgument, check_folder_of, split_place
 from torchgguf.cli.tables import show, table
 from torchgguf.cli.terminal import progress_bar
 
-File = Annotated[str, typer.Argument(metavar="FILE", help=GGUF_HELP)]
-Prefix = Annotated[
+_Prefix = Annotated[
     str, typer.Argument(metavar="PREFIX", help="How the new files begin: PREFIX-00001-of-00003.gguf.")
 ]
-MaxSize = Annotated[
+_MaxSize = Annotated[
     str | None,
     typer.Option(
         "--max-size",
@@ -22,24 +21,24 @@ MaxSize = Annotated[
         help="Most bytes of tensors in a file, such as 500M or 2G (of 1000); metadata come on top.",
     ),
 ]
-MaxTensors = Annotated[int | None, typer.Option("--max-tensors", min=1, help="Most tensors in a file.")]
-NoTensorFirstSplit = Annotated[
+_MaxTensors = Annotated[int | None, typer.Option("--max-tensors", min=1, help="Most tensors in a file.")]
+_NoTensorFirstSplit = Annotated[
     bool, typer.Option("--no-tensor-first-split", help="Nothing but metadata in the first file.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")]
 
 _SIZE = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # as gguf-split counts them
 
 
-def split(
-    file: File,
-    prefix: Prefix,
-    max_size: MaxSize = None,
-    max_tensors: MaxTensors = None,
-    no_tensor_first_split: NoTensorFirstSplit = False,
-    dry_run: DryRun = False,
-    debug: Debug = False,
+def split_command(
+    file: GGUFArgument,
+    prefix: _Prefix,
+    max_size: _MaxSize = None,
+    max_tensors: _MaxTensors = None,
+    no_tensor_first_split: _NoTensorFirstSplit = False,
+    dry_run: _DryRun = False,
+    debug: DebugOption = False,
 ) -> None:
     """Split a model into several files, as llama.cpp's gguf-split does.
 

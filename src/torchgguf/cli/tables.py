@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torchgguf.container import Metadata
 
-Rows = Sequence[tuple[str, ...]]
+TableRows = Sequence[tuple[str, ...]]
 
 _SHOWN_CHARACTERS, _SHOWN_ITEMS = 72, 6
 _WIDTH_WITHOUT_TERMINAL = 160
@@ -21,7 +21,7 @@ _LEAST_WIDTH = 80
 _WORDS = frozenset({"key", "name", "type", "value", "shape", "file", "was"})  # all other columns are numbers
 
 
-def table(title: str, columns: list[str], rows: Rows) -> "Table":
+def table(title: str, columns: list[str], rows: TableRows) -> "Table":
     """A table of texts; control characters in them are spelled out."""
     from rich.table import Table
     from rich.text import Text
@@ -41,7 +41,7 @@ def metadata_table(metadata: "Metadata") -> "Table":
     """Keys, types and values, each in about a line."""
     from torchgguf.container import type_name
 
-    rows = [(key, type_name(metadata.types[key]), brief(value)) for key, value in metadata.items()]
+    rows = [(key, type_name(metadata.types[key]), preview(value)) for key, value in metadata.items()]
     return table("metadata", ["key", "type", "value"], rows)
 
 
@@ -60,10 +60,10 @@ def show(*parts: "Table | str") -> None:
     sys.stdout.write(shown.get())
 
 
-def brief(value: Any) -> str:
+def preview(value: Any) -> str:
     """A value in about a line; of a long array the beginning and the length."""
     if isinstance(value, list):
-        items = ", ".join(brief(item) for item in value[:_SHOWN_ITEMS])
+        items = ", ".join(preview(item) for item in value[:_SHOWN_ITEMS])
         return f"[{items}]" if len(value) <= _SHOWN_ITEMS else f"[{items}, … {len(value):,} in all]"
     text = f"{value:.7g}" if isinstance(value, float) else str(value)
     if len(text) <= _SHOWN_CHARACTERS:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from torchgguf.container import Metadata, write_gguf
-from torchgguf.container.writer import Progress
+from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.conversion.layers import PassingLayers
 from torchgguf.conversion.requantize import check_not_read
 from torchgguf.conversion.verification import Verification, verify
@@ -47,7 +47,7 @@ def convert_to_gguf(
     pre: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     report: PackingReport | None = None,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
     **hub: Unpack[HubOptions],
 ) -> Path:
     """Write a GGUF file of the language model in a folder or in a repository of the Hub.
@@ -114,7 +114,7 @@ def verify_converted(
     path: str | PathLike[str],
     place: str | PathLike[str],
     *,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
     **hub: Unpack[HubOptions],
 ) -> Verification:
     """Compare a file with the checkpoint that it was made from, tensors and answers: see `verify`.

@@ -14,9 +14,9 @@ from torch import Tensor
 from torchgguf.container import GGUFFile, TensorSource, TensorType, open_gguf, write_gguf, write_split
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.container.tensors import storage_nbytes
-from torchgguf.container.writer import Progress
+from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.packing import PackedTensor, PackingReport, Quantization, pack_tensors
-from torchgguf.packing.retyping import INTEGERS
+from torchgguf.packing.packing import INTEGERS
 from torchgguf.quants import QuantType
 
 
@@ -39,7 +39,7 @@ def requantize(
     *,
     keep_split: bool = False,
     report: PackingReport | None = None,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
 ) -> list[Path]:
     """Write the model in a GGUF file with other types, one tensor at a time.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchgguf import kernels
 from torchgguf.container import GGUFError, TensorSource, TensorType, open_gguf
 from torchgguf.container.tensor_types import PLAIN
-from torchgguf.container.writer import Progress
+from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.conversion.requantize import passing_sources
 from torchgguf.models import AutoModelForCausalLM, registry
 from torchgguf.quants import quant_type
@@ -112,7 +112,7 @@ def verify(
     load_source: Callable[[], Any] | None = None,
     *,
     text: str = TEXT,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
 ) -> Verification:
     """Open a file that has been written, and compare it with its source.
 
@@ -138,7 +138,7 @@ def verify(
 
 
 def verify_requantized(
-    path: str | PathLike[str], source: str | PathLike[str], *, progress: Progress | None = None
+    path: str | PathLike[str], source: str | PathLike[str], *, progress: ByteProgress | None = None
 ) -> Verification:
     """Compare a file with the one whose types it has other ones for: see `verify`."""
     with open_gguf(source) as file:
@@ -150,7 +150,7 @@ def _compare_tensors(
     path: str | PathLike[str],
     sources: Mapping[str, TensorSource],
     problems: list[str],
-    progress: Progress | None,
+    progress: ByteProgress | None,
 ) -> list[TensorComparison]:
     compared = []
     with open_gguf(path) as file:

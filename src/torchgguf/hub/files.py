@@ -7,12 +7,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, Unpack
 
-from torchgguf.container.shards import shard_names
+from torchgguf.container.reading.shards import shard_names
 from torchgguf.hub.errors import explained_errors, list_alike
 
 # huggingface_hub is imported where it is used: that takes long, and local files need none of it.
 
-Place: TypeAlias = str | PathLike[str]
+Location: TypeAlias = str | PathLike[str]
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -35,7 +35,7 @@ class HubOptions(TypedDict, total=False):
     force_download: bool
 
 
-def find_file(place: Place, *names: str, **options: Unpack[HubOptions]) -> Path:
+def find_file(place: Location, *names: str, **options: Unpack[HubOptions]) -> Path:
     """Return the path of the first of `names` that is in this folder or repository.
 
     Raises:
@@ -86,7 +86,7 @@ def _fetch_first(repository: str, names: Sequence[str], options: HubOptions) -> 
     raise missing
 
 
-def find_files(place: Place, names: Sequence[str], **options: Unpack[HubOptions]) -> list[Path]:
+def find_files(place: Location, names: Sequence[str], **options: Unpack[HubOptions]) -> list[Path]:
     """Return the paths of all of `names`, which from a repository come together and of one commit.
 
     Raises the same errors as `find_file`.
@@ -108,7 +108,7 @@ def find_files(place: Place, names: Sequence[str], **options: Unpack[HubOptions]
     return paths
 
 
-def find_folder(place: Place, patterns: Sequence[str], **options: Unpack[HubOptions]) -> Path:
+def find_folder(place: Location, patterns: Sequence[str], **options: Unpack[HubOptions]) -> Path:
     """Return the folder itself, or one with those files of a repository that are like these patterns.
 
     They come together and of one commit, and may be none. Raises the same errors as `find_file`.
@@ -123,7 +123,7 @@ def find_folder(place: Place, patterns: Sequence[str], **options: Unpack[HubOpti
         return Path(snapshot_download(str(place), allow_patterns=list(patterns), **options))
 
 
-def find_gguf(place: Place, gguf_file: Place | None = None, **options: Unpack[HubOptions]) -> Path:
+def find_gguf(place: Location, gguf_file: Location | None = None, **options: Unpack[HubOptions]) -> Path:
     """Return the path of a GGUF file: `place` itself, or `gguf_file` in this folder or repository.
 
     From a repository the file is fetched, and if it is one of a split model, all of that. Raises the same

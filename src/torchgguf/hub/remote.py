@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from torchgguf.container import GGUFError, GGUFFile, GGUFTruncatedError, open_gguf, parse_header
-from torchgguf.container.mapping import Shard
-from torchgguf.container.parser import Header
+from torchgguf.container.reading.mapping import Shard
+from torchgguf.container.reading.parser import GGUFHeader
 from torchgguf.hub.errors import explained_errors, transport_error
 from torchgguf.hub.files import HubOptions, find_gguf
 
@@ -84,7 +84,7 @@ def _locate(repository: str, name: str, options: HubOptions) -> tuple[int, Fetch
     return about.size, fetch
 
 
-def _read_header(path: Path, size: int, fetch: Fetch) -> Header:
+def _read_header(path: Path, size: int, fetch: Fetch) -> GGUFHeader:
     """Ask for the first bytes, and for as many again as there are, until the header is whole."""
     if size == 0:
         raise GGUFError("is empty", path=path)

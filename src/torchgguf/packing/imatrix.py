@@ -17,13 +17,14 @@ from typing import Literal, Self
 from torch import Tensor
 
 from torchgguf.container import GGUFError
-from torchgguf.container.parser import MAGIC
-from torchgguf.packing import imatrix_gguf, imatrix_legacy
-from torchgguf.packing.activations import CHUNK_SIZE, Activations, Statistics
+from torchgguf.container.layout import MAGIC
+from torchgguf.packing.column_statistics import CHUNK_SIZE, Activations, Statistics
+from torchgguf.packing.imatrix_gguf import read_gguf_imatrix, write_gguf_imatrix
+from torchgguf.packing.imatrix_legacy import read_legacy_imatrix, write_legacy_imatrix
 
-Format = Literal["gguf", "dat"]
+ImatrixFormat = Literal["gguf", "dat"]
 
-_WRITERS = {"gguf": imatrix_gguf.write, "dat": imatrix_legacy.write}
+_WRITERS = {"gguf": write_gguf_imatrix, "dat": write_legacy_imatrix}
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,7 +75,7 @@ class ImportanceMatrix(Statistics):
             means = means.view(experts, columns)
         return means[0] if len(means) == 1 else means
 
-    def save(self, path: str | PathLike[str], format: Format = "gguf") -> None:
+    def save(self, path: str | PathLike[str], format: ImatrixFormat = "gguf") -> None:
         """Write a file that llama.cpp reads too; what was there before is replaced once all is written.
 
         Args:
@@ -132,7 +133,7 @@ def load_imatrix(path: str | PathLike[str], chunk_size: int = CHUNK_SIZE) -> Imp
         raise GGUFError("is not a regular file", path=path)
     with path.open("rb") as file:
         is_gguf = file.read(len(MAGIC)) == MAGIC
-    read = imatrix_gguf.read(path) if is_gguf else imatrix_legacy.read(path, chunk_size)
+    read = read_gguf_imatrix(path) if is_gguf else read_legacy_imatrix(path, chunk_size)
     for name, activations in read.activations.items():
         if not activations.are_squares:
             raise GGUFError(f"sums of {name} are negative, infinite or not a number", path=path)

@@ -24,7 +24,7 @@ from torchgguf.container import (
     open_gguf,
     write_gguf,
 )
-from torchgguf.packing.activations import Activations, Statistics
+from torchgguf.packing.column_statistics import Activations, Statistics
 
 _KIND = "imatrix"
 _TYPE, _DATASETS, _COUNT, _SIZE = (
@@ -42,7 +42,7 @@ _TYPES: dict[str, MetadataType] = {
 }
 
 
-def read(path: str | PathLike[str]) -> Statistics:
+def read_gguf_imatrix(path: str | PathLike[str]) -> Statistics:
     """Read a file; errors are those of `load_imatrix`. The sums stay mapped from it."""
     file = open_gguf(path)
     try:
@@ -54,7 +54,7 @@ def read(path: str | PathLike[str]) -> Statistics:
     return Statistics(activations, datasets, count, size)  # type: ignore[arg-type]  # as their types say
 
 
-def write(path: str | PathLike[str], statistics: Statistics) -> None:
+def write_gguf_imatrix(path: str | PathLike[str], statistics: Statistics) -> None:
     """Write a file; errors are those of `ImportanceMatrix.save`."""
     values = {
         _TYPE: _KIND,

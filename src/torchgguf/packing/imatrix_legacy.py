@@ -19,16 +19,16 @@ import torch
 
 from torchgguf.container import GGUFError
 from torchgguf.container.atomic import atomic_write
-from torchgguf.container.cursor import Cursor
-from torchgguf.container.lookalike import describe
-from torchgguf.container.parser import MAX_ENTRIES
+from torchgguf.container.reading.cursor import Cursor
+from torchgguf.container.reading.lookalike import guess_format
+from torchgguf.container.reading.parser import MAX_ENTRIES
 from torchgguf.container.tensors import MAX_NAME_BYTES
-from torchgguf.packing.activations import Activations, Statistics
+from torchgguf.packing.column_statistics import Activations, Statistics
 
 _MAX_DATASET_BYTES = 1 << 16
 
 
-def read(path: str | PathLike[str], chunk_size: int) -> Statistics:
+def read_legacy_imatrix(path: str | PathLike[str], chunk_size: int) -> Statistics:
     """Read a file; errors are those of `load_imatrix`.
 
     Each call counts as `chunk_size` rows of activations, as in llama-imatrix.
@@ -58,7 +58,7 @@ def read(path: str | PathLike[str], chunk_size: int) -> Statistics:
     return Statistics(activations, [dataset] if dataset else [], chunks, chunk_size)
 
 
-def write(path: str | PathLike[str], statistics: Statistics) -> None:
+def write_legacy_imatrix(path: str | PathLike[str], statistics: Statistics) -> None:
     """Write a file; errors are those of `ImportanceMatrix.save`. What was never seen at all is left out."""
     seen = {name: each for name, each in statistics.activations.items() if bool(each.counts.any())}
     with atomic_write(path) as file:
@@ -106,6 +106,6 @@ def _packed(text: str) -> bytes:
 
 def _unknown(cursor: Cursor) -> GGUFError:
     """Say what the file seems to be in place of an importance matrix."""
-    guess = describe(bytes(cursor.data[:64]))
+    guess = guess_format(bytes(cursor.data[:64]))
     seems = f": it looks like {guess}" if guess else ", neither in GGUF nor in llama.cpp's older format"
     return GGUFError(f"is no importance matrix{seems}", path=cursor.path)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchgguf.packing.activations import Activations
+from torchgguf.packing.column_statistics import Activations
 from torchgguf.packing.imatrix import ImportanceMatrix
 
 _INACTIVE = 1e-5  # no more than this is no activity

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torchgguf.packing.recipes import Recipe
-from torchgguf.packing.rules import ModelFacts, Place
+from torchgguf.packing.rules import ModelFacts, TensorPlace
 from torchgguf.packing.variants import choose
 from torchgguf.quants import QuantType, QuantTypeLike, quant_type
 
@@ -134,7 +134,7 @@ def plan_types(
             by_name = facts.experts > 1 and role in _OF_EVERY_LAYER
             layer = _layer(name) if by_name else before[role]
             matrices = shape[-3] if len(shape) > 2 else 1
-            place = Place(facts, layer, layers[role], before[role], matrices, has_imatrix)
+            place = TensorPlace(facts, layer, layers[role], before[role], matrices, has_imatrix)
             wanted = choose(recipe, role, place)
             odd_head = role == "output" and shape[-1] % recipe.type.block_size
             fitting = _fitting(quant_type("Q8_0") if odd_head else wanted, shape[-1])

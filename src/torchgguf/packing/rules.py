@@ -34,7 +34,7 @@ class ModelFacts:
         return self.kv_heads > 0 and self.heads // self.kv_heads >= 4
 
 
-class Place(NamedTuple):
+class TensorPlace(NamedTuple):
     """Where in a model a tensor is.
 
     Attributes:
@@ -54,13 +54,13 @@ class Place(NamedTuple):
     has_imatrix: bool
 
 
-def _more_bits(at: Place) -> bool:
+def _more_bits(at: TensorPlace) -> bool:
     """The first and the last eighth, and every third of the layers between."""
     eighth = at.layers // 8
     return at.layer < eighth or at.layer >= 7 * at.layers // 8 or (at.layer - eighth) % 3 == 2
 
 
-CONDITIONS: dict[str, Callable[[Place], bool]] = {
+CONDITIONS: dict[str, Callable[[TensorPlace], bool]] = {
     "first_two": lambda at: at.layer < 2,
     "first_four": lambda at: at.layer < 4,
     "first_sixteenth": lambda at: at.layer < at.layers // 16,
@@ -82,7 +82,7 @@ class Case(NamedTuple):
     type: QuantType
     conditions: tuple[str, ...]
 
-    def holds(self, at: Place) -> bool:
+    def holds(self, at: TensorPlace) -> bool:
         """Tell whether they do."""
         return all(CONDITIONS[name](at) for name in self.conditions)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torchgguf.packing.recipes import RECIPES, SINGLE_TYPES, Recipe
-from torchgguf.packing.rules import Cases, ModelFacts, Place, cases
+from torchgguf.packing.rules import Cases, ModelFacts, TensorPlace, cases
 from torchgguf.quants import QuantType
 
 Variant = Mapping[str, Mapping[str, Cases]]
@@ -74,7 +74,7 @@ _BY_SIZE: dict[tuple[str, int], tuple[Variant, bool]] = {
 }
 
 
-def choose(recipe: Recipe, role: str, at: Place) -> QuantType:
+def choose(recipe: Recipe, role: str, at: TensorPlace) -> QuantType:
     """Return the type for a tensor, whatever the length of its rows."""
     variants = (each[recipe.name] for each in _variants(at.model) if recipe.name in each)
     for roles in (*variants, recipe.roles):

@@ -30,7 +30,7 @@ from torchgguf.pipelines.text_generation import TextGenerationPipeline
 from torchgguf.pipelines.token_classification import TokenClassificationPipeline
 from torchgguf.tokenization import AutoTokenizer, Tokenizer
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Task(NamedTuple):
@@ -54,7 +54,7 @@ TASKS: dict[str, Task] = {
     ),
     "feature-extraction": Task(FeatureExtractionPipeline, AutoModel, "base"),
 }
-ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
+TASK_ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 
 # Options of transformers' pipeline that are not here, with the values that ask for nothing else than is done.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -186,9 +186,9 @@ def _check_loaded(model: PreTrainedModel, task: str, device: object, loading: Ma
 
 def _task_name(task: str | None, model: Any, source: dict[str, Any]) -> str:
     if task is not None:
-        name = ALIASES.get(task, task)
+        name = TASK_ALIASES.get(task, task)
         if name not in TASKS:
-            raise ValueError(f"task {task!r} is unknown; these are: {', '.join((*TASKS, *ALIASES))}")
+            raise ValueError(f"task {task!r} is unknown; these are: {', '.join((*TASKS, *TASK_ALIASES))}")
         return name
     if isinstance(model, PreTrainedModel):
         stated, head = [type(model).__name__], model.task
@@ -212,5 +212,5 @@ def _device(device: int | str | torch.device | None) -> torch.device:
     if torch.cuda.is_available():
         return available_device(torch.device("cuda", device or 0))
     if device is not None:
-        logger.warning("device=%d is a GPU, and there is none: the pipeline runs on the CPU", device)
+        _logger.warning("device=%d is a GPU, and there is none: the pipeline runs on the CPU", device)
     return torch.device("cpu")

@@ -12,8 +12,8 @@ from torchgguf.generation.stopping import Criterion
 from torchgguf.pipelines.base import Pipeline
 
 # What holds where neither the call nor the model's generation_config says otherwise, as in transformers.
-DEFAULTS = {"do_sample": True, "temperature": 0.7}
-DEFAULT_NEW_TOKENS = 256
+_DEFAULTS = {"do_sample": True, "temperature": 0.7}
+_DEFAULT_NEW_TOKENS = 256
 _RETURNS = "return_full_text, return_text and return_tensors cannot go together"
 
 
@@ -177,15 +177,15 @@ class TextGenerationPipeline(Pipeline):
         return _stated(**{**said, **options})  # None in the call takes back what configs say
 
     def _defaults(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        defaults = {**DEFAULTS, **_stated(pad_token_id=self.tokenizer.pad_token_id)}
+        defaults = {**_DEFAULTS, **_stated(pad_token_id=self.tokenizer.pad_token_id)}
         if not {**defaults, **said}["do_sample"]:
             del defaults["temperature"]
         return {name: value for name, value in defaults.items() if name not in said}
 
     def _default_new_tokens(self, row: list[int]) -> int:
         """Stay within what the model can read, so far as there is room at all."""
-        room = (self.context_length or DEFAULT_NEW_TOKENS + len(row)) - len(row)
-        return min(DEFAULT_NEW_TOKENS, room) if room > 0 else DEFAULT_NEW_TOKENS
+        room = (self.context_length or _DEFAULT_NEW_TOKENS + len(row)) - len(row)
+        return min(_DEFAULT_NEW_TOKENS, room) if room > 0 else _DEFAULT_NEW_TOKENS
 
     def _lengths_with(self, prefix: str, options: Mapping[str, Any]) -> dict[str, int]:
         """Return limits of whole texts, if any hold, so that a prefix does not count."""
@@ -197,7 +197,7 @@ class TextGenerationPipeline(Pipeline):
         if how != "hole":
             raise ValueError(f"handle_long_generation={how!r} is unknown; 'hole' is known")
         length = self.context_length
-        new = said.get("max_new_tokens", said.get("max_length", len(row) + DEFAULT_NEW_TOKENS) - len(row))
+        new = said.get("max_new_tokens", said.get("max_length", len(row) + _DEFAULT_NEW_TOKENS) - len(row))
         if length is None or len(row) + new <= length:
             return row
         if not 0 < new < length:

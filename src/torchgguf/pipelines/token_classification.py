@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from torchgguf.pipelines.base import Pipeline
-from torchgguf.pipelines.entities import WORD_SCORES, Span, entities, words
+from torchgguf.pipelines.entities import WORD_SCORES, LabelledSpan, entities, words
 
 
 class TokenClassificationPipeline(Pipeline):
@@ -46,16 +46,16 @@ class TokenClassificationPipeline(Pipeline):
             answers.append([e for e in found if e.get("entity", e.get("entity_group")) not in ignored])
         return answers
 
-    def _tokens(self, text: str, ids: list[int], offsets: Any, scores: Tensor) -> dict[int, Span]:
+    def _tokens(self, text: str, ids: list[int], offsets: Any, scores: Tensor) -> dict[int, LabelledSpan]:
         """Gather the tokens of the text itself, without those that were added around it, by their place."""
         tokens, added = {}, set(self.tokenizer.all_special_ids)
         for index, (token, (start, end)) in enumerate(zip(ids, offsets, strict=True)):
             if token not in added:
                 goes_on = start > 0 and " " not in text[start - 1 : start + 1]
-                tokens[index] = Span([token], int(start), int(end), scores[index], goes_on)
+                tokens[index] = LabelledSpan([token], int(start), int(end), scores[index], goes_on)
         return tokens
 
-    def _labelled(self, token: Span, index: int) -> dict[str, Any]:
+    def _labelled(self, token: LabelledSpan, index: int) -> dict[str, Any]:
         best = int(token.scores.argmax())
         return {
             "entity": self.model.config.id2label[best],

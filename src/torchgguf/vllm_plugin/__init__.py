@@ -10,8 +10,8 @@ from importlib.util import find_spec
 BACKEND = "TransformersForCausalLM"
 """What vLLM calls the class that runs a language model of transformers, and what ours is called."""
 
-# A child of vLLM's own logger, so that it is shown where and how vLLM's lines are.
-logger = logging.getLogger(f"vllm.{__name__}")
+# A child of vLLM's own _logger, so that it is shown where and how vLLM's lines are.
+_logger = logging.getLogger(f"vllm.{__name__}")
 
 
 def register() -> None:
@@ -30,7 +30,7 @@ def register() -> None:
 
 def warn_of_misfit(reason: str) -> None:
     """Say that something to be mended was not found. The server may do well without."""
-    logger.warning(
+    _logger.warning(
         "torchgguf's plugin does not fit this vLLM: %s. GPT-2 with `--model-impl transformers` may fail.",
         reason,
     )

@@ -15,7 +15,7 @@ from vllm.model_executor.models import transformers as stock
 from torchgguf.vllm_plugin import warn_of_misfit
 from torchgguf.vllm_plugin.ignored_names import only_unexpected
 
-logger = logging.getLogger(f"vllm.{__name__}")
+_logger = logging.getLogger(f"vllm.{__name__}")
 
 AttentionOutput = tuple[Tensor, Tensor | None]
 """What each head adds to each token, and the attention weights (or None: vLLM does not keep them)."""
@@ -59,7 +59,7 @@ class TransformersForCausalLM(stock.TransformersForCausalLM):
             mended = only_unexpected(pattern, own) if new_name is None else pattern
             kept[mended] = new_name
             if mended is not pattern:
-                logger.info(
+                _logger.info(
                     "torchgguf: weights of %s are kept that vLLM would have dropped as %r",
                     type(self.model).__name__,
                     pattern.pattern,

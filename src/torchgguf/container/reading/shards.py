@@ -7,8 +7,8 @@ from os import PathLike
 
 from torchgguf.container.encoder import encode_value
 from torchgguf.container.errors import GGUFError
-from torchgguf.container.mapping import Shard, open_shard
 from torchgguf.container.metadata import Metadata
+from torchgguf.container.reading.mapping import Shard, open_shard
 from torchgguf.container.tensors import TensorInfo
 
 # As llama.cpp's gguf-split writes them: `split.no` counts from 0, the file name from 1.
@@ -43,7 +43,7 @@ def open_shards(path: str | PathLike[str], opener: Opener = open_shard) -> list[
     return [_open_member(named, name, index, count, opener) for index, name in enumerate(names)]
 
 
-def join(shards: list[Shard]) -> tuple[Metadata, dict[str, TensorInfo]]:
+def join_shards(shards: list[Shard]) -> tuple[Metadata, dict[str, TensorInfo]]:
     """The metadata and the tensors of all shards together, without what concerns the splitting."""
     first = shards[0]
     if len(shards) == 1:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torchgguf.container.atomic import atomic_write_all
 from torchgguf.container.errors import GGUFError
+from torchgguf.container.layout import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, padded
 from torchgguf.container.metadata import Metadata
-from torchgguf.container.parser import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, padded
-from torchgguf.container.reader import open_gguf
-from torchgguf.container.shards import COUNT, NUMBER, SPLIT_KEYS, TENSORS, member_names
+from torchgguf.container.reading.reader import open_gguf
+from torchgguf.container.reading.shards import COUNT, NUMBER, SPLIT_KEYS, TENSORS, member_names
 from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
 from torchgguf.container.value_types import ValueType
-from torchgguf.container.writer import Contents, Progress, explained_full_disk, write_gguf
+from torchgguf.container.writing.writer import ByteProgress, Contents, explained_full_disk, write_gguf
 
 _MOST_FILES = 2**16 - 1  # split.count is uint16; the names have five digits
 
@@ -70,7 +70,7 @@ def write_split(
     tensors: Mapping[str, TensorSource | StoredTensor],
     files: Sequence[Iterable[str]],
     *,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
 ) -> list[Path]:
     """Write a model as several files, which hold the tensors so named, and return their paths.
 
@@ -105,7 +105,7 @@ def split_gguf(
     max_bytes: int | None = None,
     max_tensors: int | None = None,
     tensors_in_first: bool = True,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
 ) -> list[Path]:
     """Write the model in a GGUF file as several files, and return their paths.
 
@@ -120,7 +120,7 @@ def split_gguf(
 
 
 def merge_gguf(
-    path: str | PathLike[str], out: str | PathLike[str], *, progress: Progress | None = None
+    path: str | PathLike[str], out: str | PathLike[str], *, progress: ByteProgress | None = None
 ) -> None:
     """Write the model that the file at `path` is a part of as one file.
 
@@ -148,5 +148,5 @@ def _alignment_of(metadata: Metadata) -> Metadata:
     return Metadata({key: metadata[key] for key in (ALIGNMENT_KEY,) if key in metadata})
 
 
-def _tell(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+def _tell(progress: ByteProgress, before: int, total: int, done: int, _: int) -> None:
     progress(before + done, total)

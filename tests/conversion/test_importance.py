@@ -11,14 +11,14 @@ from torch.testing import assert_close
 from tests.packing.imatrices import CHUNK_SIZE, CHUNKS, FIGURES, GOLDENS, MODELS, TEXT, read
 from tests.support import SMOLLM2
 from torchgguf import kernels
-from torchgguf.models import AutoModel, AutoModelForCausalLM
-from torchgguf.models.importance import (
+from torchgguf.conversion.importance import (
     ImportanceCollector,
-    chunk_start,
+    chunk_start_token,
     collect_importance,
     cut,
-    read_tokens,
+    encode_texts,
 )
+from torchgguf.models import AutoModel, AutoModelForCausalLM
 from torchgguf.nn import PackedLayer
 from torchgguf.nn.experts import ObservedExperts
 from torchgguf.packing.imatrix import ImportanceMatrix
@@ -32,7 +32,7 @@ TOLERANCE = {"gpt2": 2e-3, "bloom": 2e-3}
 
 def chunks_of(name: str) -> torch.Tensor:
     tokenizer = AutoTokenizer.from_pretrained(GOLDENS / f"{name}.gguf")
-    return cut(read_tokens(tokenizer, [CONTENT]), CHUNK_SIZE, chunk_start(tokenizer))[:CHUNKS]
+    return cut(encode_texts(tokenizer, [CONTENT]), CHUNK_SIZE, chunk_start_token(tokenizer))[:CHUNKS]
 
 
 def load(name: str, **options: Any) -> Any:
@@ -89,9 +89,9 @@ def test_all_at_once(name):
     told: list[tuple[int, int]] = []
     matrix = collect_importance(
         load(name),
-        read_tokens(tokenizer, [CONTENT]),
+        encode_texts(tokenizer, [CONTENT]),
         chunk_size=CHUNK_SIZE,
-        bos_token_id=chunk_start(tokenizer),
+        bos_token_id=chunk_start_token(tokenizer),
         max_chunks=CHUNKS,
         batch_size=2,
         datasets=[TEXT.name],
@@ -208,12 +208,12 @@ def test_chunks():
 def test_special_tokens_are_text_unless_they_are_asked_for():
     tokenizer = AutoTokenizer.from_pretrained(GOLDENS / "llama.gguf")
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 2)
-    as_text, parsed = (read_tokens(tokenizer, ["a</s>b", "c"], special) for special in (False, True))
+    as_text, parsed = (encode_texts(tokenizer, ["a</s>b", "c"], special) for special in (False, True))
     assert 2 not in as_text
     assert as_text.count(1) == parsed.count(1) == 2
     assert parsed.count(2) == 1
-    assert chunk_start(tokenizer) == 1
-    assert chunk_start(AutoTokenizer.from_pretrained(GOLDENS / "gpt2.gguf")) is None
+    assert chunk_start_token(tokenizer) == 1
+    assert chunk_start_token(AutoTokenizer.from_pretrained(GOLDENS / "gpt2.gguf")) is None
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_what_it_is_good_for():
     """Packed by what matters, a model stays closer to itself on a text that was not read for it."""
     tokenizer = AutoTokenizer.from_pretrained(SMOLLM2)
     model: Any = AutoModelForCausalLM.from_pretrained(SMOLLM2, dequantize=True)
-    chunks = cut(read_tokens(tokenizer, [CONTENT]), 256, chunk_start(tokenizer))
+    chunks = cut(encode_texts(tokenizer, [CONTENT]), 256, chunk_start_token(tokenizer))
     matrix = collected(model, chunks[:4], perplexity=False).matrix()
     held_out = chunks[-1:]
     layers = {f"blk.{i}.ffn_down.weight": layer.mlp.down_proj for i, layer in enumerate(model.model.layers)}

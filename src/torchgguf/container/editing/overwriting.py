@@ -13,7 +13,7 @@ from typing import IO
 
 from torchgguf.container.atomic import atomic_write
 from torchgguf.container.errors import GGUFError
-from torchgguf.container.lookalike import UNFINISHED
+from torchgguf.container.layout import UNFINISHED_MAGIC
 
 _UNDO = struct.Struct("<8sQI")  # mark, size of the file, CRC-32 of its first bytes, which follow
 _MARK = b"TGGUNDO1"
@@ -51,7 +51,7 @@ def overwrite_head(file: FileIO, path: str | PathLike[str], new: bytes) -> None:
     with atomic_write(undo) as copy:
         _write(copy, 0, _UNDO.pack(_MARK, os.fstat(file.fileno()).st_size, zlib.crc32(old)) + old)
     try:
-        _write(file, 0, UNFINISHED)
+        _write(file, 0, UNFINISHED_MAGIC)
         _write_last_first(file, new)
     except BaseException:
         _write_last_first(file, old)
@@ -80,13 +80,13 @@ def undo_unfinished(path: str | PathLike[str]) -> bool:
 
 
 def _is_unfinished(file: IO[bytes] | FileIO) -> bool:
-    return os.pread(file.fileno(), len(UNFINISHED), 0) == UNFINISHED
+    return os.pread(file.fileno(), len(UNFINISHED_MAGIC), 0) == UNFINISHED_MAGIC
 
 
 def _write_last_first(file: FileIO, head: bytes) -> None:
     """Write the magic number when all else is on the disk."""
-    _write(file, len(UNFINISHED), head[len(UNFINISHED) :])
-    _write(file, 0, head[: len(UNFINISHED)])
+    _write(file, len(UNFINISHED_MAGIC), head[len(UNFINISHED_MAGIC) :])
+    _write(file, 0, head[: len(UNFINISHED_MAGIC)])
 
 
 def _read_undo(undo: Path, size: int) -> bytes:

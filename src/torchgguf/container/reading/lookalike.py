@@ -1,10 +1,10 @@
 """What a file is that is not GGUF, as far as its first bytes tell."""
 
-UNFINISHED = b"EDITGGUF"  # how a file begins while its header is overwritten
+from torchgguf.container.layout import UNFINISHED_MAGIC
 
 _PREFIXES = (
     (
-        UNFINISHED.lower(),
+        UNFINISHED_MAGIC.lower(),
         "a GGUF file whose metadata are being edited; if no process is at it any more, one has died: "
         "`torchgguf metadata` with the file's name restores it",
     ),
@@ -26,7 +26,7 @@ _PREFIXES = (
 )
 
 
-def describe(head: bytes) -> str | None:
+def guess_format(head: bytes) -> str | None:
     """A guess at what a file is that begins with these bytes (16 to 64 of them are enough), or None."""
     if head[8:10] == b'{"':  # eight bytes of length, then JSON
         return "safetensors"

@@ -12,19 +12,23 @@ from typing import Literal
 
 from typing_extensions import Buffer
 
-from torchgguf.container.cursor import Cursor
 from torchgguf.container.errors import GGUFError, GGUFTruncatedError, brief
-from torchgguf.container.lookalike import describe
+from torchgguf.container.layout import (
+    ALIGNMENT_KEY,
+    DEFAULT_ALIGNMENT,
+    MAGIC,
+    MAX_KEY_BYTES,
+    is_alignment,
+    padded,
+)
 from torchgguf.container.metadata import Metadata
+from torchgguf.container.reading.cursor import Cursor
+from torchgguf.container.reading.lookalike import guess_format
 from torchgguf.container.tensor_types import TENSOR_TYPES, TensorType
 from torchgguf.container.tensors import MAX_DIMS, MAX_NAME_BYTES, TensorInfo, check_tensor, storage_nbytes
 from torchgguf.container.value_types import ValueType, type_name
 
-MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-ALIGNMENT_KEY = "general.alignment"
-DEFAULT_ALIGNMENT = 32
-MAX_KEY_BYTES = 2**16 - 1
 MAX_ENTRIES = 1 << 15  # pairs or tensors: ten times as many as in any real file, and read within a second
 
 _LEAST_PAIR = 8 + 1 + 4 + 1  # a key's length and one byte of it, the value's type and one byte of it
@@ -32,7 +36,7 @@ _LEAST_TENSOR = 8 + 4 + 4 + 8  # the name's length, the number of dimensions, th
 
 
 @dataclass(frozen=True)
-class Header:
+class GGUFHeader:
     """All that a GGUF file says before its tensors' bytes, which begin at `data_offset`."""
 
     version: int
@@ -43,19 +47,9 @@ class Header:
     data_offset: int
 
 
-def padded(size: int, alignment: int) -> int:
-    """`size` rounded up to a multiple of `alignment`."""
-    return -(-size // alignment) * alignment
-
-
-def is_alignment(value: int) -> bool:
-    """Whether tensors can be aligned to this many bytes: a power of two that uint32 holds."""
-    return 0 < value < 2**32 and value & (value - 1) == 0
-
-
 def parse_header(
     buffer: Buffer, *, path: str | PathLike[str] = "<bytes>", file_size: int | None = None
-) -> Header:
+) -> GGUFHeader:
     """Parse the header at the beginning of `buffer`, which may end anywhere after it.
 
     `path` is for messages. With `file_size`, the tensors must end by then. Raises GGUFTruncatedError if the
@@ -79,13 +73,13 @@ def parse_header(
     for key, (value_type, position) in pairs.items():
         metadata.set_unchecked(key, *cursor.value_at(position, value_type))
     byte_order: Literal["little", "big"] = "big" if cursor.order == ">" else "little"
-    return Header(version, byte_order, alignment, metadata, tensors, data_offset)
+    return GGUFHeader(version, byte_order, alignment, metadata, tensors, data_offset)
 
 
 def _read_version(cursor: Cursor) -> int:
     magic = bytes(cursor.data[:4])
     if magic != MAGIC[: len(magic)]:
-        guess = describe(bytes(cursor.data[:64]))
+        guess = guess_format(bytes(cursor.data[:64]))
         reason = f"it begins with {magic!r}" if guess is None else f"it looks like {guess}"
         raise GGUFError(f"not a GGUF file: {reason}", path=cursor.path)
     cursor.take(4, "the magic number")

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from torchgguf.container.errors import GGUFError
-from torchgguf.container.mapping import Shard, open_shard
-from torchgguf.container.shards import Opener, join, open_shards
+from torchgguf.container.reading.mapping import Shard, open_shard
+from torchgguf.container.reading.shards import Opener, join_shards, open_shards
 from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class GGUFFile:
 
     def __init__(self, path: str | PathLike[str], opener: Opener = open_shard) -> None:
         self._shards = open_shards(path, opener)
-        self.metadata, self.tensors = join(self._shards)
+        self.metadata, self.tensors = join_shards(self._shards)
         self.paths = tuple(shard.path for shard in self._shards)
         self.size = sum(shard.size for shard in self._shards)
         header = self._shards[0].header

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from torchgguf.container.errors import GGUFError, GGUFTruncatedError
-from torchgguf.container.strings import decode_strings, skip_strings
+from torchgguf.container.reading.strings import decode_strings, skip_strings
 from torchgguf.container.value_types import SCALARS, ArrayType, MetadataType, MetadataValue, ValueType
 
 # Far above any real file: the largest vocabularies have half a million entries, and llama.cpp reads no nested

@@ -15,7 +15,8 @@ import numpy as np
 
 from torchgguf.container.byte_order import swap_bytes
 from torchgguf.container.errors import GGUFError, GGUFWarning
-from torchgguf.container.parser import Header, padded, parse_header
+from torchgguf.container.layout import padded
+from torchgguf.container.reading.parser import GGUFHeader, parse_header
 from torchgguf.container.tensors import StoredTensor, TensorInfo
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Shard(NamedTuple):
     """
 
     path: Path
-    header: Header
+    header: GGUFHeader
     size: int
     mapping: mmap.mmap | None
 
@@ -90,7 +91,7 @@ def open_shard(path: str | PathLike[str]) -> Shard:
     return Shard(path, header, len(mapping), mapping)
 
 
-def _warn_of_unused_bytes(path: Path, header: Header, file_size: int) -> None:
+def _warn_of_unused_bytes(path: Path, header: GGUFHeader, file_size: int) -> None:
     used = sum(padded(info.nbytes, header.alignment) for info in header.tensors.values())
     unused = file_size - header.data_offset - used
     if unused > 0:

@@ -22,7 +22,7 @@ from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn import Conv1D, QuantizedLinear
 from torchgguf.nn.experts import MATRICES, ObservedExperts
 from torchgguf.nn.slots import slots
-from torchgguf.packing.activations import CHUNK_SIZE, Activations
+from torchgguf.packing.column_statistics import CHUNK_SIZE, Activations
 from torchgguf.packing.imatrix import ImportanceMatrix
 from torchgguf.tokenization import Tokenizer
 
@@ -46,9 +46,9 @@ def collect_importance(
 
     Args:
         model: packed or not, on any device.
-        tokens: of the text, as from `read_tokens`.
+        tokens: of the text, as from `encode_texts`.
         chunk_size: tokens that are read at once and know nothing of those before; a rest is left out.
-        bos_token_id: what to put in the place of each chunk's first token, as from `chunk_start`.
+        bos_token_id: what to put in the place of each chunk's first token, as from `chunk_start_token`.
         max_chunks: read no more than these.
         batch_size: chunks to read side by side.
         process_output: also collect for the head, unless its weights are the embedding's.
@@ -71,7 +71,7 @@ def collect_importance(
     return collector.matrix(datasets)
 
 
-def read_tokens(tokenizer: Tokenizer, texts: Iterable[str], parse_special: bool = False) -> list[int]:
+def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], parse_special: bool = False) -> list[int]:
     """Return the tokens of texts, one after the other, each with what the tokenizer puts around a text.
 
     `parse_special`: take what is spelled like a special token for one; else it is text like any other.
@@ -80,7 +80,7 @@ def read_tokens(tokenizer: Tokenizer, texts: Iterable[str], parse_special: bool 
     return [token for encoding in encoded for token in encoding["input_ids"]]
 
 
-def chunk_start(tokenizer: Tokenizer) -> int | None:
+def chunk_start_token(tokenizer: Tokenizer) -> int | None:
     """Return the token that each chunk begins with: BOS if that is how texts begin, else None."""
     bos = tokenizer.bos_token_id
     return bos if tokenizer("")["input_ids"][:1] == [bos] else None

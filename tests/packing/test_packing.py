@@ -12,7 +12,7 @@ from tests.packing.test_planning import GOLDEN
 from torchgguf.container import Metadata, TensorSource, open_gguf, write_gguf
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization, pack_tensors, recipe
-from torchgguf.packing.activations import Activations
+from torchgguf.packing.column_statistics import Activations
 from torchgguf.quants import dequantize, quant_type, quantize
 
 ONE = torch.ones(1, dtype=torch.int64)
@@ -60,7 +60,7 @@ def test_what_has_its_type_is_copied():
 
 def test_slabs_make_the_whole(monkeypatch):
     """However many rows are packed at a time, of one matrix or of several."""
-    monkeypatch.setattr("torchgguf.packing.retyping._SLAB", 3 * 256)
+    monkeypatch.setattr("torchgguf.packing.packing._SLAB", 3 * 256)
     weights = {"blk.0.ffn_up.weight": wide(7, 256), "blk.0.ffn_up_exps.weight": wide(3, 7, 256).half()}
     known = {
         name: Activations(wide(experts, 256).square(), ONE.expand(experts))

@@ -8,16 +8,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torchgguf.container.editing.overwriting import locked, overwrite_head, undo_unfinished
+from torchgguf.container.editing.stated_types import stated_type
 from torchgguf.container.encoder import encode_string, encode_value
 from torchgguf.container.errors import brief
-from torchgguf.container.mapping import Shard, open_shard
+from torchgguf.container.layout import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, padded
 from torchgguf.container.metadata import Metadata
-from torchgguf.container.overwriting import locked, overwrite_head, undo_unfinished
-from torchgguf.container.parser import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, padded, parse_header
-from torchgguf.container.shards import SPLIT_KEYS, open_shards
-from torchgguf.container.stated_types import stated_type
+from torchgguf.container.reading.mapping import Shard, open_shard
+from torchgguf.container.reading.parser import parse_header
+from torchgguf.container.reading.shards import SPLIT_KEYS, open_shards
 from torchgguf.container.value_types import MetadataType, ValueType, type_name
-from torchgguf.container.writer import Progress, encode_header, write_gguf
+from torchgguf.container.writing.writer import ByteProgress, encode_header, write_gguf
 
 ROOM = 1 << 14  # bytes; a long chat template
 
@@ -46,7 +47,7 @@ def edit_metadata(
     types: Mapping[str, MetadataType] | None = None,
     force: bool = False,
     room: int = ROOM,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
 ) -> Edited:
     """Set and remove metadata of a GGUF file; of a split model, in its first file.
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torchgguf.container.atomic import atomic_write
 from torchgguf.container.encoder import encode_string, encode_value, type_id
 from torchgguf.container.errors import GGUFError, brief
-from torchgguf.container.metadata import Metadata
-from torchgguf.container.parser import (
+from torchgguf.container.layout import (
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT,
     MAGIC,
@@ -22,6 +21,7 @@ from torchgguf.container.parser import (
     is_alignment,
     padded,
 )
+from torchgguf.container.metadata import Metadata
 from torchgguf.container.tensor_types import TensorType
 from torchgguf.container.tensors import StoredTensor, TensorSource, check_tensor
 from torchgguf.container.value_types import ValueType
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Tensor: TypeAlias = torch.Tensor | TensorSource | StoredTensor
     Tensors: TypeAlias = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
 
-Progress: TypeAlias = Callable[[int, int], None]
+ByteProgress: TypeAlias = Callable[[int, int], None]
 
 _VERSION = 3
 _CHUNK = 1 << 24  # bytes written between two calls of `progress`, and between two chances to interrupt
@@ -45,7 +45,7 @@ def write_gguf(
     tensors: Tensors,
     *,
     alignment: int | None = None,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
 ) -> None:
     """Write a GGUF file, or replace one, even one that is open: it appears at once, when it is complete.
 
@@ -76,7 +76,7 @@ class Contents:
         self._header = encode_header(metadata, places)
         self.nbytes = padded(len(self._header), self._alignment) + self._end
 
-    def write(self, file: FileIO, progress: Progress | None = None) -> None:
+    def write(self, file: FileIO, progress: ByteProgress | None = None) -> None:
         """Write it to an empty file. GGUFError for tensors that cannot be had, OSError for a full disk."""
         out = _Output(file, self.nbytes, progress)
         out.write(memoryview(self._header))
@@ -132,7 +132,7 @@ def encode_header(
 
 
 class _Output:
-    def __init__(self, file: FileIO, total: int, progress: Progress | None) -> None:
+    def __init__(self, file: FileIO, total: int, progress: ByteProgress | None) -> None:
         self._file, self._total, self._progress = file, total, progress
 
     def write(self, data: memoryview) -> None:

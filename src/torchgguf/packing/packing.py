@@ -23,7 +23,7 @@ from torchgguf.packing.recipes import Recipe, recipe
 from torchgguf.packing.report import PackedTensor, PackingReport
 from torchgguf.quants import QuantType, QuantTypeLike, quant_type, quantize
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -204,7 +204,7 @@ def _log_fallbacks(choices: Iterable[Choice]) -> None:
     fallen = Counter(f"{fit.name} for {wanted.name}" for fit, wanted, _ in choices if fit is not wanted)
     if fallen:
         swaps = ", ".join(f"{swap} in {count}" for swap, count in fallen.items())
-        logger.warning("rows of some tensors do not divide into blocks of the recipe's types: %s", swaps)
+        _logger.warning("rows of some tensors do not divide into blocks of the recipe's types: %s", swaps)
 
 
 def _copied(name: str, old: TensorSource, wanted: TensorType, report: PackingReport | None) -> TensorSource:

@@ -1,0 +1,1 @@
+"""Change the metadata of a GGUF file."""

@@ -1,0 +1,1 @@
+"""Read a GGUF file: its header, its tensors, the other files of a split model."""

@@ -1,0 +1,1 @@
+"""Write a GGUF file, or a model as several of them."""
