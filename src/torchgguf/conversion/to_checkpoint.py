@@ -26,8 +26,8 @@ from torchgguf.models.description import MODEL_CARD, model_card
 from torchgguf.models.loading import Place, fill_place, open_model
 from torchgguf.models.options import LoadOptions
 from torchgguf.tokenization import Tokenizer
-from torchgguf.tokenization.files import TOKENIZER_FILES
 from torchgguf.tokenization.saving import file_contents
+from torchgguf.tokenization.sources.files import TOKENIZER_FILES
 
 # general.sampling.* -> field of generation_config.json; llama.cpp's converter reads them so
 _SAMPLING = {

@@ -21,7 +21,7 @@ from torchgguf.nn import Linear, QuantizedEmbedding, QuantizedLinear, Slot, Slot
 from torchgguf.nn.slots import fill, slots
 from torchgguf.quants import quant_type
 from torchgguf.tokenization import TokenizerError
-from torchgguf.tokenization.models import read_tokens
+from torchgguf.tokenization.kinds.table import read_tokens
 
 if TYPE_CHECKING:
     from torchgguf.models.base import PreTrainedModel
