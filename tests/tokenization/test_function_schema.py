@@ -11,7 +11,7 @@ from transformers.utils import get_json_schema
 
 from tests.tokenization.conversations import TOOL, USER
 from torchgguf.tokenization import Tokenizer
-from torchgguf.tokenization.function_schema import function_schema
+from torchgguf.tokenization.chat.function_schema import function_schema
 
 
 class Scale(Enum):

@@ -26,8 +26,8 @@ from torchgguf.models.io.loading import Place, fill_place, open_model
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.tokenization import Tokenizer
-from torchgguf.tokenization.files import TOKENIZER_FILES
 from torchgguf.tokenization.saving import file_contents
+from torchgguf.tokenization.sources.files import TOKENIZER_FILES
 
 # general.sampling.* -> field of generation_config.json; llama.cpp's converter reads them so
 _SAMPLING = {

@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 from tokenizers import AddedToken
 
 from torchgguf.hub import find_gguf
-from torchgguf.tokenization.declared import class_name
-from torchgguf.tokenization.files import find_tokenizer_files
-from torchgguf.tokenization.gguf_source import GGUFSource
+from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.options import LoadOptions
-from torchgguf.tokenization.pipelines import open_source
-from torchgguf.tokenization.pre_tokenizers import PreTokenizer
-from torchgguf.tokenization.source import Source
+from torchgguf.tokenization.sources.declared import class_name
+from torchgguf.tokenization.sources.files import find_tokenizer_files
+from torchgguf.tokenization.sources.gguf import GGUFSource
+from torchgguf.tokenization.sources.older_files import open_source
+from torchgguf.tokenization.sources.source import Source
 from torchgguf.tokenization.tokenizer import SETTINGS, Tokenizer
-from torchgguf.tokenization.vocabulary import PREFIX
+from torchgguf.tokenization.vocab.vocabulary import PREFIX
 
 AnyTokenizer = TypeVar("AnyTokenizer", bound=Tokenizer)
 

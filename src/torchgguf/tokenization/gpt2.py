@@ -7,10 +7,10 @@ from os import PathLike
 from typing import Any, Self
 
 from torchgguf.tokenization.auto import load
-from torchgguf.tokenization.file_source import FileSource
-from torchgguf.tokenization.files import TokenizerFiles
-from torchgguf.tokenization.pipelines import byte_level_pipeline
-from torchgguf.tokenization.pre_tokenizers import GPT2
+from torchgguf.tokenization.kinds.pre_tokenizers import GPT2
+from torchgguf.tokenization.sources.files import TokenizerFiles
+from torchgguf.tokenization.sources.huggingface import FileSource
+from torchgguf.tokenization.sources.older_files import byte_level_pipeline
 from torchgguf.tokenization.tokenizer import Tokenizer
 
 _END = "<|endoftext|>"

@@ -10,9 +10,9 @@ from typing import Any, Self
 from tokenizers import AddedToken
 
 from torchgguf.hub import HubOptions
-from torchgguf.tokenization.declared import ROLES
-from torchgguf.tokenization.encoder import TextEncoder
-from torchgguf.tokenization.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.encoding.encoder import TextEncoder
+from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.sources.declared import ROLES
 
 # Options of transformers that are not here, with the values that ask for nothing else than is done.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import models
 
 from torchgguf.container.atomic import atomic_write
-from torchgguf.tokenization.bpe import spell_byte_level
-from torchgguf.tokenization.declared import ROLES
-from torchgguf.tokenization.files import CONFIG, MORE_TEMPLATES, PIPELINE, TEMPLATE
-from torchgguf.tokenization.wrapping import state, steps, wrapping_processor
+from torchgguf.tokenization.kinds.bpe import spell_byte_level
+from torchgguf.tokenization.kinds.wrapping import state, steps, wrapping_processor
+from torchgguf.tokenization.sources.declared import ROLES
+from torchgguf.tokenization.sources.files import CONFIG, MORE_TEMPLATES, PIPELINE, TEMPLATE
 
 if TYPE_CHECKING:
     from torchgguf.tokenization.tokenizer import Tokenizer

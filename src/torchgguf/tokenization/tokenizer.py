@@ -12,18 +12,18 @@ import torch
 from tokenizers import AddedToken, models
 
 from torchgguf.container import GGUFFile, Metadata, open_gguf
-from torchgguf.tokenization.batch import check_side
-from torchgguf.tokenization.chat import ChatTokenizer, templates_metadata
-from torchgguf.tokenization.declared import ROLES, as_token
+from torchgguf.tokenization.chat.templates import ChatTokenizer, templates_metadata
+from torchgguf.tokenization.encoding.batch import check_side
+from torchgguf.tokenization.encoding.lookup import TokenIds, flat, is_batch
+from torchgguf.tokenization.encoding.streaming import StreamDecoder
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.gguf_source import GGUFSource
-from torchgguf.tokenization.lookup import TokenIds, flat, is_batch
-from torchgguf.tokenization.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.saving import save_pretrained, save_vocabulary
-from torchgguf.tokenization.source import Source
-from torchgguf.tokenization.special_tokens import ROLE_KEYS
-from torchgguf.tokenization.streaming import StreamDecoder
-from torchgguf.tokenization.vocabulary import PREFIX
+from torchgguf.tokenization.sources.declared import ROLES, as_token
+from torchgguf.tokenization.sources.gguf import GGUFSource
+from torchgguf.tokenization.sources.source import Source
+from torchgguf.tokenization.vocab.special_tokens import ROLE_KEYS
+from torchgguf.tokenization.vocab.vocabulary import PREFIX
 
 # What transformers' clean-up writes for what, in its order.
 _CLEAN_UP = (

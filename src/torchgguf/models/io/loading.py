@@ -22,7 +22,7 @@ from torchgguf.nn import Slot, SlottedLayer, check_attention
 from torchgguf.nn.slots import fill, slots
 from torchgguf.quants import quant_type
 from torchgguf.tokenization import TokenizerError
-from torchgguf.tokenization.models import read_tokens
+from torchgguf.tokenization.kinds.table import read_tokens
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from gguf.constants import TokenType
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.parts import SPACE, Parts
-from torchgguf.tokenization.pre_tokenizers import PreTokenizer
-from torchgguf.tokenization.vocabulary import PREFIX, Vocabulary, read, read_flag
+from torchgguf.tokenization.kinds.parts import SPACE, Parts
+from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.vocab.vocabulary import PREFIX, Vocabulary, read, read_flag
 
 CONTINUES = "##"  # what a token begins with that does not begin a word
 LONGEST_WORD = 100  # characters; BERT takes a longer one for an unknown word, however well it is known

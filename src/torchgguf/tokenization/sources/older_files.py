@@ -12,25 +12,25 @@ from gguf.constants import TokenType
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from torchgguf.container import Metadata
-from torchgguf.tokenization.chat import templates_metadata
-from torchgguf.tokenization.declared import Declarations, class_name, family_of
+from torchgguf.tokenization.chat.templates import templates_metadata
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.file_metadata import model_roles
-from torchgguf.tokenization.file_source import (
+from torchgguf.tokenization.kinds.pre_tokenizers import GPT2, PRE_TOKENIZERS, PreTokenizer
+from torchgguf.tokenization.kinds.table import presumed_flags
+from torchgguf.tokenization.sources.declared import Declarations, class_name, family_of
+from torchgguf.tokenization.sources.files import MERGES, PIECES, VOCAB, TokenizerFiles
+from torchgguf.tokenization.sources.gguf import GGUFSource
+from torchgguf.tokenization.sources.gguf_metadata import model_roles
+from torchgguf.tokenization.sources.gguf_vocabularies import piece_lists, space_keys
+from torchgguf.tokenization.sources.huggingface import (
     FileSource,
     number_of_ids,
     read_defaults,
     stated_setting,
 )
-from torchgguf.tokenization.file_vocabularies import piece_lists, space_keys
-from torchgguf.tokenization.files import MERGES, PIECES, VOCAB, TokenizerFiles
-from torchgguf.tokenization.gguf_source import GGUFSource
-from torchgguf.tokenization.models import presumed_flags
-from torchgguf.tokenization.pre_tokenizers import GPT2, PRE_TOKENIZERS, PreTokenizer
-from torchgguf.tokenization.sentencepiece import SentencePieceModel, read_sentencepiece
-from torchgguf.tokenization.source import MOST_GAPS, TYPES, Source, padding_tokens
-from torchgguf.tokenization.special_tokens import ROLE_KEYS
-from torchgguf.tokenization.vocabulary import PREFIX
+from torchgguf.tokenization.sources.sentencepiece import SentencePieceModel, read_sentencepiece
+from torchgguf.tokenization.sources.source import MOST_GAPS, TYPES, Source, padding_tokens
+from torchgguf.tokenization.vocab.special_tokens import ROLE_KEYS
+from torchgguf.tokenization.vocab.vocabulary import PREFIX
 
 # How the classes that have vocab.json and merges.txt split texts.
 _RULES = {

@@ -11,17 +11,17 @@ from gguf.constants import TokenType
 from tokenizers import AddedToken, Tokenizer
 
 from torchgguf.container import Metadata
-from torchgguf.tokenization.bpe import spell_byte_level
-from torchgguf.tokenization.declared import ROLES, Declarations, class_name, family_of
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.file_metadata import write_metadata
-from torchgguf.tokenization.files import CONFIG, PIPELINE, TokenizerFiles
-from torchgguf.tokenization.models import TokenizerModel
-from torchgguf.tokenization.parts import SPACE, spell_sentencepiece
-from torchgguf.tokenization.source import MOST_GAPS, UNLIMITED, Defaults
-from torchgguf.tokenization.vocabulary import Vocabulary, settle_types
-from torchgguf.tokenization.wordpiece import spell_wordpiece
-from torchgguf.tokenization.wrapping import flags_of, read_wrapping, state, steps
+from torchgguf.tokenization.kinds.bpe import spell_byte_level
+from torchgguf.tokenization.kinds.parts import SPACE, spell_sentencepiece
+from torchgguf.tokenization.kinds.table import TokenizerModel
+from torchgguf.tokenization.kinds.wordpiece import spell_wordpiece
+from torchgguf.tokenization.kinds.wrapping import flags_of, read_wrapping, state, steps
+from torchgguf.tokenization.sources.declared import ROLES, Declarations, class_name, family_of
+from torchgguf.tokenization.sources.files import CONFIG, PIPELINE, TokenizerFiles
+from torchgguf.tokenization.sources.gguf_metadata import write_metadata
+from torchgguf.tokenization.sources.source import MOST_GAPS, UNLIMITED, Defaults
+from torchgguf.tokenization.vocab.vocabulary import Vocabulary, settle_types
 
 
 def stated_setting(config: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:

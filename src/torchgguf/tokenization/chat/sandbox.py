@@ -23,7 +23,7 @@ from jinja2.utils import pass_context
 from jinja2.visitor import NodeTransformer
 from markupsafe import EscapeFormatter, Markup
 
-from torchgguf.tokenization.budget import (
+from torchgguf.tokenization.chat.budget import (
     ENTRY,
     INTEGER_BITS,
     LimitError,
@@ -37,7 +37,7 @@ from torchgguf.tokenization.budget import (
     spend_on_new,
     spend_on_percent,
 )
-from torchgguf.tokenization.template_functions import FILTERS, FUNCTIONS
+from torchgguf.tokenization.chat.template_functions import FILTERS, FUNCTIONS
 
 TEMPLATE_SIZE = 1 << 16  # characters, four times as many as the longest known template has
 

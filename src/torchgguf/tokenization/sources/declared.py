@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.files import TokenizerFiles
+from torchgguf.tokenization.sources.files import TokenizerFiles
 
 # The roles that tokens have in these files, as `bos_token` and so on.
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")

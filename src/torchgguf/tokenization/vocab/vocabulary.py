@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from gguf.constants import TokenType
 
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.special_tokens import (
+from torchgguf.tokenization.vocab.special_tokens import (
     END_ROLES,
     END_TEXTS,
     NOT_AN_END,

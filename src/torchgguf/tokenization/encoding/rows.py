@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from tokenizers import Encoding
 
-from torchgguf.tokenization.batch import check_truncation, kept_parts, truncated
-from torchgguf.tokenization.wrapping import Piece
+from torchgguf.tokenization.encoding.batch import check_truncation, kept_parts, truncated
+from torchgguf.tokenization.kinds.wrapping import Piece
 
 Sample = tuple[Encoding, ...]  # a text, or a text and its pair
 

@@ -17,16 +17,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torchgguf.container import Metadata
-from torchgguf.tokenization.chat import templates_metadata
-from torchgguf.tokenization.declared import ROLES, Declarations
+from torchgguf.tokenization.chat.templates import templates_metadata
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.file_vocabularies import REFUSED, VOCABULARIES
-from torchgguf.tokenization.files import TokenizerFiles
-from torchgguf.tokenization.models import KINDS, TokenizerModel, presumed_flags
-from torchgguf.tokenization.source import TYPES, checked_size
-from torchgguf.tokenization.special_tokens import ROLE_KEYS
-from torchgguf.tokenization.vocabulary import PREFIX
-from torchgguf.tokenization.wrapping import Piece, flags_of, read_wrapping, state, steps
+from torchgguf.tokenization.kinds.table import KINDS, TokenizerModel, presumed_flags
+from torchgguf.tokenization.kinds.wrapping import Piece, flags_of, read_wrapping, state, steps
+from torchgguf.tokenization.sources.declared import ROLES, Declarations
+from torchgguf.tokenization.sources.files import TokenizerFiles
+from torchgguf.tokenization.sources.gguf_vocabularies import REFUSED, VOCABULARIES
+from torchgguf.tokenization.sources.source import TYPES, checked_size
+from torchgguf.tokenization.vocab.special_tokens import ROLE_KEYS
+from torchgguf.tokenization.vocab.vocabulary import PREFIX
 
 
 def write_metadata(

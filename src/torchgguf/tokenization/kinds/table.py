@@ -11,13 +11,15 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import Model
 
-from torchgguf.tokenization.bpe import listed_bpe, scored_bpe, spaceless_bpe
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.parts import Parts
-from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, pre_tokenizer
-from torchgguf.tokenization.special_tokens import ROLE_KEYS
-from torchgguf.tokenization.unigram import unigram
-from torchgguf.tokenization.vocabulary import (
+from torchgguf.tokenization.kinds.bpe import listed_bpe, scored_bpe, spaceless_bpe
+from torchgguf.tokenization.kinds.parts import Parts
+from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, pre_tokenizer
+from torchgguf.tokenization.kinds.unigram import unigram
+from torchgguf.tokenization.kinds.wordpiece import without_marks, wordpiece
+from torchgguf.tokenization.kinds.wrapping import Piece, Wrapping, read_wrapping
+from torchgguf.tokenization.vocab.special_tokens import ROLE_KEYS
+from torchgguf.tokenization.vocab.vocabulary import (
     PREFIX,
     USER_DEFINED,
     Roles,
@@ -27,8 +29,6 @@ from torchgguf.tokenization.vocabulary import (
     read_roles,
     read_vocabulary,
 )
-from torchgguf.tokenization.wordpiece import without_marks, wordpiece
-from torchgguf.tokenization.wrapping import Piece, Wrapping, read_wrapping
 
 _NO_RULE = PreTokenizer(())
 

@@ -14,7 +14,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.filters import do_join, make_attrgetter
 from jinja2.utils import Cycler, Joiner, Namespace, pass_environment, pass_eval_context
 
-from torchgguf.tokenization.budget import check_widths, spend, spend_on, spend_on_percent
+from torchgguf.tokenization.chat.budget import check_widths, spend, spend_on, spend_on_percent
 
 _OBJECT = 128  # what an object counts that holds others, in characters
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from tokenizers import AddedToken
 
 from torchgguf.container import ArrayType, Metadata, ValueType
-from torchgguf.tokenization.models import TokenizerModel
-from torchgguf.tokenization.vocabulary import PREFIX
+from torchgguf.tokenization.kinds.table import TokenizerModel
+from torchgguf.tokenization.vocab.vocabulary import PREFIX
 
 UNLIMITED = int(1e30)  # what transformers says for the length of a model whose length is not known
 MOST_GAPS = 1 << 20  # ids that no token has

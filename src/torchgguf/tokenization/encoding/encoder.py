@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
-from torchgguf.tokenization.batch import (
+from torchgguf.tokenization.encoding.batch import (
     as_lists,
     check_side,
     check_truncation,
@@ -18,11 +18,11 @@ from torchgguf.tokenization.batch import (
     padded_length,
     truncated,
 )
-from torchgguf.tokenization.encoding import ORIGINS, BatchEncoding
-from torchgguf.tokenization.rows import Cut, Rows
-from torchgguf.tokenization.source import UNLIMITED
-from torchgguf.tokenization.wrapper import Wrapper
-from torchgguf.tokenization.wrapping import Wrapping
+from torchgguf.tokenization.encoding.batch_encoding import ORIGINS, BatchEncoding
+from torchgguf.tokenization.encoding.rows import Cut, Rows
+from torchgguf.tokenization.encoding.wrapper import Wrapper
+from torchgguf.tokenization.kinds.wrapping import Wrapping
+from torchgguf.tokenization.sources.source import UNLIMITED
 
 
 class TextEncoder(Wrapper):

@@ -11,13 +11,10 @@ from typing import Any
 
 from jinja2 import Template, nodes
 
-from torchgguf.tokenization.budget import limited
-from torchgguf.tokenization.control_tokens import ControlTokens
-from torchgguf.tokenization.encoder import TextEncoder
-from torchgguf.tokenization.encoding import BatchEncoding
-from torchgguf.tokenization.errors import ChatTemplateError, TokenizerError
-from torchgguf.tokenization.function_schema import function_schema
-from torchgguf.tokenization.messages import (
+from torchgguf.tokenization.chat.budget import limited
+from torchgguf.tokenization.chat.control_tokens import ControlTokens
+from torchgguf.tokenization.chat.function_schema import function_schema
+from torchgguf.tokenization.chat.messages import (
     Spans,
     continued,
     conversations,
@@ -26,7 +23,10 @@ from torchgguf.tokenization.messages import (
     prepared,
     unmarked,
 )
-from torchgguf.tokenization.sandbox import ChatEnvironment
+from torchgguf.tokenization.chat.sandbox import ChatEnvironment
+from torchgguf.tokenization.encoding.batch_encoding import BatchEncoding
+from torchgguf.tokenization.encoding.encoder import TextEncoder
+from torchgguf.tokenization.errors import ChatTemplateError, TokenizerError
 
 KEY = "tokenizer.chat_template"
 NAMES_KEY = "tokenizer.chat_templates"

@@ -10,15 +10,15 @@ from typing import Any
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.parts import (
+from torchgguf.tokenization.kinds.parts import (
     BYTE_TOKENS,
     SPACE,
     Parts,
     sentencepiece_decoder,
     spell_sentencepiece,
 )
-from torchgguf.tokenization.pre_tokenizers import PreTokenizer
-from torchgguf.tokenization.vocabulary import PREFIX, Vocabulary, read_flag
+from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.vocab.vocabulary import PREFIX, Vocabulary, read_flag
 
 _LONGEST = 1 << 10  # characters of a token for SentencePiece; the ways to join one are as many, each as long
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from tokenizers import AddedToken
 
-from torchgguf.tokenization.models import TokenizerModel
-from torchgguf.tokenization.vocabulary import Vocabulary
+from torchgguf.tokenization.kinds.table import TokenizerModel
+from torchgguf.tokenization.vocab.vocabulary import Vocabulary
 
 TokenIds: TypeAlias = SupportsIndex | Iterable[SupportsIndex] | torch.Tensor | npt.NDArray[np.integer[Any]]
 

@@ -15,15 +15,15 @@ import numpy as np
 from tokenizers import Regex, models, normalizers
 
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.parts import (
+from torchgguf.tokenization.kinds.parts import (
     BYTE_TOKENS,
     SPACE,
     Parts,
     sentencepiece_decoder,
     spell_sentencepiece,
 )
-from torchgguf.tokenization.pre_tokenizers import PreTokenizer
-from torchgguf.tokenization.vocabulary import PREFIX, Vocabulary, read, read_flag
+from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.vocab.vocabulary import PREFIX, Vocabulary, read, read_flag
 
 _CHARSMAP = "precompiled_charsmap"
 

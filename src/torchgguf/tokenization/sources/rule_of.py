@@ -9,9 +9,9 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from tokenizers.models import Model
 
-from torchgguf.tokenization.bpe import spell_byte_level
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
+from torchgguf.tokenization.kinds.bpe import spell_byte_level
+from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 
 # Whatever some rule treats unlike others: letters of each kind, marks, digits, symbols, white space.
 _ATOMS = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torchgguf.tokenization.encoding.lookup import TokenLookup
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.lookup import TokenLookup
-from torchgguf.tokenization.vocabulary import PREFIX
-from torchgguf.tokenization.wrapping import Piece, Wrapping
+from torchgguf.tokenization.kinds.wrapping import Piece, Wrapping
+from torchgguf.tokenization.vocab.vocabulary import PREFIX
 
 
 class _AddsToken:

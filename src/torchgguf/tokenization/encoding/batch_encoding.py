@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 
-from torchgguf.tokenization.batch import as_arrays
+from torchgguf.tokenization.encoding.batch import as_arrays
 
 # What tells where tokens come from: fields of `rows`.
 ORIGINS = ("tokens", "words", "offset_mapping", "sequence_ids")

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 from gguf.constants import TokenType
 
-from torchgguf.tokenization.bpe import merges_by_score, spell_byte_level
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.files import TokenizerFiles
-from torchgguf.tokenization.models import TokenizerModel
-from torchgguf.tokenization.parts import SPACE
-from torchgguf.tokenization.pre_tokenizers import LINES
-from torchgguf.tokenization.rule_of import name_of_rule
-from torchgguf.tokenization.sentencepiece import read_sentencepiece
-from torchgguf.tokenization.source import ADDED_SCORE, PADDING_SCORE, padding_tokens
-from torchgguf.tokenization.wordpiece import CONTINUES, LONGEST_WORD, with_marks
-from torchgguf.tokenization.wrapping import state, steps
+from torchgguf.tokenization.kinds.bpe import merges_by_score, spell_byte_level
+from torchgguf.tokenization.kinds.parts import SPACE
+from torchgguf.tokenization.kinds.pre_tokenizers import LINES
+from torchgguf.tokenization.kinds.table import TokenizerModel
+from torchgguf.tokenization.kinds.wordpiece import CONTINUES, LONGEST_WORD, with_marks
+from torchgguf.tokenization.kinds.wrapping import state, steps
+from torchgguf.tokenization.sources.files import TokenizerFiles
+from torchgguf.tokenization.sources.rule_of import name_of_rule
+from torchgguf.tokenization.sources.sentencepiece import read_sentencepiece
+from torchgguf.tokenization.sources.source import ADDED_SCORE, PADDING_SCORE, padding_tokens
 
 REFUSED = "a GGUF file cannot say what this tokenizer does: "
 # Added tokens that are control tokens even where a tokenizer does not say so.

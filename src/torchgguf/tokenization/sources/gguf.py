@@ -10,11 +10,11 @@ from gguf.constants import TokenType
 from tokenizers import AddedToken
 
 from torchgguf.container import Metadata
-from torchgguf.tokenization.chat import read_templates
+from torchgguf.tokenization.chat.templates import read_templates
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.models import TokenizerModel, own_tokens, presumed_settings, read_model
-from torchgguf.tokenization.pre_tokenizers import PreTokenizer
-from torchgguf.tokenization.source import (
+from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.kinds.table import TokenizerModel, own_tokens, presumed_settings, read_model
+from torchgguf.tokenization.sources.source import (
     ADDED_SCORE,
     PADDING_SCORE,
     TYPES,
@@ -22,7 +22,7 @@ from torchgguf.tokenization.source import (
     checked_size,
     padding_tokens,
 )
-from torchgguf.tokenization.vocabulary import PREFIX
+from torchgguf.tokenization.vocab.vocabulary import PREFIX
 
 
 @dataclass(frozen=True)

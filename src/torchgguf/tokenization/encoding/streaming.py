@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import Protocol
 
-from torchgguf.tokenization.lookup import TokenIds
+from torchgguf.tokenization.encoding.lookup import TokenIds
 
 
 class Speller(Protocol):
