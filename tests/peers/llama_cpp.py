@@ -20,7 +20,7 @@ TEXT = (ROOT / "tests" / "data" / "gpl-3.0.txt").read_text()
 
 VOCAB_SIZE = 400
 # Models with a byte-level vocabulary, and how theirs splits texts: the others get one of sentencepiece.
-BYTE_LEVEL = {"gpt2": "gpt-2", "bloom": "bloom", "qwen2": "qwen2", "qwen2_moe": "qwen2"}
+BYTE_LEVEL = {"gpt2": "gpt-2", "bloom": "bloom", "qwen2": "qwen2", "qwen2_moe": "qwen2", "qwen3": "qwen2"}
 
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
