@@ -24,6 +24,7 @@ from torchgguf.nn import (
     Linear,
     RMSNorm,
     RotaryEmbedding,
+    Rotation,
     attention_masks,
     find_activation,
     next_positions,
@@ -95,8 +96,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        rotation: Rotation,
         mask: AttentionMask,
         cache: Cache | None,
         attend: AttentionFunction,
@@ -105,11 +105,12 @@ class Attention(nn.Module):
         batch, new, _ = x.shape
         heads = (batch, new, -1, self.head_dim)
         query, key, value = self.project(x)
+        cos, sin, lengths = rotation
         query = rotate(query.view(heads), cos, sin).transpose(1, 2)
         key = rotate(key.view(heads), cos, sin).transpose(1, 2)
         value = value.view(heads).transpose(1, 2)
         if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
+            key, value = cache.update(key, value, self.layer_idx, lengths)
         dropout = self.dropout if self.training else 0.0
         output, probabilities = attend(query, key, value, mask, self.scaling, dropout)
         return self.o_proj(output.transpose(1, 2).reshape(batch, new, -1)), probabilities
@@ -165,14 +166,13 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        rotation: Rotation,
         mask: AttentionMask,
         cache: Cache | None,
         attend: AttentionFunction,
     ) -> tuple[Tensor, Tensor | None]:
         """Map the stream `(B, T, hidden_size)` to the next layer's; also the attention probabilities."""
-        attended, probabilities = self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, attend)
+        attended, probabilities = self.self_attn(self.input_layernorm(x), rotation, mask, cache, attend)
         x = x + attended
         return x + self.mlp(self.post_attention_layernorm(x)), probabilities
 
@@ -212,9 +212,9 @@ class DecoderModel(LayerStack):
         """Give every layer the angles of the positions and the mask for its window."""
         if position_ids is None:
             position_ids = next_positions(cache, x.shape[1], x.device)
-        cos, sin = self.rotary_emb(position_ids, x.dtype)
+        rotation = self.rotary_emb(position_ids, x.dtype)
         masks = attention_masks(self.windows, attention_mask, x, cache)
-        return x, [(cos, sin, masks[window]) for window in self.windows]
+        return x, [(rotation, masks[window]) for window in self.windows]
 
 
 class DecoderForCausalLM(ModelWithHead, GenerationMixin):

@@ -188,12 +188,6 @@ class Phi3ForCausalLM(Phi3PreTrainedModel, DecoderForCausalLM):
 
     base_class = Phi3Model
 
-    @property
-    def rereads_after(self) -> int | None:
-        """The length where LongRoPE changes its frequencies, by which keys in the cache have been rotated."""
-        scaled = self.config.rope_parameters["rope_type"] == "longrope"
-        return self.config.original_max_position_embeddings if scaled else None
-
 
 class Phi3ForSequenceClassification(Phi3PreTrainedModel, ForSequenceClassification):
     """Phi-3 that judges texts."""
