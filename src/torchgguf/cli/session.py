@@ -95,8 +95,8 @@ class Session:
         if len(tokens) >= length:
             raise ValueError(f"the text has {len(tokens)} tokens, but the model's context is {length}")
         known = min(_common_prefix(tokens, self._read), len(tokens) - 1)
-        if (limit := self.model.rereads_after) is not None and len(self._read) > limit >= len(tokens):
-            known = 0  # what was read of a text of that length does not do for a shorter one
+        if not (self._cache.can_crop(known) and self._cache.holds_for(len(tokens))):
+            known = 0  # what was read is of no use for this text: it is read anew
         self._cache.crop(known)
         limit = min(self._max_new_tokens or length, length - len(tokens))
         told: list[int] = []

@@ -39,11 +39,6 @@ class GenerationMixin:
     config: Any
     generation_config: GenerationConfig | None = None
 
-    @property
-    def rereads_after(self) -> int | None:
-        """The length of text beyond which a cache is void: what is longer is read anew, from its start."""
-        return None
-
     @overload
     def generate(
         self,

@@ -3,7 +3,16 @@
 from torchgguf.nn.activations import find_activation
 from torchgguf.nn.alibi import alibi_mask, alibi_slopes
 from torchgguf.nn.attention import ATTENTION, AttentionFunction, check_attention
-from torchgguf.nn.cache import Cache, DynamicCache, StaticCache
+from torchgguf.nn.cache import (
+    Cache,
+    Convolution,
+    DynamicCache,
+    KeyValues,
+    Lengths,
+    Recurrent,
+    State,
+    StaticCache,
+)
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
 from torchgguf.nn.layers import (
     Conv1D,
@@ -16,7 +25,7 @@ from torchgguf.nn.layers import (
 from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, next_positions
 from torchgguf.nn.norm import LayerNorm, RMSNorm
 from torchgguf.nn.outputs import ModelOutput
-from torchgguf.nn.rotary import RotaryEmbedding, rotate
+from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate
 from torchgguf.nn.second_names import accept_second_names
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
@@ -26,11 +35,14 @@ __all__ = [
     "AttentionMask",
     "Cache",
     "Conv1D",
+    "Convolution",
     "DynamicCache",
     "Embedding",
     "Experts",
     "Gate",
+    "KeyValues",
     "LayerNorm",
+    "Lengths",
     "Linear",
     "ModelOutput",
     "PackedLayer",
@@ -39,9 +51,12 @@ __all__ = [
     "QuantizedExperts",
     "QuantizedLinear",
     "RMSNorm",
+    "Recurrent",
     "RotaryEmbedding",
+    "Rotation",
     "Slot",
     "SlottedLayer",
+    "State",
     "StaticCache",
     "accept_second_names",
     "alibi_mask",

@@ -155,12 +155,7 @@ class Phi3Model(DecoderModel, architecture=PHI3):
         return DecoderLayer(config, Phi3Attention(config, layer_idx), Phi3MLP(config))
 
 
-class Phi3ForCausalLM(heads.ForCausalLM, base=Phi3Model):
-    @property
-    def rereads_after(self) -> int | None:
-        """The length where LongRoPE changes its frequencies, by which keys in the cache have been rotated."""
-        scaled = self.config.rope_parameters["rope_type"] == "longrope"
-        return self.config.original_max_position_embeddings if scaled else None
+class Phi3ForCausalLM(heads.ForCausalLM, base=Phi3Model): ...
 
 
 class Phi3ForSequenceClassification(heads.ForSequenceClassification, base=Phi3Model): ...

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchgguf.models.blocks.step import Step
 from torchgguf.nn import Linear, rotate
+from torchgguf.nn.cache import KeyValues, Lengths
 
 
 class SelfAttention(nn.Module):
@@ -39,7 +40,7 @@ class SelfAttention(nn.Module):
         key: Tensor,
         value: Tensor,
         step: Step,
-        lengths: tuple[int, int] | None = None,
+        lengths: Lengths | None = None,
     ) -> Tensor:
         """Compare queries `(B, T, H, D)` with all keys so far, and return the values' means `(B, T, H * D)`.
 
@@ -48,11 +49,11 @@ class SelfAttention(nn.Module):
             key: `(B, T, K, D)`; appended to the cache, if there is one.
             value: as `key`.
             step: with the mask, the cache and the record.
-            lengths: for which lengths of text the keys are valid, as in `Rotation`.
+            lengths: of texts in which the keys are valid, as in `Rotation`.
         """
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         if step.cache is not None:
-            key, value = step.cache.update(key, value, self.layer_idx)
+            key, value = step.cache.state(self.layer_idx, KeyValues).append(key, value, lengths)
         output, probabilities = self.compare(query, key, value, step)
         step.record.add("attentions", probabilities)
         return output.transpose(1, 2).flatten(2)

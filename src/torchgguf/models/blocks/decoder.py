@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchgguf.models.blocks.attention import SelfAttention
 from torchgguf.models.blocks.rotary_config import RotaryConfig
 from torchgguf.models.blocks.stack import LayerStack
-from torchgguf.models.blocks.step import Rotation, Step
+from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.nn import Embedding, RMSNorm, RotaryEmbedding
+from torchgguf.nn import Embedding, RMSNorm, RotaryEmbedding, Rotation
 
 
 @config_dataclass
@@ -117,4 +117,4 @@ class DecoderModel(LayerStack):
 
     def make_rotations(self, position_ids: Tensor, dtype: torch.dtype) -> Mapping[str, Rotation]:
         """Compute the angles of the new positions, once for all layers."""
-        return {"default": Rotation(*self.rotary_emb(position_ids, dtype))}
+        return {"default": self.rotary_emb(position_ids, dtype)}

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.outputs import BaseModelOutputWithPast
-from torchgguf.models.blocks.step import Record, Rotation, Step
+from torchgguf.models.blocks.step import Record, Step
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn import (
     ATTENTION,
     AttentionMask,
     Cache,
     DynamicCache,
+    Rotation,
     attention_masks,
     check_attention,
     next_positions,

@@ -8,27 +8,12 @@ operators on tensors of fixed shapes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchgguf.nn import AttentionFunction, AttentionMask, Cache
-
-
-class Rotation(NamedTuple):
-    """Angles of rotary embedding for the new positions, as `torchgguf.nn.rotate` wants them.
-
-    Attributes:
-        cos: `(B or 1, T, 1, R)`.
-        sin: the same.
-        lengths: the shortest and the longest text for which keys that were rotated so are valid; None: they
-            are valid for all.
-    """
-
-    cos: Tensor
-    sin: Tensor
-    lengths: tuple[int, int] | None = None
+from torchgguf.nn import AttentionFunction, AttentionMask, Cache, Rotation
 
 
 @dataclass(slots=True)
