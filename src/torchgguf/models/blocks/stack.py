@@ -102,6 +102,8 @@ class LayerStack(PreTrainedModel):
             raise ValueError('output_attentions=True needs a model loaded with attn_implementation="eager"')
         if output_router_logits is None:
             output_router_logits = getattr(self.config, "output_router_logits", False)
+        elif output_router_logits and not hasattr(self.config, "output_router_logits"):
+            raise ValueError(f"output_router_logits=True: {type(self).__name__} has no routers")
         if cache is None and (self.config.use_cache if use_cache is None else use_cache):
             cache = DynamicCache()
         x: Tensor = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
