@@ -9,9 +9,11 @@ NEXT   := .venv-next
 CONFIG :=
 T      :=
 K      :=
+WORKERS :=
 
 INSTALL := $(BIN)/python -m pip install -qq -c $(LOCK)
-PYTEST  := $(BIN)/python -m pytest $(if $(K),-k '$(K)')
+PYTEST  := $(if $(WORKERS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest \
+	$(if $(WORKERS),-n $(WORKERS) --dist loadfile) $(if $(K),-k '$(K)')
 NATIVE  := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .PHONY: demo test quick lint format debug bench test-oldest update build tools models clean help
@@ -54,7 +56,7 @@ models: build
 demo: build ## fetch a model of 135M parameters, run it, write it back (the default)
 	@$(BIN)/python scripts/demo.py
 
-test: tools models ## run the tests: all, or T=tests/nn (a path), K=rope (words of pytest -k)
+test: tools models ## run the tests: all, or T=tests/nn (a path), K=rope (words of pytest -k); WORKERS=2 at a time
 	@$(PYTEST) $(T)
 
 quick: tools models ## run one case of each test that is not slow: less than a minute
@@ -78,7 +80,7 @@ debug: ## run the tests of kernels and quants (or T=...) with the address and un
 	@$(MAKE) tools VENV=.venv-debug CONFIG="-C cmake.define.TORCHGGUF_SANITIZE=ON"
 	@LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		.venv-debug/bin/python -m pytest $(if $(K),-k '$(K)') $(or $(T),tests/kernels tests/quants)
+		$(subst $(VENV)/,.venv-debug/,$(PYTEST)) $(or $(T),tests/kernels tests/quants)
 
 bench: tools ## measure every figure beside its peers': a quarter of an hour
 	@$(BIN)/python scripts/fetch_models.py smollm2 qwen2 llama.cpp
