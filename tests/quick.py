@@ -1,4 +1,4 @@
-"""A plugin of pytest for `make quick`: run a few tests of each file, one case of each, and none marked as slow.
+"""A pytest plugin for `make quick`: run a few tests of each file, one case of each, and none marked as slow.
 
 Checksums of their names decide which, so the same tests run each time, and a new test rarely changes which.
 """

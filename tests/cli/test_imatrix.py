@@ -142,22 +142,30 @@ def test_what_cannot_be(tmp_path, tmp_path_factory):
     model, text = (str(shutil.copy(path, given)) for path in (GOLDENS / "gpt2.gguf", TEXT))
     before = [Path(each).read_bytes() for each in (model, text)]
     wrong = [
-        ([], 2, "name a model and a text, or matrices"),
+        ([], 2, "requires a model and a text, or matrices"),
         ([model], 2, "a model needs texts to read"),
         (["--text", text], 2, "texts a model"),
         ([model, "--text", text, "-c", "8"], 2, "--ctx-size"),
         ([model, "--text", "missing.txt"], 1, "missing.txt: No such file"),
-        ([model, "--text", model], 1, "is no UTF-8 text: byte"),
-        ([model, "--text", "-"], 1, "a chunk takes 512 tokens, and the text has 0"),
-        ([model, "--text", text, "-c", "64"], 1, "the model reads 32 at most"),
+        ([model, "--text", model], 1, "is not a UTF-8 text: byte"),
+        ([model, "--text", "-"], 1, "a chunk has 512 tokens, but the text has only 0"),
+        ([model, "--text", text, "-c", "64"], 1, "the context of the model is 32"),
         # Refused before the model is looked for.
         (["missing.gguf", "--text", text, "-o", "nowhere/x.gguf"], 1, "nowhere: No such file or directory"),
         (["missing.gguf", "--text", text, "-o", "."], 1, "only a regular file can be replaced"),
         # Only a matrix is replaced by one.
-        ([model, "--text", text, "-o", model], 1, "is no importance matrix: general.type is 'model'"),
-        ([model, "--text", text, "-o", text], 1, "It is not replaced: name another file to write (--output)"),
-        (["--in", model, "-o", "x.gguf"], 1, "is no importance matrix: general.type is 'model'"),
-        (["--in", text, "-o", "x.gguf"], 1, "is no importance matrix, neither in GGUF nor"),
+        (
+            [model, "--text", text, "-o", model],
+            1,
+            "is not an importance matrix: general.type must be 'imatrix', got 'model'",
+        ),
+        ([model, "--text", text, "-o", text], 1, "It is not replaced: name another output file (--output)"),
+        (
+            ["--in", model, "-o", "x.gguf"],
+            1,
+            "is not an importance matrix: general.type must be 'imatrix', got 'model'",
+        ),
+        (["--in", text, "-o", "x.gguf"], 1, "is not an importance matrix, neither as GGUF nor"),
         (["missing.gguf", "--text", text], 1, "missing.gguf"),
     ]
     done = subprocess.run(

@@ -138,15 +138,15 @@ def test_a_head_that_is_new_is_a_warning(torchgguf, folders):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["--task", "juggling", "DIR", "x"], "--task: there is none but text-generation, text-class"),
-        (["DIR", "x", "--model", "DIR"], "the model is given twice"),
+        (["--task", "juggling", "DIR", "x"], "--task: must be one of text-generation, text-class"),
+        (["DIR", "x", "--model", "DIR"], "the model must be named once"),
         (["--task", "ner"], "name a model"),
         (["--task", "ner", "DIR", " \n"], "the prompt is empty"),
-        (["--task", "ner", "DIR", "x", "-t", "0"], "--temperature: it is for text-generation"),
+        (["--task", "ner", "DIR", "x", "-t", "0"], "--temperature: only for text-generation"),
         (["--task", "ner", "DIR", "x", "--max-new-tokens", "3"], "--max-new-tokens: it is for"),
-        (["--task", "ner", "DIR", "x", "--raw"], "--raw: it is for text-generation"),
+        (["--task", "ner", "DIR", "x", "--raw"], "--raw: only for text-generation"),
         (["--task", "question-answering", "DIR", "x"], "--context: questions need a text"),
-        (["DIR", "x", "--context", "y"], "--context: it is for question-answering"),
+        (["DIR", "x", "--context", "y"], "--context: only for question-answering"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -182,15 +182,17 @@ def test_activations_that_are_no_numbers(name, tensor, where):
 
 
 def test_chunks_that_cannot_be():
-    with pytest.raises(ValueError, match="a chunk takes 32 tokens, and the text has 31: take more text"):
+    with pytest.raises(
+        ValueError, match="a chunk has 32 tokens, but the text has only 31: use a longer text"
+    ):
         cut(list(range(31)), 32, None)
-    with pytest.raises(ValueError, match="chunks have 64 tokens, but the model reads 32 at most"):
+    with pytest.raises(ValueError, match="chunks have 64 tokens, but the context of the model is 32"):
         collected(load("gpt2"), chunks_of("gpt2").view(-1)[:64][None])
 
 
 @pytest.mark.parametrize("name", ["chunk_size", "max_chunks", "batch_size"])
 def test_sizes_that_cannot_be(name):
-    with pytest.raises(ValueError, match=f"{name} must be 1 or more, not -1"):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got -1"):
         collect_importance(load("llama"), [5] * 64, **{name: -1})
 
 

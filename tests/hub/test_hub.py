@@ -166,20 +166,20 @@ def test_a_stored_token_is_used_unless_told_not_to(hub, connect, tmp_path):
             {},
             r"FileNotFoundError: there is no folder me/lost, and no such repository at http://.*token",
         ),
-        ("me/secret", {}, r"FileNotFoundError: .*me/secret.*if it is a private one, log in .*token"),
-        ("me/gated", {}, r"PermissionError: me/gated is gated: ask for access at http://.*/me/gated.*token"),
+        ("me/secret", {}, r"FileNotFoundError: .*me/secret.*if the repository is private, log in .*token"),
+        ("me/gated", {}, r"PermissionError: me/gated is gated: request access at http://.*/me/gated.*token"),
         (
             "me/model",
             {"token": "hf_wrong"},
-            r"PermissionError: http://.* refuses me/model .*: Invalid credentials",
+            r"PermissionError: http://.* denies access to me/model .*: Invalid credentials",
         ),
         ("no/such/folder", {}, "FileNotFoundError: there is no folder no/such/folder"),
         (
             "me/model",
             {"local_files_only": True},
-            r"FileNotFoundError: a.txt of the repository me/model \(main\) has not been fetched before, "
-            "and local_files_only=True forbids it; where the Hub may be asked, `hf download me/model` "
-            "fetches it; nor is there a folder me/model$",
+            r"FileNotFoundError: a.txt of the repository me/model \(main\) has not been downloaded before, "
+            "and local_files_only=True forbids a download; with access to the Hub, `hf download me/model` "
+            "downloads it; there is no local folder me/model either$",
         ),
         (
             "me/model",
@@ -213,8 +213,13 @@ def test_offline(hub, connect, tmp_path):
     for call in (("find_file", "me/model", "model.bin"), ("find_gguf", "me/model", SHARDS[0])):
         message = offline.error(*call)
         assert message.startswith("FileNotFoundError: ")
-        assert "me/model (main) has not been fetched before, and HF_HUB_OFFLINE forbids it; " in message
-        assert message.endswith("`hf download me/model` fetches it; nor is there a folder me/model")
+        assert (
+            "me/model (main) has not been downloaded before, and HF_HUB_OFFLINE forbids a download; "
+            in message
+        )
+        assert message.endswith(
+            "`hf download me/model` downloads it; there is no local folder me/model either"
+        )
     assert len(hub.requests) == before
 
 
@@ -241,7 +246,7 @@ def test_a_hub_that_cannot_be_reached(hub, connect, tmp_path):
     assert lost.find("find_file", "me/model", "config.json") == [found]
     message = lost.error("find_files", "me/model", ["a.txt", "b.txt"], cache_dir=str(tmp_path / "other"))
     assert re.fullmatch(
-        r"ConnectionError: http://127.0.0.1:9 cannot be reached \(.*refused.*\), and a.txt .*", message
+        r"ConnectionError: http://127.0.0.1:9 is unreachable \(.*refused.*\), and a.txt .*", message
     )
 
 
@@ -252,7 +257,7 @@ def test_a_hub_that_fails(hub, client, tmp_path):
     finally:
         hub.broken = False
     assert re.fullmatch(
-        r"ConnectionError: http://.* fails with 503 Service Unavailable, and a.txt .*", message
+        r"ConnectionError: http://.* failed with 503 Service Unavailable, and a.txt .*", message
     )
 
 

@@ -1,4 +1,4 @@
-"""`torchgguf convert`: a Hugging Face checkpoint as a GGUF file, and back."""
+"""`torchgguf convert`: convert a Hugging Face checkpoint to a GGUF file, and back."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,16 +24,16 @@ _Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A Hugging Face folder or a repository of the Hub; or, for the way back, a GGUF file or "
-        "REPO:FILE (of a split model, any part).",
+        help="A Hugging Face folder or a repository of the Hub; or, for the other direction, a GGUF file or "
+        "REPO:FILE (for a split model, any part).",
     ),
 ]
 _Target = Annotated[
     str | None,
     typer.Argument(
         metavar="OUT",
-        help="A .gguf file; or a folder for one with the usual name, by default the current one. For the way "
-        "back the folder to write, which is made if need be.",
+        help="A .gguf file, or a folder for a file with the usual name; by default the current folder. For "
+        "the other direction the folder to write; it is created if it does not exist.",
     ),
 ]
 _Type = Annotated[
@@ -42,7 +42,7 @@ _Type = Annotated[
         "-q",
         "--quantization",
         metavar="TYPE",
-        help="F32, F16, BF16, Q8_0, Q4_K_M or any other of llama-quantize's. Without it types stay.",
+        help="F32, F16, BF16, Q8_0, Q4_K_M or any other type of llama-quantize. By default types stay.",
     ),
 ]
 _Verify = Annotated[
@@ -51,16 +51,20 @@ _Verify = Annotated[
 _NoTokenizer = Annotated[bool, typer.Option("--no-tokenizer", help="Write the model without its tokenizer.")]
 _Pre = Annotated[
     str | None,
-    typer.Option("--pre", metavar="NAME", help="The tokenizer's splitting rule, where it is not recognized."),
+    typer.Option(
+        "--pre", metavar="NAME", help="The splitting rule of the tokenizer, if it is not recognized."
+    ),
 ]
 _WeightsDType = Annotated[
     DType | None,
-    typer.Option("--dtype", help="Of the weights in a Hugging Face folder; by default what loses nothing."),
+    typer.Option("--dtype", help="The dtype of weights in a Hugging Face folder; by default an exact one."),
 ]
 _MaxShardSize = Annotated[
     str | None,
     typer.Option(
-        "--max-shard-size", metavar="SIZE", help="Most bytes of a file in a Hugging Face folder, such as 5GB."
+        "--max-shard-size",
+        metavar="SIZE",
+        help="Largest file with weights in a Hugging Face folder, such as 5GB.",
     ),
 ]
 
@@ -80,10 +84,10 @@ def convert_command(
     threads: ThreadsOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Turn a Hugging Face model into a GGUF file, or a GGUF file into a Hugging Face folder.
+    """Convert a Hugging Face model to a GGUF file, or a GGUF file to a Hugging Face folder.
 
-    One tensor is in memory at a time, whatever the size of the model. What was there under the name is
-    replaced when the new is whole, and not before.
+    One tensor is in memory at a time, regardless of the size of the model. An existing file is replaced when
+    the new one is complete.
     """
     import torch
 
@@ -93,7 +97,7 @@ def convert_command(
         torch.set_num_threads(threads)
     place, gguf_file = split_place(source)
     if revision is not None and Path(place).exists():
-        raise typer.BadParameter("only repositories have revisions", param_hint="--revision")
+        raise typer.BadParameter("only for repositories", param_hint="--revision")
     options: dict[str, Any] = {"tokenizer": not no_tokenizer}
     if revision is not None:
         options["revision"] = revision
@@ -108,24 +112,24 @@ def convert_command(
     if gguf_file is not None or is_gguf(Path(place)):
         _check_gguf(Path(place))
         if out is None or out.endswith(".gguf"):
-            wish = "name a folder for a Hugging Face model; `torchgguf quantize` changes types"
+            wish = "name a folder for a Hugging Face model, or use `torchgguf quantize` to change types"
             raise typer.BadParameter(f"{source} is a GGUF file already: {wish}", param_hint="OUT")
         if Path(out).is_file():
             raise typer.BadParameter(f"{out} is a file: name a folder to write", param_hint="OUT")
-        _refuse(of_files, "only where a GGUF file is written")
+        _refuse(of_files, "only for writing a GGUF file")
         stated = {"dtype": dtype and dtype.value, "max_shard_size": max_shard_size}
         options |= {name: value for name, value in stated.items() if value is not None}
         _to_folder(place, gguf_file, out, options)
     else:
         if out is not None and not out.endswith(".gguf") and not Path(out).is_dir():
             raise typer.BadParameter(f"{out} is neither a .gguf file nor a folder", param_hint="OUT")
-        _refuse(of_folders, "only where a Hugging Face folder is written")
+        _refuse(of_folders, "only for writing a Hugging Face folder")
         how = _quantization(quantization, imatrix, tensor_type or [])
         _to_file(place, out, verify, {**options, "quantization": how, "pre": pre})
 
 
 def _check_gguf(path: Path) -> None:
-    """ValueError for a file that is neither GGUF nor, by its name, a part of a Hugging Face model."""
+    """Raise ValueError for a file that is neither GGUF nor part of a Hugging Face model."""
     from torchgguf.container.layout import MAGIC
 
     if not path.is_file() or path.suffix == ".gguf":
@@ -133,15 +137,15 @@ def _check_gguf(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ValueError(
-                f"{path} is neither a GGUF file nor of a Hugging Face model: name the model's folder, or its "
-                ".safetensors or .bin file"
+                f"{path} is neither a GGUF file nor part of a Hugging Face model: name the folder of the "
+                "model, or its .safetensors or .bin file"
             )
 
 
 def _quantization(kind: str | None, imatrix: str | None, tensor_types: list[str]) -> "Quantization | None":
     if kind is None:
         if imatrix or tensor_types:
-            raise typer.BadParameter("--imatrix and --tensor-type are for packing: give --quantization too")
+            raise typer.BadParameter("--imatrix and --tensor-type require --quantization")
         return None
     overrides = tuple(map(parse_override, tensor_types))
     from torchgguf.packing import Quantization

@@ -1,4 +1,4 @@
-"""`torchgguf imatrix`: which weights matter, told by what a model does with texts. Also merges and shows."""
+"""`torchgguf imatrix`: collect an importance matrix from texts, or merge, convert and show matrices."""
 
 import math
 import sys
@@ -25,7 +25,7 @@ STDIN = "-"
 
 
 class _Format(StrEnum):
-    """How a matrix is written."""
+    """The formats of importance matrices."""
 
     gguf = "gguf"
     dat = "dat"
@@ -34,31 +34,32 @@ class _Format(StrEnum):
 _File = Annotated[str | None, Argument(metavar="FILE", help=f"The model. {FILE_HELP}")]
 _Texts = Annotated[
     list[str] | None,
-    Option("--text", metavar="TXT", help="What it shall read, UTF-8; '-': standard input; repeatable."),
+    Option(
+        "--text", metavar="TXT", help="A UTF-8 text for the model to read; '-': standard input; repeatable."
+    ),
 ]
 _Given = Annotated[
-    list[Path] | None, Option("--in", metavar="IMATRIX", help="A matrix to add, in any format; repeatable.")
+    list[Path] | None,
+    Option("--in", metavar="IMATRIX", help="An importance matrix to add, in any format; repeatable."),
 ]
-_Output = Annotated[Path, Option("-o", "--output", metavar="IMATRIX", help="The file to write.")]
+_Output = Annotated[Path, Option("-o", "--output", metavar="IMATRIX", help="The file to create or replace.")]
 _AsFormat = Annotated[
     _Format | None,
-    Option("--format", help="dat: llama.cpp's older one.", show_default="dat for *.dat, else gguf"),
+    Option("--format", help="dat is llama.cpp's older format.", show_default="dat for *.dat, else gguf"),
 ]
-_Chunks = Annotated[int | None, Option("--chunks", min=1, help="Read no more chunks than these.")]
-_ContextSize = Annotated[int, Option("-c", "--ctx-size", min=16, help="Tokens of a chunk.")]
-_BatchSize = Annotated[int, Option("--batch-size", min=1, help="Chunks to read side by side.")]
+_Chunks = Annotated[int | None, Option("--chunks", min=1, help="The largest number of chunks to read.")]
+_ContextSize = Annotated[int, Option("-c", "--ctx-size", min=16, help="The length of a chunk in tokens.")]
+_BatchSize = Annotated[int, Option("--batch-size", min=1, help="The number of chunks in a batch.")]
 _ProcessOutput = Annotated[
-    bool, Option("--process-output", help="Also for the head, unless its weights are the embedding's.")
+    bool, Option("--process-output", help="Also collect for the head, unless it is tied to the embeddings.")
 ]
-_Perplexity = Annotated[
-    bool, Option("--perplexity/--no-perplexity", help="Tell how well it guesses the text.")
+_Perplexity = Annotated[bool, Option("--perplexity/--no-perplexity", help="Show the perplexity of the text.")]
+_ParseSpecial = Annotated[bool, Option("--parse-special", help="Parse special tokens in the text.")]
+_SaveEvery = Annotated[
+    int, Option("--save-every", min=0, help="Write after every so many chunks; 0: only at the end.")
 ]
-_ParseSpecial = Annotated[
-    bool, Option("--parse-special", help="Take what is spelled like a special token for one.")
-]
-_SaveEvery = Annotated[int, Option("--save-every", min=0, help="Write after so many chunks; 0: at the end.")]
 _Statistics = Annotated[
-    bool, Option("--statistics", help="Show figures of each tensor; of matrices given, write nothing.")
+    bool, Option("--statistics", help="Show statistics of each tensor; without a model, write nothing.")
 ]
 
 
@@ -81,15 +82,15 @@ def imatrix_command(
     dtype: DTypeOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Find out which weights of a model matter: write the importance matrix of what it makes of texts.
+    """Run a model on texts, and write the importance matrix of its weights.
 
-    Matrices given by `--in` are added to it. Without FILE and `--text` they are merged, written in another
-    format, or shown. Ctrl-C ends the reading; what has been read till then is written.
+    Matrices from `--in` are added to it. Without FILE and `--text` these are merged, converted to another
+    format, or shown. Ctrl-C stops reading and writes the matrix of the chunks that were read.
     """
     if (file is None) != (not text):
-        raise typer.BadParameter("a model needs texts to read, and texts a model: FILE --text TXT")
+        raise typer.BadParameter("FILE and --text must be used together")
     if file is None and not given:
-        raise typer.BadParameter("name a model and a text, or matrices: FILE --text TXT, or --in IMATRIX")
+        raise typer.BadParameter("requires a model and a text, or matrices: FILE --text TXT, or --in IMATRIX")
     from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 
     writes = file is not None or not statistics
@@ -135,9 +136,9 @@ class _TrialError(Exception):
 
 
 def _check_writable(path: Path) -> None:
-    """Begin to write, and give it up: better refused now than after hours of reading.
+    """Start and cancel a write, so that an error appears before hours of reading.
 
-    What is there already is replaced only if it is a matrix too: the name might be that of the model.
+    An existing file is replaced only if it is an importance matrix too: it might be the model.
     """
     from torchgguf.container import GGUFError
     from torchgguf.container.atomic import atomic_write
@@ -147,19 +148,19 @@ def _check_writable(path: Path) -> None:
         try:
             load_imatrix(path)
         except GGUFError as error:
-            raise ValueError(f"{error}. It is not replaced: name another file to write (--output)") from None
+            raise ValueError(f"{error}. It is not replaced: name another output file (--output)") from None
     with suppress(_TrialError), atomic_write(path):
         raise _TrialError
 
 
 def _read(place: str) -> str:
-    """A text, without the end of its last line, as llama-imatrix reads it."""
+    """Read a text without its last line break, as llama-imatrix does."""
     data = sys.stdin.buffer.read() if place == STDIN else Path(place).read_bytes()
     try:
         return data.decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         byte = f"byte {error.start} is {data[error.start]:#04x}"
-        raise ValueError(f"{place}: is no UTF-8 text: {byte}") from None
+        raise ValueError(f"{place}: is not a UTF-8 text: {byte}") from None
 
 
 def _collect(
@@ -169,7 +170,7 @@ def _collect(
     save_every: int,
     save: Callable[[], object],
 ) -> bool:
-    """Read the chunks, and save now and then; False if Ctrl-C ended it."""
+    """Read the chunks and save regularly; return whether all were read, without Ctrl-C."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     bar = tqdm(total=len(chunks), desc="reading", unit="chunk", delay=1, leave=False, disable=None)
@@ -199,7 +200,7 @@ def _tell(path: Path, matrix: "ImportanceMatrix") -> None:
     note(f"{one_line(str(path))}: {len(matrix)} tensors, {chunks}")
     if missed := [name for name, each in matrix.activations.items() if not each.counts.all()]:
         which = f"{missed[0]} and {len(missed) - 1} more tensors" if len(missed) > 1 else missed[0]
-        note(f"No token came to some experts in {which}; to those all columns matter alike. Take more text.")
+        note(f"No token reached some experts in {which}: all their columns count the same. Use more text.")
 
 
 def _show(matrix: "ImportanceMatrix") -> None:

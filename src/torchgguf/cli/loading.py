@@ -18,7 +18,11 @@ def load_with_tokenizer(
     dtype: DType | None = None,
     dequantize: bool = False,
 ) -> tuple[PreTrainedModel, Tokenizer]:
-    """Load a model with a language head, and its tokenizer; arguments are those of `Options`."""
+    """Load a model with a language head, and its tokenizer; arguments are those of `Options`.
+
+    Raises:
+        ValueError: the device is invalid.
+    """
     target = None if device is None else available_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -31,8 +35,10 @@ def load_with_tokenizer(
 
 
 def start_session(file: str, options: Options) -> Session:
-    """Load a model as the options ask for it, and start a session with it."""
-    generation_config = options.generation_config()  # first: what is wrong with options costs no load
+    """Load a model with these options, and start a session with it."""
+    generation_config = (
+        options.generation_config()
+    )  # first, so that invalid options fail before the model is loaded
     model, tokenizer = load_with_tokenizer(
         file,
         device=options.device,

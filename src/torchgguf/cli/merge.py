@@ -1,4 +1,4 @@
-"""`torchgguf merge`: the files of a split model as one."""
+"""`torchgguf merge`: merge the files of a split model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,13 +12,13 @@ _File = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
-        help="Any of the files, the others lie beside it; or REPO:FILE on the Hugging Face Hub.",
+        help="Any of the files, with the others in the same folder; or REPO:FILE on the Hugging Face Hub.",
     ),
 ]
 
 
 def merge_command(file: _File, out: OutputArgument, debug: DebugOption = False) -> None:
-    """Make one file of a split model. The parts stay as they are."""
+    """Merge the files of a split model into one. The parts are unchanged."""
     from torchgguf.container import merge_gguf
     from torchgguf.hub import find_gguf
 

@@ -1,4 +1,4 @@
-"""A loaded model and its tokenizer, answering one text or a conversation."""
+"""Sessions: a loaded model and its tokenizer answer one text or a conversation."""
 
 import sys
 import time
@@ -16,9 +16,14 @@ from torchgguf.tokenization import StreamDecoder, Tokenizer
 
 @dataclass
 class Stats:
-    """How long an answer took. The first token is counted to the prompt, which has to be read to get it.
+    """The speed of an answer. The first token counts as part of the prompt, which must be read for it.
 
-    `cut_off`: it ended because it became too long.
+    Attributes:
+        prompt_tokens: the number of tokens of the prompt that were read.
+        prompt_seconds: the time until the first token.
+        tokens: the number of tokens of the answer.
+        seconds: the time for all tokens but the first.
+        cut_off: whether the answer ended because it reached its longest length.
     """
 
     prompt_tokens: int
@@ -28,7 +33,7 @@ class Stats:
     cut_off: bool = False
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return one line for users."""
         prompt = self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else 0
         rate = (self.tokens - 1) / self.seconds if self.tokens > 1 and self.seconds else 0
         read = f"prompt: {self.prompt_tokens} tokens, {prompt:.0f}/s"
@@ -37,17 +42,17 @@ class Stats:
 
 
 class Session:
-    """Answer prompts one after another. What the model has read of a conversation is not read again.
+    """Answer prompts one after another; the model does not read the same beginning twice.
 
     Args:
         model: a model with a language head.
         tokenizer: the tokenizer of the model.
-        generation_config: how to choose tokens; by default as the model's own says.
-        max_new_tokens: the longest answer, in tokens; by default answers end where the context does.
-        seed: draws the same answers every time; by default they differ.
+        generation_config: how to choose tokens; by default that of the model.
+        max_new_tokens: the longest answer in tokens; by default the rest of the context.
+        seed: the seed for sampling; by default answers differ each time.
 
     Attributes:
-        stats: how long the last answer took.
+        stats: the speed of the last answer.
     """
 
     stats: Stats
@@ -71,26 +76,46 @@ class Session:
         else:
             self._generator.manual_seed(seed)
         self._cache = DynamicCache()
-        self._read: list[int] = []  # the tokens whose keys and values the cache holds
+        self._read: list[int] = []  # the tokens whose keys and values are in the cache
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether the model was taught to hold a conversation."""
+        """Whether the tokenizer has a chat template, so that the model can hold a conversation."""
         return self.tokenizer.chat_template is not None
 
     def reply(self, messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-        """The next message of a conversation, piece by piece."""
+        """Generate the next message of a conversation, piece by piece.
+
+        Args:
+            messages: the conversation, each message with `role` and `content`.
+
+        Yields:
+            Pieces of the text.
+
+        Raises:
+            ValueError: the conversation is longer than the context, or the template rejects it.
+        """
         tokens = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         return self._answer(tokens, StreamDecoder(self.tokenizer, skip_special_tokens=True))
 
     def complete(self, text: str) -> Iterator[str]:
-        """How the text goes on, piece by piece."""
+        """Generate the continuation of a text, piece by piece.
+
+        Args:
+            text: the beginning.
+
+        Yields:
+            Pieces of the text that follows.
+
+        Raises:
+            ValueError: the text is longer than the context.
+        """
         tokens = self.tokenizer.encode(text)
         return self._answer(tokens, StreamDecoder(self.tokenizer, skip_special_tokens=True, continues=True))
 
     @torch.inference_mode()
     def _answer(self, tokens: list[int], decoder: StreamDecoder) -> Iterator[str]:
-        # Bloom states none: its positions go on for ever.
+        # Bloom has no limit: ALiBi positions are unbounded.
         length: int = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
         if len(tokens) >= length:
             raise ValueError(f"the text has {len(tokens)} tokens, but the model's context is {length}")
@@ -123,6 +148,6 @@ class Session:
 
 
 def _common_prefix(left: list[int], right: list[int]) -> int:
-    """How many tokens two texts share at their beginning."""
+    """Return the number of tokens that two texts share at their beginning."""
     pairs = zip(left, right, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

@@ -1,4 +1,4 @@
-"""The GGUF file: bytes, metadata, where tensors lie. Knows no model."""
+"""The GGUF file format: bytes, metadata, and positions of tensors. This layer knows no model."""
 
 from torchgguf.container.editing.edits import Edited, edit_metadata
 from torchgguf.container.editing.overwriting import undo_unfinished

@@ -8,10 +8,10 @@ MAX_KEY_BYTES = 2**16 - 1
 
 
 def padded(size: int, alignment: int) -> int:
-    """`size` rounded up to a multiple of `alignment`."""
+    """Round `size` up to a multiple of `alignment`."""
     return -(-size // alignment) * alignment
 
 
 def is_alignment(value: int) -> bool:
-    """Whether tensors can be aligned to this many bytes: a power of two that uint32 holds."""
+    """Return whether this is a valid alignment in bytes: a power of two that fits uint32."""
     return 0 < value < 2**32 and value & (value - 1) == 0

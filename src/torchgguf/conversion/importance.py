@@ -1,7 +1,7 @@
-"""Importance matrices from a model's own forward pass: what goes into its matrices, squared and summed.
+"""Collect importance matrices: run a model on texts, and sum the squares of the inputs of its matrices.
 
-Texts are cut into chunks, BOS is put in the place of each chunk's first token, and perplexity is that of each
-chunk's second half, all as llama-imatrix does it (llama.cpp: tools/imatrix/imatrix.cpp).
+Texts are cut into chunks, BOS replaces the first token of each chunk, and perplexity is that of the second
+half of each chunk, as in llama-imatrix (llama.cpp: tools/imatrix/imatrix.cpp).
 """
 
 from __future__ import annotations
@@ -42,26 +42,29 @@ def collect_importance(
     datasets: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportanceMatrix:
-    """Let a model read a text, and return how much errors in each column of its matrices matter.
+    """Run a model on a text, and return the importance of each column of its matrices.
 
     Args:
-        model: packed or not, on any device.
-        tokens: of the text, as from `encode_texts`.
-        chunk_size: tokens that are read at once and know nothing of those before; a rest is left out.
-        bos_token_id: what to put in the place of each chunk's first token, as from `chunk_start_token`.
-        max_chunks: read no more than these.
-        batch_size: chunks to read side by side.
-        process_output: also collect for the head, unless its weights are the embedding's.
-        datasets: what the matrix is to name as its source.
-        progress: told `(done, total)` chunks.
+        model: the model, packed or not, on any device, in evaluation mode.
+        tokens: the tokens of the text, as from `encode_texts`.
+        chunk_size: the length of a chunk in tokens. Chunks are independent; the rest of the text is ignored.
+        bos_token_id: replaces the first token of each chunk, as from `chunk_start_token`.
+        max_chunks: the largest number of chunks to read; by default all.
+        batch_size: the number of chunks in a batch.
+        process_output: also collect for the head, unless it is tied to the embeddings.
+        datasets: names of the texts, which the matrix stores.
+        progress: is called with `(done, total)` chunks.
+
+    Returns:
+        The importance matrix.
 
     Raises:
-        ValueError: the text is shorter than a chunk, a chunk is longer than what the model reads, the model
-            is being trained, or activations are not finite; the message names the tensor that they go into.
+        ValueError: the text is shorter than a chunk, a chunk is longer than the context of the model, the
+            model is in training mode, or activations are not finite (the message names the tensor).
     """
     for name, number in (("chunk_size", chunk_size), ("max_chunks", max_chunks), ("batch_size", batch_size)):
         if number is not None and number < 1:
-            raise ValueError(f"{name} must be 1 or more, not {number}")
+            raise ValueError(f"{name} must be at least 1, got {number}")
     chunks = cut(tokens, chunk_size, bos_token_id)[:max_chunks]
     with ImportanceCollector(model, process_output=process_output, perplexity=False) as collector:
         for batch in chunks.split(batch_size):
@@ -72,30 +75,36 @@ def collect_importance(
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], parse_special: bool = False) -> list[int]:
-    """Return the tokens of texts, one after the other, each with what the tokenizer puts around a text.
+    """Return the tokens of several texts in one list, each with the special tokens around it.
 
-    `parse_special`: take what is spelled like a special token for one; else it is text like any other.
+    Args:
+        tokenizer: the tokenizer of the model.
+        texts: the texts.
+        parse_special: whether text that is spelled like a special token becomes that token.
     """
     encoded = (tokenizer(text, split_special_tokens=not parse_special) for text in texts)
     return [token for encoding in encoded for token in encoding["input_ids"]]
 
 
 def chunk_start_token(tokenizer: Tokenizer) -> int | None:
-    """Return the token that each chunk begins with: BOS if that is how texts begin, else None."""
+    """Return the first token of each chunk: BOS if the tokenizer begins texts with it, else None."""
     bos = tokenizer.bos_token_id
     return bos if tokenizer("")["input_ids"][:1] == [bos] else None
 
 
 def cut(tokens: Sequence[int], chunk_size: int, bos_token_id: int | None) -> Tensor:
-    """Return the chunks of a text, `(chunks, chunk_size)`; arguments are those of `collect_importance`.
+    """Cut a text into chunks; arguments are those of `collect_importance`.
+
+    Returns:
+        int64 `(chunks, chunk_size)`.
 
     Raises:
-        ValueError: there is not a single one.
+        ValueError: the text is shorter than a chunk.
     """
     if (count := len(tokens) // chunk_size) == 0:
         raise ValueError(
-            f"a chunk takes {chunk_size} tokens, and the text has {len(tokens)}: take more text, or smaller "
-            "chunks"
+            f"a chunk has {chunk_size} tokens, but the text has only {len(tokens)}: use a longer text or "
+            "smaller chunks"
         )
     chunks = torch.tensor(tokens[: count * chunk_size]).view(count, chunk_size)
     if bos_token_id is not None:
@@ -104,27 +113,27 @@ def cut(tokens: Sequence[int], chunk_size: int, bos_token_id: int | None) -> Ten
 
 
 class ImportanceCollector:
-    """Sums up what goes into a model's matrices while it reads, as a context manager.
+    """A context manager that sums the squared inputs of a model's matrices while the model reads chunks.
 
     Args:
-        model: in evaluation mode; nobody else may change its layers meanwhile, and what other threads run is
-            not counted.
-        process_output: also collect for the head, unless its weights are the embedding's.
-        perplexity: whether to score the chunks, for which the model needs a head.
+        model: the model in evaluation mode. Its layers must not change meanwhile. Forward passes in other
+            threads do not count.
+        process_output: also collect for the head, unless it is tied to the embeddings.
+        perplexity: whether to compute the perplexity of the chunks, which requires a head.
 
     Attributes:
-        chunks: how many have been read.
-        chunk_size: tokens of each.
+        chunks: the number of chunks that were read.
+        chunk_size: the length of a chunk in tokens.
 
     Raises:
-        ValueError: the model is in training mode, in which dropout would be counted too.
+        ValueError: the model is in training mode, where dropout would distort the sums.
     """
 
     def __init__(
         self, model: PreTrainedModel, *, process_output: bool = False, perplexity: bool = True
     ) -> None:
         if model.training:
-            raise ValueError("the model is in training mode: call model.eval() before")
+            raise ValueError("the model is in training mode: call model.eval() first")
         self.chunks, self.chunk_size = 0, CHUNK_SIZE
         self._model = model
         self._scores, self._needs_all = perplexity, process_output
@@ -151,17 +160,20 @@ class ImportanceCollector:
 
     @torch.inference_mode()
     def read(self, chunks: Tensor) -> None:
-        """Let the model read chunks `(B, chunk_size)`, all of the same size, each by itself.
+        """Run the model on chunks, each independent of the others.
+
+        Args:
+            chunks: int64 `(B, chunk_size)`.
 
         Raises:
-            ValueError: the model cannot read so much at once, or activations are not finite; the message
-                names the tensor that they go into.
+            ValueError: chunks are longer than the context of the model, or activations are not finite (the
+                message names the tensor).
         """
         count, size = chunks.shape
-        # Bloom states none: its positions go on for ever.
+        # Bloom has no limit: ALiBi positions are unbounded.
         limit: int | None = getattr(self._model.config, "max_position_embeddings", None)
         if limit is not None and size > limit:
-            raise ValueError(f"chunks have {size} tokens, but the model reads {limit} at most")
+            raise ValueError(f"chunks have {size} tokens, but the context of the model is {limit}")
         for inputs in self._inputs:
             inputs.forget()
         ids = chunks.to(self._model.device)
@@ -174,7 +186,7 @@ class ImportanceCollector:
         self.chunks, self.chunk_size = self.chunks + count, size
 
     def _read_to_the_head(self, ids: Tensor) -> None:
-        """Read, and score what has half a chunk before it."""
+        """Run the whole model, and compute the losses of the second half of each chunk."""
         first = ids.shape[1] // 2
         kept = ids.shape[1] - first
         output = self._model(ids, use_cache=False, logits_to_keep=0 if self._needs_all else kept)
@@ -188,16 +200,18 @@ class ImportanceCollector:
 
     @property
     def perplexity(self) -> tuple[float, float]:
-        """That of the second halves of all chunks, and its standard error; NaN before anything is scored."""
+        """The perplexity of the second halves of all chunks, and its standard error; NaN before the first."""
         if self._scored < 2:
             return math.nan, math.nan
         mean = self._loss / self._scored
         variance = max(self._squares / self._scored - mean**2, 0.0)
-        perplexity = float(torch.tensor(mean, dtype=torch.float64).exp())  # infinite where math.exp refuses
+        perplexity = float(
+            torch.tensor(mean, dtype=torch.float64).exp()
+        )  # infinity where math.exp raises an error
         return perplexity, perplexity * math.sqrt(variance / (self._scored - 1))
 
     def matrix(self, datasets: Sequence[str] = ()) -> ImportanceMatrix:
-        """Return what has been collected so far; `datasets` are to be named as its source."""
+        """Return the importance matrix of the chunks so far, which stores the names `datasets`."""
         activations = {
             name: Activations(inputs.sums.float(), inputs.counts.clone())
             for inputs in self._inputs
@@ -208,31 +222,31 @@ class ImportanceCollector:
 
 
 class _Inputs:
-    """What the tensors `names` are multiplied by, all the same: squares summed, for each expert by itself."""
+    """The sums of squared inputs of the tensors `names`, which share them, separate for each expert."""
 
     def __init__(self, names: Sequence[str], experts: int = 1) -> None:
         self.names = names
         self.counts = torch.zeros(experts, dtype=torch.int64)
         self.sums: Tensor | None = None  # float64 (experts, columns)
-        self._seen: list[tuple[int, int, Tensor]] = []  # not settled: expert, rows, sums (columns,)
+        self._seen: list[tuple[int, int, Tensor]] = []  # not added yet: expert, rows, sums (columns,)
 
     def see(self, rows: Tensor, expert: int = 0) -> None:
-        """Note rows `(..., columns)`."""
+        """Record rows `(..., columns)`; `settle` adds them."""
         rows = rows.flatten(0, -2).float()
         self._seen.append((expert, len(rows), rows.square().sum(0)))
 
     def forget(self) -> None:
-        """Take back what was noted."""
+        """Discard the recorded rows."""
         self._seen.clear()
 
     def settle(self) -> None:
-        """Count what was noted. Single precision does for the rows of one pass, but not for a whole text."""
+        """Add the recorded rows. Float32 is enough for the rows of one pass, but not for a whole text."""
         if not self._seen:
             return
         experts, counts, sums = zip(*self._seen, strict=True)
         fresh = torch.stack(sums).cpu().double()
         if not bool(fresh.isfinite().all()):
-            raise ValueError(f"activations that go into {self.names[0]} are infinite or not a number")
+            raise ValueError(f"the activations for {self.names[0]} are infinite or not a number")
         if self.sums is None:
             self.sums = fresh.new_zeros(len(self.counts), fresh.shape[1])
         index = torch.tensor(experts)
@@ -242,7 +256,7 @@ class _Inputs:
 
 
 def _watched(model: PreTrainedModel, process_output: bool) -> Iterator[tuple[nn.Module, list[_Inputs]]]:
-    """Find the layers with matrices in blocks, and the head if it is asked for and a tensor of its own."""
+    """Find the matrices in the blocks, and the head if `process_output` is true and it is not tied."""
     for path, layer in model.named_modules():
         if isinstance(layer, ObservedExperts):
             names = [_gguf_name(model, f"{path}.{matrix}") for matrix in MATRICES]
@@ -255,7 +269,7 @@ def _watched(model: PreTrainedModel, process_output: bool) -> Iterator[tuple[nn.
 
 
 def _gguf_name(model: PreTrainedModel, path: str) -> str | None:
-    """Return the name of a matrix in GGUF files, None if they have no place for it."""
+    """Return the GGUF name of a matrix, or None if GGUF has no name for it."""
     target = model.architecture.weights.to_gguf(model.base_name(f"{path}.weight"))
     return None if target is None else target[0]
 

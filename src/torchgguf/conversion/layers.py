@@ -1,4 +1,4 @@
-"""One layer of a model at a time: the rest of it takes no memory."""
+"""Load one layer of a model at a time; the others take no memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ from torch import nn
 
 
 class PassingLayers:
-    """The layers of a model on the meta device, each with its parameters until the next one is asked for.
+    """The layers of a model on the meta device. One of them has its parameters at any time.
 
     Args:
-        model: all of it stays as it is but for one layer.
-        fill: gives a layer, named and at hand, its own parameters.
+        model: the model; all other layers stay empty.
+        fill: loads the own parameters of a layer, called with its path and the layer.
     """
 
     def __init__(self, model: nn.Module, fill: Callable[[str, nn.Module], None]) -> None:
@@ -21,7 +21,7 @@ class PassingLayers:
 
     @contextmanager
     def __call__(self, path: str) -> Iterator[nn.Module]:
-        """Have the layer at `path` with all its own parameters for the length of a block."""
+        """Yield the layer at `path` with all its own parameters, for the duration of a block."""
         layer = self._model.get_submodule(path)
         if path != self._path:
             self.release()
@@ -30,7 +30,7 @@ class PassingLayers:
         yield layer
 
     def release(self) -> None:
-        """Take the parameters from the layer that has some."""
+        """Remove the parameters of the loaded layer."""
         if self._path is not None:
             layer = self._model.get_submodule(self._path)
             for name, parameter in self._empty.items():

@@ -1,4 +1,4 @@
-"""What to pack to which type, and the packing of whole files, tensor by tensor. Knows no model."""
+"""Choose types for tensors, and pack whole files tensor by tensor. This layer knows no model."""
 
 from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 from torchgguf.packing.packing import Quantization, pack_tensors

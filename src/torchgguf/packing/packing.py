@@ -1,4 +1,4 @@
-"""Tensors from one type to another, each when its turn to be written comes, a slab of rows at a time."""
+"""Pack tensors from one type to another while they are written, a slab of rows at a time."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ _logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_SLAB = 1 << 21  # weights that are unpacked and packed at a time: 8 MB in float32
-#: Dtypes of tables, which are never packed, whatever their names.
+_SLAB = 1 << 21  # weights in a slab: 8 MB in float32
+#: Dtypes of integer tables, which are never packed.
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
-_LONGEST_TEXT = 127  # bytes that llama-quantize keeps of a name in metadata
+_LONGEST_TEXT = 127  # bytes of a name that llama-quantize stores in metadata
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """How to pack a file.
+    """The options for packing a file.
 
     Attributes:
-        recipe: one of llama-quantize's file types such as `"Q4_K_M"`, or `"NVFP4"` or `"MXFP4"`: all that
-            can be packed to that type.
-        imatrix: which weights matter: an importance matrix or the path of one.
-        overrides: patterns (regular expressions, in any case), each with the type of tensors whose names have
-            it in them, in pairs or as a mapping; the first pattern that is found counts.
-        output_type: of the head; of the token embeddings too where the head has no weights of its own.
-        token_embedding_type: of the token embeddings.
-        pure: the recipe's main type for all that no other option names.
-        leave_output: the head stays as it is.
-        allow_requantize: pack again what is packed to another type already, and lose twice.
-        imatrix_file: what the file is to say the importance matrix was called; the path, if that is given.
+        recipe: a file type of llama-quantize such as `"Q4_K_M"`; or `"NVFP4"` or `"MXFP4"`, which pack every
+            packable tensor to that type.
+        imatrix: an importance matrix, or the path of one.
+        overrides: patterns (regular expressions, case is ignored) with types, as pairs or a mapping. Tensors
+            get the type of the first pattern that matches anywhere in their name.
+        output_type: the type of the head, and of the token embeddings if the head is tied to them.
+        token_embedding_type: the type of the token embeddings.
+        pure: use the main type of the recipe for all tensors that no other option names.
+        leave_output: do not pack the head.
+        allow_requantize: pack tensors again that are packed to another type already, which adds errors.
+        imatrix_file: the name of the importance matrix in the metadata of the new file; by default its path.
 
     Raises:
-        ValueError: there is no such recipe, or no such type, or it is one of integers; or `overrides` are no
-            patterns with types.
-        GGUFError: the importance matrix is none.
+        ValueError: the recipe or a type is unknown or stores integers, or `overrides` are not pairs of
+            patterns and types.
+        GGUFError: the importance matrix is invalid.
     """
 
     recipe: Recipe | str
@@ -71,7 +71,7 @@ class Quantization:
         object.__setattr__(self, "recipe", recipe(self.recipe))
         for asked in (self.output_type, self.token_embedding_type, *(kind for _, kind in self._overrides)):
             if asked is not None and (kind := quant_type(asked)).dtype in INTEGERS:
-                raise ValueError(f"{kind.name} holds integers, which weights are not: name another type")
+                raise ValueError(f"{kind.name} stores integers: name a type for weights")
         if self.imatrix is not None and not isinstance(self.imatrix, ImportanceMatrix):
             object.__setattr__(self, "imatrix_file", self.imatrix_file or os.fspath(self.imatrix))
             object.__setattr__(self, "imatrix", load_imatrix(self.imatrix))
@@ -80,7 +80,12 @@ class Quantization:
     def of(
         cls, asked: Quantization | str, imatrix: ImportanceMatrix | str | os.PathLike[str] | None = None
     ) -> Quantization:
-        """Return what is asked for, if only by name; `imatrix`, if given, takes the place of its own."""
+        """Convert the name of a recipe to a `Quantization`.
+
+        Args:
+            asked: a recipe by name, or a `Quantization`.
+            imatrix: replaces the importance matrix of `asked`.
+        """
         if not isinstance(asked, Quantization):
             return cls(asked, imatrix)
         return asked if imatrix is None else replace(asked, imatrix=imatrix, imatrix_file=None)
@@ -88,7 +93,7 @@ class Quantization:
     def plan(
         self, metadata: Mapping[str, object], tensors: Mapping[str, tuple[int, ...]]
     ) -> dict[str, Choice]:
-        """Choose the types of tensors, given by their shapes: see `plan_types`."""
+        """Choose the types of tensors from their shapes, see `plan_types`."""
         return plan_types(
             recipe(self.recipe),
             metadata,
@@ -106,18 +111,18 @@ class Quantization:
         pairs = tuple(self.overrides.items() if isinstance(self.overrides, Mapping) else self.overrides)
         if odd := [pair for pair in pairs if isinstance(pair, str) or len(pair) != 2]:
             raise ValueError(
-                "overrides are patterns with types, such as {'ffn_down': 'Q6_K'} or [('ffn_down', 'Q6_K')], "
-                f"and {odd[0]!r} is none"
+                "overrides must be patterns with types, such as {'ffn_down': 'Q6_K'} or "
+                f"[('ffn_down', 'Q6_K')], got {odd[0]!r}"
             )
         return pairs
 
     @property
     def importances(self) -> ImportanceMatrix | None:
-        """The importance matrix, which has been read if it was given by its path."""
+        """The importance matrix, loaded if `imatrix` was a path."""
         return self.imatrix if isinstance(self.imatrix, ImportanceMatrix) else None
 
     def describe(self, metadata: Metadata) -> None:
-        """Set what llama-quantize says in a file's metadata of how it was packed."""
+        """Set the metadata in which llama-quantize describes how a file was packed."""
         stated: dict[str, str | int] = {
             "general.quantization_version": GGML_QUANT_VERSION,
             "general.file_type": recipe(self.recipe).file_type,
@@ -140,28 +145,30 @@ def pack_tensors(
     quantization: Quantization,
     report: PackingReport | None = None,
 ) -> dict[str, TensorSource]:
-    """Change the types of a file's tensors; those that have the right one already are copied.
+    """Change the types of the tensors in a file. Tensors that have the right type already are copied.
 
     Args:
-        metadata: of the file; what llama-quantize says of types and importances is set in it.
-        tensors: all of the file's.
-        quantization: to what.
-        report: is filled as the tensors are written; then errors are measured, which takes about as long
-            again as the simpler types take to pack. Without it the log says where rows forced other types.
+        metadata: the metadata of the file; the description of the packing is set in place.
+        tensors: all tensors of the file by name.
+        quantization: the options.
+        report: is filled while the tensors are written. It measures errors, which takes about as long as
+            packing to a simple type. Without it a warning is logged if rows required other types.
 
     Returns:
-        The same tensors, to be loaded and packed when their turn comes: then a tensor is in memory as it was
-        and as it will be, and a slab of it in float32. Weights that are not finite, copied ones too, or
-        beyond what the type holds, raise a ValueError that names the tensor, when it is loaded.
+        The same tensors, which are loaded and packed when they are written. At that moment the old and the
+        new tensor are in memory, and a slab in float32. Loading raises a ValueError that names the tensor if
+        weights, also copied ones, are not finite or too large for the type.
 
     Raises:
-        ValueError: a tensor is packed already; importances are missing for one, or are of another size; the
-            message names it. Or importances are given, and none of any of these tensors.
+        ValueError: a tensor is packed already, or its importances are missing or do not match its shape; the
+            message names it. Or the importance matrix contains none of the tensors.
     """
     choices = quantization.plan(metadata, {name: source.shape for name, source in tensors.items()})
     matrix = quantization.importances
     if matrix is not None and choices.keys().isdisjoint(matrix):
-        raise ValueError("the importance matrix has nothing of any tensor: was it made from another model?")
+        raise ValueError(
+            "the importance matrix contains none of the tensors: does it belong to another model?"
+        )
     result = {}
     for name, old in tensors.items():
         kind = quant_type(old.type)
@@ -184,27 +191,31 @@ def _check(name: str, old: TensorSource, choice: Choice, quantization: Quantizat
     known = None if matrix is None else matrix.get(name, old.shape)
     if choice.needs_importance and known is None:
         none = (
-            "there is no importance matrix" if matrix is None else "the importance matrix has nothing of it"
+            "there is no importance matrix"
+            if matrix is None
+            else "the importance matrix does not contain this tensor"
         )
         raise ValueError(
-            f"tensor {name!r} cannot be packed to {choice.type.name}, of so few bits that some weights must "
-            f"count for more than others: {none}. `torchgguf imatrix` makes one"
+            f"packing tensor {name!r} to {choice.type.name} requires importances, because the type has "
+            f"so few bits: {none}. `torchgguf imatrix` creates one"
         )
     packed_already = old.type not in PLAIN and choice.type.dtype is None
     if packed_already and not quantization.allow_requantize:
         raise ValueError(
-            f"tensor {name!r} is packed to {old.type.name} already: to pack it again to {choice.type.name} "
-            "loses more than to pack what it was made from. Start from that, or say that it may "
+            f"tensor {name!r} is packed to {old.type.name} already: packing it again to {choice.type.name} "
+            "adds errors. Start from the original file, or allow it "
             "(--allow-requantize, Quantization(..., allow_requantize=True))"
         )
 
 
 def _log_fallbacks(choices: Iterable[Choice]) -> None:
-    """Say in a line what the report would say."""
+    """Log in one line which types were replaced."""
     fallen = Counter(f"{fit.name} for {wanted.name}" for fit, wanted, _ in choices if fit is not wanted)
     if fallen:
         swaps = ", ".join(f"{swap} in {count}" for swap, count in fallen.items())
-        _logger.warning("rows of some tensors do not divide into blocks of the recipe's types: %s", swaps)
+        _logger.warning(
+            "rows of some tensors do not divide into blocks of the recipe's types, replaced: %s", swaps
+        )
 
 
 def _copied(name: str, old: TensorSource, wanted: TensorType, report: PackingReport | None) -> TensorSource:
@@ -242,7 +253,7 @@ def _repacked(
 
 
 def _repack(old: TensorSource, kind: QuantType, importance: Tensor | None, errors: _Errors | None) -> Tensor:
-    """Return a tensor in another type, packed slab by slab."""
+    """Pack a tensor to another type, slab by slab."""
     rows = old.load_checked().detach()
     size = kind.bytes_per_row(old.shape[-1])
     packed = torch.empty(*rows.shape[:-1], size, dtype=torch.uint8, device=rows.device)
@@ -257,15 +268,15 @@ def _repack(old: TensorSource, kind: QuantType, importance: Tensor | None, error
 
 
 def _check_finite(numbers: Tensor, type_name: str) -> None:
-    """Refuse what llama-quantize refuses: with such weights a model has no answers."""
+    """Raise ValueError for weights that are not finite, as llama-quantize does."""
     if not all(end.isfinite() for end in numbers.aminmax()):
-        raise ValueError(f"it has weights that are no finite numbers, or too large for {type_name}")
+        raise ValueError(f"it has weights that are not finite, or too large for {type_name}")
 
 
 def _slabs(
     rows: Tensor, packed: Tensor, importance: Tensor | None, step: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Take both tensors apart into slabs of rows with the importances of their columns, `(k,)`."""
+    """Split both tensors into slabs of rows, each with the importances of its columns, `(k,)`."""
     experts = math.prod(rows.shape[:-2])
     sources = rows.reshape(experts, *rows.shape[-2:]).split(step, dim=1)
     targets = packed.view(experts, *packed.shape[-2:]).split(step, dim=1)
@@ -276,15 +287,15 @@ def _slabs(
 
 
 class _Errors:
-    """Sums of the squares of weights and of what packing changes in them."""
+    """Sums of the squares of weights, and of the squared errors from packing."""
 
     def __init__(self) -> None:
         self._squares = self._weighted_squares = torch.zeros(2, dtype=torch.float64)
         self._is_weighted = False
 
     def add(self, numbers: Tensor, packed: Tensor, importance: Tensor | None) -> None:
-        """Take in a slab as it was and as it is, `(rows, k)`; `importance` is of its columns."""
-        before, after = numbers.double(), packed.double()  # in float32 squares might overflow, or vanish
+        """Add a slab `(rows, k)` before and after packing; `importance` `(k,)` is of its columns."""
+        before, after = numbers.double(), packed.double()  # in float32 squares may overflow or underflow
         squares = torch.stack([after.sub_(before).square_().sum(0), before.square_().sum(0)])
         self._squares = self._squares + squares.sum(1).cpu()
         if importance is not None:
@@ -294,12 +305,12 @@ class _Errors:
 
     @property
     def plain(self) -> float:
-        """The root of the mean square error, over that of the mean square."""
+        """The relative error sqrt(sum((new - old)^2) / sum(old^2))."""
         return _root_of_ratio(self._squares)
 
     @property
     def weighted(self) -> float | None:
-        """The same with squares weighed by importance; None if there are none."""
+        """The same with squares weighted by importance; None without importances."""
         return _root_of_ratio(self._weighted_squares) if self._is_weighted else None
 
 
@@ -309,7 +320,7 @@ def _root_of_ratio(sums: Tensor) -> float:
 
 
 def _named(name: str, work: Callable[[], _T]) -> _T:
-    """Do work on a tensor; what goes wrong names it."""
+    """Do work on a tensor, and name the tensor in a ValueError."""
     try:
         return work()
     except ValueError as error:
@@ -317,5 +328,5 @@ def _named(name: str, work: Callable[[], _T]) -> _T:
 
 
 def _brief(text: str) -> str:
-    """Cut a text, and leave out what is not UTF-8, as names of files need not be."""
+    """Cut a text, and drop bytes that are not UTF-8, which names of files may contain."""
     return text.encode(errors="surrogateescape")[:_LONGEST_TEXT].decode(errors="ignore")

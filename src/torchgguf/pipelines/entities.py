@@ -1,4 +1,4 @@
-"""From labels of tokens to entities: tokens of a word agree, and neighbours with the same label join."""
+"""Join labelled tokens to words, and neighbours with the same label to entities."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LabelledSpan:
-    """Tokens that are characters `start` to `end` of the text.
+    """Consecutive tokens of a text, with the probabilities of their labels.
 
-    `scores` are the probabilities of all labels; `continues` says that they go on a word begun before.
+    Attributes:
+        token_ids: the tokens.
+        start: the first character of the text in it.
+        end: the character after its last one.
+        scores: the probabilities of all labels, `(labels,)`.
+        continues: whether it continues the word of the span before.
     """
 
     token_ids: list[int]
@@ -36,7 +41,7 @@ def _average(tokens: list[LabelledSpan]) -> Tensor:
     return torch.stack([token.scores for token in tokens]).mean(0)
 
 
-# How the scores of a word come from those of its tokens; None: words play no part.
+# How to combine the scores of tokens to those of a word; None: do not join tokens to words.
 WORD_SCORES: dict[str, Callable[[list[LabelledSpan]], Tensor] | None] = {
     "none": None,
     "simple": None,
@@ -65,7 +70,16 @@ def words(tokens: list[LabelledSpan], strategy: str) -> list[LabelledSpan]:
 def entities(
     spans: list[LabelledSpan], labels: dict[int, str], decode: Callable[[list[int]], str]
 ) -> list[dict[str, Any]]:
-    """Join neighbours that are labelled alike; a label `B-...` begins a new entity, `I-...` goes on."""
+    """Join neighbours with the same label; a label `B-...` begins a new entity, `I-...` continues one.
+
+    Args:
+        spans: tokens or words of a text, in order.
+        labels: label names by index.
+        decode: returns the text of tokens.
+
+    Returns:
+        One dict for each entity: `entity_group`, `score`, `word`, `start` and `end`.
+    """
     groups: list[tuple[str, list[LabelledSpan]]] = []
     for span in spans:
         prefix, tag = _split(labels[int(span.scores.argmax())])
@@ -86,7 +100,7 @@ def entities(
 
 
 def _split(label: str) -> tuple[str, str]:
-    """Take a label apart into `B` or `I`, which is what a label without either means, and its tag."""
+    """Split a label into `B` or `I`, and its tag; a label without either counts as `I`."""
     return (label[0], label[2:]) if label[:2] in ("B-", "I-") else ("I", label)
 
 

@@ -1,4 +1,4 @@
-"""Token classification: labels of the tokens in a text, or of the entities that they make up."""
+"""Token classification: labels of the tokens in a text, or of entities."""
 
 from typing import Any
 
@@ -9,11 +9,12 @@ from torchgguf.pipelines.entities import WORD_SCORES, LabelledSpan, entities, wo
 
 
 class TokenClassificationPipeline(Pipeline):
-    """A list of `{"entity", "score", "index", "word", "start", "end"}` of each text, one a token.
+    """Return a list of `{"entity", "score", "index", "word", "start", "end"}` for each text, one a token.
 
-    Options: `aggregation_strategy` joins tokens to entities (`"entity_group"` in place of `"entity"` and
-    `"index"`): "simple" those labelled alike, "first", "max" and "average" after having the tokens of each
-    word agree; words are what spaces part. `ignore_labels` are left out, by default `["O"]`.
+    Options: `aggregation_strategy` joins tokens to entities, which have `"entity_group"` in place of
+    `"entity"` and `"index"`. "simple" joins neighbours with the same label. "first", "max" and "average"
+    first choose one label for each word, that is for text between spaces. `ignore_labels` are dropped, by
+    default `["O"]`.
     """
 
     task = "token-classification"
@@ -29,7 +30,7 @@ class TokenClassificationPipeline(Pipeline):
         """Label the tokens of each text."""
         if aggregation_strategy not in WORD_SCORES:
             known = ", ".join(WORD_SCORES)
-            raise ValueError(f"aggregation_strategy={aggregation_strategy!r} is unknown; these are: {known}")
+            raise ValueError(f"unknown aggregation_strategy={aggregation_strategy!r}; known: {known}")
         ignored = ["O"] if ignore_labels is None else ignore_labels
         texts = [self.text(text) for text in inputs]
         encoded = self.tokenizer(texts, return_offsets_mapping=True, truncation=truncation)
@@ -47,7 +48,7 @@ class TokenClassificationPipeline(Pipeline):
         return answers
 
     def _tokens(self, text: str, ids: list[int], offsets: Any, scores: Tensor) -> dict[int, LabelledSpan]:
-        """Gather the tokens of the text itself, without those that were added around it, by their place."""
+        """Return the tokens of the text by position, without the special tokens around it."""
         tokens, added = {}, set(self.tokenizer.all_special_ids)
         for index, (token, (start, end)) in enumerate(zip(ids, offsets, strict=True)):
             if token not in added:

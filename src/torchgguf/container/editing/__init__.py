@@ -1,1 +1,1 @@
-"""Change the metadata of a GGUF file."""
+"""Edit the metadata of GGUF files."""

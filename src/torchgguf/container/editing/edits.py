@@ -1,4 +1,4 @@
-"""Metadata of a file changed: in place if the header has room, else by writing the file anew."""
+"""Edit the metadata of a file: in place if the header has room, otherwise by rewriting the file."""
 
 from __future__ import annotations
 
@@ -20,20 +20,25 @@ from torchgguf.container.reading.shards import SPLIT_KEYS, open_shards
 from torchgguf.container.value_types import MetadataType, ValueType, type_name
 from torchgguf.container.writing.writer import ByteProgress, encode_header, write_gguf
 
-ROOM = 1 << 14  # bytes; a long chat template
+ROOM = 1 << 14  # bytes, the size of a long chat template
 
-# Spaces at the end of the metadata, which later edits take from and give to.
+# Spaces at the end of the metadata, which later edits use up or extend.
 _FILLER = "torchgguf.padding"
 _TOKENS = "tokenizer.ggml.tokens"
 _CRITICAL = {
-    "general.architecture": "it says how to read all other metadata and the tensors",
-    ALIGNMENT_KEY: "it says where the tensors lie, which are all moved",
-    **dict.fromkeys(SPLIT_KEYS, "it says how the files of a split model fit together"),
+    "general.architecture": "it states how to read all other metadata and the tensors",
+    ALIGNMENT_KEY: "it states the positions of the tensors, which would all change",
+    **dict.fromkeys(SPLIT_KEYS, "it states how the files of a split model belong together"),
 }
 
 
 class Edited(NamedTuple):
-    """What was done: which file was changed, and whether in place or by writing all of it anew."""
+    """The result of an edit.
+
+    Attributes:
+        path: the file that was changed.
+        in_place: whether only its header was written; otherwise the whole file was rewritten.
+    """
 
     path: Path
     in_place: bool
@@ -49,36 +54,39 @@ def edit_metadata(
     room: int = ROOM,
     progress: ByteProgress | None = None,
 ) -> Edited:
-    """Set and remove metadata of a GGUF file; of a split model, in its first file.
+    """Set and remove metadata of a GGUF file; for a split model, in its first file.
 
-    If what comes out ends where the tensors begin, or spaces under the key `torchgguf.padding` can fill what
-    is left, only the header is written, in a way that a crash cannot lose (see `undo_unfinished`). Otherwise
-    the file is written anew and takes the old one's place when it is whole; then it gets `room` such spaces,
-    so that the next edit finds some. An edit that a process died in is undone first.
+    Only the header is written if the new one fits before the tensors; spaces under the key
+    `torchgguf.padding` fill the rest. A crash at that moment loses nothing (see `undo_unfinished`). Otherwise
+    the whole file is rewritten and replaces the old one when it is complete. It then contains `room` such
+    spaces, so that the next edit fits. An unfinished edit of a dead process is undone first.
 
     Args:
-        path: the file; of a split model, any part.
-        set: values by key. A key that is there keeps its place and its type, a new one gets the type that the
-            format states for it, or else the one that its value suggests.
-        remove: keys. `torchgguf.padding` too can be removed: then the file is written anew without it.
-        types: of the keys to set, where none of these will do.
-        force: also do what may leave a file that no program loads: change `general.architecture`,
-            `general.alignment` or `split.*`, a key's type, or the length of one of the tokenizer's arrays.
-            The file named is changed then, whatever others belong to it.
-        room: spaces for later edits in a file that is written anew, in bytes; 0: none.
-        progress: told `(done, total)` bytes when the file is written anew.
+        path: the file; for a split model, any of its files.
+        set: values by key. An existing key keeps its position and its type. A new key gets the type that the
+            format states for it, or else the type that `infer_type` returns for the value.
+        remove: keys. Removing `torchgguf.padding` rewrites the file without these spaces.
+        types: types of keys in `set`, in place of the rules above.
+        force: also make changes after which no program may be able to load the file: to
+            `general.architecture`, `general.alignment` or `split.*`, to the type of a key, or to the length
+            of an array of the tokenizer. Then `path` itself is changed, even if it is part of a split model.
+        room: spaces for later edits if the file is rewritten, in bytes.
+        progress: is called with `(done, total)` bytes if the file is rewritten.
+
+    Returns:
+        Which file was changed, and how.
 
     Raises:
-        ValueError: a key to remove is not there, or what is asked needs `force`; nothing was changed.
-        GGUFError: the file is broken, a value does not fit its type, the disk is full, or another process is
+        ValueError: a key to remove is missing, or the change needs `force`; nothing was changed.
+        GGUFError: the file is invalid, a value does not fit its type, the disk is full, or another process is
             editing the file.
         OSError: the system refuses.
     """
     values, removed, types = dict(set or {}), list(dict.fromkeys(remove)), dict(types or {})
     if _FILLER in values:
-        raise ValueError(f"{_FILLER} is what edits leave room by; say how much with room")
+        raise ValueError(f"{_FILLER} is reserved for the room of later edits: set its size with room")
     if unknown := types.keys() - values.keys():
-        raise ValueError(f"there is a type for {brief(min(unknown))}, but no value")
+        raise ValueError(f"types contains {brief(min(unknown))}, but set does not")
     undo_unfinished(path)
     with locked(path) as file:
         shards = [open_shard(path)] if force else open_shards(path)
@@ -108,10 +116,10 @@ def _changed(
     new = old.copy()
     for key in removed:
         if key in values:
-            raise ValueError(f"{brief(key)} cannot be both set and removed")
+            raise ValueError(f"{brief(key)} must be either set or removed, not both")
         if key not in new:
-            near = "".join(f"; {name} is" for name in get_close_matches(key, new, 1))
-            raise ValueError(f"{shard.path}: {brief(key)} is not there{near}")
+            near = "".join(f"; did you mean {name}?" for name in get_close_matches(key, new, 1))
+            raise ValueError(f"{shard.path}: there is no key {brief(key)}{near}")
         del new[key]
     for key, value in values.items():
         new.set(key, value, types.get(key, old.types.get(key, stated_type(key))))
@@ -119,17 +127,17 @@ def _changed(
 
 
 def _check_harmless(keys: Iterable[str], new: Metadata, shards: Sequence[Shard]) -> None:
-    """Raise ValueError for a change that wants to be forced."""
+    """Raise ValueError for a change that needs `force`."""
     first, *others = shards
     for key in keys:
         if reason := _danger(key, first.header.metadata, new):
-            raise ValueError(f"{brief(key)} is better left as it is: {reason}; force it if you must")
+            raise ValueError(f"changing {brief(key)} is dangerous: {reason}; use force to do it anyway")
         if owner := next((shard for shard in others if key in shard.header.metadata), None):
-            raise ValueError(f"{brief(key)} is in {owner.path.name} too: merge the files first")
+            raise ValueError(f"{brief(key)} is also in {owner.path.name}: merge the files first")
 
 
 def _danger(key: str, old: Metadata, new: Metadata) -> str | None:
-    """Why a change may leave a file that cannot be used."""
+    """Return why a change may make a file unusable, or None."""
     if key in old and key in new:
         types = old.types[key], new.types[key]
         if types[0] != types[1]:
@@ -142,12 +150,12 @@ def _danger(key: str, old: Metadata, new: Metadata) -> str | None:
     if isinstance(before, list) and isinstance(tokens, list) and key.startswith("tokenizer."):
         count = len(after) if isinstance(after, list) else 0
         if len(before) == len(tokens) != count:
-            return f"it has one value for each of the {len(tokens)} tokens, and would have {count}"
+            return f"it must have one value for each of the {len(tokens)} tokens, got {count}"
     return None
 
 
 def _new_head(shard: Shard, metadata: Metadata) -> bytes | None:
-    """All bytes before the tensors, as many as they were; None if they cannot be."""
+    """Return a new header of the same length up to the tensors, or None if it does not fit."""
     header = shard.header
     start, alignment = header.data_offset, header.alignment
     if (
@@ -161,10 +169,10 @@ def _new_head(shard: Shard, metadata: Metadata) -> bytes | None:
     unfilled.pop(_FILLER, None)
     left = start - len(encode_header(unfilled, places, header.version))
     if padded(start - left, alignment) != start:
-        filler = left - len(encode_string(_FILLER)) - 4 - 8  # less its type and its length
+        filler = left - len(encode_string(_FILLER)) - 4 - 8  # without its type and its length
         if filler < 0:
             return None
         unfilled.set(_FILLER, " " * filler, ValueType.STRING)
     head = encode_header(unfilled, places, header.version).ljust(start, b"\0")
-    parse_header(head, path=shard.path)  # GGUFError if it could not be read again
+    parse_header(head, path=shard.path)  # raises GGUFError if the new header is not readable
     return head

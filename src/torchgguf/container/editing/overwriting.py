@@ -1,4 +1,4 @@
-"""The first bytes of a file overwritten, so that a crash in the middle loses nothing."""
+"""Overwrite the first bytes of a file in such a way that a crash loses nothing."""
 
 import fcntl
 import os
@@ -15,33 +15,51 @@ from torchgguf.container.atomic import atomic_write
 from torchgguf.container.errors import GGUFError
 from torchgguf.container.layout import UNFINISHED_MAGIC
 
-_UNDO = struct.Struct("<8sQI")  # mark, size of the file, CRC-32 of its first bytes, which follow
+_UNDO = struct.Struct("<8sQI")  # mark, size of the file, CRC-32 of the saved bytes; these follow
 _MARK = b"TGGUNDO1"
 
 
 @contextmanager
 def locked(path: str | PathLike[str]) -> Iterator[FileIO]:
-    """A file open for changes, which only one process makes at a time.
+    """Open a file for changes and lock it, so that only one process changes it at a time.
 
-    What the changes depend on is to be read within the block. GGUFError if another process is at it.
+    Read everything that the changes depend on inside the block.
+
+    Args:
+        path: the file.
+
+    Yields:
+        The file, opened for reading and writing.
+
+    Raises:
+        GGUFError: another process is editing the file, or has just replaced it.
+        OSError: the system refuses.
     """
     target = Path(path).resolve()
     with FileIO(target, "r+b") as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise GGUFError("its metadata are being edited by another process", path=target) from None
+            raise GGUFError("another process is editing its metadata", path=target) from None
         if not os.path.samestat(os.fstat(file.fileno()), target.stat()):
-            raise GGUFError("has just been replaced by another process: try again", path=target)
+            raise GGUFError("another process has just replaced it: try again", path=target)
         yield file
 
 
 def overwrite_head(file: FileIO, path: str | PathLike[str], new: bytes) -> None:
-    """Replace as many first bytes of a `locked` file as `new` has; the rest stays where it is.
+    """Replace the first `len(new)` bytes of a `locked` file; the rest is unchanged.
 
-    The old bytes are kept in a file beside it (`.undo`) until the new ones are on the disk. Meanwhile the
-    file has no magic number, so that no program reads half an old and half a new header; a crash leaves it
-    so, and `undo_unfinished` restores it. Any exception here does the same. OSError if the system refuses.
+    A second file (`.undo`) keeps the old bytes until the new ones are on the disk. Meanwhile the file has no
+    magic number, so that no program reads a header that is half old and half new. After a crash it stays
+    like that until `undo_unfinished` restores it. After an exception the old bytes are restored here.
+
+    Args:
+        file: the file, as from `locked`.
+        path: its path.
+        new: the new bytes.
+
+    Raises:
+        OSError: the system refuses.
     """
     target = Path(path).resolve()
     undo = _undo_path(target)
@@ -61,15 +79,23 @@ def overwrite_head(file: FileIO, path: str | PathLike[str], new: bytes) -> None:
 
 
 def undo_unfinished(path: str | PathLike[str]) -> bool:
-    """Give a file the first bytes back that it had before a process died in `overwrite_head`.
+    """Restore the first bytes of a file after a process died in `overwrite_head`.
 
-    Returns whether there was anything to restore. GGUFError if what is needed for it is missing or broken.
+    Args:
+        path: the file; nothing happens if it does not exist.
+
+    Returns:
+        Whether there was anything to restore.
+
+    Raises:
+        GGUFError: the `.undo` file is missing or broken, or another process is editing the file.
+        OSError: the system refuses.
     """
     target = Path(path).resolve()
     undo = _undo_path(target)
     if not target.is_file():
         return False
-    with target.open("rb") as healthy:  # which need not be one that may be written to
+    with target.open("rb") as healthy:  # read-only, because a healthy file may be read-only
         if not _is_unfinished(healthy) and not undo.exists():
             return False
     with locked(target) as file:
@@ -84,7 +110,7 @@ def _is_unfinished(file: IO[bytes] | FileIO) -> bool:
 
 
 def _write_last_first(file: FileIO, head: bytes) -> None:
-    """Write the magic number when all else is on the disk."""
+    """Write the magic number after everything else is on the disk."""
     _write(file, len(UNFINISHED_MAGIC), head[len(UNFINISHED_MAGIC) :])
     _write(file, 0, head[: len(UNFINISHED_MAGIC)])
 
@@ -93,14 +119,12 @@ def _read_undo(undo: Path, size: int) -> bytes:
     try:
         data = undo.read_bytes()
     except FileNotFoundError:
-        reason = (
-            f"a process died while it wrote new metadata, and {undo.name}, which has the old ones, is gone"
-        )
+        reason = f"a process died while it wrote new metadata, and {undo.name} with the old ones is missing"
         raise GGUFError(reason, path=undo.parent) from None
     mark, own_size, checksum = _UNDO.unpack_from(data.ljust(_UNDO.size, b"\0"))
     old = data[_UNDO.size :]
     if (mark, own_size, checksum) != (_MARK, size, zlib.crc32(old)):
-        raise GGUFError("is broken, or of another file: it cannot be used to restore the metadata", path=undo)
+        raise GGUFError("is broken, or belongs to another file: the metadata are not restored", path=undo)
     return old
 
 

@@ -1,11 +1,11 @@
-"""The types that the format states for keys of metadata: a version is a string, even where it is 1.0."""
+"""The types that the format states for metadata keys: a version is a string, even if it is 1.0."""
 
 import re
 
 from torchgguf.container.value_types import ArrayType, MetadataType, ValueType
 
-# Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and gguf-py for what is newer.
-# Where a value tells its type by itself, as counts do, keys need not be here.
+# Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and gguf-py for newer keys.
+# A key is not listed if the type follows from the value, as for counts.
 _STATED: dict[MetadataType, tuple[str, ...]] = {
     ValueType.STRING: (
         r"general\.(type|architecture|name|author|version|organization|finetune|basename|description)",
@@ -36,7 +36,7 @@ _STATED: dict[MetadataType, tuple[str, ...]] = {
 
 
 def stated_type(key: str) -> MetadataType | None:
-    """The type that the format states for a key; None where it states none, or the value tells it."""
+    """Return the type that the format states for a key, or None if the value decides."""
     return next(
         (kind for kind, patterns in _STATED.items() if re.fullmatch("|".join(patterns), key)),
         None,

@@ -1,1 +1,1 @@
-"""Read a GGUF file: its header, its tensors, the other files of a split model."""
+"""Read GGUF files: headers, tensors, and models that are split into several files."""

@@ -1,4 +1,4 @@
-"""Reading a header's parts one after the other, never past its end."""
+"""Read the parts of a header one after the other, never past its end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torchgguf.container.errors import GGUFError, GGUFTruncatedError
 from torchgguf.container.reading.strings import decode_strings, skip_strings
 from torchgguf.container.value_types import SCALARS, ArrayType, MetadataType, MetadataValue, ValueType
 
-# Far above any real file: the largest vocabularies have half a million entries, and llama.cpp reads no nested
-# array at all. What these let pass is walked within a second, whatever is wrong at its very end.
+# Far above any real file: the largest vocabularies have half a million entries, and llama.cpp does not read
+# nested arrays at all. Any header within these limits is walked in less than a second.
 MAX_VALUES = 1 << 24
 MAX_ARRAYS = 1 << 15
 MAX_DEPTH = 8
@@ -22,10 +22,18 @@ _VALUE_TYPES = {int(known): known for known in (*SCALARS, ValueType.STRING, Valu
 
 
 class Cursor:
-    """A position in a header, and how to take numbers, strings and metadata values from there on.
+    """A position in a header. Its methods read numbers, strings and metadata values from there.
 
-    Every size is compared with the bytes that are left before it is used for anything. Errors name `what`
-    was being read, the file and the byte.
+    Every size is compared with the remaining bytes before it is used. Errors name `what` was read, the file
+    and the position.
+
+    Args:
+        data: the header, and whatever follows it.
+        path: the file, for messages.
+
+    Attributes:
+        order: the byte order of numbers, `"<"` or `">"`, as in `struct`.
+        position: the offset of the next byte to read.
     """
 
     def __init__(self, data: memoryview, path: str | PathLike[str]) -> None:
@@ -35,11 +43,15 @@ class Cursor:
         self._values_left, self._arrays_left = MAX_VALUES, MAX_ARRAYS
 
     def error(self, reason: str, offset: int | None = None) -> GGUFError:
-        """A GGUFError at this place, or at `offset`."""
+        """Return a GGUFError for the current position, or for `offset`."""
         return GGUFError(reason, path=self.path, offset=self.position if offset is None else offset)
 
     def take(self, size: int, what: str) -> int:
-        """Step over `size` bytes and return where they begin."""
+        """Skip `size` bytes and return the offset of the first.
+
+        Raises:
+            GGUFTruncatedError: fewer bytes are left.
+        """
         left = len(self.data) - self.position
         if size > left:
             reason = f"ends too early: {what} needs {size} bytes, {left} are left"
@@ -48,32 +60,46 @@ class Cursor:
         return self.position - size
 
     def number(self, code: str, what: str) -> Any:
-        """One number of this `struct` code."""
+        """Read one number of this `struct` code."""
         return self.numbers(code, what)[0]
 
     def numbers(self, codes: str, what: str) -> tuple[Any, ...]:
-        """The numbers of these `struct` codes, one after the other."""
+        """Read consecutive numbers of these `struct` codes."""
         layout = self.order + codes
         return struct.unpack_from(layout, self.data, self.take(struct.calcsize(layout), what))
 
     def string(self, what: str, limit: int) -> str:
-        """One string of at most `limit` bytes; bytes that are no UTF-8 become surrogate escapes."""
+        """Read a string; bytes that are not UTF-8 become surrogate escapes.
+
+        Raises:
+            GGUFError: the string is longer than `limit` bytes.
+        """
         length = self.number("Q", f"the length of {what}")
         if length > limit:
-            raise self.error(f"{what} is {length} bytes long, more than {limit}", self.position - 8)
+            raise self.error(f"{what} is {length} bytes long, but the limit is {limit}", self.position - 8)
         start = self.take(length, what)
         return str(self.data[start : self.position], "utf-8", "surrogateescape")
 
     def skip_value(self, type_id: int, what: str, depth: int = 0) -> None:
-        """Step over a metadata value, checking everything that `value_at` relies on; keep nothing."""
+        """Skip a metadata value and check everything that `value_at` relies on, without allocating memory.
+
+        Args:
+            type_id: the type of the value, as the file stores it.
+            what: the name of the value in messages.
+            depth: how many arrays contain the value.
+
+        Raises:
+            GGUFError: the type is unknown, or the value exceeds a limit of this module.
+            GGUFTruncatedError: the header ends before the value does.
+        """
         value_type = self._value_type(type_id, what)
         if value_type is not ValueType.ARRAY:
             self._skip_values(value_type, 1, what)
             return
         self._arrays_left -= 1
         if depth == MAX_DEPTH or self._arrays_left < 0:
-            limit = f"{MAX_DEPTH} arrays deep" if depth == MAX_DEPTH else f"{MAX_ARRAYS} arrays in all"
-            raise self.error(f"{what} is beyond {limit}, as in no real file")
+            limit = f"{MAX_DEPTH} nested arrays" if depth == MAX_DEPTH else f"{MAX_ARRAYS} arrays in total"
+            raise self.error(f"{what} exceeds the limit of {limit}")
         element = self._value_type(self.number("I", what), what)
         count = self.number("Q", what)
         if element is not ValueType.ARRAY:
@@ -90,19 +116,27 @@ class Cursor:
     def _skip_values(self, value_type: ValueType, count: int, what: str) -> None:
         start = self.position
         is_string = value_type is ValueType.STRING
-        size = 8 if is_string else SCALARS[value_type].size  # a string has its length, at least
+        size = 8 if is_string else SCALARS[value_type].size  # a string takes at least 8 bytes for its length
         self.take(count * size, what if count == 1 else f"{what} of {count} values")
         self._values_left -= count
         if self._values_left < 0:
-            raise self.error(f"{what} is beyond {MAX_VALUES} values in all, as in no real file", start)
+            raise self.error(f"{what} exceeds the limit of {MAX_VALUES} values in total", start)
         if is_string:
             walked, self.position = skip_strings(self.data, start, count, self.order == ">")
             if walked < count:
                 what = what if count == 1 else f"string {walked} of {what}"
-                self.take(self.number("Q", f"the length of {what}"), what)  # raises: one of them is too long
+                self.take(self.number("Q", f"the length of {what}"), what)  # raises: this string is too long
 
     def value_at(self, position: int, value_type: ValueType) -> tuple[MetadataValue, MetadataType]:
-        """The value that begins at `position`, which `skip_value` has been over, and its full type."""
+        """Return the value at `position`, and its full type.
+
+        Args:
+            position: where the value begins; `skip_value` must have checked it.
+            value_type: the type of the value; ARRAY for every array.
+
+        Raises:
+            GGUFError: a bool is neither 0 nor 1.
+        """
         self.position = position
         return self._value(value_type)
 
@@ -126,6 +160,6 @@ class Cursor:
         start = self.take(count * size, "")
         array = np.frombuffer(self.data, self.order + code, count, start)
         if value_type is ValueType.BOOL and array.view(np.uint8).max(initial=0) > 1:
-            raise self.error("a bool is neither 0 nor 1", start)
+            raise self.error("a bool must be 0 or 1", start)
         values: list[Any] = array.tolist()
         return values

@@ -1,4 +1,4 @@
-"""One GGUF file mapped into memory, and its tensors as views of the mapping."""
+"""Map one GGUF file into memory; its tensors are views of the mapping."""
 
 from __future__ import annotations
 
@@ -22,15 +22,20 @@ from torchgguf.container.tensors import StoredTensor, TensorInfo
 if TYPE_CHECKING:
     import torch
 
-# Python names this flag from 3.13 on. Without it Linux counts a writable private mapping as memory that will
-# be used, and refuses a file larger than the machine's.
+# Python has a name for this flag since 3.13. Without the flag Linux reserves memory for a writable private
+# mapping, and refuses files that are larger than the memory of the machine.
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
 class Shard(NamedTuple):
-    """One file of `size` bytes: its header, and its bytes, mapped so that only this process sees changes.
+    """One open file.
 
-    Of a file elsewhere, of which no more than the header was fetched, there is no `mapping`.
+    Attributes:
+        path: the file.
+        header: its parsed header.
+        size: the size of the file in bytes.
+        mapping: the private mapping of the file, in which only this process sees changes; None for a remote
+            file of which only the header was fetched.
     """
 
     path: Path
@@ -39,7 +44,13 @@ class Shard(NamedTuple):
     mapping: mmap.mmap | None
 
     def tensor(self, info: TensorInfo) -> torch.Tensor:
-        """The tensor as a view of the mapping, which it keeps alive; a copy where a view cannot be had."""
+        """Return a tensor as a view of the mapping, which the view keeps alive.
+
+        It is a copy if the file has the other byte order, or if the tensor is not aligned to its elements.
+
+        Raises:
+            GGUFError: only the header of the file was fetched.
+        """
         import torch
 
         mapping = self._mapped()
@@ -54,7 +65,7 @@ class Shard(NamedTuple):
         return flat.view(info.storage_shape)
 
     def stored(self, info: TensorInfo) -> StoredTensor:
-        """The tensor as what `write_gguf` copies."""
+        """Return a tensor in the form that `write_gguf` copies."""
 
         def data() -> memoryview:
             flat = np.frombuffer(self._mapped(), np.uint8, info.nbytes, info.offset)
@@ -63,24 +74,31 @@ class Shard(NamedTuple):
         return StoredTensor(info.shape, info.type, data)
 
     def release(self, info: TensorInfo) -> None:
-        """Let go of the pages that a tensor has brought into memory; whoever looks at it reads it anew."""
+        """Release the memory pages of a tensor; the next access reads them from the disk again."""
         start = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
         self._mapped().madvise(mmap.MADV_DONTNEED, start, info.offset + info.nbytes - start)
 
     def _mapped(self) -> mmap.mmap:
         if self.mapping is None:
-            raise GGUFError("only the header is at hand: fetch the file to use its tensors", path=self.path)
+            raise GGUFError(
+                "only the header was fetched: download the file to use its tensors", path=self.path
+            )
         return self.mapping
 
 
 def open_shard(path: str | PathLike[str]) -> Shard:
-    """Map one file and parse its header."""
+    """Map one file and parse its header.
+
+    Raises:
+        GGUFError: it is not a regular file, or its header is invalid.
+        OSError: the file is missing or not readable.
+    """
     path = Path(path)
-    status = path.stat()  # before opening: that would wait for the other end of a pipe
+    status = path.stat()  # before open(), which blocks on a pipe
     if stat.S_ISDIR(status.st_mode):
-        raise GGUFError("is a directory: name the .gguf file in it", path=path)
+        raise GGUFError("is a folder: name the .gguf file in it", path=path)
     if not stat.S_ISREG(status.st_mode):
-        raise GGUFError("is not a regular file, so it cannot be mapped", path=path)
+        raise GGUFError("is not a regular file: it must be one to be mapped", path=path)
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise GGUFError("is empty", path=path)
@@ -95,5 +113,5 @@ def _warn_of_unused_bytes(path: Path, header: GGUFHeader, file_size: int) -> Non
     used = sum(padded(info.nbytes, header.alignment) for info in header.tensors.values())
     unused = file_size - header.data_offset - used
     if unused > 0:
-        message = f"{path}: {unused} bytes belong to no tensor, and would not be written back"
+        message = f"{path}: {unused} bytes belong to no tensor; writing the file again drops them"
         warnings.warn(message, GGUFWarning, stacklevel=6)

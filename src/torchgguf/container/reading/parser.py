@@ -1,4 +1,4 @@
-"""The header of a GGUF file: metadata, and where its tensors lie."""
+"""Parse the header of a GGUF file: metadata, and the positions of tensors."""
 
 from __future__ import annotations
 
@@ -29,15 +29,24 @@ from torchgguf.container.tensors import MAX_DIMS, MAX_NAME_BYTES, TensorInfo, ch
 from torchgguf.container.value_types import ValueType, type_name
 
 VERSIONS = (2, 3)
-MAX_ENTRIES = 1 << 15  # pairs or tensors: ten times as many as in any real file, and read within a second
+MAX_ENTRIES = 1 << 15  # pairs or tensors: ten times as many as any real file has; read in less than a second
 
-_LEAST_PAIR = 8 + 1 + 4 + 1  # a key's length and one byte of it, the value's type and one byte of it
-_LEAST_TENSOR = 8 + 4 + 4 + 8  # the name's length, the number of dimensions, the type, the offset
+_LEAST_PAIR = 8 + 1 + 4 + 1  # length and one byte of a key, type and one byte of a value
+_LEAST_TENSOR = 8 + 4 + 4 + 8  # length of the name, number of dimensions, type, offset
 
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """All that a GGUF file says before its tensors' bytes, which begin at `data_offset`."""
+    """The contents of a GGUF file before its tensor data.
+
+    Attributes:
+        version: 2 or 3.
+        byte_order: of the whole file.
+        alignment: of tensors, in bytes.
+        metadata: the key-value pairs.
+        tensors: descriptions by name, in file order; offsets count from the beginning of the file.
+        data_offset: the position of the tensor data, in bytes.
+    """
 
     version: int
     byte_order: Literal["little", "big"]
@@ -50,11 +59,21 @@ class GGUFHeader:
 def parse_header(
     buffer: Buffer, *, path: str | PathLike[str] = "<bytes>", file_size: int | None = None
 ) -> GGUFHeader:
-    """Parse the header at the beginning of `buffer`, which may end anywhere after it.
+    """Parse the header at the beginning of a buffer.
 
-    `path` is for messages. With `file_size`, the tensors must end by then. Raises GGUFTruncatedError if the
-    buffer ends before the header does, and GGUFError for all else that is wrong. Nothing is allocated for
-    values before the header has been walked to its end and found sound.
+    Memory for values is allocated only after the whole header has been walked and found valid.
+
+    Args:
+        buffer: the file, or any part of it that contains the header.
+        path: the name of the file in messages.
+        file_size: the size of the file in bytes, within which all tensors must end; by default not checked.
+
+    Returns:
+        The header.
+
+    Raises:
+        GGUFTruncatedError: the buffer ends before the header does.
+        GGUFError: the header is invalid in another way.
     """
     cursor = Cursor(memoryview(buffer).cast("B"), path)
     version = _read_version(cursor)
@@ -81,15 +100,15 @@ def _read_version(cursor: Cursor) -> int:
     if magic != MAGIC[: len(magic)]:
         guess = guess_format(bytes(cursor.data[:64]))
         reason = f"it begins with {magic!r}" if guess is None else f"it looks like {guess}"
-        raise GGUFError(f"not a GGUF file: {reason}", path=cursor.path)
+        raise GGUFError(f"is not a GGUF file: {reason}", path=cursor.path)
     cursor.take(4, "the magic number")
     version: int = cursor.number("I", "the version")
-    if version & 0xFFFF == 0:  # a small number whose bytes come the other way round
+    if version & 0xFFFF == 0:  # a small number in the other byte order
         cursor.order = ">"
         version = int.from_bytes(version.to_bytes(4, "little"), "big")
     if version not in VERSIONS:
-        advice = ": convert the model anew" if version == 1 else ""
-        raise cursor.error(f"GGUF version {version} is not supported, only 2 and 3 are{advice}", 4)
+        advice = ": convert the model again" if version == 1 else ""
+        raise cursor.error(f"GGUF version {version} is unsupported, only 2 and 3 are supported{advice}", 4)
     return version
 
 
@@ -97,16 +116,16 @@ def _read_count(cursor: Cursor, what: str, least: int) -> int:
     count: int = cursor.number("Q", f"the number of {what}")
     left = len(cursor.data) - cursor.position
     if count * least > left:
-        reason = f"ends too early: {count} {what} need {count * least} bytes or more, {left} are left"
+        reason = f"ends too early: {count} {what} need at least {count * least} bytes, {left} are left"
         raise GGUFTruncatedError(reason, path=cursor.path, offset=cursor.position - 8)
     if count > MAX_ENTRIES:
-        reason = f"{count} {what} are more than {MAX_ENTRIES}, as in no real file"
+        reason = f"{count} {what} exceed the limit of {MAX_ENTRIES}"
         raise cursor.error(reason, cursor.position - 8)
     return count
 
 
 def _walk_pairs(cursor: Cursor, count: int) -> dict[str, tuple[ValueType, int]]:
-    """For each key its value's type and where the value begins."""
+    """Return, for each key, the type of its value and the position of the value."""
     pairs: dict[str, tuple[ValueType, int]] = {}
     for index in range(count):
         start = cursor.position
@@ -126,15 +145,15 @@ def _read_alignment(cursor: Cursor, pair: tuple[ValueType, int] | None) -> int:
         return DEFAULT_ALIGNMENT
     value_type, position = pair
     if value_type is not ValueType.UINT32:
-        raise cursor.error(f"{ALIGNMENT_KEY} must be uint32, not {type_name(value_type)}", position)
+        raise cursor.error(f"{ALIGNMENT_KEY} must be uint32, got {type_name(value_type)}", position)
     alignment: int = struct.unpack_from(cursor.order + "I", cursor.data, position)[0]
     if not is_alignment(alignment):
-        raise cursor.error(f"{ALIGNMENT_KEY} must be a power of two, not {alignment}", position)
+        raise cursor.error(f"{ALIGNMENT_KEY} must be a power of two, got {alignment}", position)
     return alignment
 
 
 def _read_tensors(cursor: Cursor, count: int) -> dict[str, tuple[tuple[int, ...], TensorType, int]]:
-    """What the file says of its tensors: shape, type, and offset from the beginning of the data."""
+    """Return, for each tensor, its shape, type and offset from the beginning of the tensor data."""
     tensors: dict[str, tuple[tuple[int, ...], TensorType, int]] = {}
     for index in range(count):
         start = cursor.position
@@ -144,7 +163,7 @@ def _read_tensors(cursor: Cursor, count: int) -> dict[str, tuple[tuple[int, ...]
             raise cursor.error(f"duplicate {what}", start)
         dims = cursor.number("I", what)
         if dims > MAX_DIMS:
-            raise cursor.error(f"{what} has {dims} dimensions, more than {MAX_DIMS}", start)
+            raise cursor.error(f"{what} has {dims} dimensions, but the limit is {MAX_DIMS}", start)
         *sizes, type_id, offset = cursor.numbers(f"{dims}QIQ", what)
         if type_id not in TENSOR_TYPES:
             raise cursor.error(f"{what} has the unknown type {type_id}", start)

@@ -1,4 +1,4 @@
-"""A GGUF file open for reading: metadata as a dict, tensors by name."""
+"""Open a GGUF file for reading: metadata as a dict, tensors by name."""
 
 from __future__ import annotations
 
@@ -18,26 +18,45 @@ if TYPE_CHECKING:
 
 
 def open_gguf(path: str | PathLike[str]) -> GGUFFile:
-    """Open a GGUF file, version 2 or 3, of either byte order; of a split model, any of its files.
+    """Open a GGUF file of version 2 or 3, of either byte order.
 
-    Reads the header only: tensors are mapped, and read from the disk as they are used. Raises GGUFError for
-    a file that is not sound or not whole, and OSError for one that is missing or may not be read.
+    This reads the header only. Tensors are mapped into memory, and read from the disk when they are used.
+
+    Args:
+        path: the file; for a split model, any of its files.
+
+    Returns:
+        The open file, also usable as a context manager.
+
+    Raises:
+        GGUFError: the file is invalid or incomplete.
+        OSError: the file is missing or not readable.
     """
     return GGUFFile(path)
 
 
 class GGUFFile:
-    """An open GGUF file, or the files of a split model joined. Made by `open_gguf`.
+    """An open GGUF file, or the joined files of a split model. `open_gguf` creates it.
 
-    `paths`, `size`: the files, and how many bytes they have in all.
-    `metadata`: the key-value pairs; where files were joined, of all of them and without `split.*`.
-    `tensors`: name -> TensorInfo, in the file's order.
-    `file[name]`: the torch tensor, of `TensorInfo.dtype` and `TensorInfo.storage_shape`: packed types are
-    uint8 `(*shape[:-1], bytes_per_row)`, all others have their own dtype and shape.
+    `file[name]` is a torch tensor of `TensorInfo.dtype` and `TensorInfo.storage_shape`: packed types are
+    uint8 `(*shape[:-1], bytes_per_row)`, plain types have their own dtype and shape.
 
-    A tensor is a view of the file, mapped privately: writing into it changes this process's copy only, and
-    it stays valid when the GGUFFile is closed or gone. Only where the file has the other byte order (or
-    aligns its tensors to less than their elements) is it a copy, in the machine's order.
+    A tensor is a view of a private mapping of the file: writing into it changes the copy of this process
+    only, and the tensor stays valid after the GGUFFile is closed or deleted. If the file has the other byte
+    order, or a tensor is not aligned to its elements, the tensor is a copy in the byte order of the machine.
+
+    Args:
+        path: the file; for a split model, any of its files.
+        opener: opens each file.
+
+    Attributes:
+        paths: the files.
+        size: their size in bytes, in total.
+        metadata: the key-value pairs; of a split model those of all files, without `split.*`.
+        tensors: a `TensorInfo` by name, in file order.
+        version: the version of the format, of the first file.
+        byte_order: `"little"` or `"big"`, of the first file.
+        alignment: of tensors in bytes, in the first file.
     """
 
     def __init__(self, path: str | PathLike[str], opener: Opener = open_shard) -> None:
@@ -62,31 +81,31 @@ class GGUFFile:
         return len(self.tensors)
 
     def sources(self) -> dict[str, TensorSource]:
-        """The tensors as `write_gguf` takes them, each to be read when its turn comes."""
+        """Return all tensors by name as sources for `write_gguf`, which load when they are written."""
         return {
             name: TensorSource(info.shape, info.type, partial(self.__getitem__, name))
             for name, info in self.tensors.items()
         }
 
     def stored(self) -> dict[str, StoredTensor]:
-        """The same, for those that are to be copied as they are: without torch, whatever their type."""
+        """Return all tensors by name for a copy without changes, which needs no torch."""
         return {name: self._shard_of(info).stored(info) for name, info in self.tensors.items()}
 
     def release(self, name: str) -> None:
-        """Let go of the memory that a tensor takes: what has been looked at stays in it until then.
+        """Release the memory of a tensor; pages that were read stay in memory until then.
 
-        The tensor stays valid, and is read from the disk anew; what was written into it is lost.
+        The tensor stays valid. The next access reads it from the disk again, and changes to it are lost.
         """
         info = self.tensors[name]
         self._shard_of(info).release(info)
 
     def _shard_of(self, info: TensorInfo) -> Shard:
         if not self._shards:
-            raise GGUFError("the file has been closed", path=self.paths[info.shard])
+            raise GGUFError("the file is closed", path=self.paths[info.shard])
         return self._shards[info.shard]
 
     def close(self) -> None:
-        """Let go of the file. It stays mapped for as long as tensors taken from it live."""
+        """Close the file. Its mapping stays until the last tensor from it is deleted."""
         self._shards = []
 
     def __enter__(self) -> Self:

@@ -1,6 +1,6 @@
-"""Runs of strings, each a 64-bit length and its bytes: natively where the extension is built, else in Python.
+"""Decode sequences of strings, each a 64-bit length and its bytes: natively if built, else in Python.
 
-Bytes that are no UTF-8 become surrogate escapes, so that encoding with `surrogateescape` gives them back.
+Bytes that are not UTF-8 become surrogate escapes, so that encoding with `surrogateescape` restores them.
 """
 
 import struct
@@ -11,7 +11,17 @@ from torchgguf._extension import native
 
 
 def skip_strings_python(buffer: Buffer, offset: int, count: int, big_endian: bool) -> tuple[int, int]:
-    """How many of `count` strings from `offset` on lie inside the buffer, and where the next one begins."""
+    """Skip strings that lie completely inside a buffer.
+
+    Args:
+        buffer: the bytes.
+        offset: the position of the first string.
+        count: the number of strings.
+        big_endian: the byte order of the lengths.
+
+    Returns:
+        How many of the strings lie inside the buffer, and the position after the last of these.
+    """
     data = memoryview(buffer)
     length_at = struct.Struct(">Q" if big_endian else "<Q").unpack_from
     for walked in range(count):
@@ -23,7 +33,20 @@ def skip_strings_python(buffer: Buffer, offset: int, count: int, big_endian: boo
 
 
 def decode_strings_python(buffer: Buffer, offset: int, count: int, big_endian: bool) -> tuple[list[str], int]:
-    """The `count` strings from `offset` on, and where they end. ValueError if the buffer ends first."""
+    """Decode strings.
+
+    Args:
+        buffer: the bytes.
+        offset: the position of the first string.
+        count: the number of strings.
+        big_endian: the byte order of the lengths.
+
+    Returns:
+        The strings, and the position after the last.
+
+    Raises:
+        ValueError: the buffer ends before the last string does.
+    """
     if skip_strings_python(buffer, offset, count, big_endian)[0] != count:
         raise ValueError("the strings run past the end of the buffer")
     data = memoryview(buffer)

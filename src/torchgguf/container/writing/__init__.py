@@ -1,1 +1,1 @@
-"""Write a GGUF file, or a model as several of them."""
+"""Write GGUF files: one for a model, or several."""

@@ -1,4 +1,4 @@
-"""One GGUF file made several, and several made one, as llama.cpp's gguf-split does it."""
+"""Split a GGUF file into several, and merge them again, as llama.cpp's gguf-split does."""
 
 from __future__ import annotations
 
@@ -27,38 +27,47 @@ def plan_split(
     max_tensors: int | None = None,
     tensors_in_first: bool = True,
 ) -> list[list[str]]:
-    """Say which tensors, in their order, go to which file.
+    """Distribute tensors to files, in their order. Exactly one of the two limits is required.
 
-    Of the two limits one is to be given: the bytes of a file's tensors, each padded to 32 bytes and the
-    metadata not counted, or their number. Unless `tensors_in_first`, the first file has metadata alone.
+    Args:
+        tensors: all tensors by name.
+        max_bytes: limit for the tensors of a file, each padded to 32 bytes; metadata do not count.
+        max_tensors: limit for the number of tensors of a file.
+        tensors_in_first: whether the first file contains tensors besides the metadata.
+
+    Returns:
+        The names of tensors for each file.
 
     Raises:
-        ValueError: a tensor alone is beyond `max_bytes`, or it takes more files than there can be.
+        ValueError: the limits are invalid, a single tensor exceeds `max_bytes`, or more than 65,535 files
+            would be needed.
     """
     limits = [limit for limit in (max_bytes, max_tensors) if limit is not None]
     if len(limits) != 1 or limits[0] < 1:
-        raise ValueError("say either how many bytes or how many tensors a file may hold, one or more")
+        raise ValueError("exactly one of max_bytes and max_tensors is required, and it must be at least 1")
     files: list[list[str]] = [[]] if tensors_in_first else [[], []]
     size = 0
     for index, (name, tensor) in enumerate(tensors.items()):
         nbytes = padded(tensor.nbytes, DEFAULT_ALIGNMENT)
         size += nbytes
         if max_bytes is not None and nbytes > max_bytes:
-            raise ValueError(f"tensor {name!r} has {nbytes} bytes, more than the {max_bytes} a file may hold")
+            raise ValueError(f"tensor {name!r} has {nbytes} bytes, but the limit of a file is {max_bytes}")
         full = index > 0 and index % max_tensors == 0 if max_tensors is not None else size > (max_bytes or 0)
         if full:
             files.append([])
             size = nbytes
         files[-1].append(name)
     if len(files) > _MOST_FILES:
-        raise ValueError(f"that takes {len(files)} files, and a split model has {_MOST_FILES} at most")
+        raise ValueError(f"{len(files)} files are needed, but a split model has at most {_MOST_FILES}")
     return files
 
 
 def shard_paths(prefix: str | PathLike[str], count: int) -> list[Path]:
-    """The paths of the files that a model is split into: `prefix-00001-of-00003.gguf` and so on.
+    """Return the paths of the files of a split model: `prefix-00001-of-00003.gguf` and so on.
 
-    A `.gguf` at the end of the prefix is none of it.
+    Args:
+        prefix: the beginning of the paths; a `.gguf` at its end is ignored.
+        count: the number of files.
     """
     prefix = Path(prefix)
     return [prefix.with_name(name) for name in member_names(prefix.name.removesuffix(".gguf"), count)]
@@ -72,28 +81,37 @@ def write_split(
     *,
     progress: ByteProgress | None = None,
 ) -> list[Path]:
-    """Write a model as several files, which hold the tensors so named, and return their paths.
+    """Write a model as several files. All appear when the last is complete, or none does.
 
-    Metadata go to the first, and to all of them what a reader must know: the alignment, and its place. All
-    files appear when the last is complete, or none does.
+    The metadata go to the first file. Every file contains the alignment and the keys `split.*`.
+
+    Args:
+        prefix: the beginning of the paths, see `shard_paths`.
+        metadata: of the model.
+        tensors: of the model, by name.
+        files: the names of tensors for each file, as from `plan_split`.
+        progress: is called with `(done, total)` bytes of all files.
+
+    Returns:
+        The paths of the files.
 
     Raises:
-        FileExistsError: one of them is there already.
+        FileExistsError: one of the files exists already.
         GGUFError, OSError: as `write_gguf`.
     """
     paths = shard_paths(prefix, len(files))
     contents = []
     for index, names in enumerate(files):
         own = _without_split(metadata if index == 0 else _alignment_of(metadata))
-        own.set(NUMBER, index, ValueType.UINT16)  # in the order that gguf-split comes to write them
+        own.set(NUMBER, index, ValueType.UINT16)  # in the order of gguf-split
         own.set(TENSORS, len(tensors), ValueType.INT32)
         own.set(COUNT, len(files), ValueType.UINT16)
         contents.append(Contents(own, {name: tensors[name] for name in names}))
     total, done = sum(content.nbytes for content in contents), 0
     with explained_full_disk(paths[0], total), atomic_write_all(paths) as outputs:
         for content, output in zip(contents, outputs, strict=True):
-            told = None if progress is None else partial(_tell, progress, done, total)
-            content.write(output, told)
+            report = None if progress is None else partial(_tell, progress, done, total)
+            content.write(output, report)
             done += content.nbytes
     return paths
 
@@ -107,10 +125,22 @@ def split_gguf(
     tensors_in_first: bool = True,
     progress: ByteProgress | None = None,
 ) -> list[Path]:
-    """Write the model in a GGUF file as several files, and return their paths.
+    """Split the model of a GGUF file into several files.
 
-    The limits are those of `plan_split`, the errors those of it and of `write_split`. A model that is split
-    already is split anew.
+    Args:
+        path: the file; a model that is split already is split again.
+        prefix: the beginning of the new paths, see `shard_paths`.
+        max_bytes: as in `plan_split`.
+        max_tensors: as in `plan_split`.
+        tensors_in_first: as in `plan_split`.
+        progress: is called with `(done, total)` bytes.
+
+    Returns:
+        The paths of the new files.
+
+    Raises:
+        ValueError: as `plan_split`.
+        FileExistsError, GGUFError, OSError: as `write_split`.
     """
     with open_gguf(path) as file:
         files = plan_split(
@@ -122,18 +152,23 @@ def split_gguf(
 def merge_gguf(
     path: str | PathLike[str], out: str | PathLike[str], *, progress: ByteProgress | None = None
 ) -> None:
-    """Write the model that the file at `path` is a part of as one file.
+    """Merge the files of a split model into one file.
+
+    Args:
+        path: any of the files.
+        out: the file to create or replace.
+        progress: is called with `(done, total)` bytes.
 
     Raises:
-        GGUFError: it is no part of a split model, or not all parts are there.
+        GGUFError: the model is not split, a part is missing, or as `write_gguf`.
         ValueError: `out` is one of the parts.
-        GGUFError, OSError: as `write_gguf`.
+        OSError: as `write_gguf`.
     """
     with open_gguf(path) as file:
         if len(file.paths) == 1 and not file.metadata.get(COUNT):
-            raise GGUFError("is a whole model: there is nothing to merge", path=path)
+            raise GGUFError("is a complete model in one file: there is nothing to merge", path=path)
         if Path(out).resolve() in {part.resolve() for part in file.paths}:
-            raise ValueError(f"{out} is one of the files to merge: name another for the whole")
+            raise ValueError(f"{out} is one of the files to merge: name another output file")
         write_gguf(out, _without_split(file.metadata), file.stored(), progress=progress)
 
 

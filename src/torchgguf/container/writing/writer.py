@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 ByteProgress: TypeAlias = Callable[[int, int], None]
 
 _VERSION = 3
-_CHUNK = 1 << 24  # bytes written between two calls of `progress`, and between two chances to interrupt
+_CHUNK = 1 << 24  # bytes between two calls of `progress`, and between two chances to interrupt
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -47,16 +47,21 @@ def write_gguf(
     alignment: int | None = None,
     progress: ByteProgress | None = None,
 ) -> None:
-    """Write a GGUF file, or replace one, even one that is open: it appears at once, when it is complete.
+    """Write a GGUF file. It replaces an existing one, even an open one, at the moment it is complete.
 
-    `metadata`: a Metadata is written type by type as it was read; a plain dict gets the types that
-    `Metadata` infers. `tensors`: torch tensors of a type that GGUF has too, TensorSources for packed and for
-    lazily loaded ones, StoredTensors for those of another file; one is in memory at a time. `alignment`: of
-    the tensors in bytes, a power of two; by default what `general.alignment` says, else 32.
-    `progress(done, total)` is told of the bytes written.
+    After any exception or crash the old file is unchanged, and no temporary file is left.
 
-    Raises GGUFError for what GGUF cannot hold and for a full disk, OSError for what else the system refuses.
-    Then, as after any exception or a crash, the old file is as it was and nothing lies beside it.
+    Args:
+        path: the file to create or replace.
+        metadata: a `Metadata` keeps its types; a plain dict gets the types that `Metadata` infers.
+        tensors: by name: torch tensors whose dtype GGUF has, a `TensorSource` for a packed or lazily loaded
+            tensor, a `StoredTensor` for one of another file. One tensor is in memory at a time.
+        alignment: of tensors in bytes, a power of two; by default `general.alignment`, or else 32.
+        progress: is called with `(done, total)` bytes.
+
+    Raises:
+        GGUFError: GGUF does not support the contents, a tensor cannot be loaded, or the disk is full.
+        OSError: the system refuses.
     """
     contents = Contents(metadata, tensors, alignment)
     with explained_full_disk(path, contents.nbytes), atomic_write(path) as file:
@@ -64,7 +69,11 @@ def write_gguf(
 
 
 class Contents:
-    """All that a file will hold, found sound and ready to be written; `nbytes` in all."""
+    """The checked contents of a new file. Arguments and errors are those of `write_gguf`.
+
+    Attributes:
+        nbytes: the size of the file in bytes.
+    """
 
     def __init__(self, metadata: Mapping[str, Any], tensors: Tensors, alignment: int | None = None) -> None:
         metadata, self._alignment = _with_alignment(metadata, alignment)
@@ -77,7 +86,12 @@ class Contents:
         self.nbytes = padded(len(self._header), self._alignment) + self._end
 
     def write(self, file: FileIO, progress: ByteProgress | None = None) -> None:
-        """Write it to an empty file. GGUFError for tensors that cannot be had, OSError for a full disk."""
+        """Write the contents to an empty file.
+
+        Raises:
+            GGUFError: a tensor does not match its source, or its own file is not readable any more.
+            OSError: the system refuses, for example because the disk is full.
+        """
         out = _Output(file, self.nbytes, progress)
         out.write(memoryview(self._header))
         for name, source in self._sources.items():
@@ -91,21 +105,21 @@ class Contents:
             except OSError as error:
                 if error.errno != errno.EFAULT:
                     raise
-                # What the kernel says when the mapping that it should copy from has no bytes behind it.
-                raise GGUFError(f"tensor {name!r}: the file that holds it can no longer be read") from None
+                # The kernel reports this if the source mapping lies beyond the end of its file.
+                raise GGUFError(f"tensor {name!r}: its file is not readable any more") from None
         out.finish()
 
 
 @contextmanager
 def explained_full_disk(path: str | PathLike[str], nbytes: int) -> Iterator[None]:
-    """Turn the OSError of a full disk into a GGUFError."""
+    """Replace the OSError of a full disk by a GGUFError that states the `nbytes` of the file."""
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        reason = f"{error.strerror} for its {nbytes} bytes; nothing was changed"
-        raise GGUFError(f"cannot be written: {reason}", path=path) from None
+        reason = f"{error.strerror}, it needs {nbytes} bytes; nothing was changed"
+        raise GGUFError(f"writing failed: {reason}", path=path) from None
 
 
 def encode_header(
@@ -113,9 +127,19 @@ def encode_header(
     tensors: Iterable[tuple[str, tuple[int, ...], TensorType, int]],
     version: int = _VERSION,
 ) -> bytes:
-    """Everything before the tensors, without padding.
+    """Encode everything before the tensor data, without padding.
 
-    `tensors`: of each its name, shape in torch's order, type, and offset from where the first may begin.
+    Args:
+        metadata: the key-value pairs.
+        tensors: for each its name, shape in torch's order, type, and offset from the beginning of the tensor
+            data in bytes.
+        version: of the format.
+
+    Returns:
+        The bytes of the header.
+
+    Raises:
+        GGUFError: a key or a string is invalid.
     """
     tensors = list(tensors)
     parts = [MAGIC, struct.pack("<IQQ", version, len(tensors), len(metadata))]
@@ -142,7 +166,7 @@ class _Output:
                 self._progress(self._file.tell(), self._total)
 
     def pad(self, alignment: int) -> None:
-        self._file.seek(padded(self._file.tell(), alignment))  # what is skipped reads as zeros
+        self._file.seek(padded(self._file.tell(), alignment))  # skipped bytes are zeros
 
     def finish(self) -> None:
         self._file.truncate(self._total)  # to the end of the last padding
@@ -159,7 +183,7 @@ def _with_alignment(metadata: Mapping[str, Any], alignment: int | None) -> tuple
     chosen: Any = stated if alignment is None else alignment
     value_type = metadata.types.get(ALIGNMENT_KEY, ValueType.UINT32)
     if value_type is not ValueType.UINT32 or not is_alignment(chosen):
-        raise GGUFError(f"{ALIGNMENT_KEY} must be a power of two of type uint32, not {chosen!r}")
+        raise GGUFError(f"{ALIGNMENT_KEY} must be a power of two of type uint32, got {chosen!r}")
     return metadata, chosen
 
 
@@ -180,5 +204,5 @@ def _sources(tensors: Tensors) -> dict[str, TensorSource | StoredTensor]:
 def _encode_key(key: str) -> bytes:
     encoded = encode_string(key)
     if not 0 < len(encoded) - 8 <= MAX_KEY_BYTES:
-        raise GGUFError(f"a key must have 1 to {MAX_KEY_BYTES} bytes, not {len(encoded) - 8}")
+        raise GGUFError(f"a key must have 1 to {MAX_KEY_BYTES} bytes, got {len(encoded) - 8}")
     return encoded
