@@ -8,7 +8,7 @@ from torchgguf.container.parser import Header, parse_header
 from torchgguf.container.reader import GGUFFile, open_gguf
 from torchgguf.container.splitting import merge_gguf, plan_split, shard_paths, split_gguf, write_split
 from torchgguf.container.tensor_types import TensorType
-from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
+from torchgguf.container.tensors import LazyTensor, TensorInfo, TensorSource
 from torchgguf.container.value_types import ArrayType, MetadataType, MetadataValue, ValueType, type_name
 from torchgguf.container.writer import write_gguf
 
@@ -20,10 +20,10 @@ __all__ = [
     "GGUFTruncatedError",
     "GGUFWarning",
     "Header",
+    "LazyTensor",
     "Metadata",
     "MetadataType",
     "MetadataValue",
-    "StoredTensor",
     "TensorInfo",
     "TensorSource",
     "TensorType",

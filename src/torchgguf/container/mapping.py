@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import warnings
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +17,7 @@ import numpy as np
 from torchgguf.container.byte_order import swap_bytes
 from torchgguf.container.errors import GGUFError, GGUFWarning
 from torchgguf.container.parser import Header, padded, parse_header
-from torchgguf.container.tensors import StoredTensor, TensorInfo
+from torchgguf.container.tensors import TensorInfo, TensorSource
 
 if TYPE_CHECKING:
     import torch
@@ -52,14 +53,14 @@ class Shard(NamedTuple):
             flat = torch.from_numpy(data).view(info.dtype)
         return flat.view(info.storage_shape)
 
-    def stored(self, info: TensorInfo) -> StoredTensor:
-        """The tensor as what `write_gguf` copies."""
+    def source(self, info: TensorInfo) -> TensorSource:
+        """The tensor as what `write_gguf` copies, without torch."""
 
-        def data() -> memoryview:
+        def read() -> memoryview:
             flat = np.frombuffer(self._mapped(), np.uint8, info.nbytes, info.offset)
             return (flat if self.header.byte_order == "little" else swap_bytes(flat, info.type)).data
 
-        return StoredTensor(info.shape, info.type, data)
+        return TensorSource(info.shape, info.type, partial(self.tensor, info), read)
 
     def release(self, info: TensorInfo) -> None:
         """Let go of the pages that a tensor has brought into memory; whoever looks at it reads it anew."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from torchgguf.container.errors import GGUFError
 from torchgguf.container.mapping import Shard, open_shard
 from torchgguf.container.shards import Opener, join, open_shards
-from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
+from torchgguf.container.tensors import TensorInfo, TensorSource
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,7 @@ class GGUFFile:
         self.metadata, self.tensors = join(self._shards)
         self.paths = tuple(shard.path for shard in self._shards)
         self.size = sum(shard.size for shard in self._shards)
+        self._passing: str | None = None  # the tensor that leaves memory when the next one is loaded
         header = self._shards[0].header
         self.version, self.byte_order, self.alignment = header.version, header.byte_order, header.alignment
 
@@ -61,16 +63,24 @@ class GGUFFile:
     def __len__(self) -> int:
         return len(self.tensors)
 
-    def sources(self) -> dict[str, TensorSource]:
-        """The tensors as `write_gguf` takes them, each to be read when its turn comes."""
+    def sources(self, passing: bool = False) -> dict[str, TensorSource]:
+        """The tensors as `write_gguf` takes them, each to be read when its turn comes.
+
+        To copy them as they are takes no torch. `passing`: each leaves memory when the next one is loaded.
+        """
+        sources = {name: self._shard_of(info).source(info) for name, info in self.tensors.items()}
+        if not passing:
+            return sources
         return {
-            name: TensorSource(info.shape, info.type, partial(self.__getitem__, name))
-            for name, info in self.tensors.items()
+            name: replace(source, load=partial(self._pass, name), read=None)
+            for name, source in sources.items()
         }
 
-    def stored(self) -> dict[str, StoredTensor]:
-        """The same, for those that are to be copied as they are: without torch, whatever their type."""
-        return {name: self._shard_of(info).stored(info) for name, info in self.tensors.items()}
+    def _pass(self, name: str) -> torch.Tensor:
+        if self._passing is not None:
+            self.release(self._passing)
+        self._passing = name
+        return self[name]
 
     def release(self, name: str) -> None:
         """Let go of the memory that a tensor takes: what has been looked at stays in it until then.

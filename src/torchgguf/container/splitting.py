@@ -13,7 +13,7 @@ from torchgguf.container.metadata import Metadata
 from torchgguf.container.parser import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, padded
 from torchgguf.container.reader import open_gguf
 from torchgguf.container.shards import COUNT, NUMBER, SPLIT_KEYS, TENSORS, member_names
-from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
+from torchgguf.container.tensors import TensorInfo, TensorSource
 from torchgguf.container.value_types import ValueType
 from torchgguf.container.writer import Contents, Progress, explained_full_disk, write_gguf
 
@@ -21,7 +21,7 @@ _MOST_FILES = 2**16 - 1  # split.count is uint16; the names have five digits
 
 
 def plan_split(
-    tensors: Mapping[str, TensorInfo | TensorSource | StoredTensor],
+    tensors: Mapping[str, TensorInfo | TensorSource],
     *,
     max_bytes: int | None = None,
     max_tensors: int | None = None,
@@ -67,7 +67,7 @@ def shard_paths(prefix: str | PathLike[str], count: int) -> list[Path]:
 def write_split(
     prefix: str | PathLike[str],
     metadata: Metadata,
-    tensors: Mapping[str, TensorSource | StoredTensor],
+    tensors: Mapping[str, TensorSource],
     files: Sequence[Iterable[str]],
     *,
     progress: Progress | None = None,
@@ -116,7 +116,7 @@ def split_gguf(
         files = plan_split(
             file.tensors, max_bytes=max_bytes, max_tensors=max_tensors, tensors_in_first=tensors_in_first
         )
-        return write_split(prefix, file.metadata, file.stored(), files, progress=progress)
+        return write_split(prefix, file.metadata, file.sources(), files, progress=progress)
 
 
 def merge_gguf(
@@ -134,7 +134,7 @@ def merge_gguf(
             raise GGUFError("is a whole model: there is nothing to merge", path=path)
         if Path(out).resolve() in {part.resolve() for part in file.paths}:
             raise ValueError(f"{out} is one of the files to merge: name another for the whole")
-        write_gguf(out, _without_split(file.metadata), file.stored(), progress=progress)
+        write_gguf(out, _without_split(file.metadata), file.sources(), progress=progress)
 
 
 def _without_split(metadata: Metadata) -> Metadata:

@@ -50,16 +50,48 @@ class TensorInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorSource:
-    """A tensor to be written: what it will be, and how to get it when its turn comes.
+class LazyTensor:
+    """A tensor that is loaded when it is needed.
 
-    `shape` counts elements, in torch's order. `load()` returns a tensor of the dtype that `type` has in
-    torch and of this shape or, for packed types, uint8 of shape `(*shape[:-1], bytes_per_row)`.
+    Attributes:
+        shape: elements in each dimension, in torch's order.
+        type: how the elements are stored: a dtype, or a type of GGUF.
+        load: returns a tensor of `dtype`, of this shape or, where GGUF packs the type, of uint8 rows
+            `(*shape[:-1], bytes_per_row)`.
     """
 
     shape: tuple[int, ...]
-    type: TensorType
+    type: torch.dtype | TensorType
     load: Callable[[], torch.Tensor]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the tensor that `load` returns: uint8 if it is packed."""
+        return storage_dtype(self.type) if isinstance(self.type, TensorType) else self.type
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the elements are packed in blocks."""
+        return isinstance(self.type, TensorType) and self.type not in PLAIN
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, without padding."""
+        if isinstance(self.type, TensorType):
+            return storage_nbytes(self.shape, self.type)
+        return prod(self.shape) * self.type.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSource(LazyTensor):
+    """A lazy tensor of a GGUF type, as `write_gguf` writes it.
+
+    Attributes:
+        read: returns the bytes of a little-endian file without torch; by default they are those of `load()`.
+    """
+
+    type: TensorType
+    read: Callable[[], memoryview] | None = None
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> TensorSource:
@@ -71,13 +103,10 @@ class TensorSource:
             )
         return cls(tuple(tensor.shape), tensor_type, lambda: tensor)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes on disk, without padding."""
-        return storage_nbytes(self.shape, self.type)
-
     def data(self) -> memoryview:
         """The bytes as they lie in a little-endian file."""
+        if self.read is not None:
+            return self.read()
         import torch
 
         tensor = self.load_checked().detach().cpu().contiguous()
@@ -87,27 +116,13 @@ class TensorSource:
     def load_checked(self) -> torch.Tensor:
         """The tensor, which is certain to be what this source promises."""
         tensor = self.load()
-        dtype, shape = storage_dtype(self.type), storage_shape(self.shape, self.type)
+        dtype, shape = self.dtype, storage_shape(self.shape, self.type)
         if tensor.dtype != dtype or tuple(tensor.shape) != shape:
             raise GGUFError(
                 f"{self.type.name} of shape {self.shape} must be {dtype} of shape {shape}, "
                 f"but it is {tensor.dtype} of shape {tuple(tensor.shape)}"
             )
         return tensor
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """A tensor whose bytes are at hand as they lie in a little-endian file: to copy them takes no torch."""
-
-    shape: tuple[int, ...]
-    type: TensorType
-    data: Callable[[], memoryview]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes on disk, without padding."""
-        return storage_nbytes(self.shape, self.type)
 
 
 def check_tensor(name: str, shape: tuple[int, ...], tensor_type: TensorType) -> None:

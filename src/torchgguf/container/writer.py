@@ -23,13 +23,13 @@ from torchgguf.container.parser import (
     padded,
 )
 from torchgguf.container.tensor_types import TensorType
-from torchgguf.container.tensors import StoredTensor, TensorSource, check_tensor
+from torchgguf.container.tensors import TensorSource, check_tensor
 from torchgguf.container.value_types import ValueType
 
 if TYPE_CHECKING:
     import torch
 
-    Tensor: TypeAlias = torch.Tensor | TensorSource | StoredTensor
+    Tensor: TypeAlias = torch.Tensor | TensorSource
     Tensors: TypeAlias = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -51,8 +51,8 @@ def write_gguf(
 
     `metadata`: a Metadata is written type by type as it was read; a plain dict gets the types that
     `Metadata` infers. `tensors`: torch tensors of a type that GGUF has too, TensorSources for packed and for
-    lazily loaded ones, StoredTensors for those of another file; one is in memory at a time. `alignment`: of
-    the tensors in bytes, a power of two; by default what `general.alignment` says, else 32.
+    lazily loaded ones; one is in memory at a time. `alignment`: of the tensors in bytes, a power of two; by
+    default what `general.alignment` says, else 32.
     `progress(done, total)` is told of the bytes written.
 
     Raises GGUFError for what GGUF cannot hold and for a full disk, OSError for what else the system refuses.
@@ -163,11 +163,11 @@ def _with_alignment(metadata: Mapping[str, Any], alignment: int | None) -> tuple
     return metadata, chosen
 
 
-def _sources(tensors: Tensors) -> dict[str, TensorSource | StoredTensor]:
-    sources: dict[str, TensorSource | StoredTensor] = {}
+def _sources(tensors: Tensors) -> dict[str, TensorSource]:
+    sources: dict[str, TensorSource] = {}
     for name, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
         try:
-            source = tensor if isinstance(tensor, TensorSource | StoredTensor) else TensorSource.of(tensor)
+            source = tensor if isinstance(tensor, TensorSource) else TensorSource.of(tensor)
             check_tensor(name, source.shape, source.type)
         except GGUFError as error:
             raise GGUFError(f"tensor {name!r}: {error}") from None
