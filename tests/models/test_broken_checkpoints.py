@@ -103,7 +103,7 @@ BROKEN = {
         r"LlamaForCausalLM cannot read .*'qwen2'.*: Qwen2ForCausalLM can$",
     ),
     "field of a wrong type": (configured(hidden_size="64"), ValueError, "hidden_size must be int, .*'64'"),
-    "sizes that cannot be": (configured(hidden_size=-64), ValueError, "no model that can be"),
+    "sizes that cannot be": (configured(hidden_size=-64), ValueError, "describes an invalid model"),
     "layers without end": (configured(num_hidden_layers=10**9), ValueError, "num_hidden_layers=1000000000"),
     "too many layers": (configured(num_hidden_layers=9999), ValueError, "=9999, but there are 30 tensors"),
     "a vocabulary beyond measure": (
@@ -125,32 +125,32 @@ BROKEN = {
     "more layers by the config": (
         configured(num_hidden_layers=4),
         ValueError,
-        r"no tensor fills: model\.layers\.3\.",
+        r"missing tensors: model\.layers\.3\.",
     ),
     "fewer layers by the config": (
         configured(num_hidden_layers=2),
         ValueError,
-        r"no parameter takes: model\.layers\.2\.",
+        r"unused tensors: model\.layers\.2\.",
     ),
     "missing tensor": (
         with_tensors(lambda tensors: tensors.pop(UP)),
         ValueError,
-        rf"does not fit LlamaForCausalLM: no tensor fills: {UP}$",
+        rf"do not match LlamaForCausalLM: missing tensors: {UP}$",
     ),
     "missing head": (
         with_tensors(lambda tensors: tensors.pop("lm_head.weight")),
         ValueError,
-        r"no tensor fills: lm_head\.weight$",
+        r"missing tensors: lm_head\.weight$",
     ),
     "extra tensor": (
         with_tensors(lambda tensors: tensors.update({"model.extra.weight": torch.ones(2)})),
         ValueError,
-        r"no parameter takes: model\.extra\.weight$",
+        r"unused tensors: model\.extra\.weight$",
     ),
     "extra head": (
         with_tensors(lambda tensors: tensors.update({"score.weight": torch.ones(2)})),
         ValueError,
-        r"no parameter takes: score\.weight$",
+        r"unused tensors: score\.weight$",
     ),
     "wrong shape": (
         with_tensors(lambda tensors: tensors.update({UP: torch.ones(96, 63)})),
@@ -160,7 +160,7 @@ BROKEN = {
     "wrong dtype": (
         with_tensors(lambda tensors: tensors.update({UP: torch.ones(96, 64).to(torch.float8_e4m3fn)})),
         ValueError,
-        rf"{UP} is of torch\.float8_e4m3fn$",
+        rf"{UP} has the unsupported dtype torch\.float8_e4m3fn$",
     ),
     "truncated": (cut("model.safetensors"), ValueError, r"model\.safetensors is broken"),
     "empty": (write("model.safetensors", b""), ValueError, r"model\.safetensors is broken"),

@@ -4,9 +4,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from torchgguf.container import LazyTensor
 from torchgguf.hub import HubOptions, find_file, find_files
 
 CONFIG = "config.json"
@@ -33,15 +32,6 @@ class CheckpointError(ValueError):
 
     A file that is not there is a `FileNotFoundError`.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointTensor:
-    """A tensor in a file of weights: what it is, and how to read it. It lies in the file, which is mapped."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    load: Callable[[], Tensor]
 
 
 class Checkpoint:
@@ -100,7 +90,7 @@ class Checkpoint:
         with suppress(FileNotFoundError):
             find_file(self.place, name, **self.hub)
 
-    def tensors(self, pickles: bool = True, passing: bool = False) -> dict[str, CheckpointTensor]:
+    def tensors(self, pickles: bool = True, passing: bool = False) -> dict[str, LazyTensor]:
         """Open the weights: tensors by name, each to be read when its turn comes.
 
         Args:
@@ -116,7 +106,7 @@ class Checkpoint:
             return _list_tensors(file, opened)
         names = _read_index(file)
         shards = list(dict.fromkeys(names.values()))
-        tensors: dict[str, CheckpointTensor] = {}
+        tensors: dict[str, LazyTensor] = {}
         for path in find_files(self.place, shards, **self.hub):
             found = _list_tensors(path, opened)
             if absent := [name for name, shard in names.items() if shard == path.name and name not in found]:
@@ -149,11 +139,11 @@ class _PassingFiles:
         return tensor
 
 
-def _list_tensors(file: Path, opened: _PassingFiles | None) -> dict[str, CheckpointTensor]:
+def _list_tensors(file: Path, opened: _PassingFiles | None) -> dict[str, LazyTensor]:
     tensors = {}
     for name, tensor in read_tensors(file).items():
         load = partial(_same, tensor) if opened is None else partial(opened.load, file, name, tensor.shape)
-        tensors[name] = CheckpointTensor(tuple(tensor.shape), tensor.dtype, load)
+        tensors[name] = LazyTensor(tuple(tensor.shape), tensor.dtype, load)
     return tensors
 
 

@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache, partial
 from io import FileIO
 from pathlib import Path
@@ -20,30 +20,19 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from torchgguf.container import LazyTensor
 from torchgguf.container.atomic import atomic_write
 from torchgguf.models.core.model import Model
 from torchgguf.models.io.checkpoint import CONFIG, GENERATION_CONFIG, INDEX, SAFETENSORS
 from torchgguf.models.io.devices import Layers, at_hand
+from torchgguf.models.io.places import tensor_places
 from torchgguf.models.io.savable import check_savable
 from torchgguf.nn import PackedLayer
+from torchgguf.nn.slots import Slot, parameter_slots
 
 _DTYPE_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 # What an earlier save may have left, and readers would take for a part of this one.
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
-
-
-@dataclass(frozen=True, slots=True)
-class TensorToSave:
-    """A tensor that is made when its turn comes."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    load: Callable[[], Tensor]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in the file."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
 def save_checkpoint(
@@ -100,33 +89,37 @@ def save_checkpoint(
             path.unlink()
 
 
-def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterator[tuple[str, TensorToSave]]:
+def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterator[tuple[str, LazyTensor]]:
     """Iterate over all that is to be saved, by its names on disk; packed layers are saved as plain ones."""
-    tied = model.tied_head
+    check_savable(model)
     with torch.device("meta"):
         plain_model = type(model)(model.config)
+    plain = {
+        layer: plain_model.get_submodule(path)
+        for path, layer in model.named_modules()
+        if isinstance(layer, PackedLayer) and layer is not model.tied_head
+    }
 
     @lru_cache(maxsize=1)  # one layer's tensors are saved one after the other
     def unpacked(layer: PackedLayer) -> nn.Module:
         return layer.dequantize(dtype or model.dtype)
 
-    def load(path: str, name: str) -> Tensor:
-        with layers(path) as layer:
-            plain = unpacked(layer) if isinstance(layer, PackedLayer) else layer
-            tensor: Tensor = getattr(plain, name).detach()
-            return tensor
+    def read(layer: PackedLayer, name: str) -> Tensor:
+        tensor: Tensor = getattr(unpacked(layer), name).detach()
+        return tensor
 
-    for path, layer in model.named_modules():
-        if layer is tied:
-            continue
-        check_savable(path, layer)
-        plain = plain_model.get_submodule(path) if isinstance(layer, PackedLayer) else layer
-        for name, parameter in plain.named_parameters(recurse=False):
-            saved = TensorToSave(tuple(parameter.shape), dtype or parameter.dtype, partial(load, path, name))
-            yield from _parts(model, f"{path}.{name}", saved)
+    def list_slots(layer: nn.Module) -> list[Slot]:
+        if not isinstance(layer, PackedLayer):
+            return parameter_slots(layer)
+        return [replace(slot, read=partial(read, layer, slot.name)) for slot in parameter_slots(plain[layer])]
+
+    for place in tensor_places(model, list_slots, left_out=model.tied_head):
+        parameter_dtype = dtype or place.slot.read().dtype
+        tensor = LazyTensor(place.slot.shape, parameter_dtype, partial(place.read, layers))
+        yield from _parts(model, place.name, tensor)
 
 
-def _parts(model: Model, name: str, tensor: TensorToSave) -> Iterator[tuple[str, TensorToSave]]:
+def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
     """Take apart what checkpoints hold in parts."""
     base_name = model.base_name(name)
     prefix = name.removesuffix(base_name)
@@ -136,17 +129,17 @@ def _parts(model: Model, name: str, tensor: TensorToSave) -> Iterator[tuple[str,
             for expert, row in enumerate(names):
                 for i, part in enumerate(row):
                     load = partial(_part, tensor, expert, slice(i * rows, (i + 1) * rows))
-                    yield prefix + part, TensorToSave((rows, *tensor.shape[2:]), tensor.dtype, load)
+                    yield prefix + part, LazyTensor((rows, *tensor.shape[2:]), tensor.dtype, load)
             return
     yield name, tensor
 
 
-def _part(tensor: TensorToSave, expert: int, rows: slice) -> Tensor:
+def _part(tensor: LazyTensor, expert: int, rows: slice) -> Tensor:
     return tensor.load()[expert, rows]
 
 
 def write_safetensors(
-    file: FileIO, tensors: Mapping[str, TensorToSave], written: Callable[[int], Any] = lambda count: None
+    file: FileIO, tensors: Mapping[str, LazyTensor], written: Callable[[int], Any] = lambda count: None
 ) -> None:
     """Write a .safetensors file one tensor at a time; the library's own writer wants all of them in memory.
 
@@ -172,7 +165,7 @@ def write_safetensors(
         written(1)
 
 
-def _data(tensor: TensorToSave) -> Any:
+def _data(tensor: LazyTensor) -> Any:
     """Return a tensor's bytes. No name holds them: they go before the next tensor comes."""
     return tensor.load().to("cpu", tensor.dtype).contiguous().reshape(-1).view(torch.uint8).numpy()
 

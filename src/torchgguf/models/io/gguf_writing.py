@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from gguf import GGML_QUANT_VERSION
@@ -14,12 +14,14 @@ from torch import Tensor
 
 from torchgguf.container import Metadata, TensorSource, TensorType, write_gguf
 from torchgguf.container.tensor_types import TENSOR_TYPES
+from torchgguf.models.core.config import Config
 from torchgguf.models.core.model import Model
-from torchgguf.models.core.weight_map import Row
+from torchgguf.models.core.weight_map import RowPermutation
 from torchgguf.models.io.description import describe
 from torchgguf.models.io.devices import Layers, at_hand
+from torchgguf.models.io.places import TensorPlace, tensor_places
 from torchgguf.models.io.savable import check_savable
-from torchgguf.nn.slots import Slot, slots
+from torchgguf.nn.slots import slots
 from torchgguf.packing import PackingReport, Quantization, file_type_of, pack_tensors, stays_wide
 from torchgguf.quants import quant_type
 
@@ -70,27 +72,6 @@ def gguf_contents(
     return metadata, tensors
 
 
-class _Weight(NamedTuple):
-    """A tensor to be written: its name and row on the other side, the layer, and its slot that holds it."""
-
-    gguf_name: str
-    row: Row
-    path: str
-    slot: Slot
-
-
-def _weights(model: Model) -> Iterator[_Weight]:
-    """Iterate over all tensors once."""
-    left_out = None if _states_head(model) else model.tied_head
-    for path, layer in model.named_modules():
-        check_savable(path, layer)
-        for slot in slots(layer) if layer is not left_out else ():
-            hf_name = model.base_name(f"{path}.{slot.name}")
-            if (target := model.architecture.weights.to_gguf(hf_name)) is None:
-                raise ValueError(f"GGUF has no place for the parameter {hf_name}")
-            yield _Weight(*target, path, slot)
-
-
 def _states_head(model: Model) -> bool:
     """Tell whether the head has tensors of its own: a tied one has none, unless llama.cpp wants them."""
     wanted = model.architecture.states_head and model.gguf is None
@@ -103,22 +84,33 @@ def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
         raise ValueError(
             f"{type(model).__name__} has no head, and a GGUF file needs one: save the whole model"
         )
+    check_savable(model)
     types = model.gguf.types if model.gguf else {}
     tensors = {name: TensorSource.of(tensor) for name, tensor in _config_tensors(model).items()}
-    for weight in _weights(model):
-        tensors[weight.gguf_name] = _source(weight, model.config, types.get(weight.gguf_name), layers)
+    for place in tensor_places(model, slots, left_out=None if _states_head(model) else model.tied_head):
+        hf_name = model.base_name(place.name)
+        if (target := model.architecture.weights.to_gguf(hf_name)) is None:
+            raise ValueError(f"GGUF has no place for the parameter {hf_name}")
+        name, row = target
+        tensors[name] = _source(place, name, row.transform, model.config, types.get(name), layers)
     return {name: tensors[name] for name in dict.fromkeys((*types, *tensors)) if name in tensors}
 
 
-def _source(weight: _Weight, config: Any, old: TensorType | None, layers: Layers) -> TensorSource:
-    """Say what a tensor will be in the file, and how to get it when its turn comes."""
-    slot, transform = weight.slot, weight.row.transform
-    wide = len(slot.shape) < 2 or stays_wide(weight.gguf_name)
+def _source(
+    place: TensorPlace,
+    name: str,
+    transform: RowPermutation | None,
+    config: Config,
+    old: TensorType | None,
+    layers: Layers,
+) -> TensorSource:
+    """Return what a tensor will be in the file."""
+    slot = place.slot
+    wide = len(slot.shape) < 2 or stays_wide(name)
     kind = slot.quant_type or quant_type(_plain_type(slot.read(), old, wide))
 
     def load() -> Tensor:
-        with layers(weight.path):
-            rows = slot.read()
+        rows = place.read(layers)
         if transform is not None:
             rows = transform.to_gguf(rows, config)
         return rows.to(kind.dtype) if slot.quant_type is None else rows.view(kind.dtype or torch.uint8)

@@ -23,15 +23,19 @@ def refuse_packed(values: Mapping[str, Any], place: object) -> None:
         )
 
 
-def check_savable(path: str, layer: nn.Module) -> None:
-    """Refuse a layer whose weights another library has packed: only that library can read them.
+def check_savable(model: nn.Module) -> None:
+    """Refuse a model with weights that another library has packed: only that library can read them.
 
     Raises:
         ValueError: naming the layer and the library.
     """
-    if isinstance(layer, PackedLayer) or all(p.is_floating_point() for p in layer.parameters(recurse=False)):
-        return
-    library = type(layer).__module__.partition(".")[0]
-    raise ValueError(
-        f"{path} is packed by {library}, which cannot be saved: load the checkpoint without it, and save that"
-    )
+    for path, layer in model.named_modules():
+        if isinstance(layer, PackedLayer) or all(
+            p.is_floating_point() for p in layer.parameters(recurse=False)
+        ):
+            continue
+        library = type(layer).__module__.partition(".")[0]
+        raise ValueError(
+            f"{path} is packed by {library}, which cannot be saved: load the checkpoint without it, and save "
+            "that"
+        )
