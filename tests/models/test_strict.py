@@ -188,10 +188,10 @@ def test_factors_together_with_a_scaling(llama, tmp_path):
 
 def test_class_of_another_architecture(llama, tmp_path):
     """The message names the classes that fit, as two may share what a file calls its architecture."""
-    words = ["Qwen2ForCausalLM cannot", "'llama'", "LlamaForCausalLM can"]
+    words = ["Qwen2ForCausalLM does not load", "'llama'", "use LlamaForCausalLM"]
     refused(llama, *words, load=Qwen2ForCausalLM.from_pretrained)
     windowed = edited(llama, tmp_path / "windowed.gguf", {"llama.attention.sliding_window": 8})
-    words = ["LlamaForCausalLM cannot", "'llama'", "MistralForCausalLM can"]
+    words = ["LlamaForCausalLM does not load", "'llama'", "use MistralForCausalLM"]
     refused(windowed, *words, load=LlamaForCausalLM.from_pretrained)
 
 

@@ -1,4 +1,4 @@
-"""From the tensors at a place to a model with all its weights."""
+"""Build a model, and fill it with the tensors of a GGUF file or of a Hugging Face checkpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 class OpenModel(NamedTuple, Generic[AnyModel]):
-    """A model without weights, its parameters on the meta device, and what fills them."""
+    """A model whose parameters are on the meta device, and what fills them.
+
+    Attributes:
+        model: the model.
+        supply: where its tensors come from.
+        match: which tensors fill which layers.
+    """
 
     model: AnyModel
     supply: TensorSupply
@@ -43,10 +49,10 @@ class Filling(NamedTuple):
     """What tensors become when they fill a layer.
 
     Attributes:
-        dtype: of plain parameters; None: as they are stored.
-        keep_blocks: matrices stay as they are stored, and vectors are float32. So nothing is rounded to the
-            dtype of the activations, and all can be written back as it was.
-        device: where they go.
+        dtype: of plain parameters. None keeps the dtype that each tensor is stored in.
+        keep_blocks: whether matrices stay as they are stored, and vectors become float32. Then nothing is
+            rounded to the dtype of the activations, and saving writes the same bytes.
+        device: of the parameters.
     """
 
     dtype: torch.dtype | None
@@ -60,15 +66,19 @@ def load_pretrained(
     gguf_file: str | None,
     arguments: Mapping[str, Any],
 ) -> Any:
-    """Load the model at a place.
+    """Load the model at a place; errors are those of `PreTrainedModel.from_pretrained`.
 
     Args:
         choose: returns the class to load, one of those of an architecture.
-        place: as in `PreTrainedModel.from_pretrained`, whose errors these are, too.
-        gguf_file: as there.
-        arguments: its options.
+        place: as in `from_pretrained`.
+        gguf_file: as in `from_pretrained`.
+        arguments: the options of `from_pretrained`.
+
+    Returns:
+        The model.
     """
     options = LoadOptions.of(arguments)
+    check_attention(options.attn_implementation or "sdpa")  # before anything is fetched
     with open_source(place, gguf_file, **options.hub) as source:
         model = load_model(*_supply(choose, source, options), options)
     spread(model, options.device_map, options.max_memory, options.offload_folder)
@@ -78,7 +88,7 @@ def load_pretrained(
 def _supply(
     choose: Callable[[Architecture], type[Model]], source: GGUFFile | Checkpoint, options: LoadOptions
 ) -> tuple[type[Model], TensorSupply]:
-    """Choose the class, and read the config."""
+    """Return the class to load, and its config and tensors."""
     if isinstance(source, Checkpoint):
         config = read_config(source, options)
         model_class = choose(registry.architecture_of_type(config.model_type))
@@ -93,41 +103,43 @@ def _supply(
 def open_model(
     model_class: type[AnyModel], supply: TensorSupply, options: LoadOptions
 ) -> OpenModel[AnyModel]:
-    """Build a model without weights, and find what fills it.
+    """Build a model on the meta device, and match its parameters with tensors.
 
     Args:
-        model_class: what to build.
+        model_class: the class to build.
         supply: its config and its tensors.
-        options: those of `from_pretrained` that concern the model, not its weights.
+        options: of `from_pretrained`; those that concern the values of the weights are not read.
+
+    Returns:
+        The model and the match.
 
     Raises:
-        GGUFError, CheckpointError: by the kind of the supply; the config is invalid, or the tensors do not
-            match it.
+        GGUFError: the config of a GGUF file is invalid, or does not match the tensors.
+        CheckpointError: the same of a checkpoint.
     """
-    check_attention(options.attn_implementation or "sdpa")
     supply.config.architectures = [model_class.__name__]
     try:
-        with torch.device("meta"):  # no memory, no initialisation: everything comes from the supply
+        with torch.device("meta"):  # no memory, no initialization: all values come from the supply
             model = model_class(supply.config, options.attn_implementation)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]  # torch adds where in its own code it is
+        reason = str(error).partition("\n")[0]  # torch appends a trace of its own code
         raise supply.error(f"the config describes an invalid model: {reason}") from None
     supply.describe(model)
     return OpenModel(model, supply, match(model, supply, options.ignore_mismatched_sizes))
 
 
 def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadOptions) -> AnyModel:
-    """Load a model on the CPU, or on the one device that the options name.
+    """Load a model onto the CPU, or onto the device that the options name, if it is a single one.
 
-    Memory: that of the model, and of one layer twice. Weights that stay as they are stored take none: they
-    are mapped. Arguments and errors are those of `open_model`.
+    It needs the memory of the model, and of one layer twice. Weights that stay as they are stored need none:
+    they remain in the mapped files. Arguments and errors are those of `open_model`.
     """
     opened = open_model(model_class, supply, options)
     model, tensors = opened.model, opened.match.tensors
     keep_blocks = supply.keeps_blocks and not options.dequantize
     filling = Filling(supply.config.dtype, keep_blocks, options.device)
     total = sum(map(len, tensors.values()))
-    # The bar shows itself only where there is something to wait for, and someone to see it.
+    # The bar appears after a second, and only on a terminal.
     with tqdm(total=total, desc="loading", unit="tensor", delay=1, leave=False, disable=None) as bar:
         for path in list(tensors):
             fill_layer(opened, path, filling)
@@ -143,13 +155,20 @@ def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadO
 
 
 def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
-    """Load the tensors of the layer at `path`; a packed layer replaces it if `filling` keeps blocks."""
+    """Load the tensors of one layer.
+
+    Args:
+        opened: the model. A packed layer replaces the plain one where `filling` keeps blocks.
+        path: name of the layer.
+        filling: what the tensors become.
+    """
     model = opened.model
     for slot, tensor in opened.match.tensors[path]:
         layer = model.get_submodule(path)
-        plain = tensor.dtype is filling.dtype is torch.float32  # to which a packed layer would add nothing
-        if filling.keep_blocks and slot.packable and not plain:
-            assert isinstance(layer, SlottedLayer) and isinstance(tensor.type, TensorType) and filling.dtype
+        is_plain = tensor.dtype is filling.dtype is torch.float32  # a packed layer would keep the same values
+        if filling.keep_blocks and slot.packable and not is_plain:
+            assert isinstance(layer, SlottedLayer)
+            assert isinstance(tensor.type, TensorType) and filling.dtype is not None
             blocks = tensor.load().to(filling.device).view(torch.uint8)
             packed = layer.pack(slot.name, blocks, quant_type(tensor.type), filling.dtype)
             if packed is not layer:
@@ -167,7 +186,7 @@ def _load_plain(tensor: LazyTensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def initialize_new(model: Model, names: list[str]) -> None:
-    """Initialize the parameters of a head that are in no file, and log their names.
+    """Initialize the parameters of a head for which there are no tensors, and log their names.
 
     Other parameters of the same layers keep their values.
     """

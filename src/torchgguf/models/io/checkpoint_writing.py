@@ -1,4 +1,4 @@
-"""From a model to a Hugging Face checkpoint: config.json, and its weights in .safetensors files."""
+"""Write a model as a Hugging Face checkpoint: config.json, and weights in .safetensors files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from torchgguf.nn import PackedLayer
 from torchgguf.nn.slots import Slot, parameter_slots
 
 _DTYPE_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-# What an earlier save may have left, and readers would take for a part of this one.
+# Files of an earlier save, which readers would load as a part of this one.
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
@@ -44,15 +44,15 @@ def save_checkpoint(
     layers: Layers | None = None,
     more: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a model; what there is to say is said of `PreTrainedModel.save_pretrained`.
+    """Write a model; errors are those of `PreTrainedModel.save_pretrained`.
 
     Args:
-        model: whose parameters may be on the meta device.
-        folder: where to.
-        max_shard_size: of one file.
+        model: its parameters may be on the meta device.
+        folder: the folder to write to.
+        max_shard_size: the largest size of one file, in bytes or as a text such as `"5GB"`.
         dtype: of the weights.
-        layers: where the parameters are, if not in the model.
-        more: contents of other files, by their names; they appear together with the model's.
+        layers: loads the parameters of a layer; by default they are in the model.
+        more: contents of other files by their names. All files appear together.
     """
     if dtype is None and any(isinstance(layer, PackedLayer) for layer in model.modules()):
         dtype = model.dtype
@@ -75,7 +75,7 @@ def save_checkpoint(
         texts[SAFETENSORS + INDEX] = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
     for name in texts:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files:  # when all are written they take their names, the last one first
+    with ExitStack() as files:  # when all are written, they are renamed, the last one first
         for name, text in texts.items():
             _write(files.enter_context(atomic_write(folder / name)), text)
         progress = tqdm(total=len(tensors), desc="saving", unit="tensor", delay=1, leave=False, disable=None)
@@ -83,14 +83,14 @@ def save_checkpoint(
         for name, contents in shards.filename_to_tensors.items():
             file = files.enter_context(atomic_write(folder / name))
             write_safetensors(file, {name: tensors[name] for name in contents}, progress.update)
-            os.fsync(file.fileno())  # now, so that to take the names is a matter of moments
+            os.fsync(file.fileno())  # now, so that renaming all of them takes little time
     for path in folder.iterdir():
         if _WEIGHTS.fullmatch(path.name) and path.name not in {*texts, *shards.filename_to_tensors}:
             path.unlink()
 
 
 def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterator[tuple[str, LazyTensor]]:
-    """Iterate over all that is to be saved, by its names on disk; packed layers are saved as plain ones."""
+    """Iterate over all tensors by their names on disk; packed layers become plain ones."""
     check_savable(model)
     with torch.device("meta"):
         plain_model = type(model)(model.config)
@@ -120,7 +120,7 @@ def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterato
 
 
 def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
-    """Take apart what checkpoints hold in parts."""
+    """Split a tensor that checkpoints store in parts."""
     base_name = model.base_name(name)
     prefix = name.removesuffix(base_name)
     for stack in model.architecture.stacks:
@@ -141,12 +141,17 @@ def _part(tensor: LazyTensor, expert: int, rows: slice) -> Tensor:
 def write_safetensors(
     file: FileIO, tensors: Mapping[str, LazyTensor], written: Callable[[int], Any] = lambda count: None
 ) -> None:
-    """Write a .safetensors file one tensor at a time; the library's own writer wants all of them in memory.
+    """Write a .safetensors file one tensor at a time; the library's own writer needs all of them in memory.
 
-    Format: https://huggingface.co/docs/safetensors. `written` is told 1 after each tensor.
+    Format: https://huggingface.co/docs/safetensors.
+
+    Args:
+        file: the file, open for writing.
+        tensors: by name.
+        written: is called with 1 after each tensor.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    # Wide elements first: so all lie at multiples of their size.
+    # Wide elements first, so that all are aligned to their size.
     order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
     end = 0
     for name in order:
@@ -166,7 +171,7 @@ def write_safetensors(
 
 
 def _data(tensor: LazyTensor) -> Any:
-    """Return a tensor's bytes. No name holds them: they go before the next tensor comes."""
+    """Return a tensor's bytes. Callers must not keep them: they leave memory before the next tensor loads."""
     return tensor.load().to("cpu", tensor.dtype).contiguous().reshape(-1).view(torch.uint8).numpy()
 
 

@@ -1,4 +1,4 @@
-"""From a model to a GGUF file: what came from a file and was not changed is written as it was."""
+"""Write a model as a GGUF file: what came from a file and did not change is written as it was."""
 
 from __future__ import annotations
 
@@ -57,9 +57,15 @@ def gguf_contents(
     report: PackingReport | None,
     layers: Layers | None = None,
 ) -> tuple[Metadata, dict[str, TensorSource]]:
-    """Return what a model's file holds, the tensors to be made when their turn comes.
+    """Return the metadata and the tensors of a model's file; errors are those of `PreTrainedModel.save_gguf`.
 
-    `layers`: where the weights are, if not in the model. All else is as of `PreTrainedModel.save_gguf`.
+    Args:
+        model: its parameters may be on the meta device.
+        tokenizer: as in `save_gguf`.
+        extra: further metadata.
+        quantization: as in `save_gguf`.
+        report: as in `save_gguf`.
+        layers: loads the parameters of a layer; by default they are in the model.
     """
     tensors = _tensors(model, layers or partial(at_hand, model))
     metadata = _metadata(model, tokenizer, tensors)
@@ -73,7 +79,7 @@ def gguf_contents(
 
 
 def _states_head(model: Model) -> bool:
-    """Tell whether the head has tensors of its own: a tied one has none, unless llama.cpp wants them."""
+    """Return whether the file stores the head: not a tied one, unless llama.cpp requires it."""
     wanted = model.architecture.states_head and model.gguf is None
     return wanted or not model.config.tie_word_embeddings
 
@@ -90,7 +96,7 @@ def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
     for place in tensor_places(model, slots, left_out=None if _states_head(model) else model.tied_head):
         hf_name = model.base_name(place.name)
         if (target := model.architecture.weights.to_gguf(hf_name)) is None:
-            raise ValueError(f"GGUF has no place for the parameter {hf_name}")
+            raise ValueError(f"GGUF files have no tensor for the parameter {hf_name}")
         name, row = target
         tensors[name] = _source(place, name, row.transform, model.config, types.get(name), layers)
     return {name: tensors[name] for name in dict.fromkeys((*types, *tensors)) if name in tensors}
@@ -104,7 +110,7 @@ def _source(
     old: TensorType | None,
     layers: Layers,
 ) -> TensorSource:
-    """Return what a tensor will be in the file."""
+    """Return a tensor as the file stores it."""
     slot = place.slot
     wide = len(slot.shape) < 2 or stays_wide(name)
     kind = slot.quant_type or quant_type(_plain_type(slot.read(), old, wide))
@@ -119,7 +125,7 @@ def _source(
 
 
 def _plain_type(parameter: Tensor, old: TensorType | None, wide: bool) -> TensorType:
-    """Keep halves that were widened when they were read, unless training has filled the wider bits."""
+    """Return the type of a plain tensor: the old half type if it loses nothing, else that of the dtype."""
     if old in (TensorType.F16, TensorType.BF16):
         half = quant_type(old).dtype
         if torch.equal(parameter.to(half).to(parameter.dtype), parameter):
@@ -145,7 +151,7 @@ def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def _metadata(model: Model, tokenizer: Any, tensors: Mapping[str, TensorSource]) -> Metadata:
-    """Return the source's metadata with what was changed, or all that there is to say."""
+    """Return the metadata of the source with the changes; without a source, those of the config."""
     architecture, source = model.architecture, model.gguf
     if source is not None:
         metadata = source.metadata.copy()
@@ -175,7 +181,7 @@ def _replace_vocabulary(metadata: Metadata, vocabulary: Metadata) -> None:
 
 
 def _describe_types(metadata: Metadata, tensors: Mapping[str, TensorSource]) -> None:
-    """State the type that most bytes have, where the format has a number for it."""
+    """Set the file type: the type of most bytes, if the format has a number for it."""
     sizes: Counter[TensorType] = Counter()
     for source in tensors.values():
         sizes[source.type] += source.nbytes

@@ -1,4 +1,4 @@
-"""Which tensors fill which parameters of a model."""
+"""Match tensors with the parameters of a model."""
 
 from __future__ import annotations
 
@@ -37,12 +37,16 @@ def match(model: Model, supply: TensorSupply, new_sizes: bool = False) -> Match:
 
     Args:
         model: its parameters may be on the meta device.
-        supply: loses the tensors that match, so that each can leave memory when it has been loaded.
-        new_sizes: whether a head is new if its tensors have other sizes.
+        supply: the tensors. Those that match are removed from it, so that each can leave memory early.
+        new_sizes: whether a parameter of a head is new if its tensor has another shape.
+
+    Returns:
+        The tensors of each layer, and the names of new parameters.
 
     Raises:
-        GGUFError, CheckpointError: by the kind of the supply. The message names all tensors that match no
-            parameter, all that are missing, and all that have wrong shapes or dtypes.
+        GGUFError: the tensors of a GGUF file do not match. The message names all that are unused, all that
+            are missing, and all with wrong shapes or dtypes.
+        CheckpointError: the same of a checkpoint.
     """
     _remove_copy(model, supply)
     tensors, matched = supply.tensors, Match({}, [])
@@ -78,25 +82,20 @@ def match(model: Model, supply: TensorSupply, new_sizes: bool = False) -> Match:
 
 
 def _remove_copy(model: Model, supply: TensorSupply) -> None:
-    """Leave one of two tensors where the head shares the weights of the embedding.
-
-    Raises:
-        GGUFError, CheckpointError: they differ.
-    """
+    """Remove the head's tensor if the head shares the weights of the embedding, and both are stored."""
     if (head := model.tied_head) is None:
         return
     paths = {module: path for path, module in model.named_modules()}
-    names = [model.base_name(f"{paths[layer]}.weight") for layer in (model.get_input_embeddings(), head)]
-    if (copy := supply.tensors.pop(names[1], None)) is None:
+    layers = (model.get_input_embeddings(), head)
+    name, copy_name = (model.base_name(f"{paths[layer]}.weight") for layer in layers)
+    if (copy := supply.tensors.pop(copy_name, None)) is None:
         return
-    original = supply.tensors.setdefault(names[0], copy)
+    original = supply.tensors.setdefault(name, copy)
     a, b = original.load(), copy.load()
     if a.data_ptr() != b.data_ptr() and not (original.type == copy.type and torch.equal(a, b)):
-        embedding, copied = (
-            supply.shown(name, in_base) for name, in_base in zip(names, (True, False), strict=True)
-        )
+        both = f"{supply.shown(copy_name, in_base=False)} and {supply.shown(name, in_base=True)}"
         raise supply.error(
-            f"the config states tie_word_embeddings=True, but {copied} and {embedding} differ: "
+            f"the config states tie_word_embeddings=True, but {both} differ: "
             "set tie_word_embeddings=False to use both"
         )
 
@@ -104,8 +103,8 @@ def _remove_copy(model: Model, supply: TensorSupply) -> None:
 def _parts(
     name: str, slot: Slot, supply: TensorSupply
 ) -> tuple[Sequence[Sequence[str]], Sequence[Shape | None]]:
-    """Return the names of the tensors that make up a slot's, and the shapes that each may have."""
-    if name not in supply.tensors and slot.shape[0] <= len(supply.tensors):  # no more names than tensors
+    """Return the names of the tensors that fill a slot, matrix by matrix, and the shapes allowed for each."""
+    if name not in supply.tensors and slot.shape[0] <= len(supply.tensors):  # bounds the list of names
         for stack in supply.stacks:
             if (rows := stack.part_names(name, slot.shape[0])) is not None:
                 return rows, [(slot.shape[1] // len(stack.parts), *slot.shape[2:])]
@@ -121,9 +120,9 @@ def _problems(tensors: dict[str, LazyTensor], shapes: Sequence[Shape | None]) ->
 
 
 def _joined(rows: Sequence[Sequence[str]], tensors: dict[str, LazyTensor], shape: Shape) -> LazyTensor:
-    """Return the tensor whose matrices are made of parts, one above the other.
+    """Return the tensor `(E, rows, columns)` whose matrices consist of parts, one above the other.
 
-    Its dtype is the widest of its parts'.
+    Its dtype is the widest of the parts.
     """
     parts = [[tensors[name] for name in row] for row in rows]
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))

@@ -1,4 +1,4 @@
-"""The places of tensors in a model: what loading fills, and what saving reads."""
+"""The places of tensors in a model, which loading fills and saving reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ class TensorPlace(NamedTuple):
         return f"{self.path}.{self.slot.name}"
 
     def read(self, layers: Layers) -> Tensor:
-        """Return the tensor, wherever the layer's parameters are."""
+        """Return the tensor.
+
+        Args:
+            layers: loads the layer's parameters if they are elsewhere.
+        """
         with layers(self.path):
             return self.slot.read()
 

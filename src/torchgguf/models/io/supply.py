@@ -1,4 +1,4 @@
-"""The tensors that a model is loaded from, whether a GGUF file or a Hugging Face checkpoint holds them."""
+"""Supply a model with config and tensors, from a GGUF file or from a Hugging Face checkpoint."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, Layout
 from torchgguf.tokenization import TokenizerError
 from torchgguf.tokenization.models import read_tokens
 
-# Ends of the names of masks, frequencies and positions that older versions of transformers saved along. They
-# follow from the config, and nothing reads them.
+# Ends of the names of masks, frequencies and positions that older versions of transformers saved. They follow
+# from the config, and nothing reads them.
 _DEAD = re.compile(r"(^|\.)(attn\.bias|masked_bias|rotary_emb\.inv_freq|causal_mask|position_ids)$")
 
 
@@ -35,12 +35,12 @@ class TensorSupply(ABC):
     """The config and the tensors of one model, none of them loaded yet.
 
     Attributes:
-        layout: how the tensors lie in the layers.
-        keeps_blocks: whether matrices stay as they are stored, unless the user asks for plain ones.
-        config: of the model, with the changes that the user asks for.
-        tensors: by the names that weight maps have. Matching removes those that it places.
-        heads: names of those in `tensors` that belong to a head.
-        unknown: names, as the file has them, of tensors that no weight map contains.
+        layout: how the tensors are stored in layers.
+        keeps_blocks: whether matrices stay as they are stored, unless options ask for plain ones.
+        config: of the model, with the changes in the options.
+        tensors: by the names of weight maps. Matching removes those that it finds a parameter for.
+        heads: names of the tensors that belong to a head.
+        unknown: names of tensors that are not in the weight map, as the file states them.
         stacks: parameters that may be stored in parts.
     """
 
@@ -54,28 +54,28 @@ class TensorSupply(ABC):
 
     @abstractmethod
     def error(self, reason: str) -> Exception:
-        """Return the error that names the file or the checkpoint, and the reason."""
+        """Return an error that names the file or the checkpoint, and the reason."""
 
     @abstractmethod
     def shown(self, name: str, in_base: bool) -> str:
         """Return the name of a tensor in the file.
 
         Args:
-            name: of the tensor in weight maps.
+            name: its name in weight maps.
             in_base: whether it belongs to the model without a head.
         """
 
     @abstractmethod
     def may_lack(self, name: str) -> bool:
-        """Return whether a parameter of a head, by its name in weight maps, may be without a tensor."""
+        """Return whether a parameter of a head, by its name in weight maps, is new if there is no tensor."""
 
     @abstractmethod
     def may_ignore(self, name: str, model: Model) -> bool:
-        """Return whether a tensor, by its name in weight maps, may be without a parameter."""
+        """Return whether a tensor, by its name in weight maps, is ignored if there is no parameter."""
 
     @abstractmethod
     def generation_config(self) -> GenerationConfig | None:
-        """Read how the model generates."""
+        """Read the generation config, or return None if nothing is stated."""
 
     @abstractmethod
     def describe(self, model: Model) -> None:
@@ -83,13 +83,13 @@ class TensorSupply(ABC):
 
 
 class GGUFSupply(TensorSupply):
-    """The tensors of a GGUF file.
+    """The config and the tensors of a GGUF file.
 
     Args:
-        model_class: what they are for.
-        file: stays open until they are loaded.
+        model_class: the class to load.
+        file: must stay open until the tensors are loaded.
         options: of `from_pretrained`.
-        passing: each tensor leaves memory when the next one is loaded.
+        passing: whether each tensor leaves memory when the next one is loaded.
 
     Raises:
         GGUFError: the metadata are invalid.
@@ -131,23 +131,23 @@ class GGUFSupply(TensorSupply):
         return GGUFError(reason, path=self._file.paths[0])
 
     def shown(self, name: str, in_base: bool) -> str:
-        """Return the name in GGUF files, or the one in weight maps if there is none."""
+        """Return the GGUF name, or `name` if the weight map contains none."""
         target = self._weights.to_gguf(name)
         return name if target is None else target[0]
 
     def may_lack(self, name: str) -> bool:
-        """Return whether GGUF files have no tensor for a head's parameter."""
+        """Return whether GGUF files never store the parameter."""
         return self._weights.to_gguf(name) is None
 
     def may_ignore(self, name: str, model: Model) -> bool:
-        """Return whether a tensor is of the head that scores tokens, and the model has none."""
+        """Return whether the tensor belongs to a head that scores tokens, and the model lacks that head."""
         return name in self.heads and model.get_output_embeddings() is None
 
     def generation_config(self) -> GenerationConfig | None:
-        """Read which tokens end a text, by the tokenizer's keys and by their texts; None without tokens."""
+        """Read which tokens end a text, by keys and by their names; None if the file lists no tokens."""
         try:
             vocabulary = read_tokens(self._file.metadata)
-        except TokenizerError:  # the config's ids are all there is to know
+        except TokenizerError:  # then the config's ids are the only ones
             return None
         return GenerationConfig(
             bos_token_id=vocabulary.roles.get("bos"),
@@ -156,7 +156,7 @@ class GGUFSupply(TensorSupply):
         )
 
     def describe(self, model: Model) -> None:
-        """Store what `save_gguf` needs to write the file again."""
+        """Store in the model what `save_gguf` needs to write the file again."""
         model.gguf = self._source
 
 
@@ -167,20 +167,20 @@ def _transformed(
 
 
 class CheckpointSupply(TensorSupply):
-    """The tensors of a Hugging Face checkpoint.
+    """The config and the tensors of a Hugging Face checkpoint.
 
-    A model with a head is loaded from the checkpoint of one without, and the other way round.
+    A model with a head loads from the checkpoint of one without a head, and the other way round.
 
     Args:
-        model_class: what they are for.
-        checkpoint: where they are.
+        model_class: the class to load.
+        checkpoint: opened already.
         config: of the model; its dtype is set here.
         options: of `from_pretrained`.
-        passing: each tensor leaves memory when the next ones are loaded. The head must be there, and no
-            other.
+        passing: whether each tensor leaves memory when the next ones are loaded. Then the head must be
+            stored, and no other head.
 
     Raises:
-        CheckpointError: the checkpoint is broken, or the config's sizes are beyond those of the tensors.
+        CheckpointError: the checkpoint is broken, or the config states larger sizes than the tensors.
     """
 
     layout = CHECKPOINT_LAYOUT
@@ -199,11 +199,11 @@ class CheckpointSupply(TensorSupply):
         architecture = model_class.architecture
         self._checkpoint, self.config, self.stacks = checkpoint, config, architecture.stacks
         self._check_sizes(tensors, architecture.sizes)
-        # The checkpoint is of this very class: its head must be there, and no other.
+        # A checkpoint of the same class must contain the head of the class, and no other head.
         self._is_own = passing or model_class.__name__ in (config.architectures or ())
         stated = None if options.dtype == "auto" else options.dtype
         config.dtype = floating_dtype(stated or config.dtype or _first_dtype(tensors))
-        # Some classes have another prefix than most of their architecture; a model without a head has none.
+        # Some classes use another prefix than most of their architecture; a model without a head uses none.
         prefixes = (f"{c.base_model_prefix}." for c in (architecture.classes["base"], model_class))
         self._prefix = next((p for p in prefixes if any(name.startswith(p) for name in tensors)), "")
         self.heads = {name for name in tensors if not name.startswith(self._prefix)}
@@ -227,21 +227,21 @@ class CheckpointSupply(TensorSupply):
         return self._prefix + name if in_base else name
 
     def may_lack(self, name: str) -> bool:
-        """Return whether the checkpoint is of another class, whose head is another."""
+        """Return whether the checkpoint is of another class, which has another head."""
         return not self._is_own
 
     def may_ignore(self, name: str, model: Model) -> bool:
-        """Return whether nothing reads the tensor, or it is in the head of another class."""
+        """Return whether no model uses the tensor, or it belongs to the head of another class."""
         return _DEAD.search(name) is not None or (not self._is_own and name in self.heads)
 
     def generation_config(self) -> GenerationConfig:
-        """Read generation_config.json or, if there is none, the config."""
+        """Read generation_config.json, or the config if that file is missing."""
         if (values := self._checkpoint.extra(GENERATION_CONFIG)) is None:
             return GenerationConfig.from_model_config(self.config)
         return GenerationConfig.from_dict(values)
 
     def describe(self, model: Model) -> None:
-        """Store the folder and the name of the checkpoint."""
+        """Store in the model the folder and the name of the checkpoint."""
         model.origin = Origin(self._checkpoint.folder, self._checkpoint.name)
 
 
