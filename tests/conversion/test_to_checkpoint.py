@@ -116,7 +116,7 @@ def test_a_split_file(tmp_path):
     convert_to_gguf(publish("llama", tmp_path / "tiny"), tmp_path / "x.gguf")
     with open_gguf(tmp_path / "x.gguf") as file:
         write_split(
-            str(tmp_path / "y"), file.metadata, file.stored(), plan_split(file.tensors, max_tensors=9)
+            str(tmp_path / "y"), file.metadata, file.sources(), plan_split(file.tensors, max_tensors=9)
         )
     parts = sorted(tmp_path.glob("y-*.gguf"))
     assert len(parts) > 2
@@ -230,7 +230,7 @@ REFUSED = {
     "dtype": ({}, {}, {"dtype": "float8_e4m3fn"}, "float8_e4m3fn"),
     "shard size": ({}, {}, {"max_shard_size": "a lot"}, "a lot"),
     "architecture": ({"general.architecture": "llamba"}, {}, {}, "architecture 'llamba' is not supported"),
-    "missing tensor": ({}, {"blk.1.ffn_up.weight": None}, {}, r"no tensor fills: blk\.1\.ffn_up\.weight"),
+    "missing tensor": ({}, {"blk.1.ffn_up.weight": None}, {}, r"missing tensors: blk\.1\.ffn_up\.weight"),
     "wrong shape": ({}, {"blk.1.ffn_up.weight": torch.ones(3, 64)}, {}, r"blk\.1\.ffn_up\.weight has shape"),
     "tokenizer": ({"tokenizer.ggml.model": "odd"}, {}, {}, "odd"),
 }

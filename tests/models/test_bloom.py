@@ -181,7 +181,7 @@ WRONG = {
         "cannot be shared evenly by n_head=5",
     ),
     "rotary": ({"bloom.rope.freq_base": 1e4}, {}, r"rope\.freq_base"),
-    "norm missing": ({}, {"token_embd_norm.bias": None}, r"no tensor fills: token_embd_norm\.bias"),
+    "norm missing": ({}, {"token_embd_norm.bias": None}, r"missing tensors: token_embd_norm\.bias"),
     "projection too narrow": (
         {},
         {"blk.0.attn_qkv.weight": torch.zeros(96, 96)},

@@ -113,12 +113,15 @@ def test_accelerate_is_asked_for(place, monkeypatch, tmp_path):
 
 REFUSED = {
     "no such device": ({"device_map": "gpu"}, "device_map='gpu'.*auto.*sequential"),
-    "not here": ({"device_map": "cuda:99"}, "device_map='cuda:99' cannot be had"),
+    "not here": ({"device_map": "cuda:99"}, "device_map='cuda:99' is not available"),
     "nowhere": ({"device_map": "meta"}, "device_map='meta'"),
     "nowhere, in part": ({"device_map": {"": "cpu", "lm_head": "meta"}}, "device_map='meta'"),
     "no such module": ({"device_map": {"": "cpu", "model.nose": "disk"}}, "no module 'model.nose'"),
     "not all": ({"device_map": {"lm_head": "disk"}, "offload_folder": "x"}, "any device for .*: model"),
-    "no folder": ({"device_map": {"": "disk"}}, "the model on the disk: give offload_folder="),
+    "no folder": (
+        {"device_map": {"": "disk"}},
+        "device_map stores the model on the disk: set offload_folder=",
+    ),
 }
 
 

@@ -233,7 +233,7 @@ def test_vocabularies_that_cannot_be():
     packed = torchgguf.nn.QuantizedEmbedding(*embedding.weight.shape, "Q8_0")
     ours.set_input_embeddings(packed)
     assert ours.get_input_embeddings() is ours.model.embed_tokens is packed
-    with pytest.raises(ValueError, match=r"packed rows cannot be added to: call dequantize\(\) first"):
+    with pytest.raises(ValueError, match=r"resizing packed rows is unsupported: call dequantize\(\) first"):
         ours.resize_token_embeddings(500)
 
 

@@ -131,11 +131,11 @@ def test_what_cannot_be_saved_is_not(folders, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "say one of load_in_4bit=True and load_in_8bit=True"),
-        ({"load_in_4bit": True, "load_in_8bit": True}, "say one of"),
+        ({}, "set one of load_in_4bit=True and load_in_8bit=True"),
+        ({"load_in_4bit": True, "load_in_8bit": True}, "set one of"),
         ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf5"}, "'nf4' or 'fp4', not 'nf5'"),
         ({"load_in_4bit": True, "bnb_4bit_compute_dtype": "int8"}, "dtype='int8' is not supported"),
-        ({"load_in_4bit": True, "bnb_4bit_quant_storage": "int3"}, "bnb_4bit_quant_storage is one of"),
+        ({"load_in_4bit": True, "bnb_4bit_quant_storage": "int3"}, "bnb_4bit_quant_storage must be one of"),
     ],
     ids=str,
 )
@@ -154,7 +154,7 @@ def test_configs_are_plain_data():
 
 @pytest.mark.parametrize("config", [NF4, transformers.BitsAndBytesConfig(**NF4)], ids=["dict", "theirs"])
 def test_configs_of_another_kind_are_refused(folders, config):
-    with pytest.raises(TypeError, match="quantization_config= must be one of torchgguf's own, not a"):
+    with pytest.raises(TypeError, match="quantization_config= must be a class of torchgguf, got"):
         AutoModelForCausalLM.from_pretrained(folders / "llama", quantization_config=config)
 
 

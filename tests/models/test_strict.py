@@ -38,11 +38,11 @@ def refused(path, *words, load=AutoModelForCausalLM.from_pretrained):
 TENSORS = {
     "unknown": (
         {"blk.0.attn_q_norm.weight": torch.ones(16)},
-        ["no parameter takes", "blk.0.attn_q_norm.weight"],
+        ["unused tensors", "blk.0.attn_q_norm.weight"],
     ),
     "layer too many": ({"blk.3.attn_norm.weight": torch.ones(64)}, ["blk.3.attn_norm.weight"]),
-    "bias too many": ({"blk.1.ffn_up.bias": torch.ones(96)}, ["no parameter takes", "blk.1.ffn_up.bias"]),
-    "missing": ({"blk.1.ffn_up.weight": None}, ["no tensor fills", "blk.1.ffn_up.weight"]),
+    "bias too many": ({"blk.1.ffn_up.bias": torch.ones(96)}, ["unused tensors", "blk.1.ffn_up.bias"]),
+    "missing": ({"blk.1.ffn_up.weight": None}, ["missing tensors", "blk.1.ffn_up.weight"]),
     "no embedding": ({"token_embd.weight": None}, ["token_embd.weight"]),
     "scalar embedding": ({"token_embd.weight": torch.ones(())}, ["vocab_size"]),
     "wrong shape": ({"output_norm.weight": torch.ones(65)}, ["output_norm.weight", "(65,)", "(64,)"]),
@@ -56,7 +56,7 @@ TENSORS = {
     ),
     "two at once": (
         {"blk.2.attn_v.weight": None, "extra": torch.ones(3)},
-        ["no parameter takes: extra", "no tensor fills: blk.2.attn_v.weight"],
+        ["unused tensors: extra", "missing tensors: blk.2.attn_v.weight"],
     ),
     "long factors without longrope": ({"rope_factors_long.weight": torch.ones(8)}, ["rope_factors_long"]),
     "short factors without longrope": ({"rope_factors_short.weight": torch.ones(8)}, ["rope_factors_short"]),
@@ -98,7 +98,7 @@ METADATA = {
     "scaling type no string": ({"rope.scaling.type": [1]}, ["rope.scaling.type", "[1]"]),
     "negative scaling": ({"rope.scaling.factor": -2.0}, ["rope.scaling.factor"]),
     "no base": ({"rope.freq_base": 0.0}, ["rope.freq_base"]),
-    "base one": ({"rope.freq_base": 1.0, "rope.scaling.type": "yarn"}, ["describe no model"]),
+    "base one": ({"rope.freq_base": 1.0, "rope.scaling.type": "yarn"}, ["describes an invalid model"]),
     "factor without meaning": ({"rope.scaling.attn_factor": 1.5}, ["rope.scaling.attn_factor = 1.5"]),
     "factor without scaling": (
         {"rope.scaling.type": "none", "rope.scaling.factor": 4.0},
@@ -188,10 +188,10 @@ def test_factors_together_with_a_scaling(llama, tmp_path):
 
 def test_class_of_another_architecture(llama, tmp_path):
     """The message names the classes that fit, as two may share what a file calls its architecture."""
-    words = ["Qwen2ForCausalLM cannot", "'llama'", "LlamaForCausalLM can"]
+    words = ["Qwen2ForCausalLM does not load", "'llama'", "use LlamaForCausalLM"]
     refused(llama, *words, load=Qwen2ForCausalLM.from_pretrained)
     windowed = edited(llama, tmp_path / "windowed.gguf", {"llama.attention.sliding_window": 8})
-    words = ["LlamaForCausalLM cannot", "'llama'", "MistralForCausalLM can"]
+    words = ["LlamaForCausalLM does not load", "'llama'", "use MistralForCausalLM"]
     refused(windowed, *words, load=LlamaForCausalLM.from_pretrained)
 
 

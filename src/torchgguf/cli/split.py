@@ -67,7 +67,7 @@ def split_command(
         paths = shard_paths(prefix, len(files))
         if not dry_run:
             with progress_bar("splitting") as progress:
-                write_split(prefix, gguf.metadata, gguf.stored(), files, progress=progress)
+                write_split(prefix, gguf.metadata, gguf.sources(), files, progress=progress)
         sizes = [sum(gguf.tensors[name].nbytes for name in names) for names in files]
     rows = [
         (str(path), f"{len(names):,}", f"{size:,}")

@@ -7,7 +7,7 @@ from torchgguf.container.metadata import Metadata
 from torchgguf.container.reading.parser import GGUFHeader, parse_header
 from torchgguf.container.reading.reader import GGUFFile, open_gguf
 from torchgguf.container.tensor_types import TensorType
-from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
+from torchgguf.container.tensors import LazyTensor, TensorInfo, TensorSource
 from torchgguf.container.value_types import ArrayType, MetadataType, MetadataValue, ValueType, type_name
 from torchgguf.container.writing.splitting import merge_gguf, plan_split, shard_paths, split_gguf, write_split
 from torchgguf.container.writing.writer import write_gguf
@@ -20,10 +20,10 @@ __all__ = [
     "GGUFHeader",
     "GGUFTruncatedError",
     "GGUFWarning",
+    "LazyTensor",
     "Metadata",
     "MetadataType",
     "MetadataValue",
-    "StoredTensor",
     "TensorInfo",
     "TensorSource",
     "TensorType",

@@ -55,19 +55,48 @@ class TensorInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorSource:
-    """A tensor to write: its shape and type, and a function that loads it when the writer reaches it.
+class LazyTensor:
+    """A tensor that is loaded when it is needed.
 
     Attributes:
-        shape: sizes in elements, in torch's order.
-        type: how the file stores the elements.
-        load: returns the tensor. A plain type needs its own dtype and `shape`, a packed type uint8 of shape
+        shape: elements in each dimension, in torch's order.
+        type: how the elements are stored: a dtype, or a type of GGUF.
+        load: returns a tensor of `dtype`, of this shape or, where GGUF packs the type, of uint8 rows
             `(*shape[:-1], bytes_per_row)`.
     """
 
     shape: tuple[int, ...]
-    type: TensorType
+    type: torch.dtype | TensorType
     load: Callable[[], torch.Tensor]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the tensor that `load` returns: uint8 if it is packed."""
+        return storage_dtype(self.type) if isinstance(self.type, TensorType) else self.type
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the elements are packed in blocks."""
+        return isinstance(self.type, TensorType) and self.type not in PLAIN
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, without padding."""
+        if isinstance(self.type, TensorType):
+            return storage_nbytes(self.shape, self.type)
+        return prod(self.shape) * self.type.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSource(LazyTensor):
+    """A lazy tensor of a GGUF type, as `write_gguf` writes it.
+
+    Attributes:
+        read: returns the bytes of a little-endian file without torch; by default they are those of `load()`.
+    """
+
+    type: TensorType
+    read: Callable[[], memoryview] | None = None
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> TensorSource:
@@ -81,17 +110,10 @@ class TensorSource:
             raise GGUFError(f"{tensor.dtype} has no matching GGUF type: wrap the tensor in a TensorSource")
         return cls(tuple(tensor.shape), tensor_type, lambda: tensor)
 
-    @property
-    def nbytes(self) -> int:
-        """The size on disk in bytes, without padding."""
-        return storage_nbytes(self.shape, self.type)
-
     def data(self) -> memoryview:
-        """Load the tensor and return its bytes in little-endian order.
-
-        Raises:
-            GGUFError: as `load_checked`.
-        """
+        """The bytes as they lie in a little-endian file."""
+        if self.read is not None:
+            return self.read()
         import torch
 
         tensor = self.load_checked().detach().cpu().contiguous()
@@ -105,33 +127,13 @@ class TensorSource:
             GGUFError: the loaded tensor does not match `type` and `shape`.
         """
         tensor = self.load()
-        dtype, shape = storage_dtype(self.type), storage_shape(self.shape, self.type)
+        dtype, shape = self.dtype, storage_shape(self.shape, self.type)
         if tensor.dtype != dtype or tuple(tensor.shape) != shape:
             raise GGUFError(
                 f"{self.type.name} of shape {self.shape} must be {dtype} of shape {shape}, "
                 f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
             )
         return tensor
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """A tensor whose bytes can be copied from another file, without torch.
-
-    Attributes:
-        shape: sizes in elements, in torch's order.
-        type: how the elements are stored.
-        data: returns the bytes in little-endian order.
-    """
-
-    shape: tuple[int, ...]
-    type: TensorType
-    data: Callable[[], memoryview]
-
-    @property
-    def nbytes(self) -> int:
-        """The size on disk in bytes, without padding."""
-        return storage_nbytes(self.shape, self.type)
 
 
 def check_tensor(name: str, shape: tuple[int, ...], tensor_type: TensorType) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Unpack
 
 import gguf
 import torch
-from torch import nn
 
 from torchgguf.container import Metadata, write_gguf
 from torchgguf.container.writing.writer import ByteProgress
@@ -19,14 +18,13 @@ from torchgguf.conversion.verification import Verification, verify
 from torchgguf.hub import HubOptions
 from torchgguf.models import registry
 from torchgguf.models.core.config import Config
-from torchgguf.models.core.provenance import Origin
 from torchgguf.models.io import gguf_writing as saving
+from torchgguf.models.io.assembling import Filling, OpenModel, open_model
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
-from torchgguf.models.io.checkpoint_loading import open_checkpoint
-from torchgguf.models.io.checkpoint_matching import Source
 from torchgguf.models.io.description import MODEL_CARD
 from torchgguf.models.io.opening import is_gguf, read_config
 from torchgguf.models.io.options import LoadOptions
+from torchgguf.models.io.supply import CheckpointSupply
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.models.quantizers.gguf import GGUFQuantizationConfig
 from torchgguf.packing import ImportanceMatrix, PackedTensor, PackingReport, Quantization, recipe
@@ -98,9 +96,9 @@ def convert_to_gguf(
     vocabulary = _tokenizer(checkpoint, pre) if tokenizer else None
     for name in (MODEL_CARD, GENERATION_CONFIG):  # the metadata are made from these
         checkpoint.fetch(name)
-    model, sources = _read(checkpoint, config)
+    opened = _read(checkpoint, config)
     described, tensors = saving.gguf_contents(
-        model, vocabulary, metadata or {}, quantization, report, _layers(model, sources)
+        opened.model, vocabulary, metadata or {}, quantization, report, _layers(opened)
     )
     if target.is_dir():
         target = target / file_name(described, quantization)
@@ -134,15 +132,15 @@ def verify_converted(
         GGUFError: as `verify`, for the file.
     """
     checkpoint, config = _open(place, hub)
-    model, sources = _read(checkpoint, config)
-    _, tensors = saving.gguf_contents(model, None, {}, None, None, _layers(model, sources))
-    dtypes = {source.dtype for source in sources.values()}
+    opened = _read(checkpoint, config)
+    _, tensors = saving.gguf_contents(opened.model, None, {}, None, None, _layers(opened))
+    dtypes = {tensor.dtype for filled in opened.match.tensors.values() for _, tensor in filled}
     # 16-bit weights stay packed, so that the source needs no more memory; layers multiply them in float32.
     half = _HALVES.get(dtypes.pop()) if len(dtypes) == 1 else None
     packing = None if half is None else GGUFQuantizationConfig(half)
 
     def load() -> PreTrainedModel:
-        return type(model).from_pretrained(
+        return type(opened.model).from_pretrained(
             place, dtype=torch.float32, quantization_config=packing, **checkpoint.hub
         )
 
@@ -182,12 +180,12 @@ def _open(place: str | PathLike[str], hub: HubOptions) -> tuple[Checkpoint, Conf
     return checkpoint, config
 
 
-def _read(checkpoint: Checkpoint, config: Config) -> tuple[PreTrainedModel, dict[str, Source]]:
+def _read(checkpoint: Checkpoint, config: Config) -> OpenModel[PreTrainedModel]:
     """Build a model without weights, and find their positions in the checkpoint."""
     model_class = registry.architecture_of_type(config.model_type).classes["causal_lm"]
-    model, sources, _ = open_checkpoint(model_class, checkpoint, config, LoadOptions(), passing=True)
-    model.origin = Origin(checkpoint.folder, checkpoint.name)
-    return model, sources
+    options = LoadOptions()
+    supply = CheckpointSupply(model_class, checkpoint, config, options, passing=True)
+    return open_model(model_class, supply, options)
 
 
 def _tokenizer(checkpoint: Checkpoint, pre: str | None) -> Tokenizer:
@@ -199,15 +197,10 @@ def _tokenizer(checkpoint: Checkpoint, pre: str | None) -> Tokenizer:
         ) from None
 
 
-def _layers(model: PreTrainedModel, sources: Mapping[str, Source]) -> PassingLayers:
+def _layers(opened: OpenModel[PreTrainedModel]) -> PassingLayers:
     """Load layers from the checkpoint; the empty parameters get the dtypes that they have there."""
-    by_parameter = {model.get_parameter(name): source for name, source in sources.items()}
-    for parameter, source in by_parameter.items():  # layers that share a parameter still share it
-        parameter.data = torch.empty(source.shape, dtype=source.dtype, device="meta")
-
-    def fill(path: str, layer: nn.Module) -> None:
-        for name, parameter in list(layer.named_parameters(recurse=False)):
-            value = by_parameter[parameter].load()
-            layer.register_parameter(name, nn.Parameter(value, requires_grad=False))
-
-    return PassingLayers(model, fill)
+    for path, filled in opened.match.tensors.items():
+        for slot, tensor in filled:  # layers that share a parameter still share it
+            parameter = opened.model.get_parameter(f"{path}.{slot.name}")
+            parameter.data = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return PassingLayers(opened, Filling(dtype=None))

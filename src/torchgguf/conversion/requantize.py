@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
-
-from torchgguf.container import GGUFFile, TensorSource, TensorType, open_gguf, write_gguf, write_split
+from torchgguf.container import GGUFFile, TensorType, open_gguf, write_gguf, write_split
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.container.tensors import storage_nbytes
 from torchgguf.container.writing.writer import ByteProgress
@@ -68,7 +63,7 @@ def requantize(
             _check_split(file)
         check_not_read(out, *file.paths, quantization.imatrix_file)
         metadata = file.metadata.copy()
-        tensors = pack_tensors(metadata, dict(passing_sources(file)), quantization, report)
+        tensors = pack_tensors(metadata, file.sources(passing=True), quantization, report)
         if not keep_split:
             write_gguf(out, metadata, tensors, progress=progress)
             return [Path(out)]
@@ -107,20 +102,6 @@ def plan_requantization(
         except ValueError as error:
             obstacle = str(error)
     return RequantizationPlan(report, obstacle)
-
-
-def passing_sources(file: GGUFFile) -> Iterator[tuple[str, TensorSource]]:
-    """Iterate over the tensors of a file; loading one releases the memory of the previous one."""
-    loaded: list[str] = []
-
-    def load(name: str) -> Tensor:
-        while loaded:
-            file.release(loaded.pop())
-        loaded.append(name)
-        return file[name]
-
-    for name, source in file.sources().items():
-        yield name, replace(source, load=partial(load, name))
 
 
 def check_not_read(out: str | PathLike[str], *read: str | PathLike[str] | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from torch import nn
 
 from torchgguf.container import GGUFError, GGUFFile, TensorType, open_gguf
 from torchgguf.container.tensor_types import storage_dtype
@@ -20,11 +18,11 @@ from torchgguf.hub import HubOptions, find_gguf
 from torchgguf.models import registry
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import floating_dtype
+from torchgguf.models.io.assembling import Filling, open_model
 from torchgguf.models.io.checkpoint_writing import save_checkpoint
 from torchgguf.models.io.description import MODEL_CARD, model_card
-from torchgguf.models.io.loading import Place, fill_place, open_model
 from torchgguf.models.io.options import LoadOptions
-from torchgguf.models.pretrained.model import PreTrainedModel
+from torchgguf.models.io.supply import GGUFSupply
 from torchgguf.tokenization import Tokenizer
 from torchgguf.tokenization.saving import file_contents
 from torchgguf.tokenization.sources.files import TOKENIZER_FILES
@@ -80,11 +78,14 @@ def convert_to_checkpoint(
     with open_gguf(find_gguf(place, gguf_file, **hub)) as file:
         model_class = registry.architecture_of_file(file).classes["causal_lm"]
         chosen = _exact_dtype(file, model_class.architecture) if dtype == "auto" else floating_dtype(dtype)
-        model, places, _ = open_model(model_class, file, LoadOptions(dtype=chosen))
-        vars(model)["generation_config"] = _generation_config(model, file.metadata)
+        options = LoadOptions(dtype=chosen)
+        supply = GGUFSupply(model_class, file, options, passing=True)
+        opened = open_model(model_class, supply, options)
+        model = opened.model
+        vars(model)["generation_config"] = _generation_config(supply, file.metadata)
         tokenizer_files = _tokenizer_files(file) if tokenizer else {}
         more = tokenizer_files | _model_card(file, Path(folder))
-        layers = _layers(model, file, places)
+        layers = PassingLayers(opened, Filling(chosen))
         save_checkpoint(model, Path(folder), max_shard_size, chosen, layers=layers, more=more)
         if tokenizer_files:
             _remove_older_tokenizer(Path(folder), tokenizer_files)
@@ -107,23 +108,9 @@ def _exact_dtype(file: GGUFFile, architecture: Architecture) -> torch.dtype:
     return half
 
 
-def _layers(model: PreTrainedModel, file: GGUFFile, places: list[Place]) -> PassingLayers:
-    """Load layers from the file, and release the memory of each tensor afterwards."""
-    by_layer = defaultdict[str, list[Place]](list)
-    for place in places:
-        by_layer[place.path].append(place)
-
-    def fill(path: str, layer: nn.Module) -> None:
-        for place in by_layer[path]:
-            fill_place(model, place, file[place.info.name], dequantize=True)
-            file.release(place.info.name)
-
-    return PassingLayers(model, fill)
-
-
-def _generation_config(model: PreTrainedModel, metadata: Mapping[str, Any]) -> GenerationConfig:
+def _generation_config(supply: GGUFSupply, metadata: Mapping[str, Any]) -> GenerationConfig:
     """Return the tokens that end a text, and the sampling options that the file recommends."""
-    config = getattr(model, "generation_config", None) or GenerationConfig.from_model_config(model.config)
+    config = supply.generation_config() or GenerationConfig.from_model_config(supply.config)
     stated = {}
     for name, field in _SAMPLING.items():
         if (value := metadata.get(key := f"general.sampling.{name}")) is not None:

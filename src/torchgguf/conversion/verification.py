@@ -18,7 +18,6 @@ from torchgguf import kernels
 from torchgguf.container import GGUFError, TensorSource, TensorType, open_gguf
 from torchgguf.container.tensor_types import PLAIN
 from torchgguf.container.writing.writer import ByteProgress
-from torchgguf.conversion.requantize import passing_sources
 from torchgguf.models import AutoModelForCausalLM, registry
 from torchgguf.quants import quant_type
 from torchgguf.tokenization import AutoTokenizer, TokenizerError
@@ -155,7 +154,7 @@ def verify_requantized(
         GGUFError: one of the files is invalid.
     """
     with open_gguf(source) as file:
-        tensors = dict(passing_sources(file))
+        tensors = file.sources(passing=True)
         return verify(path, tensors, lambda: AutoModelForCausalLM.from_pretrained(source), progress=progress)
 
 
@@ -168,7 +167,7 @@ def _compare_tensors(
     compared = []
     with open_gguf(path) as file:
         total, done = sum(info.nbytes for info in file.tensors.values()), 0
-        new = dict(passing_sources(file))
+        new = file.sources(passing=True)
         problems += [f"tensor {name!r} is missing" for name in sources if name not in new]
         problems += [f"tensor {name!r} is not in the source" for name in new if name not in sources]
         for name, source in new.items():

@@ -1,4 +1,4 @@
-"""Auto classes: the class that fits what is at a place, found by what the file or the config says."""
+"""Auto classes: load the class that the file or the config names."""
 
 from os import PathLike
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from torchgguf.models.pretrained.model import PreTrainedModel
 
 
 class AutoConfig:
-    """The config of whatever model lies at a place."""
+    """Load the config of any supported model."""
 
     @staticmethod
     def from_pretrained(
@@ -25,8 +25,8 @@ class AutoConfig:
     ) -> PreTrainedConfig:
         """Read a config, from config.json or from a GGUF file.
 
-        Options are those of `PreTrainedModel.from_pretrained` that are of the config or of fetching; errors
-        are those of it. The place may also be a file such as config.json.
+        Arguments and errors are those of `PreTrainedModel.from_pretrained`, except for options of weights.
+        The place may also be a file such as config.json.
         """
         config = load_config(pretrained_model_name_or_path, gguf_file, LoadOptions.of(options))
         assert isinstance(config, PreTrainedConfig)
@@ -34,14 +34,14 @@ class AutoConfig:
 
     @staticmethod
     def for_model(model_type: str, **fields: Any) -> PreTrainedConfig:
-        """Build the config that a config.json with this `model_type` and these fields is for."""
+        """Build the config of a model type with these fields of config.json."""
         config = registry.architecture_of_type(model_type).config_class.from_dict(fields)
         assert isinstance(config, PreTrainedConfig)
         return config
 
 
 class AutoModel:
-    """Whatever model a file holds, without its head."""
+    """Load any supported model without its head."""
 
     _task: ClassVar[str] = "base"  # the key in `Architecture.classes`
 
@@ -71,9 +71,18 @@ class AutoModel:
         attn_implementation: str | None = None,
         dtype: torch.dtype | str | None = None,
     ) -> Any:
-        """Build a model with random weights; their dtype is the config's, unless one is given.
+        """Build a model with random weights.
 
-        So is the attention implementation, which is `"sdpa"` if neither says.
+        Args:
+            config: of a supported model.
+            attn_implementation: by default the config's, or else `"sdpa"`.
+            dtype: of the weights; by default the config's.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: the config is of no supported model, or of one without a class for the task.
         """
         refuse_packed(vars(config), type(config).__name__)
         if config.model_type in registry.MODEL_TYPES:
@@ -81,28 +90,28 @@ class AutoModel:
             if architecture.config_class is type(config):
                 model = cls._class_in(architecture)(config, attn_implementation)
                 return model.to(floating_dtype(dtype or config.dtype))
-        raise ValueError(f"{type(config).__name__} is the config of no model here")
+        raise ValueError(f"{type(config).__name__} is not the config of a supported model")
 
 
 class AutoModelForCausalLM(AutoModel):
-    """Whatever language model a file holds."""
+    """Load any supported language model."""
 
     _task = "causal_lm"
 
 
 class AutoModelForSequenceClassification(AutoModel):
-    """Whatever model a file holds, with a head that judges texts."""
+    """Load any supported model with a head that classifies texts."""
 
     _task = "sequence_classification"
 
 
 class AutoModelForTokenClassification(AutoModel):
-    """Whatever model a file holds, with a head that judges tokens."""
+    """Load any supported model with a head that classifies tokens."""
 
     _task = "token_classification"
 
 
 class AutoModelForQuestionAnswering(AutoModel):
-    """Whatever model a file holds, with a head that finds answers in texts."""
+    """Load any supported model with a head that finds answers in texts."""
 
     _task = "question_answering"

@@ -1,4 +1,4 @@
-"""Which file of `architectures/` loads a model: names only; each is imported when it is asked for."""
+"""Find the file of `architectures/` that loads a model: names only; each is imported on first use."""
 
 from functools import cache
 from importlib import import_module
@@ -6,8 +6,8 @@ from importlib import import_module
 from torchgguf.container import GGUFError, GGUFFile
 from torchgguf.models.core.architecture import Architecture
 
-# general.architecture -> the model types that may load the file; the first that matches does. A model type,
-# as config.json has it, is also the name of the file.
+# general.architecture -> the model types that may load the file; the first that matches does. A model type of
+# config.json is also the name of the file in `architectures/`.
 ROWS: dict[str, tuple[str, ...]] = {
     "bloom": ("bloom",),
     "gpt2": ("gpt2",),
@@ -43,10 +43,10 @@ def architecture_of_file(file: GGUFFile) -> Architecture:
     """Return the architecture that loads a GGUF file.
 
     Raises:
-        GGUFError: the file holds no model, or an unsupported one; the message lists the supported ones.
+        GGUFError: the file contains no model, or an unsupported one; the message lists the supported ones.
     """
     if (kind := file.metadata.get("general.type", "model")) != "model":
-        raise GGUFError(f"the file holds no model: its general.type is {kind!r}")
+        raise GGUFError(f"the file contains no model: its general.type is {kind!r}")
     actual = file.metadata.get("general.architecture")
     for model_type in ROWS.get(actual, ()) if isinstance(actual, str) else ():
         if (architecture := _import(model_type)).matches(file.metadata):

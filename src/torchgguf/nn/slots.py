@@ -40,7 +40,7 @@ class SlottedLayer(nn.Module):
 
     def slots(self) -> Iterable[Slot]:
         """List the tensors that the layer takes from a file."""
-        return _parameter_slots(self)
+        return parameter_slots(self)
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Take a slot's tensor, unpacked, in its dtype."""
@@ -67,7 +67,7 @@ def slots(layer: nn.Module) -> list[Slot]:
     """List the tensors that any layer, children not counted, takes from a GGUF file."""
     if isinstance(layer, SlottedLayer):
         return list(layer.slots())
-    return _parameter_slots(layer)
+    return parameter_slots(layer)
 
 
 def fill(layer: nn.Module, name: str, tensor: Tensor) -> None:
@@ -78,7 +78,8 @@ def fill(layer: nn.Module, name: str, tensor: Tensor) -> None:
         setattr(layer, name, nn.Parameter(tensor))
 
 
-def _parameter_slots(layer: nn.Module) -> list[Slot]:
+def parameter_slots(layer: nn.Module) -> list[Slot]:
+    """List the parameters of any layer, children not counted, as the layer holds them."""
     return [
         Slot(name, tuple(value.shape), partial(_parameter, layer, name))
         for name, value in layer.named_parameters(recurse=False)

@@ -104,7 +104,7 @@ def edit_metadata(
         new.pop(_FILLER, None)
         if room and _FILLER not in removed:
             new.set(_FILLER, " " * room, ValueType.STRING)
-        tensors = {name: first.stored(info) for name, info in first.header.tensors.items()}
+        tensors = {name: first.source(info) for name, info in first.header.tensors.items()}
         write_gguf(path, new, tensors, progress=progress)
         return Edited(first.path, in_place=False)
 

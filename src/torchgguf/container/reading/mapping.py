@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import warnings
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,7 @@ from torchgguf.container.byte_order import swap_bytes
 from torchgguf.container.errors import GGUFError, GGUFWarning
 from torchgguf.container.layout import padded
 from torchgguf.container.reading.parser import GGUFHeader, parse_header
-from torchgguf.container.tensors import StoredTensor, TensorInfo
+from torchgguf.container.tensors import TensorInfo, TensorSource
 
 if TYPE_CHECKING:
     import torch
@@ -64,14 +65,14 @@ class Shard(NamedTuple):
             flat = torch.from_numpy(data).view(info.dtype)
         return flat.view(info.storage_shape)
 
-    def stored(self, info: TensorInfo) -> StoredTensor:
-        """Return a tensor in the form that `write_gguf` copies."""
+    def source(self, info: TensorInfo) -> TensorSource:
+        """Return a tensor in the form that `write_gguf` copies without torch."""
 
-        def data() -> memoryview:
+        def read() -> memoryview:
             flat = np.frombuffer(self._mapped(), np.uint8, info.nbytes, info.offset)
             return (flat if self.header.byte_order == "little" else swap_bytes(flat, info.type)).data
 
-        return StoredTensor(info.shape, info.type, data)
+        return TensorSource(info.shape, info.type, partial(self.tensor, info), read)
 
     def release(self, info: TensorInfo) -> None:
         """Release the memory pages of a tensor; the next access reads them from the disk again."""

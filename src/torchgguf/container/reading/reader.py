@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from torchgguf.container.errors import GGUFError
 from torchgguf.container.reading.mapping import Shard, open_shard
 from torchgguf.container.reading.shards import Opener, join_shards, open_shards
-from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
+from torchgguf.container.tensors import TensorInfo, TensorSource
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,7 @@ class GGUFFile:
         self.metadata, self.tensors = join_shards(self._shards)
         self.paths = tuple(shard.path for shard in self._shards)
         self.size = sum(shard.size for shard in self._shards)
+        self._passing: str | None = None  # the tensor that leaves memory when the next one is loaded
         header = self._shards[0].header
         self.version, self.byte_order, self.alignment = header.version, header.byte_order, header.alignment
 
@@ -80,16 +82,27 @@ class GGUFFile:
     def __len__(self) -> int:
         return len(self.tensors)
 
-    def sources(self) -> dict[str, TensorSource]:
-        """Return all tensors by name as sources for `write_gguf`, which load when they are written."""
+    def sources(self, passing: bool = False) -> dict[str, TensorSource]:
+        """Return all tensors in the form that `write_gguf` accepts; each is loaded when it is written.
+
+        Tensors that are copied unchanged need no torch.
+
+        Args:
+            passing: each tensor leaves memory when the next one is loaded.
+        """
+        sources = {name: self._shard_of(info).source(info) for name, info in self.tensors.items()}
+        if not passing:
+            return sources
         return {
-            name: TensorSource(info.shape, info.type, partial(self.__getitem__, name))
-            for name, info in self.tensors.items()
+            name: replace(source, load=partial(self._pass, name), read=None)
+            for name, source in sources.items()
         }
 
-    def stored(self) -> dict[str, StoredTensor]:
-        """Return all tensors by name for a copy without changes, which needs no torch."""
-        return {name: self._shard_of(info).stored(info) for name, info in self.tensors.items()}
+    def _pass(self, name: str) -> torch.Tensor:
+        if self._passing is not None:
+            self.release(self._passing)
+        self._passing = name
+        return self[name]
 
     def release(self, name: str) -> None:
         """Release the memory of a tensor; pages that were read stay in memory until then.

@@ -13,7 +13,7 @@ from torchgguf.container.layout import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, padded
 from torchgguf.container.metadata import Metadata
 from torchgguf.container.reading.reader import open_gguf
 from torchgguf.container.reading.shards import COUNT, NUMBER, SPLIT_KEYS, TENSORS, member_names
-from torchgguf.container.tensors import StoredTensor, TensorInfo, TensorSource
+from torchgguf.container.tensors import TensorInfo, TensorSource
 from torchgguf.container.value_types import ValueType
 from torchgguf.container.writing.writer import ByteProgress, Contents, explained_full_disk, write_gguf
 
@@ -21,7 +21,7 @@ _MOST_FILES = 2**16 - 1  # split.count is uint16; the names have five digits
 
 
 def plan_split(
-    tensors: Mapping[str, TensorInfo | TensorSource | StoredTensor],
+    tensors: Mapping[str, TensorInfo | TensorSource],
     *,
     max_bytes: int | None = None,
     max_tensors: int | None = None,
@@ -76,7 +76,7 @@ def shard_paths(prefix: str | PathLike[str], count: int) -> list[Path]:
 def write_split(
     prefix: str | PathLike[str],
     metadata: Metadata,
-    tensors: Mapping[str, TensorSource | StoredTensor],
+    tensors: Mapping[str, TensorSource],
     files: Sequence[Iterable[str]],
     *,
     progress: ByteProgress | None = None,
@@ -146,7 +146,7 @@ def split_gguf(
         files = plan_split(
             file.tensors, max_bytes=max_bytes, max_tensors=max_tensors, tensors_in_first=tensors_in_first
         )
-        return write_split(prefix, file.metadata, file.stored(), files, progress=progress)
+        return write_split(prefix, file.metadata, file.sources(), files, progress=progress)
 
 
 def merge_gguf(
@@ -169,7 +169,7 @@ def merge_gguf(
             raise GGUFError("is a complete model in one file: there is nothing to merge", path=path)
         if Path(out).resolve() in {part.resolve() for part in file.paths}:
             raise ValueError(f"{out} is one of the files to merge: name another output file")
-        write_gguf(out, _without_split(file.metadata), file.stored(), progress=progress)
+        write_gguf(out, _without_split(file.metadata), file.sources(), progress=progress)
 
 
 def _without_split(metadata: Metadata) -> Metadata:

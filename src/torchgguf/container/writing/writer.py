@@ -23,13 +23,13 @@ from torchgguf.container.layout import (
 )
 from torchgguf.container.metadata import Metadata
 from torchgguf.container.tensor_types import TensorType
-from torchgguf.container.tensors import StoredTensor, TensorSource, check_tensor
+from torchgguf.container.tensors import TensorSource, check_tensor
 from torchgguf.container.value_types import ValueType
 
 if TYPE_CHECKING:
     import torch
 
-    Tensor: TypeAlias = torch.Tensor | TensorSource | StoredTensor
+    Tensor: TypeAlias = torch.Tensor | TensorSource
     Tensors: TypeAlias = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
 
 ByteProgress: TypeAlias = Callable[[int, int], None]
@@ -55,7 +55,7 @@ def write_gguf(
         path: the file to create or replace.
         metadata: a `Metadata` keeps its types; a plain dict gets the types that `Metadata` infers.
         tensors: by name: torch tensors whose dtype GGUF has, a `TensorSource` for a packed or lazily loaded
-            tensor, a `StoredTensor` for one of another file. One tensor is in memory at a time.
+            tensor. One tensor is in memory at a time.
         alignment: of tensors in bytes, a power of two; by default `general.alignment`, or else 32.
         progress: is called with `(done, total)` bytes.
 
@@ -187,11 +187,11 @@ def _with_alignment(metadata: Mapping[str, Any], alignment: int | None) -> tuple
     return metadata, chosen
 
 
-def _sources(tensors: Tensors) -> dict[str, TensorSource | StoredTensor]:
-    sources: dict[str, TensorSource | StoredTensor] = {}
+def _sources(tensors: Tensors) -> dict[str, TensorSource]:
+    sources: dict[str, TensorSource] = {}
     for name, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
         try:
-            source = tensor if isinstance(tensor, TensorSource | StoredTensor) else TensorSource.of(tensor)
+            source = tensor if isinstance(tensor, TensorSource) else TensorSource.of(tensor)
             check_tensor(name, source.shape, source.type)
         except GGUFError as error:
             raise GGUFError(f"tensor {name!r}: {error}") from None

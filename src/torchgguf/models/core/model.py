@@ -1,4 +1,4 @@
-"""`Model`: what loading and saving need to know of a model, whatever its architecture. Knows no file."""
+"""`Model`: the names, embeddings and weights of a model of any architecture. Knows no file."""
 
 import math
 from typing import Any, ClassVar
@@ -15,16 +15,16 @@ from torchgguf.nn.slots import slots
 
 
 class Model(GradientCheckpointing):
-    """A model's names, embeddings and weights.
+    """The names, embeddings and weights of a model.
 
     Attributes:
-        architecture: the tables by which GGUF files are read and written.
-        task: the name under which `architecture.classes` lists the class; None: it does not.
-        argument_order: names of the arguments that `forward` accepts by position, where they are not as it
+        architecture: the tables for reading and writing GGUF files.
+        task: the name of the class in `architecture.classes`, or None if it is not listed there.
+        argument_order: names of the arguments that `forward` accepts by position, if they are not as it
             declares them.
-        base_model_prefix: the attribute under which a model with a head holds the model without.
-        gguf: what is needed to write the GGUF file again that this was loaded from; None if there is none.
-        origin: the Hugging Face checkpoint that this was loaded from; None if there is none.
+        base_model_prefix: name of the attribute of a model with a head that contains the model without it.
+        gguf: the GGUF file that the model came from, as far as saving needs it, or None.
+        origin: the Hugging Face checkpoint that the model came from, or None.
     """
 
     architecture: ClassVar[Architecture]
@@ -39,10 +39,10 @@ class Model(GradientCheckpointing):
         self.config = config
 
     def __init_subclass__(cls, architecture: Architecture | None = None, **options: Any) -> None:
-        """List the class among those of its architecture, and let callers name arguments as in transformers.
+        """Register the class with its architecture, and accept the arguments of transformers in its order.
 
         Args:
-            architecture: of the class and of its heirs; by default that of its own base.
+            architecture: of the class and of its subclasses; by default that of its base.
             options: of other bases.
         """
         super().__init_subclass__(**options)
@@ -55,19 +55,19 @@ class Model(GradientCheckpointing):
             cls.forward = accept_second_names(forward)
 
     def tie_weights(self) -> None:
-        """Let the head use the weights of the embedding, if the config says so."""
+        """Share the weights of the embedding with the head, if the config asks for it."""
         if self.config.tie_word_embeddings and self.get_output_embeddings() is not None:
             self.set_output_embeddings(head_sharing(self.get_input_embeddings()))
 
     def post_init(self) -> None:
-        """Initialise the weights that are this model's own, not those of a model inside it."""
+        """Initialize the weights of this model, except those of a model inside it."""
         for child in self.children():
             if not isinstance(child, Model):
                 child.apply(self.init_weights)
         self.tie_weights()
 
     def init_weights(self, module: nn.Module) -> None:
-        """Give a layer of a new model its first values."""
+        """Initialize a layer of a new model."""
         if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if isinstance(module, nn.Linear) and module.bias is not None:
@@ -80,16 +80,16 @@ class Model(GradientCheckpointing):
 
     @property
     def base_model(self) -> "Model":
-        """The model without its head: itself if it has none."""
+        """The model without its head, or the model itself if there is no head."""
         base: Model = getattr(self, self.base_model_prefix, self)
         return base
 
     def base_name(self, name: str) -> str:
-        """Return the name of a parameter as weight maps have it, given its name in this model."""
+        """Return the name of a parameter in weight maps, given its name in this model."""
         return name if self.base_model is self else name.removeprefix(f"{self.base_model_prefix}.")
 
     def is_in_base(self, name: str) -> bool:
-        """Return whether a parameter, by its name in this model, is in the model without the head."""
+        """Return whether a parameter, by its name in this model, belongs to the model without the head."""
         return self.base_model is self or name.startswith(f"{self.base_model_prefix}.")
 
     def get_input_embeddings(self) -> nn.Module:
@@ -104,7 +104,7 @@ class Model(GradientCheckpointing):
         self.set_submodule(next(path for path, found in self.named_modules() if found is old), module)
 
     def get_output_embeddings(self) -> nn.Module | None:
-        """Return the module that scores tokens, or None if this model has no head."""
+        """Return the module that scores tokens, or None if there is none."""
         return None
 
     def set_output_embeddings(self, module: nn.Module) -> None:
@@ -113,21 +113,27 @@ class Model(GradientCheckpointing):
 
     @property
     def tied_head(self) -> nn.Module | None:
-        """The module that scores tokens, if it has the weights of the one that looks them up."""
+        """The module that scores tokens if it shares the weights of the embedding, or None."""
         head = self.get_output_embeddings()
         return head if head is not None and head.weight is self.get_input_embeddings().weight else None
 
     def require_weights(self, caller: str) -> None:
-        """Raise `ValueError` in the name of `caller` if some weights are on the disk."""
+        """Check that no weights are on the disk.
+
+        Raises:
+            ValueError: some are; the message names `caller`.
+        """
         if any(parameter.is_meta for parameter in self.parameters()):
-            raise ValueError(f"{caller} needs all weights at hand: load without device_map, or on one device")
+            raise ValueError(
+                f"{caller} needs all weights in memory: load without device_map, or on one device"
+            )
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Count the weights, packed ones too; those that several layers share count once.
 
         Args:
-            only_trainable: leave out what takes no gradient, as packed weights do.
-            exclude_embeddings: leave out tables of tokens and of positions.
+            only_trainable: skip weights without gradients, such as packed ones.
+            exclude_embeddings: skip the tables of tokens and of positions.
         """
         total, seen = 0, set[nn.Parameter]()
         for layer in self.modules():
@@ -148,13 +154,13 @@ class Model(GradientCheckpointing):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are or, if accelerate has spread them, where inputs go."""
+        """The device of the parameters or, if accelerate placed them on several, the device of inputs."""
         place = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
         return next(self.parameters()).device if place is None else torch.device(place)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the activations."""
+        """The dtype of the activations."""
         embedding = self.get_input_embeddings()
         if isinstance(embedding, QuantizedEmbedding):
             return embedding.dtype

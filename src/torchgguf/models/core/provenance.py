@@ -1,4 +1,4 @@
-"""Where a model came from: what is needed to write the file again, or to describe a new one."""
+"""Record where a model came from, in order to write the file again or to describe a new one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from torchgguf.models.core.config import Config
 
 
 class Origin(NamedTuple):
-    """The folder that a model came from, and its name: a repository's is not that of its cached files."""
+    """The folder that a model came from, and its name, which for a repository is not the folder's."""
 
     folder: Path
     name: str
@@ -19,13 +19,13 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True)
 class GGUFSource:
-    """What to know of the file a model came from, in order to write it again.
+    """The GGUF file that a model came from, as far as saving needs it.
 
     Attributes:
-        metadata: all of it, types and order included.
-        types: each tensor's type, in the file's order.
-        config: as it was read, to tell what has been changed since.
-        config_tensors: those of the tensors that belong to the config.
+        metadata: all metadata, with types and order.
+        types: the type of each tensor, in the file's order.
+        config: the config as it was read; saving compares it with the model's.
+        config_tensors: the tensors that belong to the config.
     """
 
     metadata: Metadata
@@ -35,7 +35,7 @@ class GGUFSource:
 
     @classmethod
     def of(cls, file: GGUFFile, config: Config, config_tensors: frozenset[str]) -> Self:
-        """Gather it from an open file."""
+        """Read it from an open file."""
         types = {name: info.type for name, info in file.tensors.items()}
         return cls(
             file.metadata, types, config, {name: file[name] for name in types if name in config_tensors}

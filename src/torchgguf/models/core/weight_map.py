@@ -1,8 +1,8 @@
-"""Weight maps: how a tensor is called and laid out in GGUF and in Hugging Face checkpoints.
+"""Weight maps: the names and layouts of tensors in GGUF files and in Hugging Face checkpoints.
 
-A map is rows of templates, read in either direction. Names are those of modules: what follows the last dot
-(`weight`, `bias`) is the same on both sides. `{}` stands for the number of the layer. Hugging Face names are
-those in the model without a head, which models with a head hold under a prefix.
+A map consists of rows of templates and is read in both directions. Names are those of modules: what follows
+the last dot (`weight`, `bias`) is equal on both sides. `{}` stands for the number of the layer. Hugging Face
+names are those in the model without a head; models with a head prepend a prefix.
 """
 
 import math
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Given the config, an index p such that row i of the GGUF tensor is row p[i] of the Hugging Face tensor.
+# Maps a config to an index p such that row i of the GGUF tensor is row p[i] of the Hugging Face tensor.
 RowOrder = Callable[[Any], Tensor]
 
-# The module that scores tokens: the only head that has a place in GGUF files.
+# The module that scores tokens: the only head that GGUF files store.
 HEAD = "lm_head"
 
 _WIDE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -25,16 +25,16 @@ _WIDE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True, slots=True)
 class RowPermutation:
-    """Rows in another order. Blocks run along the rows, so packed rows move whole and nothing is lost."""
+    """Permutes rows. Blocks run along the rows, so whole packed rows move and nothing is lost."""
 
     order: RowOrder
 
     def to_gguf(self, tensor: Tensor, config: Any) -> Tensor:
-        """Put the rows of a Hugging Face tensor, packed or not, in GGUF's order."""
+        """Return the rows of a Hugging Face tensor, packed or not, in GGUF's order."""
         return _take_rows(tensor, self.order(config))
 
     def to_hf(self, tensor: Tensor, config: Any) -> Tensor:
-        """Put the rows of a GGUF tensor, packed or not, in Hugging Face's order."""
+        """Return the rows of a GGUF tensor, packed or not, in Hugging Face's order."""
         return _take_rows(tensor, torch.argsort(self.order(config)))
 
 
@@ -42,14 +42,14 @@ def _take_rows(tensor: Tensor, index: Tensor) -> Tensor:
     index = index.to(tensor.device)
     if tensor.dim() < 2:
         return tensor.index_select(0, index)
-    # torch moves elements: eight bytes at a time are eight times as fast as the bytes of packed rows.
+    # torch moves element by element: elements of eight bytes are eight times as fast as single bytes.
     wide = _WIDE[math.gcd(8, tensor.shape[1] * tensor.element_size())]
     return tensor.view(wide).index_select(0, index).view(tensor.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One module: its names on both sides, and what its tensors go through if their layouts differ."""
+    """One module: its names on both sides, and the transform of its tensors if their layouts differ."""
 
     gguf: str
     hf: str
@@ -58,9 +58,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A parameter `(E, rows, columns)` that Hugging Face checkpoints hold in parts, matrices of each expert.
+    """A parameter `(E, rows, columns)` that Hugging Face checkpoints store in parts, matrices of each expert.
 
-    What expert `e` has, `parameter[e]`, is its parts one above the other, all of the same height.
+    The matrix of expert `e`, `parameter[e]`, consists of its parts, one above the other, of equal heights.
 
     Attributes:
         name: of the parameter; `{}` stands for the number of the layer.
@@ -71,7 +71,7 @@ class Stack:
     parts: tuple[str, ...]
 
     def part_names(self, name: str, experts: int) -> list[list[str]] | None:
-        """Return the names of the parts of a parameter, a list for each expert; None if it is another's."""
+        """Return the names of a parameter's parts, a list for each expert; None: of another parameter."""
         before, after = map(re.escape, self.name.split("{}"))
         if (layer := re.fullmatch(rf"{before}(\d+){after}", name)) is None:
             return None
@@ -87,20 +87,20 @@ class WeightMap:
         self._by_hf = {row.hf: row for row in self.rows}
 
     def to_hf(self, name: str) -> tuple[str, Row] | None:
-        """Return the Hugging Face name of a GGUF tensor and its row, or None if the map has none."""
+        """Return the Hugging Face name of a GGUF tensor and its row, or None if no row matches."""
         template, layer, suffix = _split(name)
         row = self._by_gguf.get(template)
         return None if row is None else (f"{row.hf.format(layer)}.{suffix}", row)
 
     def to_gguf(self, name: str) -> tuple[str, Row] | None:
-        """Return the GGUF name of a Hugging Face tensor and its row, or None if the map has none."""
+        """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches."""
         template, layer, suffix = _split(name)
         row = self._by_hf.get(template)
         return None if row is None else (f"{row.gguf.format(layer)}.{suffix}", row)
 
 
 def _split(name: str) -> tuple[str, str, str]:
-    """Take `blk.7.attn_q.weight` apart into `blk.{}.attn_q`, `7` and `weight`."""
+    """Split `blk.7.attn_q.weight` into `blk.{}.attn_q`, `7` and `weight`."""
     module, _, suffix = name.rpartition(".")
     match = re.search(r"(?<=\.)\d+(?=\.)", module)
     if match is None:
@@ -109,10 +109,13 @@ def _split(name: str) -> tuple[str, str, str]:
 
 
 def interleaved_rotary_rows(heads_field: str) -> RowPermutation:
-    """Rows of a query or key projection for rotary embeddings over neighbouring pairs.
+    """Return the permutation of a query or key projection for rotary embeddings over neighbouring pairs.
 
     Hugging Face pairs row i of a head with row i + D/2; GGUF files of some architectures pair 2i with 2i + 1
-    (`permute` in llama.cpp's converter). `heads_field` names the config field that counts the heads.
+    (`permute` in llama.cpp's converter).
+
+    Args:
+        heads_field: name of the config field that counts the heads.
     """
 
     def order(config: Any) -> Tensor:

@@ -1,43 +1,206 @@
-"""From what is at a place to a model with all its weights."""
+"""Build a model, and fill it with the tensors of a GGUF file or of a Hugging Face checkpoint."""
 
+from __future__ import annotations
+
+import logging
 from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from torchgguf.container import GGUFError
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from torchgguf import kernels
+from torchgguf.container import GGUFError, GGUFFile, LazyTensor, TensorType
+from torchgguf.generation import GenerationMixin
 from torchgguf.models import registry
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.model import Model
 from torchgguf.models.io.checkpoint import Checkpoint, CheckpointError
-from torchgguf.models.io.checkpoint_loading import load_checkpoint
 from torchgguf.models.io.devices import spread
-from torchgguf.models.io.loading import load_model
+from torchgguf.models.io.matching import Match, match
 from torchgguf.models.io.opening import open_source, read_config
 from torchgguf.models.io.options import LoadOptions
+from torchgguf.models.io.supply import CheckpointSupply, GGUFSupply, TensorSupply
+from torchgguf.nn import SlottedLayer, check_attention
+from torchgguf.quants import quant_type
+
+logger = logging.getLogger(__name__)
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+class OpenModel(NamedTuple, Generic[AnyModel]):
+    """A model whose parameters are on the meta device, and what fills them.
+
+    Attributes:
+        model: the model.
+        supply: where its tensors come from.
+        match: which tensors fill which layers.
+    """
+
+    model: AnyModel
+    supply: TensorSupply
+    match: Match
+
+
+class Filling(NamedTuple):
+    """What tensors become when they fill a layer.
+
+    Attributes:
+        dtype: of plain parameters. None keeps the dtype that each tensor is stored in.
+        keep_blocks: whether matrices stay as they are stored, and vectors become float32. Then nothing is
+            rounded to the dtype of the activations, and saving writes the same bytes.
+        device: of the parameters.
+    """
+
+    dtype: torch.dtype | None
+    keep_blocks: bool = False
+    device: torch.device | str = "cpu"
 
 
 def load_pretrained(
     choose: Callable[[Architecture], type[Model]],
     place: str | PathLike[str],
     gguf_file: str | None,
-    given: Mapping[str, Any],
+    arguments: Mapping[str, Any],
 ) -> Any:
-    """Load the model at a place, as the class that is chosen among those of its architecture.
+    """Load the model at a place; errors are those of `PreTrainedModel.from_pretrained`.
 
-    Arguments and errors are those of `PreTrainedModel.from_pretrained`.
+    Args:
+        choose: returns the class to load, one of those of an architecture.
+        place: as in `from_pretrained`.
+        gguf_file: as in `from_pretrained`.
+        arguments: the options of `from_pretrained`.
+
+    Returns:
+        The model.
     """
-    options = LoadOptions.of(given)
-    model: Model
+    options = LoadOptions.of(arguments)
+    check_attention(options.attn_implementation or "sdpa")  # before anything is fetched
     with open_source(place, gguf_file, **options.hub) as source:
-        if isinstance(source, Checkpoint):
-            config = read_config(source, options)
-            model_class = choose(registry.architecture_of_type(config.model_type))
-            model = load_checkpoint(model_class, source, config, options)
-        else:
-            try:
-                model_class = choose(registry.architecture_of_file(source))
-            except CheckpointError as error:
-                raise GGUFError(str(error)) from None
-            model = load_model(model_class, source, options)
+        model = load_model(*_supply(choose, source, options), options)
     spread(model, options.device_map, options.max_memory, options.offload_folder)
     return model
+
+
+def _supply(
+    choose: Callable[[Architecture], type[Model]], source: GGUFFile | Checkpoint, options: LoadOptions
+) -> tuple[type[Model], TensorSupply]:
+    """Return the class to load, and its config and tensors."""
+    if isinstance(source, Checkpoint):
+        config = read_config(source, options)
+        model_class = choose(registry.architecture_of_type(config.model_type))
+        return model_class, CheckpointSupply(model_class, source, config, options)
+    try:
+        model_class = choose(registry.architecture_of_file(source))
+    except CheckpointError as error:
+        raise GGUFError(str(error)) from None
+    return model_class, GGUFSupply(model_class, source, options)
+
+
+def open_model(
+    model_class: type[AnyModel], supply: TensorSupply, options: LoadOptions
+) -> OpenModel[AnyModel]:
+    """Build a model on the meta device, and match its parameters with tensors.
+
+    Args:
+        model_class: the class to build.
+        supply: its config and its tensors.
+        options: of `from_pretrained`; those that concern the values of the weights are not read.
+
+    Returns:
+        The model and the match.
+
+    Raises:
+        GGUFError: the config of a GGUF file is invalid, or does not match the tensors.
+        CheckpointError: the same of a checkpoint.
+    """
+    supply.config.architectures = [model_class.__name__]
+    try:
+        with torch.device("meta"):  # no memory, no initialization: all values come from the supply
+            model = model_class(supply.config, options.attn_implementation)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]  # torch appends a trace of its own code
+        raise supply.error(f"the config describes an invalid model: {reason}") from None
+    supply.describe(model)
+    return OpenModel(model, supply, match(model, supply, options.ignore_mismatched_sizes))
+
+
+def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadOptions) -> AnyModel:
+    """Load a model onto the CPU, or onto the device that the options name, if it is a single one.
+
+    It needs the memory of the model, and of one layer twice. Weights that stay as they are stored need none:
+    they remain in the mapped files. Arguments and errors are those of `open_model`.
+    """
+    opened = open_model(model_class, supply, options)
+    model, tensors = opened.model, opened.match.tensors
+    keep_blocks = supply.keeps_blocks and not options.dequantize
+    filling = Filling(supply.config.dtype, keep_blocks, options.device)
+    total = sum(map(len, tensors.values()))
+    # The bar appears after a second, and only on a terminal.
+    with tqdm(total=total, desc="loading", unit="tensor", delay=1, leave=False, disable=None) as bar:
+        for path in list(tensors):
+            fill_layer(opened, path, filling)
+            bar.update(len(tensors.pop(path)))
+            if options.quantization_config is not None:
+                layer = options.quantization_config.pack(model, path, model.get_submodule(path))
+                model.set_submodule(path, layer)
+    initialize_new(model, opened.match.new)
+    model.tie_weights()
+    if isinstance(model, GenerationMixin):
+        model.generation_config = options.generation_config or supply.generation_config()
+    return model.eval()
+
+
+def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
+    """Load the tensors of one layer.
+
+    Args:
+        opened: the model. A packed layer replaces the plain one where `filling` keeps blocks.
+        path: name of the layer.
+        filling: what the tensors become.
+    """
+    model = opened.model
+    for slot, tensor in opened.match.tensors[path]:
+        layer = model.get_submodule(path)
+        is_plain = tensor.dtype is filling.dtype is torch.float32  # a packed layer would keep the same values
+        if filling.keep_blocks and slot.packable and not is_plain:
+            assert isinstance(layer, SlottedLayer)
+            assert isinstance(tensor.type, TensorType) and filling.dtype is not None
+            blocks = tensor.load().to(filling.device).view(torch.uint8)
+            packed = layer.pack(slot.name, blocks, quant_type(tensor.type), filling.dtype)
+            if packed is not layer:
+                model.set_submodule(path, packed)
+        else:
+            dtype = torch.float32 if filling.keep_blocks and not slot.packable else filling.dtype
+            opened.supply.layout.fill(layer, slot.name, _load_plain(tensor, dtype).to(filling.device))
+
+
+def _load_plain(tensor: LazyTensor, dtype: torch.dtype | None) -> Tensor:
+    if tensor.is_packed:
+        assert isinstance(tensor.type, TensorType)
+        return kernels.dequantize(tensor.load(), quant_type(tensor.type), dtype or torch.float32)
+    return tensor.load().to(dtype or tensor.dtype)
+
+
+def initialize_new(model: Model, names: list[str]) -> None:
+    """Initialize the parameters of a head for which there are no tensors, and log their names.
+
+    Other parameters of the same layers keep their values.
+    """
+    if not names:
+        return
+    logger.warning(
+        "some parameters of %s are not stored; they are new and must be trained: %s",
+        type(model).__name__,
+        ", ".join(names),
+    )
+    for path in dict.fromkeys(name.rpartition(".")[0] for name in names):
+        layer = model.get_submodule(path)
+        read = {name: p.detach() for name, p in layer.named_parameters(recurse=False) if not p.is_meta}
+        layer.to_empty(device="cpu", recurse=False).to(model.config.dtype)
+        model.init_weights(layer)
+        for name, value in read.items():
+            setattr(layer, name, nn.Parameter(value))

@@ -1,4 +1,4 @@
-"""From a model to a Hugging Face checkpoint: config.json, and its weights in .safetensors files."""
+"""Write a model as a Hugging Face checkpoint: config.json, and weights in .safetensors files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache, partial
 from io import FileIO
 from pathlib import Path
@@ -20,30 +20,19 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from torchgguf.container import LazyTensor
 from torchgguf.container.atomic import atomic_write
 from torchgguf.models.core.model import Model
 from torchgguf.models.io.checkpoint import CONFIG, GENERATION_CONFIG, INDEX, SAFETENSORS
 from torchgguf.models.io.devices import Layers, at_hand
+from torchgguf.models.io.places import tensor_places
 from torchgguf.models.io.savable import check_savable
 from torchgguf.nn import PackedLayer
+from torchgguf.nn.slots import Slot, parameter_slots
 
 _DTYPE_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-# What an earlier save may have left, and readers would take for a part of this one.
+# Files of an earlier save, which readers would load as a part of this one.
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
-
-
-@dataclass(frozen=True, slots=True)
-class TensorToSave:
-    """A tensor that is made when its turn comes."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    load: Callable[[], Tensor]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in the file."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
 def save_checkpoint(
@@ -55,15 +44,15 @@ def save_checkpoint(
     layers: Layers | None = None,
     more: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a model; what there is to say is said of `PreTrainedModel.save_pretrained`.
+    """Write a model; errors are those of `PreTrainedModel.save_pretrained`.
 
     Args:
-        model: whose parameters may be on the meta device.
-        folder: where to.
-        max_shard_size: of one file.
+        model: its parameters may be on the meta device.
+        folder: the folder to write to.
+        max_shard_size: the largest size of one file, in bytes or as a text such as `"5GB"`.
         dtype: of the weights.
-        layers: where the parameters are, if not in the model.
-        more: contents of other files, by their names; they appear together with the model's.
+        layers: loads the parameters of a layer; by default they are in the model.
+        more: contents of other files by their names. All files appear together.
     """
     if dtype is None and any(isinstance(layer, PackedLayer) for layer in model.modules()):
         dtype = model.dtype
@@ -86,7 +75,7 @@ def save_checkpoint(
         texts[SAFETENSORS + INDEX] = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
     for name in texts:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files:  # when all are written they take their names, the last one first
+    with ExitStack() as files:  # when all are written, they are renamed, the last one first
         for name, text in texts.items():
             _write(files.enter_context(atomic_write(folder / name)), text)
         progress = tqdm(total=len(tensors), desc="saving", unit="tensor", delay=1, leave=False, disable=None)
@@ -94,40 +83,44 @@ def save_checkpoint(
         for name, contents in shards.filename_to_tensors.items():
             file = files.enter_context(atomic_write(folder / name))
             write_safetensors(file, {name: tensors[name] for name in contents}, progress.update)
-            os.fsync(file.fileno())  # now, so that to take the names is a matter of moments
+            os.fsync(file.fileno())  # now, so that renaming all of them takes little time
     for path in folder.iterdir():
         if _WEIGHTS.fullmatch(path.name) and path.name not in {*texts, *shards.filename_to_tensors}:
             path.unlink()
 
 
-def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterator[tuple[str, TensorToSave]]:
-    """Iterate over all that is to be saved, by its names on disk; packed layers are saved as plain ones."""
-    tied = model.tied_head
+def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterator[tuple[str, LazyTensor]]:
+    """Iterate over all tensors by their names on disk; packed layers become plain ones."""
+    check_savable(model)
     with torch.device("meta"):
         plain_model = type(model)(model.config)
+    plain = {
+        layer: plain_model.get_submodule(path)
+        for path, layer in model.named_modules()
+        if isinstance(layer, PackedLayer) and layer is not model.tied_head
+    }
 
     @lru_cache(maxsize=1)  # one layer's tensors are saved one after the other
     def unpacked(layer: PackedLayer) -> nn.Module:
         return layer.dequantize(dtype or model.dtype)
 
-    def load(path: str, name: str) -> Tensor:
-        with layers(path) as layer:
-            plain = unpacked(layer) if isinstance(layer, PackedLayer) else layer
-            tensor: Tensor = getattr(plain, name).detach()
-            return tensor
+    def read(layer: PackedLayer, name: str) -> Tensor:
+        tensor: Tensor = getattr(unpacked(layer), name).detach()
+        return tensor
 
-    for path, layer in model.named_modules():
-        if layer is tied:
-            continue
-        check_savable(path, layer)
-        plain = plain_model.get_submodule(path) if isinstance(layer, PackedLayer) else layer
-        for name, parameter in plain.named_parameters(recurse=False):
-            saved = TensorToSave(tuple(parameter.shape), dtype or parameter.dtype, partial(load, path, name))
-            yield from _parts(model, f"{path}.{name}", saved)
+    def list_slots(layer: nn.Module) -> list[Slot]:
+        if not isinstance(layer, PackedLayer):
+            return parameter_slots(layer)
+        return [replace(slot, read=partial(read, layer, slot.name)) for slot in parameter_slots(plain[layer])]
+
+    for place in tensor_places(model, list_slots, left_out=model.tied_head):
+        parameter_dtype = dtype or place.slot.read().dtype
+        tensor = LazyTensor(place.slot.shape, parameter_dtype, partial(place.read, layers))
+        yield from _parts(model, place.name, tensor)
 
 
-def _parts(model: Model, name: str, tensor: TensorToSave) -> Iterator[tuple[str, TensorToSave]]:
-    """Take apart what checkpoints hold in parts."""
+def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
+    """Split a tensor that checkpoints store in parts."""
     base_name = model.base_name(name)
     prefix = name.removesuffix(base_name)
     for stack in model.architecture.stacks:
@@ -136,24 +129,29 @@ def _parts(model: Model, name: str, tensor: TensorToSave) -> Iterator[tuple[str,
             for expert, row in enumerate(names):
                 for i, part in enumerate(row):
                     load = partial(_part, tensor, expert, slice(i * rows, (i + 1) * rows))
-                    yield prefix + part, TensorToSave((rows, *tensor.shape[2:]), tensor.dtype, load)
+                    yield prefix + part, LazyTensor((rows, *tensor.shape[2:]), tensor.dtype, load)
             return
     yield name, tensor
 
 
-def _part(tensor: TensorToSave, expert: int, rows: slice) -> Tensor:
+def _part(tensor: LazyTensor, expert: int, rows: slice) -> Tensor:
     return tensor.load()[expert, rows]
 
 
 def write_safetensors(
-    file: FileIO, tensors: Mapping[str, TensorToSave], written: Callable[[int], Any] = lambda count: None
+    file: FileIO, tensors: Mapping[str, LazyTensor], written: Callable[[int], Any] = lambda count: None
 ) -> None:
-    """Write a .safetensors file one tensor at a time; the library's own writer wants all of them in memory.
+    """Write a .safetensors file one tensor at a time; the library's own writer needs all of them in memory.
 
-    Format: https://huggingface.co/docs/safetensors. `written` is told 1 after each tensor.
+    Format: https://huggingface.co/docs/safetensors.
+
+    Args:
+        file: the file, open for writing.
+        tensors: by name.
+        written: is called with 1 after each tensor.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    # Wide elements first: so all lie at multiples of their size.
+    # Wide elements first, so that all are aligned to their size.
     order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
     end = 0
     for name in order:
@@ -172,8 +170,8 @@ def write_safetensors(
         written(1)
 
 
-def _data(tensor: TensorToSave) -> Any:
-    """Return a tensor's bytes. No name holds them: they go before the next tensor comes."""
+def _data(tensor: LazyTensor) -> Any:
+    """Return a tensor's bytes. Callers must not keep them: they leave memory before the next tensor loads."""
     return tensor.load().to("cpu", tensor.dtype).contiguous().reshape(-1).view(torch.uint8).numpy()
 
 

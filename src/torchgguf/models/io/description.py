@@ -1,7 +1,7 @@
-"""What a GGUF file says of a model besides how to run it: its name, authors, licence, size and the like.
+"""Describe a model in a GGUF file: its name, authors, licence, size and the like.
 
-The values are those that llama.cpp's converter states: the `gguf` package finds them in a folder's model card
-and configs, and in the name of the folder.
+The values are those of llama.cpp's converter: the `gguf` package reads them from a folder's model card and
+configs, and from the name of the folder.
 """
 
 import logging
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 MODEL_CARD = "README.md"
 
-# Where `describe` finds in a model card what a file states. What it was made from, `general.base_model.0.*`
-# and `general.dataset.0.*`, becomes a list there.
+# Fields of a model card, and the keys that `describe` writes from them. `general.base_model.0.*` and
+# `general.dataset.0.*` become lists in the card.
 _IN_CARD = {
     "license": "general.license",
     "license_name": "general.license.name",
@@ -44,20 +44,26 @@ _SOURCE = re.compile(r"general\.(base_model|dataset)\.(\d{1,9})\.(\w+)")
 
 
 def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, TensorSource]) -> Metadata:
-    """Return the keys `general.*` of a model that comes from a Hugging Face checkpoint, or from none."""
-    writer = gguf.GGUFWriter(None, architecture)  # it writes no file: its memory is what is asked for
+    """Return the keys `general.*` of a model.
+
+    Args:
+        architecture: the value of `general.architecture`.
+        origin: the checkpoint that it comes from, if any.
+        tensors: of the file; they are counted.
+    """
+    writer = gguf.GGUFWriter(None, architecture)  # it writes no file; its key-value pairs are used
     for name, source in tensors.items():
         writer.add_tensor_info(name, source.shape, np.dtype(np.float32), 0)
     total, *parts = writer.get_total_parameter_count()
     with _named_folder(origin) as folder:
         try:
             about = gguf.Metadata.load(model_path=folder, total_params=total)
-            if about.sampling_penalty_repeat is None:  # which older versions know by another name only
+            if about.sampling_penalty_repeat is None:  # older versions of gguf read another name only
                 how = gguf.Metadata.load_generation_config(folder)
                 about.sampling_penalty_repeat = how.get("repetition_penalty")
-        except Exception as error:  # a model card is anyone's text, and gguf raises whatever it stumbles over
-            said = " ".join(str(error).split())
-            logger.warning("what %s says of its model cannot be read, and is left out: %s", folder, said)
+        except Exception as error:  # anyone may have written the card, and gguf raises errors of any kind
+            reason = " ".join(str(error).split())
+            logger.warning("the model card of %s is invalid and ignored: %s", folder, reason)
             about = gguf.Metadata(name=folder.name if folder else None)
     if about.name is None and origin is not None:
         about.name = origin.name
@@ -79,7 +85,7 @@ def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, Ten
 
 
 def model_card(metadata: Mapping[str, Any]) -> str | None:
-    """Return a model card of what a file's metadata say, for `describe` to find; None if that is nothing."""
+    """Return a model card from which `describe` reads these metadata, or None if they describe nothing."""
     stated: dict[str, Any] = {
         field: metadata[key] for field, key in _IN_CARD.items() if _is_text(metadata.get(key))
     }
@@ -97,14 +103,14 @@ def model_card(metadata: Mapping[str, Any]) -> str | None:
 
 
 def _is_text(value: object) -> bool:
-    """Tell whether it is a text, or a list of texts."""
+    """Return whether a value is a text, or a list of texts."""
     values = value if isinstance(value, list) else [value]
     return bool(values) and all(isinstance(each, str) for each in values)
 
 
 @contextmanager
 def _named_folder(origin: Origin | None) -> Iterator[Path | None]:
-    """Offer the folder under its name, of which the gguf package makes much."""
+    """Provide the folder under its own name, which the gguf package reads."""
     if origin is None or not origin.folder.is_dir():
         yield None
     elif origin.folder.name == origin.name:
@@ -112,5 +118,5 @@ def _named_folder(origin: Origin | None) -> Iterator[Path | None]:
     else:
         with TemporaryDirectory() as scratch:
             link = Path(scratch, origin.name)
-            link.symlink_to(origin.folder.resolve())  # a relative one would start at the link
+            link.symlink_to(origin.folder.resolve())  # a relative path would start at the link
             yield link

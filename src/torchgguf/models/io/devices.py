@@ -1,4 +1,4 @@
-"""`device_map`: on which device each part of a model is, or that it is left on the disk."""
+"""Place the parts of a model on devices or on the disk, as `device_map` asks."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from torch import Tensor, nn
 Device: TypeAlias = str | int | torch.device
 # One device, the name of a strategy, or the device of each module by its name ("" is the whole model).
 DeviceMap: TypeAlias = Device | Mapping[str, Device] | None
-# Has a layer, by its name, with all its own parameters for the length of a block, wherever they are else.
+# Loads all parameters of a layer, by its name, for the length of a block.
 Layers: TypeAlias = Callable[[str], AbstractContextManager[nn.Module]]
 
 # How accelerate fills several devices: as evenly as it can, or one after the other.
 _STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
-# How much of a device weights may take; the rest is for activations and the cache.
+# The share of a device for weights; the rest is for activations and the cache.
 _SHARE = 0.9
 
 
 def single_device(device_map: DeviceMap) -> torch.device | None:
-    """Return the device that a map puts everything on, or None if it does not say so by itself.
+    """Return the only device in a map, or None if there are several or a strategy finds them.
 
     Raises:
-        ValueError: it names no device, or one that this machine has not.
+        ValueError: a device is invalid, or this machine lacks it.
     """
     if device_map is None or (isinstance(device_map, str) and device_map in _STRATEGIES):
         return None
@@ -43,7 +43,7 @@ def single_device(device_map: DeviceMap) -> torch.device | None:
 
 def _device(place: Device) -> torch.device:
     wanted = (
-        "it may be a device, a dict of devices, or 'disk', by the names of modules, or one of "
+        "it must be a device, a dict of devices or 'disk' by the names of modules, or one of "
         f"{', '.join(_STRATEGIES)}"
     )
     try:
@@ -53,19 +53,23 @@ def _device(place: Device) -> torch.device:
 
 
 def available_device(place: Device, option: str = "device") -> torch.device:
-    """Return a device that this machine has.
+    """Return a device of this machine.
+
+    Args:
+        place: the device or its name.
+        option: named in the error.
 
     Raises:
-        ValueError: it has none of this name; the message names the option that asked for it.
+        ValueError: the device is invalid, or this machine lacks it.
     """
     try:
         device = torch.device(place)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{option}={place!r} cannot be had ({reason})") from None
+        raise ValueError(f"{option}={place!r} is not available ({reason})") from None
     if device.type == "meta":
-        raise ValueError(f"{option}={place!r} would leave the weights nowhere")
+        raise ValueError(f"{option}={place!r} is invalid: it stores no values")
     return device
 
 
@@ -75,21 +79,22 @@ def spread(
     max_memory: dict[int | str, int | str] | None = None,
     offload_folder: str | PathLike[str] | None = None,
 ) -> None:
-    """Put the parts of a model where a map says.
+    """Place the parts of a model as a map asks, and set `hf_device_map`, as transformers does.
 
-    One device is a plain move. Else accelerate does it: weights that are on the disk, or on the CPU beside
-    an accelerator, are brought to where they are needed for as long as they are. Sets `hf_device_map`, as
-    transformers does.
+    A single device needs a plain move. Otherwise accelerate loads weights from the disk, or from the CPU onto
+    an accelerator, for as long as they are used.
 
     Args:
-        model: with all its parameters; packed layers count by the bytes that they take.
-        device_map: as in `PreTrainedModel.from_pretrained`; None leaves all where it is.
+        model: with all its parameters; packed layers count by their bytes.
+        device_map: as in `PreTrainedModel.from_pretrained`; None changes nothing.
         max_memory: bytes, or texts such as `"10GB"`, by device; for the strategies.
-        offload_folder: in it a folder is made for what is left on the disk, which goes when the model goes.
+        offload_folder: for weights on the disk. They are in a folder of their own, which is deleted together
+            with the model.
 
     Raises:
         ImportError: accelerate is needed, and is not installed.
-        ValueError: the map names no device or no module, leaves parameters out, or needs `offload_folder`.
+        ValueError: a device or a module is unknown, parameters are without a device, or `offload_folder` is
+            missing.
     """
     if device_map is None:
         return
@@ -107,7 +112,7 @@ def _places(
     if isinstance(device_map, Mapping):
         modules = {name for name, _ in model.named_modules()}
         if unknown := [name for name in device_map if name not in modules]:
-            raise ValueError(f"device_map: {type(model).__name__} has no module {unknown[0]!r}")
+            raise ValueError(f"device_map: there is no module {unknown[0]!r} in {type(model).__name__}")
         return dict(device_map)
     if not (isinstance(device_map, str) and device_map in _STRATEGIES):
         assert device_map is not None
@@ -120,7 +125,7 @@ def _places(
             if size <= _SHARE * torch.cuda.mem_get_info(0)[0]:
                 return {"": 0}
     utils = _accelerate(device_map).utils
-    # What the models' lists hold are layers: they add to what goes through them, so they stay in one piece.
+    # Items of the models' lists are layers with residual connections, which must be on one device each.
     lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
     whole = sorted({type(layer).__name__ for layers in lists for layer in layers})
     memory = utils.get_max_memory(max_memory)
@@ -136,18 +141,18 @@ def _dispatch(
     accelerate, folder = _accelerate(places), None
     if left := [name for name, place in places.items() if place == "disk"]:
         if offload_folder is None:
-            raise ValueError(f"device_map leaves {left[0] or 'the model'} on the disk: give offload_folder=")
-        # A folder of its own: accelerate would take what another model has left there for this one's.
+            raise ValueError(f"device_map stores {left[0] or 'the model'} on the disk: set offload_folder=")
+        # A folder of its own: accelerate would load the files of another model as this one's.
         Path(offload_folder).mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(prefix="torchgguf-", dir=offload_folder)
         weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
-        if "" in left:  # which accelerate takes for no module
+        if "" in left:  # for which accelerate finds no module
             places = _spelled_out(model, places)
     accelerate.dispatch_model(model, places, offload_dir=folder)
 
 
 def _spelled_out(model: nn.Module, places: dict[str, Device]) -> dict[str, Device]:
-    """Name each layer of the whole model for which there is no other place."""
+    """Replace the place of the whole model by those of its layers, where these have no other place."""
     others = {name: place for name, place in places.items() if name}
     above = tuple(f"{name}." for name in others)
     layers = (
@@ -159,7 +164,7 @@ def _spelled_out(model: nn.Module, places: dict[str, Device]) -> dict[str, Devic
 
 @contextmanager
 def at_hand(model: nn.Module, path: str) -> Iterator[nn.Module]:
-    """Have a layer with all its own parameters, those left on the disk too, for the length of a block."""
+    """Load all parameters of a layer, also those on the disk, for the length of a block."""
     layer = model.get_submodule(path)
     away = {name: value for name, value in layer.named_parameters(recurse=False) if value.is_meta}
     for name in away:
@@ -172,7 +177,7 @@ def at_hand(model: nn.Module, path: str) -> Iterator[nn.Module]:
 
 
 def _left(model: nn.Module, name: str) -> Tensor:
-    """Return a parameter from where accelerate's hook on its module, or on one above, gets it."""
+    """Return a parameter from the place where accelerate's hook on its module, or on one above, loads it."""
     parts = name.split(".")
     for i in range(len(parts)):
         hook = getattr(model.get_submodule(".".join(parts[:i])), "_hf_hook", None)
@@ -180,7 +185,7 @@ def _left(model: nn.Module, name: str) -> Tensor:
             if (weights := getattr(each, "weights_map", None)) is not None:
                 found: Tensor = weights[".".join(parts[i:])]
                 return found
-    raise ValueError(f"{name} is on the meta device: it has no values")
+    raise ValueError(f"{name} is on the meta device, which stores no values")
 
 
 def _accelerate(wish: object) -> ModuleType:

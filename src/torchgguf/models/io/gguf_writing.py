@@ -1,12 +1,12 @@
-"""From a model to a GGUF file: what came from a file and was not changed is written as it was."""
+"""Write a model as a GGUF file: what came from a file and did not change is written as it was."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from gguf import GGML_QUANT_VERSION
@@ -14,12 +14,14 @@ from torch import Tensor
 
 from torchgguf.container import Metadata, TensorSource, TensorType, write_gguf
 from torchgguf.container.tensor_types import TENSOR_TYPES
+from torchgguf.models.core.config import Config
 from torchgguf.models.core.model import Model
-from torchgguf.models.core.weight_map import Row
+from torchgguf.models.core.weight_map import RowPermutation
 from torchgguf.models.io.description import describe
 from torchgguf.models.io.devices import Layers, at_hand
+from torchgguf.models.io.places import TensorPlace, tensor_places
 from torchgguf.models.io.savable import check_savable
-from torchgguf.nn.slots import Slot, slots
+from torchgguf.nn.slots import slots
 from torchgguf.packing import PackingReport, Quantization, file_type_of, pack_tensors, stays_wide
 from torchgguf.quants import quant_type
 
@@ -55,9 +57,15 @@ def gguf_contents(
     report: PackingReport | None,
     layers: Layers | None = None,
 ) -> tuple[Metadata, dict[str, TensorSource]]:
-    """Return what a model's file holds, the tensors to be made when their turn comes.
+    """Return the metadata and the tensors of a model's file; errors are those of `PreTrainedModel.save_gguf`.
 
-    `layers`: where the weights are, if not in the model. All else is as of `PreTrainedModel.save_gguf`.
+    Args:
+        model: its parameters may be on the meta device.
+        tokenizer: as in `save_gguf`.
+        extra: further metadata.
+        quantization: as in `save_gguf`.
+        report: as in `save_gguf`.
+        layers: loads the parameters of a layer; by default they are in the model.
     """
     tensors = _tensors(model, layers or partial(at_hand, model))
     metadata = _metadata(model, tokenizer, tensors)
@@ -70,29 +78,8 @@ def gguf_contents(
     return metadata, tensors
 
 
-class _Weight(NamedTuple):
-    """A tensor to be written: its name and row on the other side, the layer, and its slot that holds it."""
-
-    gguf_name: str
-    row: Row
-    path: str
-    slot: Slot
-
-
-def _weights(model: Model) -> Iterator[_Weight]:
-    """Iterate over all tensors once."""
-    left_out = None if _states_head(model) else model.tied_head
-    for path, layer in model.named_modules():
-        check_savable(path, layer)
-        for slot in slots(layer) if layer is not left_out else ():
-            hf_name = model.base_name(f"{path}.{slot.name}")
-            if (target := model.architecture.weights.to_gguf(hf_name)) is None:
-                raise ValueError(f"GGUF has no place for the parameter {hf_name}")
-            yield _Weight(*target, path, slot)
-
-
 def _states_head(model: Model) -> bool:
-    """Tell whether the head has tensors of its own: a tied one has none, unless llama.cpp wants them."""
+    """Return whether the file stores the head: not a tied one, unless llama.cpp requires it."""
     wanted = model.architecture.states_head and model.gguf is None
     return wanted or not model.config.tie_word_embeddings
 
@@ -103,22 +90,33 @@ def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
         raise ValueError(
             f"{type(model).__name__} has no head, and a GGUF file needs one: save the whole model"
         )
+    check_savable(model)
     types = model.gguf.types if model.gguf else {}
     tensors = {name: TensorSource.of(tensor) for name, tensor in _config_tensors(model).items()}
-    for weight in _weights(model):
-        tensors[weight.gguf_name] = _source(weight, model.config, types.get(weight.gguf_name), layers)
+    for place in tensor_places(model, slots, left_out=None if _states_head(model) else model.tied_head):
+        hf_name = model.base_name(place.name)
+        if (target := model.architecture.weights.to_gguf(hf_name)) is None:
+            raise ValueError(f"GGUF files have no tensor for the parameter {hf_name}")
+        name, row = target
+        tensors[name] = _source(place, name, row.transform, model.config, types.get(name), layers)
     return {name: tensors[name] for name in dict.fromkeys((*types, *tensors)) if name in tensors}
 
 
-def _source(weight: _Weight, config: Any, old: TensorType | None, layers: Layers) -> TensorSource:
-    """Say what a tensor will be in the file, and how to get it when its turn comes."""
-    slot, transform = weight.slot, weight.row.transform
-    wide = len(slot.shape) < 2 or stays_wide(weight.gguf_name)
+def _source(
+    place: TensorPlace,
+    name: str,
+    transform: RowPermutation | None,
+    config: Config,
+    old: TensorType | None,
+    layers: Layers,
+) -> TensorSource:
+    """Return a tensor as the file stores it."""
+    slot = place.slot
+    wide = len(slot.shape) < 2 or stays_wide(name)
     kind = slot.quant_type or quant_type(_plain_type(slot.read(), old, wide))
 
     def load() -> Tensor:
-        with layers(weight.path):
-            rows = slot.read()
+        rows = place.read(layers)
         if transform is not None:
             rows = transform.to_gguf(rows, config)
         return rows.to(kind.dtype) if slot.quant_type is None else rows.view(kind.dtype or torch.uint8)
@@ -127,7 +125,7 @@ def _source(weight: _Weight, config: Any, old: TensorType | None, layers: Layers
 
 
 def _plain_type(parameter: Tensor, old: TensorType | None, wide: bool) -> TensorType:
-    """Keep halves that were widened when they were read, unless training has filled the wider bits."""
+    """Return the type of a plain tensor: the old half type if it loses nothing, else that of the dtype."""
     if old in (TensorType.F16, TensorType.BF16):
         half = quant_type(old).dtype
         if torch.equal(parameter.to(half).to(parameter.dtype), parameter):
@@ -153,7 +151,7 @@ def _equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def _metadata(model: Model, tokenizer: Any, tensors: Mapping[str, TensorSource]) -> Metadata:
-    """Return the source's metadata with what was changed, or all that there is to say."""
+    """Return the metadata of the source with the changes; without a source, those of the config."""
     architecture, source = model.architecture, model.gguf
     if source is not None:
         metadata = source.metadata.copy()
@@ -183,7 +181,7 @@ def _replace_vocabulary(metadata: Metadata, vocabulary: Metadata) -> None:
 
 
 def _describe_types(metadata: Metadata, tensors: Mapping[str, TensorSource]) -> None:
-    """State the type that most bytes have, where the format has a number for it."""
+    """Set the file type: the type of most bytes, if the format has a number for it."""
     sizes: Counter[TensorType] = Counter()
     for source in tensors.values():
         sizes[source.type] += source.nbytes

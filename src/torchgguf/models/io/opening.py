@@ -1,4 +1,4 @@
-"""What is at a place: a GGUF file, or a Hugging Face checkpoint; and the config in it."""
+"""Open what is at a place, a GGUF file or a Hugging Face checkpoint, and read the config in it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from torchgguf.models.io.savable import refuse_packed
 def open_source(
     place: str | PathLike[str], gguf_file: str | None = None, **hub: Unpack[HubOptions]
 ) -> Iterator[GGUFFile | Checkpoint]:
-    """Open what `from_pretrained` is given; arguments and errors are those of it."""
+    """Open the place that `from_pretrained` loads; arguments and errors are those of it."""
     if gguf_file is not None or is_gguf(Path(place)):
         with open_gguf(find_gguf(place, gguf_file, **hub)) as file:
             yield file
@@ -28,7 +28,7 @@ def open_source(
 
 
 def is_gguf(place: Path) -> bool:
-    """Tell GGUF files, whatever they are called, and folders with nothing else."""
+    """Return whether a place is a GGUF file, of any name, or a folder with GGUF files and no config.json."""
     if place.is_dir():
         return not (place / CONFIG).exists() and any(place.glob("*.gguf"))
     return place.suffix == ".gguf" or (
@@ -37,7 +37,7 @@ def is_gguf(place: Path) -> bool:
 
 
 def load_config(place: str | PathLike[str], gguf_file: str | None, options: LoadOptions) -> Config:
-    """Load the config at a place, with the changes asked for; errors are those of `from_pretrained`."""
+    """Load the config at a place, with the changes in `options`; errors are those of `from_pretrained`."""
     with open_source(place, gguf_file, **options.hub) as source:
         if isinstance(source, Checkpoint):
             config = read_config(source, options)
@@ -51,7 +51,12 @@ def load_config(place: str | PathLike[str], gguf_file: str | None, options: Load
 
 
 def read_config(checkpoint: Checkpoint, options: LoadOptions) -> Config:
-    """Return the config of a checkpoint, or the one given in its place, with the changes asked for."""
+    """Read the config of a checkpoint, or the one in `options`, with the changes in `options`.
+
+    Raises:
+        CheckpointError: the config is broken, or of a quantized model.
+        ValueError: its model type is unsupported, or a field is invalid.
+    """
     if isinstance(options.config, Config):
         values: dict[str, Any] = {
             **options.config.to_dict(),

@@ -1,4 +1,4 @@
-"""What `from_pretrained` may be told, sorted: how to load, where to fetch from, what the config shall say."""
+"""Sort the options of `from_pretrained`: those of loading, of fetching, and fields of the config."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
@@ -52,10 +52,10 @@ _KINDS: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """The options of `PreTrainedModel.from_pretrained`, where each is explained.
+    """The options of `PreTrainedModel.from_pretrained`, which explains each.
 
     Attributes:
-        hub: those that concern fetching.
+        hub: the options of fetching.
         changes: fields to set in the config.
     """
 
@@ -75,10 +75,10 @@ class LoadOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
-        """Sort what `from_pretrained` was given.
+        """Sort the arguments of `from_pretrained`.
 
         Raises:
-            ValueError: an option is known, but what it asks for is not done, or another contradicts it.
+            ValueError: the value of an option is unsupported, or contradicts another option.
             TypeError: an option is of a wrong type, such as a config of transformers.
         """
         rest = remaining(options, _NEUTRAL)
@@ -90,18 +90,20 @@ class LoadOptions:
         for name, kinds in _KINDS.items():
             if not isinstance(value := own.get(name), kinds | None):
                 kind = f"{type(value).__module__}.{type(value).__name__}"
-                raise TypeError(f"{name}= must be one of torchgguf's own, not a {kind}")
+                raise TypeError(f"{name}= must be a class of torchgguf, got {kind}")
         if own.get("use_safetensors") is False:
-            raise ValueError("use_safetensors=False is not supported: .safetensors go before .bin files")
+            raise ValueError(
+                "use_safetensors=False is unsupported: .safetensors files are loaded before .bin files"
+            )
         if own.get("dequantize") and own.get("quantization_config") is not None:
             raise ValueError("dequantize=True contradicts quantization_config=")
         return cls(**own, hub=hub, changes=rest)
 
     def without_checkpoint(self) -> None:
-        """Refuse what means nothing for a GGUF file.
+        """Refuse options that do not apply to GGUF files.
 
         Raises:
-            ValueError: naming the option.
+            ValueError: such an option is set; the message names it.
         """
         for name in ("config", "quantization_config", "ignore_mismatched_sizes", "use_safetensors"):
             if getattr(self, name):
@@ -109,7 +111,7 @@ class LoadOptions:
 
     @property
     def device(self) -> torch.device:
-        """Where weights go as they are read; they may be moved on from the CPU when all are there."""
+        """The device that weights are loaded onto. A device map may move them from the CPU afterwards."""
         return single_device(self.device_map) or torch.device("cpu")
 
 

@@ -1,4 +1,4 @@
-"""Weights that another library has packed: they are not loaded, and not saved."""
+"""Refuse weights that another library packed: they are neither loaded nor saved."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,28 +10,35 @@ from torchgguf.nn import PackedLayer
 
 
 def refuse_packed(values: Mapping[str, Any], place: object) -> None:
-    """Refuse the config of a checkpoint that was saved packed.
+    """Refuse the config of a checkpoint with packed weights.
+
+    Args:
+        values: of the config.
+        place: names the checkpoint in the error.
 
     Raises:
-        CheckpointError: naming the method.
+        CheckpointError: the config names a method of quantization.
     """
     if stated := values.get("quantization_config"):
         method = stated.get("quant_method", stated) if isinstance(stated, Mapping) else stated
         raise CheckpointError(
-            f"{place} was saved quantized by {method}, which cannot be read: take the checkpoint that it was "
-            "made from (quantization_config= packs that), or a GGUF file"
+            f"{place} is quantized by {method}, which is unsupported: load the checkpoint that it was made "
+            "from (quantization_config= packs that), or a GGUF file"
         )
 
 
-def check_savable(path: str, layer: nn.Module) -> None:
-    """Refuse a layer whose weights another library has packed: only that library can read them.
+def check_savable(model: nn.Module) -> None:
+    """Refuse a model with weights that another library packed: only that library can read them.
 
     Raises:
-        ValueError: naming the layer and the library.
+        ValueError: there is such a layer; the message names it and the library.
     """
-    if isinstance(layer, PackedLayer) or all(p.is_floating_point() for p in layer.parameters(recurse=False)):
-        return
-    library = type(layer).__module__.partition(".")[0]
-    raise ValueError(
-        f"{path} is packed by {library}, which cannot be saved: load the checkpoint without it, and save that"
-    )
+    for path, layer in model.named_modules():
+        if isinstance(layer, PackedLayer) or all(
+            p.is_floating_point() for p in layer.parameters(recurse=False)
+        ):
+            continue
+        library = type(layer).__module__.partition(".")[0]
+        raise ValueError(
+            f"{path} is packed by {library}, and saving that is unsupported: load the checkpoint without it"
+        )

@@ -1,4 +1,4 @@
-"""`PreTrainedConfig`: what users call on every config."""
+"""`PreTrainedConfig`: load and save configs."""
 
 from os import PathLike
 from pathlib import Path
@@ -12,7 +12,7 @@ from torchgguf.models.io.options import LoadOptions
 
 @config_dataclass
 class PreTrainedConfig(Config):
-    """Base of all configs; subclasses, each a `config_dataclass`, add fields."""
+    """Base of all configs that load and save. Subclasses, each a `config_dataclass`, add fields."""
 
     @classmethod
     def from_pretrained(
@@ -21,12 +21,12 @@ class PreTrainedConfig(Config):
         """Read the config of a model; arguments and errors are those of `AutoConfig.from_pretrained`."""
         config = load_config(pretrained_model_name_or_path, gguf_file, LoadOptions.of(options))
         if not isinstance(config, cls):
-            kinds = f"{cls.model_type!r}, but {pretrained_model_name_or_path} is {config.model_type!r}"
-            raise ValueError(f"{cls.__name__} is for model_type {kinds}")
+            types = f"{cls.model_type!r}, got {config.model_type!r} from {pretrained_model_name_or_path}"
+            raise ValueError(f"the model_type of {cls.__name__} must be {types}")
         return config
 
     def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
-        """Write config.json into a folder, which is made if need be."""
+        """Write config.json into a folder, which is created if it is missing."""
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         with atomic_write(Path(save_directory, "config.json")) as file:
             file.write(self.to_json_string(use_diff=False).encode())

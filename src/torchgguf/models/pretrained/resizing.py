@@ -1,4 +1,4 @@
-"""A vocabulary of another size: rows of the embedding and of the head are added or dropped."""
+"""Resize a vocabulary: add or drop rows of the embedding and of the head."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def resize_vocabulary(model: Model, size: int | None, multiple: int | None) -> n
     size = model.config.vocab_size if size is None else size
     if multiple is not None:
         if multiple < 1:
-            raise ValueError(f"pad_to_multiple_of must be at least 1, not {multiple}")
+            raise ValueError(f"pad_to_multiple_of must be at least 1, got {multiple}")
         size = -(-size // multiple) * multiple
     if size < 1:
-        raise ValueError(f"a vocabulary needs at least 1 token, not {size}")
+        raise ValueError(f"the vocabulary must contain at least 1 token, got {size}")
     layers = [embedding] if head is None or head.weight is embedding.weight else [embedding, head]
     if packed := [layer for layer in layers if isinstance(layer, PackedLayer)]:
-        raise ValueError(f"packed rows cannot be added to: call dequantize() first ({packed[0]})")
+        raise ValueError(f"resizing packed rows is unsupported: call dequantize() first ({packed[0]})")
     for layer in layers:
         assert isinstance(layer, nn.Embedding | nn.Linear)
         _resize_rows(layer, size)
@@ -33,7 +33,7 @@ def resize_vocabulary(model: Model, size: int | None, multiple: int | None) -> n
 def _resize_rows(layer: nn.Embedding | nn.Linear, size: int) -> None:
     """Keep the first rows; new ones are the mean of all.
 
-    So a new token is as likely as an average one, and the others keep nearly all of their probability
+    Then a new token is as likely as an average one, and the others keep nearly all of their probability
     (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
     """
     old = layer.weight.detach()

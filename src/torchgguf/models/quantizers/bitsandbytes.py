@@ -1,4 +1,4 @@
-"""`BitsAndBytesConfig`: 4-bit and 8-bit weights by the bitsandbytes library, packed during loading."""
+"""`BitsAndBytesConfig`: pack weights to 4 or 8 bits with bitsandbytes while a checkpoint loads."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from torchgguf.nn import Conv1D
 
 logger = logging.getLogger(__name__)
 
-_CPU_BLOCK = (
-    64  # weights that share a scale; the library's CPU kernels cannot have one reach into the next row
-)
+# Weights that share a scale. In the library's CPU kernels no block may continue in the next row.
+_CPU_BLOCK = 64
 _STORAGES = {
     "uint8": torch.uint8,
     "float16": torch.float16,
@@ -30,22 +29,23 @@ _STORAGES = {
 
 @dataclass(kw_only=True)
 class BitsAndBytesConfig:
-    """How bitsandbytes packs linear layers; GPT-2's Conv1D are linear layers too. Fields as in transformers.
+    """Pack linear layers with bitsandbytes, and GPT-2's Conv1D. The fields are those of transformers.
 
-    Embeddings, norms and the head that scores tokens or texts stay as they are.
+    Embeddings, norms and heads stay plain.
 
     Attributes:
         load_in_8bit: int8 (LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339).
         load_in_4bit: 4-bit floats (QLoRA, Dettmers et al. 2023, arXiv 2305.14314).
-        llm_int8_threshold: activations beyond it are multiplied in 16 bits.
-        llm_int8_skip_modules: names of modules to leave as they are besides the head, whole or the end.
-        bnb_4bit_compute_dtype: what products are computed in.
+        llm_int8_threshold: larger activations are multiplied in 16 bits.
+        llm_int8_skip_modules: names of modules that stay plain, or the last parts of their names.
+        bnb_4bit_compute_dtype: the dtype of products.
         bnb_4bit_quant_type: "nf4" or "fp4".
-        bnb_4bit_use_double_quant: pack the scales as well.
-        bnb_4bit_quant_storage: the dtype that the packed bytes pretend to have.
+        bnb_4bit_use_double_quant: whether the scales are packed, too.
+        bnb_4bit_quant_storage: the dtype that the packed bytes are viewed as.
 
     Raises:
-        ValueError: fields contradict each other or have values that do not exist.
+        ValueError: fields contradict each other, or a value is invalid.
+        ImportError: bitsandbytes is not installed.
     """
 
     quant_method: ClassVar[str] = "bitsandbytes"
@@ -60,27 +60,27 @@ class BitsAndBytesConfig:
     bnb_4bit_quant_storage: torch.dtype | str = "uint8"
 
     def __post_init__(self) -> None:
-        """Check the fields, and that the library is there."""
+        """Check the fields, and import the library."""
         if self.load_in_8bit == self.load_in_4bit:
-            raise ValueError("say one of load_in_4bit=True and load_in_8bit=True")
+            raise ValueError("set one of load_in_4bit=True and load_in_8bit=True")
         if self.bnb_4bit_quant_type not in ("nf4", "fp4"):
-            raise ValueError(f"bnb_4bit_quant_type is 'nf4' or 'fp4', not {self.bnb_4bit_quant_type!r}")
+            raise ValueError(f"bnb_4bit_quant_type must be 'nf4' or 'fp4', got {self.bnb_4bit_quant_type!r}")
         self.bnb_4bit_compute_dtype = floating_dtype(self.bnb_4bit_compute_dtype)
         storage = str(self.bnb_4bit_quant_storage).removeprefix("torch.")
         if storage not in _STORAGES:
-            raise ValueError(f"bnb_4bit_quant_storage is one of {', '.join(_STORAGES)}, not {storage!r}")
+            raise ValueError(f"bnb_4bit_quant_storage must be one of {', '.join(_STORAGES)}, got {storage!r}")
         self.bnb_4bit_quant_storage = _STORAGES[storage]
         _layers()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as config.json would hold them."""
+        """Return the fields as in config.json."""
         values = asdict(self)
         for name in ("bnb_4bit_compute_dtype", "bnb_4bit_quant_storage"):
             values[name] = str(values[name]).removeprefix("torch.")
         return {**values, "quant_method": self.quant_method}
 
     def pack(self, model: Model, path: str, layer: nn.Module) -> nn.Module:
-        """Return the layer with its weights packed, or itself if it is none that is to be packed."""
+        """Return the packed layer, or the layer itself if it stays plain, as in `QuantizationConfig.pack`."""
         base_path = f"{model.base_model_prefix}."
         is_head = model.base_model is not model and not path.startswith(base_path)
         skipped = any(path == name or path.endswith(f".{name}") for name in self.llm_int8_skip_modules or ())
@@ -90,14 +90,14 @@ class BitsAndBytesConfig:
         weight = weight.t().contiguous() if isinstance(layer, Conv1D) else weight
         if self.load_in_4bit and weight.device.type == "cpu" and weight.shape[1] % _CPU_BLOCK:
             logger.warning(
-                "%s stays unpacked: on a CPU bitsandbytes takes rows of whole blocks of %d, not of %d",
+                "%s stays unpacked: on a CPU bitsandbytes needs rows of whole blocks of %d weights, got %d",
                 *(path, _CPU_BLOCK, weight.shape[1]),
             )
             return layer
         packed = (self._four_bit if self.load_in_4bit else self._eight_bit)(weight, layer.bias is not None)
         if layer.bias is not None:
             packed.bias = layer.bias
-        module: nn.Module = packed.to(weight.device)  # which is when the library packs
+        module: nn.Module = packed.to(weight.device)  # the library packs when the layer moves
         return module
 
     def _four_bit(self, weight: torch.Tensor, bias: bool) -> Any:

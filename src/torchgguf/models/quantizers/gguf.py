@@ -1,4 +1,4 @@
-"""`GGUFQuantizationConfig`: any Hugging Face checkpoint packed into GGUF blocks while it is loaded."""
+"""`GGUFQuantizationConfig`: pack any Hugging Face checkpoint into GGUF blocks while it loads."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ logger = logging.getLogger(__name__)
 class GGUFQuantizationConfig:
     """Pack matrices to one type, as `save_gguf(quantization=Quantization(type, pure=True))` does.
 
-    Matrices whose rows do not divide into the type's blocks stay as they are, and so do those that are never
-    packed in GGUF files, such as position embeddings; the log names them.
+    Matrices whose rows do not divide into the type's blocks stay plain, and the log names them. So do those
+    that GGUF files never pack, such as position embeddings.
 
     Attributes:
         quantization: name of the type, such as `"Q8_0"`.
-        modules_to_not_convert: names of modules to leave as they are, whole or the last part.
+        modules_to_not_convert: names of modules that stay plain, or the last parts of their names.
 
     Raises:
-        ValueError: there is no such type.
+        ValueError: the type is unknown.
     """
 
     quant_method: ClassVar[str] = "gguf"
@@ -42,7 +42,7 @@ class GGUFQuantizationConfig:
         self._type = quant_type(self.quantization)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as config.json would hold them."""
+        """Return the fields as in config.json."""
         return {
             "quant_method": self.quant_method,
             "quantization": self.quantization,
@@ -50,7 +50,7 @@ class GGUFQuantizationConfig:
         }
 
     def pack(self, model: Model, path: str, layer: nn.Module) -> nn.Module:
-        """Return the layer with its weights packed, or itself if it is none that is to be packed."""
+        """Return the packed layer, or the layer itself if it stays plain, as in `QuantizationConfig.pack`."""
         names = self.modules_to_not_convert or ()
         if not isinstance(layer, SlottedLayer) or any(path == n or path.endswith(f".{n}") for n in names):
             return layer

@@ -1,4 +1,4 @@
-"""Where methods of quantization plug in: packing weights while a checkpoint is loaded."""
+"""The interface of methods of quantization, which pack weights while a checkpoint loads."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torchgguf.models.core.model import Model
 
 @runtime_checkable
 class QuantizationConfig(Protocol):
-    """What `quantization_config=` of `from_pretrained` may be.
+    """A value of `quantization_config=` of `from_pretrained`.
 
     Attributes:
-        quant_method: how a config.json calls the method.
+        quant_method: name of the method in config.json.
     """
 
     quant_method: ClassVar[str]
 
     def pack(self, model: Model, path: str, layer: nn.Module) -> nn.Module:
-        """Return what shall be in the place of a layer: another that holds its weights packed, or itself.
+        """Return the layer that replaces a layer: one with packed weights, or the layer itself.
 
         Args:
-            model: that the layer is of; not all of it need be there yet.
-            path: name of the layer in it.
-            layer: any module with parameters of its own, all of them read, on the device and in the dtype of
-                the model. A head that shares the weights of the embedding is never asked about: it is made of
-                what the embedding has become.
+            model: the model, which may not be loaded completely.
+            path: name of the layer in the model.
+            layer: a module with parameters of its own, all of them loaded, on the device and in the dtype of
+                the model. A head that shares the weights of the embedding is not packed by this: it is made
+                from the embedding afterwards.
         """
         ...

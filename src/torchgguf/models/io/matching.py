@@ -1,0 +1,137 @@
+"""Match tensors with the parameters of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial, reduce
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from torchgguf.container import LazyTensor
+from torchgguf.models.core.config import FLOATING_DTYPES
+from torchgguf.models.core.model import Model
+from torchgguf.models.io.checkpoint import list_names
+from torchgguf.models.io.places import tensor_places
+from torchgguf.models.io.supply import TensorSupply
+from torchgguf.nn.slots import Slot
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+class Match(NamedTuple):
+    """What fills a model.
+
+    Attributes:
+        tensors: for each layer, by its path, the slots and the tensors that fill them.
+        new: names of the parameters of a head for which there are no tensors.
+    """
+
+    tensors: dict[str, list[tuple[Slot, LazyTensor]]]
+    new: list[str]
+
+
+def match(model: Model, supply: TensorSupply, new_sizes: bool = False) -> Match:
+    """Match every tensor with a parameter, and every parameter with a tensor.
+
+    Args:
+        model: its parameters may be on the meta device.
+        supply: the tensors. Those that match are removed from it, so that each can leave memory early.
+        new_sizes: whether a parameter of a head is new if its tensor has another shape.
+
+    Returns:
+        The tensors of each layer, and the names of new parameters.
+
+    Raises:
+        GGUFError: the tensors of a GGUF file do not match. The message names all that are unused, all that
+            are missing, and all with wrong shapes or dtypes.
+        CheckpointError: the same of a checkpoint.
+    """
+    _remove_copy(model, supply)
+    tensors, matched = supply.tensors, Match({}, [])
+    missing: list[str] = []
+    wrong: list[str] = []
+    for place in tensor_places(model, supply.layout.slots, left_out=model.tied_head):
+        name, in_base = model.base_name(place.name), model.is_in_base(place.name)
+        rows, shapes = _parts(name, place.slot, supply)
+        parts = [part for row in rows for part in row]
+        found = {part: tensors.pop(part) for part in parts if part in tensors}
+        absent = [supply.shown(part, in_base) for part in parts if part not in found]
+        problems = [f"{supply.shown(part, in_base)} {text}" for part, text in _problems(found, shapes)]
+        if not absent and not problems:
+            tensor = found[name] if parts == [name] else _joined(rows, found, place.slot.shape)
+            matched.tensors.setdefault(place.path, []).append((place.slot, tensor))
+        elif not in_base and (supply.may_lack(name) if absent else new_sizes):
+            matched.new.append(place.name)
+        else:
+            missing += absent
+            wrong += problems
+    unused = [
+        *supply.unknown,
+        *(
+            supply.shown(name, name not in supply.heads)
+            for name in tensors
+            if not supply.may_ignore(name, model)
+        ),
+    ]
+    kinds = {"unused tensors": unused, "missing tensors": missing, "wrong tensors": wrong}
+    if texts := [f"{kind}: {list_names(names)}" for kind, names in kinds.items() if names]:
+        raise supply.error(f"the tensors do not match {type(model).__name__}: {'; '.join(texts)}")
+    return matched
+
+
+def _remove_copy(model: Model, supply: TensorSupply) -> None:
+    """Remove the head's tensor if the head shares the weights of the embedding, and both are stored."""
+    if (head := model.tied_head) is None:
+        return
+    paths = {module: path for path, module in model.named_modules()}
+    layers = (model.get_input_embeddings(), head)
+    name, copy_name = (model.base_name(f"{paths[layer]}.weight") for layer in layers)
+    if (copy := supply.tensors.pop(copy_name, None)) is None:
+        return
+    original = supply.tensors.setdefault(name, copy)
+    a, b = original.load(), copy.load()
+    if a.data_ptr() != b.data_ptr() and not (original.type == copy.type and torch.equal(a, b)):
+        both = f"{supply.shown(copy_name, in_base=False)} and {supply.shown(name, in_base=True)}"
+        raise supply.error(
+            f"the config states tie_word_embeddings=True, but {both} differ: "
+            "set tie_word_embeddings=False to use both"
+        )
+
+
+def _parts(
+    name: str, slot: Slot, supply: TensorSupply
+) -> tuple[Sequence[Sequence[str]], Sequence[Shape | None]]:
+    """Return the names of the tensors that fill a slot, matrix by matrix, and the shapes allowed for each."""
+    if name not in supply.tensors and slot.shape[0] <= len(supply.tensors):  # bounds the list of names
+        for stack in supply.stacks:
+            if (rows := stack.part_names(name, slot.shape[0])) is not None:
+                return rows, [(slot.shape[1] // len(stack.parts), *slot.shape[2:])]
+    return [[name]], [slot.shape, slot.also]
+
+
+def _problems(tensors: dict[str, LazyTensor], shapes: Sequence[Shape | None]) -> Iterable[tuple[str, str]]:
+    for name, tensor in tensors.items():
+        if tensor.shape not in shapes:
+            yield name, f"has shape {tensor.shape}, expected {shapes[0]}"
+        elif not (tensor.is_packed or tensor.dtype in FLOATING_DTYPES):
+            yield name, f"has the unsupported dtype {tensor.dtype}"
+
+
+def _joined(rows: Sequence[Sequence[str]], tensors: dict[str, LazyTensor], shape: Shape) -> LazyTensor:
+    """Return the tensor `(E, rows, columns)` whose matrices consist of parts, one above the other.
+
+    Its dtype is the widest of the parts.
+    """
+    parts = [[tensors[name] for name in row] for row in rows]
+    dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
+    return LazyTensor(shape, dtype, partial(_load_parts, parts, shape, dtype))
+
+
+def _load_parts(parts: Sequence[Sequence[LazyTensor]], shape: Shape, dtype: torch.dtype) -> Tensor:
+    whole = torch.empty(shape, dtype=dtype)
+    for matrix, row in zip(whole, parts, strict=True):
+        for place, part in zip(matrix.chunk(len(row)), row, strict=True):
+            place.copy_(part.load())
+    return whole

@@ -1,0 +1,249 @@
+"""Supply a model with config and tensors, from a GGUF file or from a Hugging Face checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from torchgguf.container import GGUFError, GGUFFile, LazyTensor
+from torchgguf.generation import GenerationConfig
+from torchgguf.models.core.config import Config, floating_dtype
+from torchgguf.models.core.model import Model
+from torchgguf.models.core.provenance import GGUFSource, Origin
+from torchgguf.models.core.weight_map import HEAD, Stack
+from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
+from torchgguf.models.io.options import LoadOptions
+from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, Layout
+from torchgguf.tokenization import TokenizerError
+from torchgguf.tokenization.kinds.table import read_tokens
+
+# Ends of the names of masks, frequencies and positions that older versions of transformers saved. They follow
+# from the config, and nothing reads them.
+_DEAD = re.compile(r"(^|\.)(attn\.bias|masked_bias|rotary_emb\.inv_freq|causal_mask|position_ids)$")
+
+
+class TensorSupply(ABC):
+    """The config and the tensors of one model, none of them loaded yet.
+
+    Attributes:
+        layout: how the tensors are stored in layers.
+        keeps_blocks: whether matrices stay as they are stored, unless options ask for plain ones.
+        config: of the model, with the changes in the options.
+        tensors: by the names of weight maps. Matching removes those that it finds a parameter for.
+        heads: names of the tensors that belong to a head.
+        unknown: names of tensors that are not in the weight map, as the file states them.
+        stacks: parameters that may be stored in parts.
+    """
+
+    layout: ClassVar[Layout]
+    keeps_blocks: ClassVar[bool]
+    config: Config
+    tensors: dict[str, LazyTensor]
+    heads: set[str]
+    unknown: Sequence[str] = ()
+    stacks: Sequence[Stack] = ()
+
+    @abstractmethod
+    def error(self, reason: str) -> Exception:
+        """Return an error that names the file or the checkpoint, and the reason."""
+
+    @abstractmethod
+    def shown(self, name: str, in_base: bool) -> str:
+        """Return the name of a tensor in the file.
+
+        Args:
+            name: its name in weight maps.
+            in_base: whether it belongs to the model without a head.
+        """
+
+    @abstractmethod
+    def may_lack(self, name: str) -> bool:
+        """Return whether a parameter of a head, by its name in weight maps, is new if there is no tensor."""
+
+    @abstractmethod
+    def may_ignore(self, name: str, model: Model) -> bool:
+        """Return whether a tensor, by its name in weight maps, is ignored if there is no parameter."""
+
+    @abstractmethod
+    def generation_config(self) -> GenerationConfig | None:
+        """Read the generation config, or return None if nothing is stated."""
+
+    @abstractmethod
+    def describe(self, model: Model) -> None:
+        """Store in a model where it comes from."""
+
+
+class GGUFSupply(TensorSupply):
+    """The config and the tensors of a GGUF file.
+
+    Args:
+        model_class: the class to load.
+        file: must stay open until the tensors are loaded.
+        options: of `from_pretrained`.
+        passing: whether each tensor leaves memory when the next one is loaded.
+
+    Raises:
+        GGUFError: the metadata are invalid.
+        ValueError: an option is for checkpoints only.
+    """
+
+    layout = GGUF_LAYOUT
+    keeps_blocks = True
+
+    def __init__(
+        self, model_class: type[Model], file: GGUFFile, options: LoadOptions, *, passing: bool = False
+    ) -> None:
+        options.without_checkpoint()
+        architecture = model_class.architecture
+        config = architecture.read_config(file)
+        self._file, self._weights = file, architecture.weights
+        self._source = GGUFSource.of(file, copy.deepcopy(config), architecture.config_tensors)
+        if options.changes:
+            config = config.from_dict(config.to_dict(), **options.changes)
+        config.dtype = floating_dtype(options.dtype)
+        self.config, self.tensors, self.heads = config, {}, set()
+        self.unknown = unknown = list[str]()
+        for name, tensor in file.sources(passing).items():
+            hf_name, row = self._weights.to_hf(name) or ("", None)
+            if name in architecture.config_tensors:
+                continue
+            if row is None or hf_name in self.tensors:
+                unknown.append(name)
+                continue
+            if (transform := row.transform) is not None:
+                load = partial(_transformed, transform.to_hf, tensor.load, config)
+                tensor = replace(tensor, load=load, read=None)
+            self.tensors[hf_name] = tensor
+            if row.hf == HEAD:
+                self.heads.add(hf_name)
+
+    def error(self, reason: str) -> GGUFError:
+        """Return a `GGUFError`, as in `TensorSupply.error`."""
+        return GGUFError(reason, path=self._file.paths[0])
+
+    def shown(self, name: str, in_base: bool) -> str:
+        """Return the GGUF name, or `name` if the weight map contains none."""
+        target = self._weights.to_gguf(name)
+        return name if target is None else target[0]
+
+    def may_lack(self, name: str) -> bool:
+        """Return whether GGUF files never store the parameter."""
+        return self._weights.to_gguf(name) is None
+
+    def may_ignore(self, name: str, model: Model) -> bool:
+        """Return whether the tensor belongs to a head that scores tokens, and the model lacks that head."""
+        return name in self.heads and model.get_output_embeddings() is None
+
+    def generation_config(self) -> GenerationConfig | None:
+        """Read which tokens end a text, by keys and by their names; None if the file lists no tokens."""
+        try:
+            vocabulary = read_tokens(self._file.metadata)
+        except TokenizerError:  # then the config's ids are the only ones
+            return None
+        return GenerationConfig(
+            bos_token_id=vocabulary.roles.get("bos"),
+            eos_token_id=sorted(vocabulary.ends),
+            pad_token_id=self.config.pad_token_id,
+        )
+
+    def describe(self, model: Model) -> None:
+        """Store in the model what `save_gguf` needs to write the file again."""
+        model.gguf = self._source
+
+
+def _transformed(
+    to_hf: Callable[[Tensor, Config], Tensor], load: Callable[[], Tensor], config: Config
+) -> Tensor:
+    return to_hf(load(), config)
+
+
+class CheckpointSupply(TensorSupply):
+    """The config and the tensors of a Hugging Face checkpoint.
+
+    A model with a head loads from the checkpoint of one without a head, and the other way round.
+
+    Args:
+        model_class: the class to load.
+        checkpoint: opened already.
+        config: of the model; its dtype is set here.
+        options: of `from_pretrained`.
+        passing: whether each tensor leaves memory when the next ones are loaded. Then the head must be
+            stored, and no other head.
+
+    Raises:
+        CheckpointError: the checkpoint is broken, or the config states larger sizes than the tensors.
+    """
+
+    layout = CHECKPOINT_LAYOUT
+    keeps_blocks = False
+
+    def __init__(
+        self,
+        model_class: type[Model],
+        checkpoint: Checkpoint,
+        config: Config,
+        options: LoadOptions,
+        *,
+        passing: bool = False,
+    ) -> None:
+        tensors = checkpoint.tensors(pickles=not options.use_safetensors, passing=passing)
+        architecture = model_class.architecture
+        self._checkpoint, self.config, self.stacks = checkpoint, config, architecture.stacks
+        self._check_sizes(tensors, architecture.sizes)
+        # A checkpoint of the same class must contain the head of the class, and no other head.
+        self._is_own = passing or model_class.__name__ in (config.architectures or ())
+        stated = None if options.dtype == "auto" else options.dtype
+        config.dtype = floating_dtype(stated or config.dtype or _first_dtype(tensors))
+        # Some classes use another prefix than most of their architecture; a model without a head uses none.
+        prefixes = (f"{c.base_model_prefix}." for c in (architecture.classes["base"], model_class))
+        self._prefix = next((p for p in prefixes if any(name.startswith(p) for name in tensors)), "")
+        self.heads = {name for name in tensors if not name.startswith(self._prefix)}
+        self.tensors = {name.removeprefix(self._prefix): tensor for name, tensor in tensors.items()}
+
+    def _check_sizes(self, tensors: Mapping[str, LazyTensor], sizes: Sequence[str]) -> None:
+        """Refuse a config that would reserve more memory than the checkpoint has weights."""
+        if (layers := getattr(self.config, "num_hidden_layers", 0)) > len(tensors):
+            raise self.error(f"num_hidden_layers={layers}, but there are {len(tensors)} tensors")
+        weights = sum(math.prod(tensor.shape) for tensor in tensors.values())
+        for name in sizes:
+            if (size := getattr(self.config, name) or 0) > weights:
+                raise self.error(f"{name}={size}, but there are {weights} weights in all")
+
+    def error(self, reason: str) -> CheckpointError:
+        """Return a `CheckpointError`, as in `TensorSupply.error`."""
+        return CheckpointError(f"{self._checkpoint}: {reason}")
+
+    def shown(self, name: str, in_base: bool) -> str:
+        """Return the name with the checkpoint's prefix."""
+        return self._prefix + name if in_base else name
+
+    def may_lack(self, name: str) -> bool:
+        """Return whether the checkpoint is of another class, which has another head."""
+        return not self._is_own
+
+    def may_ignore(self, name: str, model: Model) -> bool:
+        """Return whether no model uses the tensor, or it belongs to the head of another class."""
+        return _DEAD.search(name) is not None or (not self._is_own and name in self.heads)
+
+    def generation_config(self) -> GenerationConfig:
+        """Read generation_config.json, or the config if that file is missing."""
+        if (values := self._checkpoint.extra(GENERATION_CONFIG)) is None:
+            return GenerationConfig.from_model_config(self.config)
+        return GenerationConfig.from_dict(values)
+
+    def describe(self, model: Model) -> None:
+        """Store in the model the folder and the name of the checkpoint."""
+        model.origin = Origin(self._checkpoint.folder, self._checkpoint.name)
+
+
+def _first_dtype(tensors: Mapping[str, LazyTensor]) -> torch.dtype | None:
+    return next((tensor.dtype for tensor in tensors.values() if tensor.dtype.is_floating_point), None)
