@@ -1,76 +1,73 @@
-"""What a tokenizer puts around texts, and how that is set."""
+"""`Surroundings`: the tokens that a tokenizer adds around texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchgguf.tokenization.encoding.lookup import TokenLookup
+from torchgguf.tokenization.encoding.tokens import TokenTable
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.kinds.wrapping import Piece, Wrapping
-from torchgguf.tokenization.vocab.vocabulary import PREFIX
+from torchgguf.tokenization.vocab.values import PREFIX
 
 
-class _AddsToken:
-    """`tokenizer.add_bos_token` and the like: whether each text gets that token."""
+class Surroundings:
+    """What is added around texts: BOS and EOS around each, or a wrapping of the tokenizer's own.
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.role = name.removeprefix("add_").removesuffix("_token")
-
-    def __get__(self, tokenizer: Wrapper, owner: type | None = None) -> bool:
-        return tokenizer._adds[self.role]
-
-    def __set__(self, tokenizer: Wrapper, wanted: bool) -> None:
-        tokenizer._adds = {**tokenizer._adds, self.role: wanted}  # copies may share it
-        tokenizer._wrapping = None
-
-
-class Wrapper(TokenLookup):
-    """Knows the tokens around texts.
-
-    `add_bos_token`, `add_eos_token`: whether each text is put between them; setting one replaces whatever
-    else the tokenizer puts around texts.
+    Attributes:
+        tokens: the tokens and their roles.
+        adds: whether the tokens "bos" and "eos" are added around each text.
+        fixed: what is added instead, None if `adds` states it. `add` sets it to None.
     """
 
-    model_max_length: int
-    _adds: dict[str, bool]  # whether BOS and EOS are put around texts
-    _wrapping: Wrapping | None  # what else is
-
-    add_bos_token, add_eos_token = _AddsToken(), _AddsToken()
+    def __init__(self, tokens: TokenTable) -> None:
+        self.tokens = tokens
+        self.adds = {"bos": tokens.model.add_bos, "eos": tokens.model.add_eos}
+        self.fixed = tokens.model.wrapping
 
     @property
     def added_ends(self) -> dict[str, bool] | None:
-        """`add_bos_token` and `add_eos_token`, None if the tokenizer puts something else around texts."""
-        return None if self._wrapping else {f"add_{role}_token": adds for role, adds in self._adds.items()}
+        """`add_bos_token` and `add_eos_token`; None if the tokenizer adds something else around texts."""
+        return None if self.fixed else {f"add_{role}_token": adds for role, adds in self.adds.items()}
+
+    def add(self, role: str, wanted: bool) -> None:
+        """Set whether each text gets the token of this role, "bos" or "eos"; nothing else is added then."""
+        self.adds[role] = wanted
+        self.fixed = None
 
     def wrapping(self) -> Wrapping:
-        """What is put around texts. TokenizerError if it is a token that the vocabulary does not name."""
-        if self._wrapping is not None:
-            return self._wrapping
+        """Return what is added around texts.
+
+        Raises:
+            TokenizerError: no token has the role of one that is to be added.
+        """
+        if self.fixed is not None:
+            return self.fixed
+        roles = self.tokens.roles
         ends: list[tuple[int, ...]] = []
-        for role, wanted in self._adds.items():
-            if wanted and role not in self.roles:
+        for role, wanted in self.adds.items():
+            if wanted and role not in roles:
                 raise TokenizerError(
-                    f"each text is to get a {role} token, but {PREFIX}{role}_token_id is missing: "
+                    f"each text needs a {role} token, but {PREFIX}{role}_token_id is missing: "
                     f"pass add_{role}_token=False"
                 )
-            ends.append((self.roles[role],) if wanted else ())
+            ends.append((roles[role],) if wanted else ())
         return Wrapping.between(*ends)
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """How many tokens are put around a text, or around a text and its pair."""
+        """Return how many tokens are added around a text, or around a text and its pair."""
         wrapping = self.wrapping()
         return sum(len(piece.ids) for piece in (wrapping.pair if pair else wrapping.single))
 
     def build_inputs_with_special_tokens(
         self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
     ) -> list[int]:
-        """The ids of a text, or of a text and its pair, with those that are put around them."""
+        """Return the ids of a text, or of a text and its pair, with those that are added around them."""
         return [i for _, ids in self._laid_out(token_ids_0, token_ids_1) for i in ids]
 
     def create_token_type_ids_from_sequences(
         self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
     ) -> list[int]:
-        """What `token_type_ids` say of a text, or of a text and its pair, and what is put around them."""
+        """Return the `token_type_ids` of a text, or of a text and its pair, and of what is added."""
         return [piece.segment for piece, ids in self._laid_out(token_ids_0, token_ids_1) for _ in ids]
 
     def get_special_tokens_mask(
@@ -79,25 +76,21 @@ class Wrapper(TokenLookup):
         token_ids_1: Sequence[int] | None = None,
         already_has_special_tokens: bool = False,
     ) -> list[int]:
-        """1 for the tokens that are put around a text, or a text and its pair, 0 for theirs.
+        """Return 1 for each token that is added around a text, or a text and its pair, and 0 for theirs.
 
-        `already_has_special_tokens`: the ids are those of a whole encoding, of which special tokens get 1.
+        Args:
+            token_ids_0: the ids of the text.
+            token_ids_1: the ids of its pair.
+            already_has_special_tokens: `token_ids_0` is a whole encoding, whose special tokens get 1.
+
+        Raises:
+            ValueError: a whole encoding has a pair.
         """
         if already_has_special_tokens:
             if token_ids_1 is not None:
-                raise ValueError("already_has_special_tokens=True takes one list of ids")
-            return [int(i in self.vocabulary.hidden) for i in token_ids_0]
+                raise ValueError("already_has_special_tokens=True needs one list of ids, got two")
+            return [int(i in self.tokens.vocabulary.hidden) for i in token_ids_0]
         return [int(p.text is None) for p, ids in self._laid_out(token_ids_0, token_ids_1) for _ in ids]
-
-    @property
-    def max_len_single_sentence(self) -> int:
-        """The tokens that a text may have beside those put around it."""
-        return self.model_max_length - self.num_special_tokens_to_add()
-
-    @property
-    def max_len_sentences_pair(self) -> int:
-        """The tokens that a text and its pair may have beside those put around them."""
-        return self.model_max_length - self.num_special_tokens_to_add(pair=True)
 
     def _laid_out(
         self, first: Sequence[int], second: Sequence[int] | None
