@@ -127,7 +127,7 @@ def test_decoding_what_is_no_token(smollm2: Tokenizer) -> None:
     for ids in ([49152], [-100], torch.tensor([49152])):
         with pytest.raises(ValueError, match="is not a token id: there are 49152 tokens"):
             smollm2.decode(ids)
-    with pytest.raises(ValueError, match=r"not a batch of shape \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"got a batch of shape \(2, 2\)"):
         StreamDecoder(smollm2).push(torch.zeros(2, 2, dtype=torch.int64))
 
 
@@ -201,7 +201,7 @@ def test_a_role_for_a_token_that_is_not_there(smollm2: Tokenizer) -> None:
 def test_what_is_no_text(smollm2: Tokenizer, text: Any) -> None:
     with pytest.raises(TypeError, match=r"a text must be a str, got a (NoneType|int)$"):
         smollm2(text)
-    with pytest.raises(TypeError, match=r"so each needs one, but not 5$"):
+    with pytest.raises(TypeError, match=r"each text must have a pair, as the first has, got 5$"):
         smollm2([["a", "b"], 5])
 
 

@@ -1,6 +1,6 @@
 """The budget of rendering a chat template: seconds, and characters that it makes.
 
-Python does not stop inside one operation. So each is charged before it is done with what it may take: what it
+Python does not stop inside one operation. So each is charged before it is done with what it may cost: what it
 makes, or what it reads where that is more. Seconds are those of the processor, because templates wait for
 nothing, and other programs must not make one fail.
 """
@@ -149,7 +149,7 @@ def _width(value: Any) -> int:
     return value if isinstance(value, int) else len(value or "")
 
 
-# How much a method of a string, or a filter on one, may make or take, where that can exceed its arguments.
+# How much a method of a string, or a filter on one, may make or cost, where that can exceed its arguments.
 _GROWTH: dict[str, Callable[..., int]] = {
     "ljust": lambda s, width, *_: width,
     "rjust": lambda s, width, *_: width,

@@ -38,17 +38,19 @@ class BatchEncoding(dict[str, Any]):
     of a text that is a list of words, else the parts into which the tokenizer splits a text.
     """
 
-    _origins: Origins | None = None  # for copies and pickles, which call no __init__
+    _origins: Origins | None = None
 
-    def __init__(self, data: Mapping[str, Any] | None = None, *, origins: Origins | None = None) -> None:
-        """Hold the fields of `data`.
+    @classmethod
+    def with_origins(cls, fields: Mapping[str, Any], origins: Origins | None) -> Self:
+        """Return an encoding that knows where its tokens come from.
 
         Args:
-            data: the fields.
+            fields: the fields.
             origins: returns the fields `ORIGINS` by rows; called when one is needed.
         """
-        super().__init__(data or {})
-        self._origins = origins
+        encoding = cls(fields)
+        encoding._origins = origins
+        return encoding
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -62,7 +64,7 @@ class BatchEncoding(dict[str, Any]):
     def only_row(self) -> BatchEncoding:
         """Return the encoding of the only text of this batch, without the dimension of the batch."""
         fields = {k: v[0] if isinstance(v[0], list) else v for k, v in self.items()}
-        return BatchEncoding(fields, origins=self._origins)
+        return BatchEncoding.with_origins(fields, self._origins)
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> Self:
         """Move the tensors to a device, in place; return the encoding itself.

@@ -167,9 +167,9 @@ class Encoder:
             "offset_mapping": return_offsets_mapping,
         }
         rows = rows_of(offsets=return_offsets_mapping)
-        encoding = BatchEncoding(
+        encoding = BatchEncoding.with_origins(
             padded(rows, (name for name, is_asked in asked.items() if is_asked)),
-            origins=cache(lambda: padded(rows_of(offsets=True), ("input_ids", *ORIGINS))),
+            cache(lambda: padded(rows_of(offsets=True), ("input_ids", *ORIGINS))),
         )
         if return_length:
             encoding["length"] = [len(row) for row in encoding["input_ids"]]
