@@ -267,7 +267,7 @@ def test_a_splitting_rule_that_is_not_known(tmp_path):
     steps = [vowels, {**pipeline["pre_tokenizer"], "use_regex": False}]
     pipeline["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
     (folder / "tokenizer.json").write_text(json.dumps(pipeline))
-    with pytest.raises(ValueError, match=r"none of the known rules .*pre="):
+    with pytest.raises(ValueError, match=r"no known rule splits texts .*pre="):
         convert_to_gguf(folder, tmp_path / "x.gguf")
     file = gguf.GGUFReader(convert_to_gguf(folder, tmp_path / "x.gguf", pre="qwen2"))
     assert file.fields["tokenizer.ggml.pre"].contents() == "qwen2"

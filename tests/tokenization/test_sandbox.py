@@ -8,7 +8,7 @@ import pytest
 from tests.tokenization.conversations import USER
 from torchgguf.tokenization import ChatTemplateError
 from torchgguf.tokenization.chat import budget
-from torchgguf.tokenization.chat.templates import render
+from torchgguf.tokenization.chat.rendering import render
 
 REACHING_OUT = [
     "{{ ''.__class__ }}",

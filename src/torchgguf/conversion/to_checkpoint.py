@@ -24,7 +24,6 @@ from torchgguf.models.io.description import MODEL_CARD, model_card
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.supply import GGUFSupply
 from torchgguf.tokenization import Tokenizer
-from torchgguf.tokenization.saving import file_contents
 from torchgguf.tokenization.sources.files import TOKENIZER_FILES
 
 # general.sampling.* -> field of generation_config.json, as in llama.cpp's converter
@@ -151,4 +150,4 @@ def _tokenizer_files(file: GGUFFile) -> dict[str, bytes]:
     """Return the contents of the tokenizer files by their names."""
     if file.metadata.get("tokenizer.ggml.model", _NO_TOKENIZER) == _NO_TOKENIZER:
         return {}
-    return {name: text.encode() for name, text in file_contents(Tokenizer.from_gguf(file)).items()}
+    return {name: text.encode() for name, text in Tokenizer.from_gguf(file).file_contents().items()}

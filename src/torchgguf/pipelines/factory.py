@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from torchgguf.compat import split_options
 from torchgguf.hub import HubOptions
 from torchgguf.models import (
     AutoConfig,
@@ -21,7 +22,6 @@ from torchgguf.models import (
     registry,
 )
 from torchgguf.models.io.devices import available_device
-from torchgguf.models.io.options import remaining
 from torchgguf.pipelines.base import Pipeline
 from torchgguf.pipelines.feature_extraction import FeatureExtractionPipeline
 from torchgguf.pipelines.question_answering import QuestionAnsweringPipeline
@@ -120,7 +120,7 @@ def pipeline(
     """
     if model is None:
         raise ValueError("pipeline(task, model=...) requires a model: a file, a folder or a repository")
-    options = remaining(options, _NEUTRAL)
+    (options,) = split_options(options, _NEUTRAL)
     stated = {"gguf_file": gguf_file, "revision": revision, "token": token}
     source: dict[str, Any] = {name: value for name, value in stated.items() if value is not None}
     loading = _loading(

@@ -1,4 +1,4 @@
-"""Tokenizers out of GGUF files and of Hugging Face's, and chat templates."""
+"""Tokenizers from GGUF files and from Hugging Face's files, and chat templates."""
 
 from torchgguf.tokenization.auto import AutoTokenizer
 from torchgguf.tokenization.encoding.batch_encoding import BatchEncoding

@@ -1,8 +1,8 @@
-"""What rendering a chat template may use: seconds, and characters that it makes.
+"""The budget of rendering a chat template: seconds, and characters that it makes.
 
-Python cannot be stopped inside of one operation. So each is charged before it is done with what it may take:
-what it makes, or what it has to look at where that can be more. Seconds are those of the processor, as
-templates wait for nothing, and other programs shall not make one fail.
+Python does not stop inside one operation. So each is charged before it is done with what it may cost: what it
+makes, or what it reads where that is more. Seconds are those of the processor, because templates wait for
+nothing, and other programs must not make one fail.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 from jinja2 import TemplateError
 
 SECONDS = 5.0
-SIZE = 1 << 25  # characters that a rendering may make, those that it throws away included
-ENTRY = 8  # what an entry of a list or dict counts, in characters
+SIZE = 1 << 25  # characters that a rendering may make, including those that it discards
+ENTRY = 8  # the cost of an entry of a list or dict, in characters
 INTEGER_BITS = 1 << 16
-WIDTH = 1 << 10  # the largest number that may say how wide or many something is
+WIDTH = 1 << 10  # the largest number for a width or a count
 
 CONTAINERS = (Mapping, list, tuple, set)
 
@@ -42,9 +42,10 @@ _budget: ContextVar[_Budget] = ContextVar("budget")
 
 @contextmanager
 def limited(mark: str = "") -> Iterator[None]:
-    """Compiling and rendering inside have one budget: LimitError when it is used up.
+    """Give compiling and rendering inside one budget. They raise LimitError when it is used up.
 
-    `mark` is put before and after what is inside of `{% generation %}`.
+    Args:
+        mark: what to write before and after the text of each `{% generation %}`.
     """
     token = _budget.set(_Budget(mark))
     try:
@@ -54,12 +55,12 @@ def limited(mark: str = "") -> Iterator[None]:
 
 
 def generation_mark() -> str:
-    """The mark of this rendering, empty if nobody wants to know what is generated."""
+    """Return the mark of this rendering, empty if no mask of generated text is requested."""
     return _budget.get().mark
 
 
 def spend(size: int = 1) -> str:
-    """Charge so many characters, and look at the clock."""
+    """Charge a number of characters, and check the time. Raise LimitError if the budget is used up."""
     budget = _budget.get()
     budget.left -= size
     if budget.left < 0:
@@ -70,7 +71,16 @@ def spend(size: int = 1) -> str:
 
 
 def spend_on(value: Any, as_text: bool = False, times: int = 1) -> Any:
-    """Charge a value with all that it holds, as text or as entries: a list may hold another many times."""
+    """Charge a value with all that it holds, and return it; a list may hold another many times.
+
+    Args:
+        value: the value.
+        as_text: charge the length of strings, not only entries.
+        times: how many times it is charged.
+
+    Raises:
+        LimitError: the budget is used up, or a number is too large.
+    """
     spend(times * max(ENTRY, len(value) if as_text and isinstance(value, str | bytes) else 0))
     if isinstance(value, CONTAINERS):
         for item in chain.from_iterable(value.items()) if isinstance(value, Mapping) else value:
@@ -81,12 +91,18 @@ def spend_on(value: Any, as_text: bool = False, times: int = 1) -> Any:
 
 
 def spend_on_new(value: Any) -> Any:
-    """Charge what an operation made: a string as text, a container as its entries."""
+    """Charge what an operation made, and return it: a string as text, a container as its entries."""
     return spend_on(value, as_text=isinstance(value, str | bytes))
 
 
 def comparable(operator: str, left: Any, right: Any) -> Any:
-    """The right side, once it is paid for that the left is compared with it or with each of its entries."""
+    """Charge a comparison, of the left side with the right or with each of its entries; return the right.
+
+    Args:
+        operator: the name of the operator.
+        left: its left side.
+        right: its right side; an iterator is charged as it is read.
+    """
     if operator in ("in", "notin") and isinstance(right, Iterator):
         return (item for item in right if spend_on(left, as_text=True) is left)
     if operator in ("in", "notin") and not isinstance(right, str | bytes | Mapping | set):
@@ -97,25 +113,25 @@ def comparable(operator: str, left: Any, right: Any) -> Any:
 
 
 def check_widths(*values: Any) -> None:
-    """Refuse numbers that only fill memory or time."""
+    """Raise LimitError for numbers that only fill memory or time."""
     for value in values:
         if isinstance(value, int) and abs(value) > WIDTH:
             raise LimitError(f"it asks for a width of {value}")
 
 
 def spend_on_digits(text: str) -> None:
-    """Charge the widths in what says how something is formatted, and refuse such numbers."""
+    """Charge the widths in a format, and raise LimitError for those that are too large."""
     for digits in re.findall(r"\d+", text):
         check_widths(width := int(digits.lstrip("0")[:9] or 0))
         spend(width)
 
 
-# What stands between the percent sign and the letter: flags and widths. Keys may have no parentheses inside.
+# Flags and widths between the percent sign and the letter. Keys must not have parentheses inside.
 _DIRECTIVE = re.compile(r"%(?:\([^()]*\))?([^a-zA-Z%]*)[hlL]?.?", re.DOTALL)
 
 
 def spend_on_percent(text: str | bytes, arguments: Any = ()) -> None:
-    """Charge widths, and the arguments for each place they can go; refuse a width as that of "%99999d"."""
+    """Charge widths, and all arguments for each directive; raise LimitError for a width as in "%99999d"."""
     text = text if isinstance(text, str) else text.decode("latin-1")
     spend(ENTRY * text.count("%"))
     directives = _DIRECTIVE.findall(text)
@@ -133,7 +149,7 @@ def _width(value: Any) -> int:
     return value if isinstance(value, int) else len(value or "")
 
 
-# How much a method of a string, or a filter on one, may make or take if that can be more than it is given.
+# How much a method of a string, or a filter on one, may make or cost, where that can exceed its arguments.
 _GROWTH: dict[str, Callable[..., int]] = {
     "ljust": lambda s, width, *_: width,
     "rjust": lambda s, width, *_: width,
@@ -151,7 +167,7 @@ _GROWTH: dict[str, Callable[..., int]] = {
     **dict.fromkeys(
         ("strip", "lstrip", "rstrip", "trim"), lambda s, chars="": len(s) * len(chars or "") // 64
     ),
-    # from the end Python looks for each character of what it seeks at each place
+    # Python searches backwards for each character at each place
     **dict.fromkeys(("rfind", "rindex", "rpartition"), lambda s, sought, *_: len(s) * len(sought) // 64),
     "indent": lambda s, width=4, *_, **__: (s.count("\n") + 1) * _width(width),
     "wordcount": lambda s: ENTRY * len(s) // 2,
@@ -162,6 +178,6 @@ _GROWTH: dict[str, Callable[..., int]] = {
 
 
 def spend_on_growth(name: str, text: Any, *args: Any, **kwargs: Any) -> None:
-    """Charge a method or a filter of this name, before it is called on the text with these arguments."""
+    """Charge a method or a filter of this name before it is called on the text with these arguments."""
     if growth := _GROWTH.get(name):
         spend(max(growth(text if isinstance(text, str | bytes) else str(text), *args, **kwargs), 0))

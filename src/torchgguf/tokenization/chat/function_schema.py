@@ -1,4 +1,4 @@
-"""What a model is told of a Python function: its JSON schema, out of type hints and a docstring."""
+"""The JSON schema by which a model knows a Python function, from type hints and a docstring."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ _SCALARS = {int: "integer", float: "number", str: "string", bool: "boolean", Non
 _NAMES: dict[Any, str] = {**_SCALARS, list: "array", tuple: "array", dict: "object"}
 
 _SECTION = re.compile(r"\s*(Args|Returns|Raises):(.*)")
-# The type that may stand behind a parameter's name is no news to who has its hint.
+# A type after a parameter's name is ignored: the hint states it.
 _PARAMETER = re.compile(r"([ \t]*)(\w+)(?: ?\([^()]*\))?:(.*)")
 _CHOICES = re.compile(r"\(choices:\s*(.*?)\)\s*$", re.IGNORECASE)
 
 
 def function_schema(function: Callable[..., Any]) -> dict[str, Any]:
-    """The JSON schema of a function, as transformers' `get_json_schema` states it.
+    """Return the JSON schema of a function, as transformers' `get_json_schema` does.
 
-    Types come from hints, descriptions from a docstring in Google's style: the text before its sections, each
-    parameter's below `Args:`, the result's below `Returns:`. A parameter's may end with the values that it
-    takes, as in `(choices: ["tea", "coffee"])`. `self` and `cls` are left out, and the result if its hint has
-    no schema.
+    Types are those of hints, descriptions those of a docstring in Google's style: the text before its
+    sections, each parameter's below `Args:`, the result's below `Returns:`. A parameter's may end with the
+    values that it accepts, as in `(choices: ["tea", "coffee"])`. `self` and `cls` are omitted, and the result
+    if its hint has no schema.
 
     Raises:
-        TypeError: it is neither a function nor a method.
+        TypeError: the argument is neither a function nor a method.
         ValueError: a hint, the docstring or a description is missing or not understood.
     """
     if not inspect.isfunction(function) and not inspect.ismethod(function):
-        raise TypeError(f"a tool is a function or its JSON schema, not {function!r}")
+        raise TypeError(f"a tool must be a function or its JSON schema, got {function!r}")
     name = function.__name__
     try:
         return {"type": "function", "function": {"name": name, **_description(function)}}
     except ValueError as error:
         raise ValueError(
-            f"the function {name} cannot be a tool: {error}. Correct that, or pass its JSON schema"
+            f"the function {name} is invalid as a tool: {error}. Correct that, or pass its JSON schema"
         ) from None
 
 
@@ -47,7 +47,7 @@ def _description(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         hints = get_type_hints(function)
     except Exception as error:  # a hint may be any expression
-        raise ValueError(f"its type hints are not understood: {error}") from None
+        raise ValueError(f"its type hints are invalid: {error}") from None
     properties, required = {}, []
     for position, (name, parameter) in enumerate(inspect.signature(function).parameters.items()):
         if name not in hints:
@@ -69,7 +69,7 @@ def _description(function: Callable[..., Any]) -> dict[str, Any]:
     schema = {"description": text, "parameters": parameters}
     try:
         result = {"return": _schema(hints["return"])} if "return" in hints else {}
-    except ValueError:  # no model makes one of these
+    except ValueError:  # the result has a type without a schema
         return schema
     if result and of_result is not None:
         result["return"]["description"] = of_result
@@ -77,7 +77,7 @@ def _description(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _schema(hint: Any) -> dict[str, Any]:
-    """The JSON schema of a type hint. ValueError if there is none."""
+    """Return the JSON schema of a type hint. Raise ValueError if there is none."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if hint is Any:
         return {}
@@ -103,13 +103,13 @@ def _schema(hint: Any) -> dict[str, Any]:
 
 def _enumeration(values: Sequence[Any]) -> dict[str, Any]:
     if not values or any(type(value) not in _SCALARS for value in values):
-        raise ValueError(f"the values {list(values)!r} are not all plain strings, numbers, bools or None")
+        raise ValueError(f"the values {list(values)!r} must all be plain strings, numbers, bools or None")
     names = list(dict.fromkeys(_SCALARS[type(value)] for value in values))
     return {"type": names[0] if len(names) == 1 else names, "enum": list(values)}
 
 
 def _either(hints: Sequence[Any]) -> dict[str, Any]:
-    """One of several types: a list of names, unless there is more to say of one of them."""
+    """Return the schema of one of several types: a list of names, unless a type has more than a name."""
     schemas = [_schema(hint) for hint in hints if hint is not NoneType]
     if len(schemas) == 1:
         schema = schemas[0]
@@ -122,7 +122,7 @@ def _either(hints: Sequence[Any]) -> dict[str, Any]:
 
 
 def _of_parameter(text: str) -> dict[str, Any]:
-    """What a description says: the choices at its end, and the text before them."""
+    """Return the choices at the end of a description, and the text before them."""
     if not (found := _CHOICES.search(text)):
         return {"description": text}
     try:
@@ -130,19 +130,19 @@ def _of_parameter(text: str) -> dict[str, Any]:
     except ValueError:
         choices = None
     if not isinstance(choices, list):
-        raise ValueError(f"the choices {found[1]} are no list in JSON")
+        raise ValueError(f"the choices {found[1]} are not a JSON list")
     choices = [choice.strip() if isinstance(choice, str) else choice for choice in choices]
     return {"enum": choices, "description": text[: found.start()].strip()}
 
 
 def _read_docstring(docstring: str) -> tuple[str, dict[str, str], str | None]:
-    """The text before the sections, the parameters' descriptions, and the result's."""
+    """Return the text before the sections, the parameters' descriptions, and the result's."""
     if not docstring.strip():
         raise ValueError("it has no docstring")
     section, sections = "", {"": list[str]()}
     for line in docstring.splitlines():
         if header := _SECTION.fullmatch(line):
-            section = header[1] + header[2].strip()  # none of ours with text on the same line
+            section = header[1] + header[2].strip()  # not a section if text follows on the same line
             sections[section] = []
         else:
             sections[section].append(line)

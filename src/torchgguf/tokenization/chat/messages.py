@@ -1,4 +1,4 @@
-"""Conversations as a chat template gets them, and what is found again in the text that it writes."""
+"""Conversations in the form that chat templates read, and what is found again in the text they write."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from torchgguf.tokenization.errors import ChatTemplateError
 
 Spans = list[tuple[int, int]]
 
-# What messages call the assistant's reasoning; templates look for the first or the second.
+# The names of the assistant's reasoning in messages; templates read the first or the second.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 def conversations(conversation: Any) -> tuple[list[Sequence[Any]], bool]:
-    """The conversations that there are, each a list of messages, and whether there may be several."""
+    """Return the conversations, each a list of messages, and whether the argument is a list of them.
+
+    Raises:
+        ValueError: a conversation is empty.
+    """
     is_batch = not _is_one(conversation) and len(conversation) > 0 and _is_conversation(conversation[0])
     several = [getattr(chat, "messages", chat) for chat in (conversation if is_batch else [conversation])]
     if not all(map(len, several)):
-        raise ValueError("the conversation is empty: it needs a message at least")
+        raise ValueError("the conversation is empty: it needs at least one message")
     return several, is_batch
 
 
@@ -34,15 +38,20 @@ def _is_conversation(value: Any) -> bool:
 
 
 def prepared(messages: Sequence[Any], change: Callable[[Any], Any]) -> list[dict[str, Any]]:
-    """Messages as templates expect them: plain, without None, with reasoning by each name that it has.
+    """Return messages as templates expect them: plain, without None, with reasoning under each of its names.
 
-    `change` is applied to each message. TypeError if one is no dict, nor an object that is like one.
+    Args:
+        messages: the messages.
+        change: applied to each message.
+
+    Raises:
+        TypeError: a message is neither a dict nor an object that is like one.
     """
     result = []
     for message in messages:
         fields = plain(message)
         if not isinstance(fields, dict):
-            raise TypeError(f"a message is a dict with a role and content, not {message!r}")
+            raise TypeError(f"a message must be a dict with a role and content, got {message!r}")
         fields = change({key: value for key, value in fields.items() if value is not None})
         for name in _REASONING:
             if name in fields:
@@ -53,10 +62,10 @@ def prepared(messages: Sequence[Any], change: Callable[[Any], Any]) -> list[dict
 
 
 def plain(value: Any) -> Any:
-    """The value as None, bool, int, float, str, list, tuple and dict; else it is named by its type.
+    """Return the value as None, bool, int, float, str, list, tuple or dict; else the name of its type.
 
-    A template reads text. It gets no object whose methods might do more than that: of dataclasses and models
-    of pydantic it gets the fields.
+    A template reads text, so it gets no object whose methods might do more. Dataclasses and models of
+    pydantic become dicts of their fields.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -64,7 +73,7 @@ def plain(value: Any) -> Any:
         return plain(value.item())
     for kind in (str, int, float):
         if isinstance(value, kind):
-            return getattr(kind, f"__{kind.__name__}__")(value)  # past what a subclass makes of itself
+            return getattr(kind, f"__{kind.__name__}__")(value)  # ignoring what a subclass overrides
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -77,7 +86,16 @@ def plain(value: Any) -> Any:
 
 
 def continued(messages: list[dict[str, Any]], name: str, tag: str) -> str:
-    """Mark the end of the last message's field of this name with the tag; returns the text before it."""
+    """Append the tag to a field of the last message, in place; return the field's text.
+
+    Args:
+        messages: the messages.
+        name: the name of the field.
+        tag: the tag.
+
+    Raises:
+        ChatTemplateError: the field has no text.
+    """
     last = messages[-1]
     content = last.get(name)
     if isinstance(content, str):
@@ -92,16 +110,25 @@ def continued(messages: list[dict[str, Any]], name: str, tag: str) -> str:
 
 
 def cut_at(text: str, tag: str, message: str) -> str:
-    """The text up to the tag, with the space before it only if the template leaves it there."""
+    """Return the text up to the tag, with the space before it only if the template keeps it.
+
+    Args:
+        text: what the template wrote.
+        tag: the tag.
+        message: the text of the message that the tag follows.
+
+    Raises:
+        ChatTemplateError: the template omits the message.
+    """
     place = text.rfind(tag.strip())
     if place < 0 or message.strip() not in text:
-        raise ChatTemplateError("continue_final_message, but the template leaves the final message out")
+        raise ChatTemplateError("continue_final_message, but the template omits the final message")
     before = text[:place]
     return before if text.startswith(tag, place) else before.rstrip()
 
 
 def unmarked(text: str, mark: str) -> tuple[str, Spans]:
-    """The text without marks, and (from, to) of what was between each pair of them."""
+    """Return the text without marks, and the spans of what was between each pair of them."""
     parts = text.split(mark) if mark else [text]
     spans, result = [], ""
     for i, part in enumerate(parts):

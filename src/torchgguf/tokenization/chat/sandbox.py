@@ -1,9 +1,9 @@
-"""Chat templates are programs from strangers: Jinja in a sandbox, with a bound on what a rendering may use.
+"""`ChatEnvironment`: Jinja in a sandbox with a budget, because chat templates are programs from strangers.
 
-Jinja's immutable sandbox keeps a template away from Python's internals and from changing what it is given.
-It does not stop one that loops for ever or fills the memory. So each turn of a loop, call and filter looks at
-the clock, and whatever makes something new (operators, literals, slices, output, methods, filters) or
-compares what may be large is charged, as `budget` says.
+Jinja's immutable sandbox keeps a template from Python's internals and from changing its variables. It does
+not stop one that loops for ever or fills the memory. So each turn of a loop, call and filter checks the time,
+and whatever makes something new (operators, literals, slices, output, methods, filters) or compares what may
+be large is charged, as `budget` states.
 """
 
 from __future__ import annotations
@@ -39,25 +39,29 @@ from torchgguf.tokenization.chat.budget import (
 )
 from torchgguf.tokenization.chat.template_functions import FILTERS, FUNCTIONS
 
-TEMPLATE_SIZE = 1 << 16  # characters, four times as many as the longest known template has
+TEMPLATE_SIZE = 1 << 16  # characters, four times the longest known template
 
 _Function = Callable[..., Any]
 
-# Filters that pass on what they are given without looking at its text.
+# Filters that return their argument, or a part of it, without reading its text.
 # fmt: off
 _STRUCTURAL = frozenset({
     "attr", "batch", "count", "d", "default", "first", "items", "last", "length", "list", "map", "random",
     "reject", "rejectattr", "reverse", "select", "selectattr", "slice",
 })
 # fmt: on
-_LISTING = frozenset({"batch", "list", "slice", "sort", "unique"})  # make a list of a string's characters
-_WIDE = frozenset({"batch", "center", "indent", "round", "slice", "tojson"})  # take a width or a precision
-_ROWS = frozenset({"batch", "slice"})  # make lists one after the other
-_WITHOUT = frozenset({"pprint", "striptags", "urlize", "wordwrap"})  # quadratic, and no template needs them
-_AS_TEXT = frozenset({"lower", "upper"})  # tests that make a text of anything
+_LISTING = frozenset({"batch", "list", "slice", "sort", "unique"})  # turn a string into a list of characters
+_WIDE = frozenset(
+    {"batch", "center", "indent", "round", "slice", "tojson"}
+)  # have a width or a precision as an argument
+_ROWS = frozenset({"batch", "slice"})  # return lists one after the other
+_WITHOUT = frozenset(
+    {"pprint", "striptags", "urlize", "wordwrap"}
+)  # quadratic, and templates do not need them
+_AS_TEXT = frozenset({"lower", "upper"})  # tests that convert anything to text
 _CODECS = frozenset({"ascii", "latin-1", "utf-8", "utf8", "ignore", "replace", "strict"})
 
-_OF_THE_LOOP = ("_loop_vars", "_block_vars")  # what Jinja adds to a call's arguments, and takes away again
+_OF_THE_LOOP = ("_loop_vars", "_block_vars")  # which Jinja adds to a call's arguments, and removes again
 
 _COMPARISONS: dict[str, _Function] = {
     "eq": operator.eq,
@@ -72,7 +76,7 @@ _COMPARISONS: dict[str, _Function] = {
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """Jinja as transformers sets it up for chat templates, on a budget."""
+    """Jinja with the options that transformers has for chat templates, on a budget."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -98,28 +102,28 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def made(value: Any) -> Any:
-        """Something new, which `call` charges as what comes of any call."""
+        """Return something new, which `call` charges as the result of a call."""
         return value
 
     @staticmethod
     def concatenate(*values: Any) -> str:
-        """The operator `~`."""
+        """Return the result of the operator `~`."""
         spend_on(values, as_text=True)
         return "".join(map(str, values))
 
     @staticmethod
     def compare(operators: tuple[str, ...], *values: Any) -> bool:
-        """Comparisons: the operators between the values, all of which must hold."""
+        """Return whether all comparisons hold: the operators stand between the values."""
         for name, (left, right) in zip(operators, pairwise(values), strict=True):
             if not _COMPARISONS[name](left, comparable(name, left, right)):
                 return False
         return True
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """Call something, which may take time and make something."""
+        """Call something, charged for time and for its result."""
         spend()
         owner = getattr(__obj, "__self__", None)
-        if isinstance(owner, str | bytes):  # else what looks at an iterator leaves nothing of it
+        if isinstance(owner, str | bytes):  # else reading an iterator here would exhaust it
             args = tuple(list(value) if isinstance(value, Iterator) else value for value in args)
         named = {name: value for name, value in kwargs.items() if name not in _OF_THE_LOOP}
         arguments = [*args, *named.values()]
@@ -130,24 +134,24 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
                 raise LimitError(f"it takes longer than it may to {__obj.__name__} what is not UTF-8")
             spend_on(arguments, as_text=True)
             spend_on_growth(__obj.__name__, owner, *args, **named)
-        elif isinstance(owner, list | tuple):  # which look for the argument
+        elif isinstance(owner, list | tuple):  # whose methods search for the argument
             spend_on(arguments, as_text=True, times=len(owner))
         elif isinstance(owner, int):
             check_widths(*arguments)
-        elif isinstance(owner, LoopContext):  # which compares them with those of the last turn
+        elif isinstance(owner, LoopContext):  # which compares them with those of the previous turn
             spend_on(arguments, as_text=True)
-        elif isinstance(__obj, Macro):  # those that it has no names for it gets as a tuple and a dict
+        elif isinstance(__obj, Macro):  # arguments without a name become a tuple and a dict
             more = [value for name, value in named.items() if name not in __obj.arguments]
             spend_on([*args[len(__obj.arguments) :], *more])
         result = super().call(__context, __obj, *args, **kwargs)
         return spend_on(result, as_text=isinstance(owner, str | bytes) or isinstance(result, str | bytes))
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """An entry of something, by what may have to be hashed, or written into an error."""
+        """Return an entry, charged for the argument, which may be hashed or written into an error."""
         return super().getitem(obj, spend_on(argument, as_text=True))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """`str.format` and `str.format_map` in the sandbox, charged for each field."""
+        """Return `str.format` or `str.format_map` in the sandbox, charged for each field."""
         if super().wrap_str_format(value) is None:
             return None
         text = value.__self__
@@ -162,7 +166,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return formatted
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """An operator that can make something big of something small."""
+        """Apply an operator that can make something large of something small, charged for its result."""
         is_number = [isinstance(side, int) for side in (left, right)]
         if operator == "%" and isinstance(left, str | bytes):
             spend_on_percent(left, right)
@@ -181,21 +185,21 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
 
 class _Formatter(SandboxedFormatter):
-    """What `str.format` does with each of its fields, charged."""
+    """Formats fields as `str.format` does, charged."""
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
-        """The value of a field, of which text is going to be made."""
+        """Return the value of a field, charged as text."""
         value, first = super().get_field(field_name, args, kwargs)
         return spend_on(value, as_text=True), first
 
     def format_field(self, value: Any, format_spec: str) -> Any:
-        """The value as text of a certain width, which other fields may have said."""
+        """Return the value as text, charged for its width, which another field may state."""
         spend_on_digits(format_spec)
         return super().format_field(value, format_spec)
 
 
 class _EscapeFormatter(_Formatter, EscapeFormatter):
-    """The same for text with escapes for HTML."""
+    """Formats fields of text with escapes for HTML."""
 
 
 class _Meter(NodeTransformer):
@@ -235,14 +239,14 @@ def _call(name: str, *arguments: nodes.Expr) -> nodes.Call:
 
 
 def _charged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that is charged what it takes in, if it makes text of it, and what it returns."""
-    skip = 1 if hasattr(function, "jinja_pass_arg") else 0  # the context, which some filters ask for
+    """Return a filter that is charged for its result, and for its arguments if it reads their text."""
+    skip = 1 if hasattr(function, "jinja_pass_arg") else 0  # the context, which some filters need
 
     @functools.wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
         value, *more = args[skip:]
         if name not in _STRUCTURAL:
-            value = list(value) if isinstance(value, Iterator) else value  # else nobody knows how much it is
+            value = list(value) if isinstance(value, Iterator) else value  # else its length is unknown
             spend_on([value, *more, *kwargs.values()], as_text=True)
         if name in _LISTING and isinstance(value, str | bytes):
             spend(ENTRY * len(value))
@@ -264,7 +268,7 @@ def _spend_on_row(row: list[Any]) -> list[Any]:
 
 
 def _charged_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A test that is charged for what it compares."""
+    """Return a test that is charged for what it compares."""
 
     @functools.wraps(function)
     def tested(*args: Any) -> Any:
@@ -274,18 +278,18 @@ def _charged_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]
     return tested
 
 
-@pass_context  # so that Jinja does not do it once for all for what is constant
+@pass_context  # so that Jinja does not evaluate constants once for all renderings
 def _charged_output(context: Context, value: Any) -> Any:
     return spend_on(value, as_text=True)
 
 
 class _GenerationTag(Extension):
-    """`{% generation %} ... {% endgeneration %}`: what the assistant says."""
+    """`{% generation %} ... {% endgeneration %}`: the text of the assistant."""
 
     tags = {"generation"}  # noqa: RUF012  (as Jinja declares it)
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """The block itself, between marks if somebody wants to know where it is."""
+        """Return the block itself, between marks if a mask of it is requested."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)

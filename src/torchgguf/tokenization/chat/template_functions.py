@@ -1,6 +1,6 @@
-"""What chat templates are given to call: Jinja's functions and filters anew where they could be misused.
+"""Functions and filters for chat templates: Jinja's, written anew where they could be misused.
 
-None is a class, whose methods would take anything for their object.
+Not one is a class, whose methods would accept any object.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from jinja2.utils import Cycler, Joiner, Namespace, pass_environment, pass_eval_
 
 from torchgguf.tokenization.chat.budget import check_widths, spend, spend_on, spend_on_percent
 
-_OBJECT = 128  # what an object counts that holds others, in characters
+_OBJECT = 128  # the cost of an object that holds others, in characters
 
 
 @pass_eval_context
-def join(eval_ctx: Any, value: Any, d: str = "", attribute: str | int | None = None) -> str:
-    """Jinja's filter `join`, charged for its parts before they are joined."""
+def join_parts(eval_ctx: Any, value: Any, d: str = "", attribute: str | int | None = None) -> str:
+    """Join strings as Jinja's filter `join` does, charged for the parts first."""
     parts = list(value if attribute is None else map(make_attrgetter(eval_ctx.environment, attribute), value))
     spend(len(parts) * len(str(d)))
     spend_on(parts, as_text=True)
@@ -30,7 +30,7 @@ def join(eval_ctx: Any, value: Any, d: str = "", attribute: str | int | None = N
 
 @pass_environment
 def sum_up(environment: Any, value: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
-    """Jinja's filter `sum`, charged for lists, of which each step makes a new one."""
+    """Add values as Jinja's filter `sum` does, charged for lists, of which each step makes a new one."""
     parts = list(value if attribute is None else map(make_attrgetter(environment, attribute), value))
     if isinstance(start, list | tuple):
         spend_on([start, *parts], times=len(parts))
@@ -44,7 +44,7 @@ def tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON without Jinja's escapes for HTML, charged while it is written."""
+    """Return JSON without Jinja's escapes for HTML, charged while it is written."""
     encoder = json.JSONEncoder(
         ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
@@ -56,47 +56,47 @@ def tojson(
 
 
 def strftime_now(format: str) -> str:
-    """The date and time, in the words that `format` asks for."""
+    """Return the date and time in this format, as `datetime.strftime` does."""
     check_widths(len(format))
     spend_on_percent(format)
     return datetime.now().strftime(format)
 
 
 def raise_exception(message: Any) -> None:
-    """Refuse the conversation."""
+    """Refuse the conversation: raise TemplateError."""
     raise TemplateError(str(spend_on(message, as_text=True)))
 
 
 def cycler(*items: Any) -> Cycler:
-    """Jinja's `cycler`."""
+    """Return Jinja's `cycler`."""
     return Cycler(*spend_on(items))
 
 
 def joiner(sep: str = ", ") -> Joiner:
-    """Jinja's `joiner`."""
+    """Return Jinja's `joiner`."""
     return Joiner(sep)
 
 
 def namespace(*args: Any, **kwargs: Any) -> _Namespace:
-    """Jinja's `namespace`, with less in it."""
+    """Return a restricted form of Jinja's `namespace`."""
     spend(_OBJECT)
     return _Namespace(*args, **kwargs)
 
 
 class Dict:
-    """What templates need of `dict`."""
+    """The part of `dict` that templates need."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        """A new dict."""
+        """Return a new dict."""
         return dict(*args, **kwargs)
 
     def fromkeys(self, keys: Any, value: Any = None) -> dict[Any, Any]:
-        """A dict with the same value for all keys."""
+        """Return a dict with the same value for all keys."""
         return dict.fromkeys(keys, value)
 
 
 class _Namespace(Namespace):
-    """Jinja's namespace, which shows nothing of what it holds and takes no names with underscores."""
+    """Jinja's namespace, without its contents in `repr`, and without names that start with underscores."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         values = dict(*args[1:], **kwargs)
@@ -114,10 +114,10 @@ class _Namespace(Namespace):
 
 def _check_name(name: Any) -> None:
     if str(name).startswith("_"):
-        raise SecurityError(f"a namespace takes no name that starts with an underscore, as {name!r} does")
+        raise SecurityError(f"a namespace must not have names that start with an underscore, got {name!r}")
 
 
-FILTERS = {"join": join, "sum": sum_up, "tojson": tojson}
+FILTERS = {"join": join_parts, "sum": sum_up, "tojson": tojson}
 FUNCTIONS = {
     "cycler": cycler,
     "dict": Dict(),

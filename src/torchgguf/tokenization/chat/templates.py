@@ -1,17 +1,13 @@
-"""Conversations to text by a model's own template."""
+"""`ChatTemplates`: conversations to text, and to tokens, by a model's own templates."""
 
 from __future__ import annotations
 
-import functools
 import re
 import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jinja2 import Template, nodes
-
-from torchgguf.tokenization.chat.budget import limited
 from torchgguf.tokenization.chat.control_tokens import ControlTokens
 from torchgguf.tokenization.chat.function_schema import function_schema
 from torchgguf.tokenization.chat.messages import (
@@ -23,81 +19,34 @@ from torchgguf.tokenization.chat.messages import (
     prepared,
     unmarked,
 )
-from torchgguf.tokenization.chat.sandbox import ChatEnvironment
 from torchgguf.tokenization.encoding.batch_encoding import BatchEncoding
-from torchgguf.tokenization.encoding.encoder import TextEncoder
-from torchgguf.tokenization.errors import ChatTemplateError, TokenizerError
+from torchgguf.tokenization.encoding.encoder import Encoder
+from torchgguf.tokenization.errors import ChatTemplateError
 
-KEY = "tokenizer.chat_template"
-NAMES_KEY = "tokenizer.chat_templates"
-Message = Mapping[str, Any]
-_LONGEST_REASON = 1000  # characters of what a template says for itself
+ChatMessage = Mapping[str, Any]
 _GENERATION = re.compile(r"{%-?\s*generation\s*-?%}")
 
-_ENVIRONMENT = ChatEnvironment()
 
+class ChatTemplates:
+    """A model's chat templates, and the encoder of what they write.
 
-@functools.lru_cache(maxsize=8)
-def _compiled(source: str) -> Template:
-    return _ENVIRONMENT.from_string(source)
-
-
-def render(source: str, variables: Mapping[str, Any], mark: str = "") -> str:
-    """Render a template in the sandbox. ChatTemplateError whatever is wrong with it."""
-    try:
-        with limited(mark):
-            return _compiled(source).render(variables)
-    except Exception as error:  # a stranger's program: it may raise anything
-        reason = " ".join(str(error)[:_LONGEST_REASON].split()) or type(error).__name__
-        raise ChatTemplateError(f"the chat template failed: {reason}") from error
-
-
-@functools.lru_cache(maxsize=8)
-def _literal_text(source: str) -> str:
-    """What a template writes of its own accord, in pieces between zeros."""
-    with limited():
-        tree = _ENVIRONMENT.parse(source)
-    texts = [node.data for node in tree.find_all(nodes.TemplateData)]
-    constants = [node.value for node in tree.find_all(nodes.Const)]
-    return "\0".join([*texts, *(value for value in constants if isinstance(value, str))])
-
-
-def read_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """The chat templates in a GGUF file's metadata, by name. TokenizerError if one is no text."""
-    templates = {}
-    for key, source in metadata.items():
-        if key == KEY or key.startswith(KEY + "."):
-            if not isinstance(source, str):
-                raise TokenizerError(f"{key} must be a string, not {type(source).__name__}")
-            templates[key[len(KEY) + 1 :] or "default"] = source
-    return templates
-
-
-def templates_metadata(templates: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata of chat templates; llama.cpp's converter writes other characters in names as "_"."""
-    named = [_key_part(name) for name in templates if name != "default"]
-    stated: dict[str, Any] = {_key(name): source for name, source in templates.items()}
-    return {**stated, NAMES_KEY: named} if named else stated
-
-
-class ChatTokenizer(TextEncoder):
-    """Encodes conversations.
-
-    `chat_templates`: the model's templates by their names. `chat_control_tokens`: the tokens beside special
-    ones that only a template may write, None if they are those that it has.
+    Attributes:
+        encoder: encodes the text of conversations.
+        chat_templates: the templates by name; "default" is the main one.
+        chat_control_tokens: the tokens besides special ones that only a template may write; None for those
+            that stand in the template.
     """
 
-    chat_templates: dict[str, str]
-    chat_control_tokens: Sequence[str] | None
-    _template_keys: list[str]  # of those that it came with
-
-    def _template_settings(self) -> dict[str, Any]:
-        """What the metadata says of the templates: None for what it does not, or no longer."""
-        return dict.fromkeys([*self._template_keys, NAMES_KEY]) | templates_metadata(self.chat_templates)
+    def __init__(
+        self, encoder: Encoder, templates: Mapping[str, str], control_tokens: Sequence[str] | None
+    ) -> None:
+        self.encoder = encoder
+        self.chat_templates = dict(templates)
+        self.chat_control_tokens = control_tokens
 
     @property
     def chat_template(self) -> str | None:
-        """The template that is used unless another is named. `chat_templates` holds all, by name."""
+        """The template that is used unless another is named. `chat_templates` holds all by name."""
         return self.chat_templates.get("default")
 
     @chat_template.setter
@@ -110,24 +59,29 @@ class ChatTokenizer(TextEncoder):
             self.chat_templates["default"] = source
 
     def get_chat_template(self, chat_template: str | None = None, tools: Any = None) -> str:
-        """The source of a template: of that name, or the argument itself, or else the model's own.
+        """Return the source of a template.
 
-        With tools that is the one named "tool_use", if there is one. ChatTemplateError if there is none.
+        Args:
+            chat_template: the name of a template, or a template itself; by default the model's own.
+            tools: if there are any, the default is the template "tool_use", where there is one.
+
+        Raises:
+            ChatTemplateError: the model has no template.
         """
         if chat_template is not None:
             return self.chat_templates.get(chat_template, chat_template)
         if tools is not None and "tool_use" in self.chat_templates:
             return self.chat_templates["tool_use"]
         if self.chat_template is None:
-            named = (
-                f" but those named {', '.join(sorted(self.chat_templates))}" if self.chat_templates else ""
-            )
-            raise ChatTemplateError(f"the model has no chat template{named}: pass chat_template=")
+            named = ", ".join(sorted(self.chat_templates))
+            what = f"default chat template, only those named {named}" if named else "chat template"
+            raise ChatTemplateError(f"the model has no {what}: pass chat_template=")
         return self.chat_template
 
     def apply_chat_template(
         self,
-        conversation: Sequence[Message] | Sequence[Sequence[Message]],
+        /,
+        conversation: Sequence[ChatMessage] | Sequence[Sequence[ChatMessage]],
         tools: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         chat_template: str | None = None,
@@ -144,18 +98,35 @@ class ChatTokenizer(TextEncoder):
         tokenizer_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Write a conversation, or several, as the model was taught to read it.
+        """Write a conversation, or several, in the format that the model was trained on.
 
-        `conversation`: messages with "role" and "content". `tools`: functions with type hints and a
-        docstring, or their JSON schemas. `chat_template`: the name of one of the model's templates, or a
-        template. `add_generation_prompt`: end with the head of the assistant's answer.
-        `continue_final_message`: leave the last message open, for the model to go on with; or the name of the
-        message's field that is left open, "content" if it is not said. `tokenize=False` returns text; else an
-        encoding, or with `return_dict=False` its `input_ids`. `sanitize_control_tokens`: what messages,
-        tools, documents and variables have of `control_tokens` is encoded as the text that it is, so that
-        only the template writes such tokens. `return_assistant_tokens_mask` adds `assistant_masks`, 1 for
-        tokens inside of `{% generation %}`. Other arguments are the template's variables. ChatTemplateError
-        if it fails.
+        Args:
+            conversation: messages with "role" and "content", or a list of conversations.
+            tools: functions with type hints and a docstring, or their JSON schemas.
+            documents: dicts with a title and a text.
+            chat_template: the name of one of the model's templates, or a template.
+            add_generation_prompt: end with the head of the assistant's answer.
+            continue_final_message: leave the last message open, for the model to continue; or the name of
+                the message's field to leave open, "content" by default.
+            tokenize: return an encoding; False returns text.
+            sanitize_control_tokens: encode `control_tokens` in messages, tools, documents and variables as
+                plain text, so that only the template writes such tokens.
+            padding: as in a call of the tokenizer, like the next three.
+            truncation: see there.
+            max_length: see there.
+            return_tensors: see there.
+            return_dict: False returns the `input_ids` of the encoding.
+            return_assistant_tokens_mask: add `assistant_masks`, 1 for tokens inside `{% generation %}`.
+            tokenizer_kwargs: more arguments for a call of the tokenizer.
+            kwargs: variables of the template.
+
+        Returns:
+            The text, the encoding or the ids; a list or batch of them for several conversations.
+
+        Raises:
+            ChatTemplateError: the template fails, or there is none.
+            TypeError: a message, document or tool is of a wrong type.
+            ValueError: arguments contradict each other, or a conversation is empty.
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError("add_generation_prompt and continue_final_message exclude each other")
@@ -163,27 +134,27 @@ class ChatTokenizer(TextEncoder):
             raise ValueError("return_assistant_tokens_mask=True needs tokenize=True and return_dict=True")
         if sanitize_control_tokens and (not tokenize or return_assistant_tokens_mask or tokenizer_kwargs):
             raise ValueError(
-                "sanitize_control_tokens=True needs tokenize=True, and goes neither with "
-                "return_assistant_tokens_mask=True nor with tokenizer_kwargs"
+                "sanitize_control_tokens=True needs tokenize=True, and excludes "
+                "return_assistant_tokens_mask=True and tokenizer_kwargs"
             )
         if tools is not None:
             tools = [tool if isinstance(tool, Mapping) else function_schema(tool) for tool in tools]
         for document in documents or ():
             if not isinstance(document, Mapping):
-                raise TypeError(f"a document is a dict with a title and text, not {document!r}")
+                raise TypeError(f"a document must be a dict with a title and text, got {document!r}")
 
         source = self.get_chat_template(chat_template, tools)
         control = ControlTokens(self.control_tokens(source)) if sanitize_control_tokens else None
         mark = secrets.token_hex(16) if return_assistant_tokens_mask else ""
         if mark and not _GENERATION.search(source):
-            warnings.warn("the template has no {% generation %}, so assistant_masks are all 0", stacklevel=2)
+            warnings.warn("the template has no {% generation %}, so assistant_masks are all 0", stacklevel=3)
 
-        def given(value: Any) -> Any:
+        def prepare(value: Any) -> Any:
             return control.mark(plain(value)) if control else plain(value)
 
         variables = {
-            **self.special_tokens_map,
-            **given({**kwargs, "tools": tools, "documents": documents}),
+            **self.encoder.tokens.special_tokens_map,
+            **prepare({**kwargs, "tools": tools, "documents": documents}),
             "add_generation_prompt": add_generation_prompt,
         }
         tag = secrets.token_hex(16) + " "
@@ -191,20 +162,22 @@ class ChatTokenizer(TextEncoder):
         spans: list[Spans] = []
         several, is_batch = conversations(conversation)
         for messages in several:
-            chat = prepared(messages, given)
+            chat = prepared(messages, prepare)
             field = "content" if continue_final_message is True else continue_final_message
             final = continued(chat, field, tag) if field else None
-            text, found = unmarked(render(source, {**variables, "messages": chat}, mark), mark)
+            text, found = unmarked(_render(source, {**variables, "messages": chat}, mark), mark)
             texts.append(text if final is None else cut_at(text, tag, final))
             spans.append(found)
         if not tokenize:
             return texts if is_batch else texts[0]
 
+        encoder = self.encoder
         if control is not None:
-            rows = [control.encode(text, self._encode_in_chat, self._encode_as_text) for text in texts]
-            encoding = self.pad({"input_ids": self._cut(rows, truncation, max_length)}, padding, max_length)
+            rows = [control.encode(text, self._encode, encoder.encode_plain) for text in texts]
+            cut = encoder.truncate(rows, truncation, max_length)
+            encoding = encoder.pad({"input_ids": cut}, padding, max_length)
         else:
-            encoding = self(
+            encoding = encoder(
                 texts,
                 add_special_tokens=False,
                 padding=padding,
@@ -221,32 +194,37 @@ class ChatTokenizer(TextEncoder):
         return encoding if return_dict else encoding["input_ids"]
 
     def control_tokens(self, chat_template: str) -> list[str]:
-        """The tokens that only a template may write, where it is asked to be the only one.
+        """Return the tokens that only the template may write if `sanitize_control_tokens` is set.
 
-        These are the special ones and, of others that texts are searched for, those in `chat_control_tokens`
-        or else those that stand in the template. What it puts together of parts is not found there.
+        These are the special tokens and, of others that texts are searched for, those in
+        `chat_control_tokens`, or by default those that stand in the template. A token that a template joins
+        from parts is not found there.
+
+        Args:
+            chat_template: the source of the template.
         """
-        chosen, listed = self.chat_control_tokens, _literal_text(chat_template)
+        from torchgguf.tokenization.chat.rendering import literal_text
+
+        chosen, listed = self.chat_control_tokens, literal_text(chat_template)
+        tokens = self.encoder.tokens
         return [
             token
-            for token, i in self.get_added_vocab().items()
-            if i in self.vocabulary.hidden
+            for token, i in tokens.get_added_vocab().items()
+            if i in tokens.vocabulary.hidden
             or (token in chosen if chosen is not None else token in listed and not token.isspace())
         ]
 
-    def _encode_in_chat(self, text: str) -> list[int]:
-        return list(self.encode(text, add_special_tokens=False, split_special_tokens=False))
+    def _encode(self, text: str) -> list[int]:
+        return list(self.encoder.encode(text, add_special_tokens=False, split_special_tokens=False))
 
 
-def _key(name: str) -> str:
-    return KEY if name == "default" else f"{KEY}.{_key_part(name)}"
+def _render(source: str, variables: Mapping[str, Any], mark: str) -> str:
+    from torchgguf.tokenization.chat.rendering import render  # imports Jinja, which few programs need
 
-
-def _key_part(name: str) -> str:
-    return re.sub("[^A-Za-z0-9]", "_", name)
+    return render(source, variables, mark)
 
 
 def _inside(encoding: BatchEncoding, row: int, spans: Spans) -> list[int]:
-    """For each token of a row 1 if its characters are in one of the spans."""
+    """Return for each token of a row 1 if its characters are inside one of the spans, else 0."""
     places = (encoding.token_to_chars(row, token) for token in range(len(encoding.tokens(row))))
     return [int(any(a <= place.start < place.end <= b for a, b in spans)) if place else 0 for place in places]

@@ -1,4 +1,4 @@
-"""Lists of tokens made rectangular: truncated, padded, turned into tensors."""
+"""Lists of tokens made rectangular: truncated, padded, converted to tensors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,30 @@ STRATEGIES = ("longest_first", "only_first", "only_second", "do_not_truncate")
 
 
 def check_side(side: str) -> str:
-    """The side itself. ValueError if it is neither "left" nor "right"."""
+    """Return the side itself. Raise ValueError if it is neither "left" nor "right"."""
     if side not in SIDES:
-        raise ValueError(f"a side is 'left' or 'right', not {side!r}")
+        raise ValueError(f"a side must be 'left' or 'right', got {side!r}")
     return side
 
 
 def check_truncation(strategy: bool | str, side: str) -> None:
-    """ValueError if there is no such strategy, or no such side."""
+    """Raise ValueError if the strategy or the side is unknown."""
     if strategy not in (True, False, *STRATEGIES):
-        raise ValueError(f"truncation={strategy!r} is neither a bool nor one of {', '.join(STRATEGIES)}")
+        raise ValueError(f"truncation={strategy!r} must be a bool or one of {', '.join(STRATEGIES)}")
     check_side(side)
 
 
 def truncated(lengths: Sequence[int], room: int, strategy: bool | str) -> list[int]:
-    """How much is kept of a text, or of a text and its pair, of these lengths so that `room` tokens remain.
+    """Return how many tokens truncation keeps of a text, or of a text and its pair.
 
-    `strategy`: True or "longest_first" shortens the longer of the two until both fit; "only_first" and
-    "only_second" shorten that one; False or "do_not_truncate" neither. ValueError if that is not enough.
+    Args:
+        lengths: their lengths.
+        room: how many tokens fit.
+        strategy: True or "longest_first" shortens the longer of the two until both fit; "only_first" and
+            "only_second" shorten that one; False or "do_not_truncate" keeps both.
+
+    Raises:
+        ValueError: they do not fit in this way.
     """
     excess = sum(lengths) - room
     if excess <= 0 or strategy in (False, "do_not_truncate"):
@@ -51,18 +57,27 @@ def truncated(lengths: Sequence[int], room: int, strategy: bool | str) -> list[i
             kept = [shorter, room - shorter] if lengths[0] <= lengths[1] else [room - shorter, shorter]
         fits = room >= 0
     if not fits:
-        raise ValueError(f"truncation={strategy!r} cannot bring {list(lengths)} tokens to {room}")
+        raise ValueError(f"truncation={strategy!r} does not shorten {list(lengths)} tokens to {room}")
     return kept
 
 
 def kept_parts(
     lengths: Sequence[int], sizes: Sequence[int], side: str, stride: int, overflows: bool
 ) -> list[tuple[slice, ...]]:
-    """What is kept of a text, or of a text and its pair, in one row; of what overflows in more.
+    """Return what a row keeps of a text, or of a text and its pair, and what further rows do.
 
-    `side`: where they are cut off. `stride`: what each part has of the one before. Rows come in the order of
-    the tokenizers library: what is kept of both, each other part of the text with each part of the pair, then
-    what is kept of the text with the others. ValueError if the stride is as long as what is kept.
+    Rows are in the order of the tokenizers library: what is kept of both, each other part of the text with
+    each part of the pair, then what is kept of the text with the others.
+
+    Args:
+        lengths: the lengths of the texts.
+        sizes: how much one row keeps of each.
+        side: where texts are cut off.
+        stride: how many tokens of a part the next part repeats.
+        overflows: return further rows with what is cut off.
+
+    Raises:
+        ValueError: the stride is not less than what is kept.
     """
     for length, size in zip(lengths, sizes, strict=True):
         if size < length and (size or overflows) and not 0 <= stride < size:
@@ -78,7 +93,7 @@ def kept_parts(
 
 
 def _windows(length: int, size: int, side: str, stride: int) -> Iterator[slice]:
-    """A text in parts of some size, each of which has `stride` tokens of the one before."""
+    """Split a text into parts of some size, each of which repeats `stride` tokens of the one before."""
     for start in range(0, max(length - stride, 1), max(size - stride, 1)):
         end = min(start + size, length)
         yield slice(start, end) if side == "right" else slice(length - end, length - start)
@@ -87,9 +102,16 @@ def _windows(length: int, size: int, side: str, stride: int) -> Iterator[slice]:
 def filled(
     batch: Mapping[str, list[Any]], fills: Mapping[str, Any], lengths: Sequence[int], length: int, side: str
 ) -> dict[str, list[Any]]:
-    """Every row of these lengths made as long as `length` with the field's fill, or 0, at the given side.
+    """Return a batch whose rows are padded.
 
-    What is no row of tokens is left as it is, such as a label for all of a row.
+    What is not a row of tokens stays as it is, such as one label for a whole row.
+
+    Args:
+        batch: the fields.
+        fills: the padding by field; 0 for others.
+        lengths: the lengths of the rows.
+        length: the padded length.
+        side: where to pad.
     """
 
     def longer(row: Any, old: int, fill: Any) -> Any:
@@ -107,7 +129,17 @@ def filled(
 def padded_length(
     lengths: Sequence[int], padding: bool | str, max_length: int | None, multiple_of: int | None
 ) -> int | None:
-    """The length to pad to: True or "longest" the longest row's, "max_length" that. None: not at all."""
+    """Return the length to pad to, None for no padding.
+
+    Args:
+        lengths: the lengths of the rows.
+        padding: True or "longest", or "max_length".
+        max_length: the length for "max_length".
+        multiple_of: round the length up to a multiple of this.
+
+    Raises:
+        ValueError: `padding` is unknown, or has no length.
+    """
     if padding in (False, "do_not_pad"):
         return None
     if padding in (True, "longest"):
@@ -117,12 +149,12 @@ def padded_length(
             raise ValueError("padding='max_length' needs max_length=")
         length = max_length
     else:
-        raise ValueError(f"padding={padding!r} is neither a bool nor 'longest', 'max_length' or 'do_not_pad'")
+        raise ValueError(f"padding={padding!r} must be a bool, 'longest', 'max_length' or 'do_not_pad'")
     return -(-length // multiple_of) * multiple_of if multiple_of else length
 
 
 def kind_of(rows: Any) -> str | None:
-    """What as_arrays would have been asked for to make these rows, or rows like these."""
+    """Return "pt" or "np" if the rows, or the first of them, are tensors or arrays, else None."""
     for value in (rows, next(iter(rows), None)):
         if isinstance(value, torch.Tensor | np.ndarray):
             return "pt" if isinstance(value, torch.Tensor) else "np"
@@ -130,7 +162,7 @@ def kind_of(rows: Any) -> str | None:
 
 
 def as_lists(values: Any) -> list[Any]:
-    """The rows of a field, which may be tensors or arrays, as lists."""
+    """Return the rows of a field, which may be tensors or arrays, as lists."""
     if isinstance(values, torch.Tensor | np.ndarray):
         return list(values.tolist())
     return [
@@ -144,22 +176,30 @@ def as_lists(values: Any) -> list[Any]:
 
 
 def as_arrays(batch: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
-    """The fields as they are (None), as torch tensors ("pt") or NumPy arrays ("np"); of int64 if empty."""
+    """Return the fields as tensors; empty ones are of int64.
+
+    Args:
+        batch: the fields.
+        kind: "pt" for torch tensors, "np" for NumPy arrays, None for what they are.
+
+    Raises:
+        ValueError: the kind is unknown, or a field is not rectangular.
+    """
     if kind is None:
         return dict(batch)
     if kind not in ("pt", "np"):
-        raise ValueError(f"return_tensors={kind!r}: 'pt' and 'np' are known")
+        raise ValueError(f"return_tensors={kind!r} must be 'pt' or 'np'")
     arrays = {}
     for name, rows in batch.items():
         if len({len(row) for row in rows if isinstance(row, list)}) > 1:
             raise ValueError(
-                f"{name} has rows of different lengths, which make no tensor: pass padding=True, and with "
+                f"{name} has rows of different lengths, so it is not a tensor: pass padding=True, and with "
                 "padding='max_length' truncation=True"
             )
         try:
             arrays[name] = _array(rows, kind)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} makes no tensor: {error}") from None
+            raise ValueError(f"{name} is invalid as a tensor: {error}") from None
     return arrays
 
 

@@ -1,4 +1,4 @@
-"""The rows of a batch: what is kept of texts, between the tokens that are put around them."""
+"""The rows of a batch: what is kept of texts, between the tokens that are added around them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ Sample = tuple[Encoding, ...]  # a text, or a text and its pair
 
 @dataclass(frozen=True)
 class Cut:
-    """How texts are made to fit: into `room` tokens, by a strategy of truncation, cut off at `side`.
+    """How texts are truncated.
 
-    `overflows`: what is cut off makes more rows, each with the last `stride` tokens of the one before.
+    Attributes:
+        room: how many tokens fit.
+        strategy: the strategy of truncation.
+        side: where texts are cut off.
+        stride: how many tokens of a row the next one repeats.
+        overflows: what is cut off makes further rows.
     """
 
     room: int
@@ -29,10 +34,14 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """`kept`: for each row the number of its sample, and what the row has of the sample's texts.
+class EncodedRows:
+    """The rows that samples make.
 
-    `names`: the tokens by id.
+    Attributes:
+        samples: the encoded texts, or texts and their pairs.
+        kept: for each row the number of its sample, and what the row keeps of the sample's texts.
+        pieces: the layout of a row.
+        names: the tokens by id.
     """
 
     samples: Sequence[Sample]
@@ -42,7 +51,17 @@ class Rows:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], cut: Cut, pieces: Sequence[Piece], names: Sequence[str]) -> Self:
-        """The rows that samples make. ValueError if one cannot be made to fit."""
+        """Return the rows that samples make.
+
+        Args:
+            samples: the encoded texts, or texts and their pairs.
+            cut: how texts are truncated.
+            pieces: the layout of a row.
+            names: the tokens by id.
+
+        Raises:
+            ValueError: a sample does not fit.
+        """
         check_truncation(cut.strategy, cut.side)
         kept: list[tuple[int, tuple[slice, ...]]] = []
         for i, texts in enumerate(samples):
@@ -56,7 +75,7 @@ class Rows:
         return cls(samples, kept, pieces, names)
 
     def field(self, name: str) -> list[list[Any]]:
-        """A field of an encoding, row by row."""
+        """Return a field of an encoding, row by row."""
         return [self._row(name, self.samples[i], kept) for i, kept in self.kept]
 
     def _row(self, name: str, texts: Sample, kept: tuple[slice, ...]) -> list[Any]:
@@ -70,8 +89,10 @@ class Rows:
         return row
 
 
-# Each field: what it says of a text's tokens, and of a token that is put around texts.
-_FIELDS: dict[str, tuple[Callable[[Encoding, Piece], list[Any]], Callable[[Rows, Piece, int], Any]]] = {
+# field: its values for a text's tokens, and for a token that is added around texts
+_FIELDS: dict[
+    str, tuple[Callable[[Encoding, Piece], list[Any]], Callable[[EncodedRows, Piece, int], Any]]
+] = {
     "input_ids": (lambda text, piece: text.ids, lambda rows, piece, i: i),
     "token_type_ids": (
         lambda text, piece: [piece.segment] * len(text),

@@ -1,4 +1,4 @@
-"""BPE of all its kinds: merges that are listed, of bytes or of characters, and merges by tokens' scores."""
+"""BPE in all its kinds: listed merges, of bytes or of characters, and merges by tokens' scores."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from torchgguf.tokenization.kinds.parts import (
     spell_sentencepiece,
 )
 from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
-from torchgguf.tokenization.vocab.vocabulary import PREFIX, Vocabulary, read_flag
+from torchgguf.tokenization.vocab.values import PREFIX, read_flag
+from torchgguf.tokenization.vocab.vocabulary import Vocabulary
 
-_LONGEST = 1 << 10  # characters of a token for SentencePiece; the ways to join one are as many, each as long
+_LONGEST = 1 << 10  # characters of a token for SentencePiece: it has as many ways to be joined, each as long
 
 
 def listed_bpe(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str, Any]) -> Parts:
-    """Merges are listed in their order; the rule says what they join: bytes, as GPT-2's, or characters."""
+    """Build BPE with listed merges, which join bytes (as GPT-2's) or characters, as the rule states."""
     return (_byte_level_bpe if rule.byte_level else _character_bpe)(vocabulary, rule, metadata)
 
 
 def _byte_level_bpe(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str, Any]) -> Parts:
-    """GPT-2's: tokens are bytes, each written as a printable character.
+    """Build GPT-2's BPE: tokens are bytes, each written as a printable character.
 
-    No reader heeds `add_space_prefix` here: it comes from configs to which tokenizers give no heed either.
+    All readers ignore `add_space_prefix` here: it comes from configs whose tokenizers ignore it too.
     """
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return Parts(
@@ -44,7 +45,7 @@ def _byte_level_bpe(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mappin
 
 
 def _character_bpe(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str, Any]) -> Parts:
-    """Gemma 4's: what is no token becomes bytes, or nothing if there are no tokens for them."""
+    """Build Gemma 4's BPE: what is not a token becomes bytes, or nothing if there are no tokens for them."""
     fallback = _has_bytes(vocabulary)
     return Parts(
         _bpe(
@@ -58,7 +59,7 @@ def _character_bpe(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping
 
 
 def spaceless_bpe(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str, Any]) -> Parts:
-    """As `listed_bpe`, but white space only separates; letters are lowered if the file says so."""
+    """Build `listed_bpe` for words between white space, in lower case if the file states so."""
     parts = listed_bpe(vocabulary, rule, metadata)
     lowers = read_flag(metadata, "normalizer.lowercase", False)
     return replace(
@@ -69,7 +70,7 @@ def spaceless_bpe(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[
 
 
 def scored_bpe(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str, Any]) -> Parts:
-    """SentencePiece's: characters join into the token with the best score; what is no token becomes bytes."""
+    """Build SentencePiece's BPE: characters join into the token with the best score, others become bytes."""
     add_space_prefix = read_flag(metadata, "add_space_prefix", True)
     space = normalizers.Replace(" ", SPACE)
     unknown = vocabulary.roles.get("unk")
@@ -94,7 +95,7 @@ def _splits(rule: PreTokenizer) -> list[pre_tokenizers.PreTokenizer]:
 
 
 def _has_bytes(vocabulary: Vocabulary) -> bool:
-    """Whether all bytes are tokens: if only some are, the library brings their order into disorder."""
+    """Return whether all bytes are tokens: if only some are, the library confuses their order."""
     return all(token in vocabulary.ids for token in BYTE_TOKENS)
 
 
@@ -120,20 +121,18 @@ def _what_is_wrong(vocabulary: Vocabulary, merges: list[Any]) -> str | None:
 
 def _listed_merges(vocabulary: Vocabulary) -> list[tuple[str, ...]]:
     if vocabulary.merges is None:
-        raise TokenizerError(f"{PREFIX}merges is missing, without which BPE cannot join anything")
+        raise TokenizerError(f"{PREFIX}merges is missing, which BPE needs to join anything")
     return [tuple(merge.split(" ")) for merge in dict.fromkeys(vocabulary.merges)]
 
 
 def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     if vocabulary.scores is None:
-        raise TokenizerError(
-            f"{PREFIX}scores is missing, without which SentencePiece's BPE cannot join anything"
-        )
+        raise TokenizerError(f"{PREFIX}scores is missing, which SentencePiece's BPE needs to join anything")
     tokens, scores = vocabulary.tokens, vocabulary.scores
     if len({score for token, score in zip(tokens, scores, strict=True) if len(token) > 1}) == 1:
         warnings.warn(
-            f"{PREFIX}scores are all the same: the file does not say in which order tokens are joined, so "
-            "ids may not be the model's own. Take the tokenizer from where the model came from",
+            f"{PREFIX}scores are all the same: the file does not state in which order tokens are joined, so "
+            "ids may not be the model's own. Load the tokenizer from where the model came from",
             stacklevel=2,
         )
     order = sorted(range(len(tokens)), key=scores.__getitem__, reverse=True)
@@ -141,11 +140,17 @@ def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
 
 
 def merges_by_score(tokens: Iterable[str], ids: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Each way to join two tokens, those that have `ids`, into one of `tokens`, whose best comes first.
+    """Return each way to join two tokens into one, the way to the best token first.
 
-    Of the ways that give the same token, the longer left part goes first: where two are possible and overlap,
-    as "ab", "a" and "ba" in "ababa", it is the one further left, which SentencePiece prefers. TokenizerError
-    for a token too long to try.
+    Of the ways to the same token, the longer left part is first: where two are possible and overlap, as "ab",
+    "a" and "ba" in "ababa", it is the one further left, which SentencePiece prefers.
+
+    Args:
+        tokens: the tokens to join others into, the best first.
+        ids: the ids of the tokens that can be joined.
+
+    Raises:
+        TokenizerError: a token is too long to try all ways.
     """
     merges = []
     for token in tokens:
@@ -161,7 +166,7 @@ def merges_by_score(tokens: Iterable[str], ids: Mapping[str, int]) -> list[tuple
 
 
 def _byte_characters() -> dict[str, int]:
-    """GPT-2's characters for bytes: themselves if they show, else those from U+0100 on, in order."""
+    """Return the byte of each of GPT-2's characters: itself if printable, else U+0100 and on, in order."""
     shown = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = [byte for byte in range(256) if byte not in shown]
     return {chr(byte): byte for byte in shown} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
@@ -171,8 +176,8 @@ _BYTES = _byte_characters()
 
 
 def spell_byte_level(token: str) -> bytes:
-    """The bytes whose printable characters the token is made of."""
+    """Return the bytes whose printable characters a token consists of."""
     try:
         return bytes([_BYTES[character] for character in token])
-    except KeyError:  # not made of bytes, as a token that was added as it is
+    except KeyError:  # a token that was added as plain text
         return token.encode()

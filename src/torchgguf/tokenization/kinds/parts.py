@@ -1,4 +1,4 @@
-"""What turns a stretch of text into tokens and back, as the kinds of tokenizer put it together."""
+"""`Parts`: what turns a stretch of text into tokens and back, as the kinds of tokenizer build it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from dataclasses import dataclass
 
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-SPACE = "▁"  # what SentencePiece writes for a space
-BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]  # what it writes for a byte
+SPACE = "▁"  # SentencePiece's mark for a space
+BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]  # its tokens for bytes
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What is done to a stretch of text: normalized, cut into pieces, each made tokens by the model.
+    """The steps for a stretch of text: it is normalized, split into pieces, and each becomes tokens.
 
-    `decoder`: the way back, for others who read the tokenizer that we write. `spell`: the bytes that an
-    ordinary token stands for; `spell_special`: those of one that texts are searched for. `add_space_prefix`:
-    each stretch of text is given a leading space, of which decoding takes the first one away. `plain_model`:
-    makes the model for texts whose special tokens are but text, if it is another.
+    Attributes:
+        model: turns pieces into tokens.
+        normalizer: changes the text first.
+        pre_tokenizer: splits it.
+        decoder: turns tokens into text, for other readers of the tokenizer that we write.
+        spell: returns the bytes that an ordinary token stands for.
+        spell_special: returns the bytes of a token that texts are searched for.
+        add_space_prefix: a space is added before each stretch of text; decoding removes the first.
+        plain_model: builds the model for texts whose special tokens are plain text, if it is another.
     """
 
     model: models.Model
@@ -32,12 +37,12 @@ class Parts:
 
 
 def spell_sentencepiece(token: str) -> bytes:
-    """The text of a token with SentencePiece's mark for a space."""
+    """Return the text of a token with SentencePiece's mark for a space, as UTF-8."""
     return token.replace(SPACE, " ").encode()
 
 
 def sentencepiece_decoder(add_space_prefix: bool) -> decoders.Decoder:
-    """The way back from SentencePiece's tokens."""
+    """Return the decoder for SentencePiece's tokens."""
     strip = [decoders.Strip(" ", 1, 0)] if add_space_prefix else []
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     return decoders.Sequence(steps)

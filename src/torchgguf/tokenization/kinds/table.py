@@ -1,71 +1,46 @@
-"""One row for each `tokenizer.ggml.model`: what its files leave unsaid, and how its text becomes tokens."""
+"""One row for each `tokenizer.ggml.model`: what its files leave unstated, and how its text becomes tokens."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
+from gguf.constants import TokenType
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import Model
 
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.kinds.bpe import listed_bpe, scored_bpe, spaceless_bpe
+from torchgguf.tokenization.kinds.model import TokenizerModel
 from torchgguf.tokenization.kinds.parts import Parts
 from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, pre_tokenizer
 from torchgguf.tokenization.kinds.unigram import unigram
 from torchgguf.tokenization.kinds.wordpiece import without_marks, wordpiece
 from torchgguf.tokenization.kinds.wrapping import Piece, Wrapping, read_wrapping
 from torchgguf.tokenization.vocab.special_tokens import ROLE_KEYS
-from torchgguf.tokenization.vocab.vocabulary import (
-    PREFIX,
-    USER_DEFINED,
-    Roles,
-    Vocabulary,
-    read,
-    read_flag,
-    read_roles,
-    read_vocabulary,
-)
+from torchgguf.tokenization.vocab.values import PREFIX, read_flag, read_value
+from torchgguf.tokenization.vocab.vocabulary import Roles, Vocabulary, read_roles, read_vocabulary
 
 _NO_RULE = PreTokenizer(())
 
 
 @dataclass(frozen=True)
-class TokenizerModel:
-    """A vocabulary with all that turns text into its ids, and ids into bytes.
-
-    `backend` cuts special tokens out of a text; what `make_plain` makes takes them for the text that they
-    are. Neither is asked to add any: that is what `add_bos` and `add_eos` say, or else `wrapping`. `spell`:
-    the bytes that an ordinary token stands for; `spell_special`: those of one that texts are searched for.
-    `add_space_prefix`: each stretch of text is given a leading space, of which decoding takes the first away.
-    """
-
-    vocabulary: Vocabulary
-    backend: Tokenizer
-    make_plain: Callable[[], Tokenizer]
-    spell: Callable[[str], bytes]
-    add_bos: bool
-    add_eos: bool
-    add_space_prefix: bool
-    wrapping: Wrapping | None = None
-    spell_special: Callable[[str], bytes] = str.encode
-
-    @cached_property
-    def plain_backend(self) -> Tokenizer:
-        """The one that takes special tokens for the text that they are, made when it is first asked for."""
-        return self.make_plain()
-
-
-@dataclass(frozen=True)
 class _Kind:
-    """A row of the table: its parts, and what holds for its files unless they say otherwise.
+    """A row of the table: its parts, and what holds for its files unless they state otherwise.
 
-    `rule`: how text is split, None if `tokenizer.ggml.pre` names that. `respell`: makes the kind's own tokens
-    of those that files hold. `encloses`: texts are put between two tokens, whatever flags say, each with the
-    first of these roles that one has. `settings`: what its attributes are set to at first.
+    Attributes:
+        parts: builds what turns text into tokens.
+        rule: how text is split; None if `tokenizer.ggml.pre` names the rule.
+        roles: the ids by role.
+        add_bos: whether BOS is added before each text.
+        add_eos: whether EOS is added after each text.
+        encloses: texts are put between two tokens, whatever flags state: each is the first of these roles
+            that a token has.
+        respell: returns the kind's own tokens for the file's tokens and their types.
+        settings: the defaults of the tokenizer's attributes.
     """
 
     parts: Callable[[Vocabulary, PreTokenizer, Mapping[str, Any]], Parts]
@@ -79,9 +54,14 @@ class _Kind:
 
 
 def read_model(metadata: Mapping[str, Any], pre: str | PreTokenizer | None = None) -> TokenizerModel:
-    """Build the tokenizer that the metadata describes. TokenizerError if that is not possible.
+    """Build the tokenizer that the metadata describes.
 
-    `pre`: a splitting rule, or the name of one, that replaces the file's.
+    Args:
+        metadata: the file's metadata.
+        pre: a splitting rule, or the name of one, that replaces the file's.
+
+    Raises:
+        TokenizerError: the metadata is incomplete, invalid or unsupported.
     """
     kind = _kind(metadata)
     rule = _rule(kind, metadata, pre)
@@ -104,7 +84,12 @@ def read_model(metadata: Mapping[str, Any], pre: str | PreTokenizer | None = Non
 
 
 def presumed_flags(kind: str, pre: str | None) -> dict[str, bool]:
-    """Whether readers add BOS and EOS if a file of this kind, and with this rule, does not say so."""
+    """Return whether readers add BOS and EOS by default.
+
+    Args:
+        kind: the kind of the tokenizer, `tokenizer.ggml.model`.
+        pre: the name of its splitting rule.
+    """
     row = KINDS[kind]
     rule = row.rule or pre_tokenizer(pre or "default")
     adds_bos = row.add_bos or rule.add_bos or rule.always_adds_bos
@@ -112,27 +97,35 @@ def presumed_flags(kind: str, pre: str | None) -> dict[str, bool]:
 
 
 def presumed_settings(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a tokenizer of this kind is set to at first. TokenizerError if the kind is not supported."""
+    """Return the defaults of the attributes of a tokenizer of this kind.
+
+    Raises:
+        TokenizerError: the kind is unsupported.
+    """
     return _kind(metadata).settings
 
 
 def own_tokens(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> list[str]:
-    """The tokens that the file's tokens of these types are to its kind of tokenizer."""
+    """Return the tokens as the file's kind of tokenizer spells them."""
     respell = _kind(metadata).respell
     return respell(tokens, types) if respell else tokens
 
 
 def read_tokens(metadata: Mapping[str, Any]) -> Roles:
-    """What tokens are for, for those who need to know no more. TokenizerError if there is no vocabulary."""
+    """Return what tokens are for, without reading the rest of the vocabulary.
+
+    Raises:
+        TokenizerError: the metadata is incomplete, invalid or unsupported.
+    """
     return read_roles(metadata, _kind(metadata).roles)
 
 
 def _kind(metadata: Mapping[str, Any]) -> _Kind:
-    name = read(metadata, "model", str)
+    name = read_value(metadata, "model", str)
     if name is None:
         raise TokenizerError(f"{PREFIX}model is missing: the file holds no tokenizer")
-    if reason := UNSUPPORTED.get(name):
-        raise TokenizerError(f"{PREFIX}model is {name!r}, which is not supported: {reason}")
+    if reason := UNSUPPORTED_KINDS.get(name):
+        raise TokenizerError(f"{PREFIX}model is {name!r}, which is unsupported: {reason}")
     if name not in KINDS:
         raise TokenizerError(f"{PREFIX}model is {name!r}; supported are {', '.join(map(repr, KINDS))}")
     return KINDS[name]
@@ -143,12 +136,12 @@ def _rule(kind: _Kind, metadata: Mapping[str, Any], override: str | PreTokenizer
         if override is not None:
             raise TokenizerError(
                 f"pre={override!r}: no rule for splitting text is used where {PREFIX}model is "
-                f"{read(metadata, 'model', str)!r}"
+                f"{read_value(metadata, 'model', str)!r}"
             )
         return kind.rule
     if isinstance(override, PreTokenizer):
         return override
-    name = override or read(metadata, "pre", str)
+    name = override or read_value(metadata, "pre", str)
     if name is None:
         warnings.warn(
             f"{PREFIX}pre is missing: splitting text by the rule 'default', as llama.cpp does, which may not "
@@ -164,8 +157,8 @@ def _backend(parts: Parts, model: Model, vocabulary: Vocabulary, special: Iterab
     backend.normalizer = parts.normalizer
     backend.pre_tokenizer = parts.pre_tokenizer
     backend.decoder = parts.decoder
-    # Not normalized: they are looked for in the text as it came. Of two that overlap the one further left is
-    # taken, as in the original tokenizers, where llama.cpp takes the longer.
+    # Not normalized: the text is searched for them as it is. Of two that overlap the one further left is
+    # found, as in the original tokenizers; llama.cpp finds the longer.
     backend.add_tokens(
         [
             AddedToken(
@@ -183,14 +176,14 @@ def _backend(parts: Parts, model: Model, vocabulary: Vocabulary, special: Iterab
 
 def _plain_backend(parts: Parts, vocabulary: Vocabulary) -> Tokenizer:
     model = parts.plain_model() if parts.plain_model else parts.model
-    user_defined = (i for i, token_type in vocabulary.special.items() if token_type == USER_DEFINED)
+    user_defined = (i for i, token_type in vocabulary.special.items() if token_type == TokenType.USER_DEFINED)
     return _backend(parts, model, vocabulary, user_defined)
 
 
 def _wrapping(
     kind: _Kind, roles: Mapping[str, int], add_bos: bool, add_eos: bool, add_sep: bool
 ) -> Wrapping | None:
-    """What is put around texts, unless BOS and EOS around each are all."""
+    """Return what is added around texts, None if that is only BOS and EOS around each."""
     if kind.encloses:
         first, last = (_first_of(roles, names) for names in kind.encloses)
         return read_wrapping({"type": "BertProcessing", "cls": ("", first), "sep": ("", last)})
@@ -208,7 +201,7 @@ def _first_of(roles: Mapping[str, int], names: tuple[str, ...]) -> int:
     for name in names:
         if name in roles:
             return roles[name]
-    raise TokenizerError(f"{PREFIX}{ROLE_KEYS[names[-1]][0]} is missing, which each text is to get")
+    raise TokenizerError(f"{PREFIX}{ROLE_KEYS[names[-1]][0]} is missing, but each text needs that token")
 
 
 KINDS: dict[str, _Kind] = {
@@ -226,13 +219,13 @@ KINDS: dict[str, _Kind] = {
     "t5": _Kind(unigram, roles={"pad": 0, "eos": 1, "unk": 2}, add_eos=True),
 }
 
-# Kinds that llama.cpp knows besides, and why they are none of ours.
-_NO_VOCABULARY = "the file holds no vocabulary; take the tokenizer from where the model came from"
-UNSUPPORTED = {
+# Other kinds of llama.cpp, and why they are unsupported.
+_NO_VOCABULARY = "the file holds no vocabulary; load the tokenizer from where the model came from"
+UNSUPPORTED_KINDS = {
     "none": _NO_VOCABULARY,
     "no_vocab": _NO_VOCABULARY,
-    "rwkv": "it takes the longest sequence of bytes, for which the tokenizers library has no model",
-    "plamo2": "it weighs what texts end with, for which the tokenizers library has no model",
+    "rwkv": "it finds the longest sequence of bytes, for which the tokenizers library has no model",
+    "plamo2": "it scores what texts end with, for which the tokenizers library has no model",
     "hybriddna": "it reads nucleotides by sixes, for which the tokenizers library has no model",
-    "test": "it makes numbers of texts and no texts of numbers",
+    "test": "it turns texts into numbers and no numbers into texts",
 }

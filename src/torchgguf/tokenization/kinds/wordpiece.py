@@ -1,4 +1,4 @@
-"""WordPiece, BERT's: the longest token that a word begins with, and so on with the rest of the word."""
+"""WordPiece, BERT's: the longest token that a word begins with, then the same for the rest of the word."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.kinds.parts import SPACE, Parts
 from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
-from torchgguf.tokenization.vocab.vocabulary import PREFIX, Vocabulary, read, read_flag
+from torchgguf.tokenization.vocab.values import PREFIX, read_flag, read_value
+from torchgguf.tokenization.vocab.vocabulary import Vocabulary
 
-CONTINUES = "##"  # what a token begins with that does not begin a word
-LONGEST_WORD = 100  # characters; BERT takes a longer one for an unknown word, however well it is known
+CONTINUES = "##"  # the beginning of a token that continues a word
+LONGEST_WORD = 100  # characters; a longer word is unknown to BERT, even if it is a token
 _NO_SPACE_BEFORE = (" .", " ?", " !", " ,")
 
 
 def wordpiece(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str, Any]) -> Parts:
-    """BERT's: words are what is between white space, marks of punctuation, Chinese characters."""
+    """Build BERT's WordPiece: white space, punctuation and Chinese characters separate words."""
     unknown = vocabulary.roles.get("unk")
     if unknown is None:
-        raise TokenizerError(f"{PREFIX}unknown_token_id is missing, which WordPiece makes of unknown words")
+        raise TokenizerError(f"{PREFIX}unknown_token_id is missing, which WordPiece needs for unknown words")
     model = models.WordPiece(
         vocabulary.ids,
         unk_token=vocabulary.tokens[unknown],
@@ -31,7 +32,7 @@ def wordpiece(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str,
     )
     normalizer = normalizers.BertNormalizer(
         lowercase=read_flag(metadata, "normalizer.lowercase", True),
-        strip_accents=read(metadata, "normalizer.strip_accents", bool),  # None: if it lowers
+        strip_accents=read_value(metadata, "normalizer.strip_accents", bool),  # None: only in lower case
     )
     return Parts(
         model,
@@ -45,7 +46,7 @@ def wordpiece(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str,
 
 
 def spell_wordpiece(token: str) -> bytes:
-    """The text of a token: words have a space before them, other than marks of punctuation."""
+    """Return the text of a token as UTF-8: a word has a space before it, punctuation does not."""
     if token.startswith(CONTINUES):
         return token.removeprefix(CONTINUES).encode()
     text = f" {token}"
@@ -53,7 +54,7 @@ def spell_wordpiece(token: str) -> bytes:
 
 
 def without_marks(tokens: list[str], types: list[int]) -> list[str]:
-    """The tokens as BERT has them, of which GGUF marks those that begin words and not those that do not."""
+    """Return GGUF's tokens, where a mark begins a word, as BERT's, where a mark continues one."""
 
     def original(token: str, kind: int) -> str:
         if token.startswith(SPACE) and token != SPACE:
@@ -65,7 +66,7 @@ def without_marks(tokens: list[str], types: list[int]) -> list[str]:
 
 
 def with_marks(tokens: list[str], types: list[int]) -> list[str]:
-    """The tokens as GGUF has them, from which `without_marks` makes BERT's again."""
+    """Return BERT's tokens as GGUF's; `without_marks` reverses it."""
 
     def marked(token: str, kind: int) -> str:
         if kind in _WHOLE:

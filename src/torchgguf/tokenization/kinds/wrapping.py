@@ -1,4 +1,4 @@
-"""What a tokenizer puts around a text, or around a text and its pair."""
+"""`Wrapping`: what a tokenizer adds around a text, or around a text and its pair."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-# What the processors of two model families put where: texts as 0 and 1, their tokens by name; segments.
+# The layouts of two processors: texts as 0 and 1, tokens by name; then the segment of each part of a pair.
 _FIXED: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], tuple[int, ...]]] = {
     "BertProcessing": (("cls", 0, "sep"), ("cls", 0, "sep", 1, "sep"), (0, 0, 0, 1, 1)),
     "RobertaProcessing": (("cls", 0, "sep"), ("cls", 0, "sep", "sep", 1, "sep"), (0, 0, 0, 0, 0, 0)),
@@ -17,7 +17,13 @@ _FIXED: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Piece:
-    """A text (0), its pair (1) or else (None) these tokens; `segment` is what `token_type_ids` say of it."""
+    """A text, its pair, or tokens that are added.
+
+    Attributes:
+        text: 0 for the text, 1 for its pair, None for added tokens.
+        ids: the added tokens.
+        segment: the `token_type_ids` of the piece.
+    """
 
     text: int | None
     ids: tuple[int, ...] = ()
@@ -26,14 +32,19 @@ class Piece:
 
 @dataclass(frozen=True)
 class Wrapping:
-    """The pieces of which a text's encoding is made, `single`, and that of a text with its pair."""
+    """The layout of an encoding.
+
+    Attributes:
+        single: the pieces of the encoding of a text.
+        pair: the pieces of the encoding of a text and its pair.
+    """
 
     single: tuple[Piece, ...]
     pair: tuple[Piece, ...]
 
     @classmethod
     def between(cls, before: tuple[int, ...], after: tuple[int, ...]) -> Wrapping:
-        """Each text between the same tokens, as BOS and EOS are put."""
+        """Return the wrapping that puts each text between the same tokens, as BOS and EOS are."""
         parts = [
             tuple(
                 piece
@@ -48,7 +59,13 @@ class Wrapping:
 def flags_of(
     wrapping: Wrapping, roles: Mapping[str, int], *, single_only: bool = False
 ) -> dict[str, bool] | None:
-    """Whether texts get BOS and EOS, if that is all that the wrapping does, at least for single texts."""
+    """Return whether texts get "bos" and "eos", or None if the wrapping adds more or something else.
+
+    Args:
+        wrapping: what is added around texts.
+        roles: the ids by role.
+        single_only: compare single texts only.
+    """
     for bos, eos in product((False, True), repeat=2):
         wanted = [roles[end] for end, adds in (("bos", bos), ("eos", eos)) if adds and end in roles]
         if len(wanted) == bos + eos:
@@ -59,12 +76,14 @@ def flags_of(
 
 
 def read_wrapping(processor: Mapping[str, Any] | None) -> Wrapping | None:
-    """What the `post_processor` of a tokenizer.json adds, None if it adds nothing and says so by silence.
+    """Return what the `post_processor` of a tokenizer.json adds around texts, None if nothing.
 
-    Offsets are its other business, which is left to the library. KeyError, TypeError, ValueError if it is
-    no processor that the library accepts.
+    It also corrects offsets, which is left to the library.
+
+    Raises:
+        KeyError, TypeError, ValueError: the processor is invalid.
     """
-    for one in steps(processor, "processors"):
+    for one in pipeline_steps(processor, "processors"):
         kind = one["type"]
         if kind == "TemplateProcessing":
             ids = {name: tuple(token["ids"]) for name, token in one["special_tokens"].items()}
@@ -78,22 +97,26 @@ def read_wrapping(processor: Mapping[str, Any] | None) -> Wrapping | None:
     return None
 
 
-def state(part: Any) -> dict[str, Any] | None:
-    """A part of the library's tokenizer, as tokenizer.json writes it. TypeError if that is not possible."""
+def pipeline_state(part: Any) -> dict[str, Any] | None:
+    """Return a part of the library's tokenizer as tokenizer.json states it.
+
+    Raises:
+        TypeError: the part is a custom one, which has no such form.
+    """
     return None if part is None else dict(json.loads(part.__getstate__()))
 
 
-def steps(part: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
-    """The steps of such a part, out of sequences (which hold theirs under `name`) in sequences."""
+def pipeline_steps(part: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
+    """Return the steps of such a part, in order; a sequence holds its own, perhaps sequences, in `name`."""
     if part is None:
         return []
     if part["type"] != "Sequence":
         return [part]
-    return [step for inner in part[name] for step in steps(inner, name)]
+    return [step for inner in part[name] for step in pipeline_steps(inner, name)]
 
 
 def wrapping_processor(wrapping: Wrapping, tokens: list[str]) -> dict[str, Any]:
-    """The wrapping as the `post_processor` of a tokenizer.json."""
+    """Return the wrapping as the `post_processor` of a tokenizer.json."""
     used = sorted({i for piece in (*wrapping.single, *wrapping.pair) for i in piece.ids})
 
     def written(pieces: tuple[Piece, ...]) -> list[dict[str, Any]]:

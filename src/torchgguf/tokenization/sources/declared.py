@@ -1,4 +1,4 @@
-"""What the files beside tokenizer.json declare: special tokens, their roles, and other tokens to add."""
+"""Tokens that the files beside tokenizer.json declare: special ones, their roles, and others to add."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.sources.files import TokenizerFiles
 
-# The roles that tokens have in these files, as `bos_token` and so on.
+# The roles of tokens in these files, as `bos_token` and so on.
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 _FLAGS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
@@ -19,11 +19,15 @@ _DECODER = "added_tokens_decoder"
 
 
 @dataclass(frozen=True)
-class Family:
-    """What transformers' tokenizers of one class are unless their files say otherwise.
+class TokenizerClass:
+    """The defaults of a class of transformers' tokenizers, where its files state nothing else.
 
-    `adds`: the roles of what is put around texts. `sentinels`: how many tokens there are for gaps in texts.
-    `inputs`: what calls give.
+    Attributes:
+        roles: the tokens by role.
+        padding_side: where rows are padded.
+        adds: the roles of the tokens that are added around texts; None if files must state it.
+        sentinels: how many tokens there are for gaps in texts.
+        inputs: the fields of an encoding.
     """
 
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -33,21 +37,21 @@ class Family:
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
 
 
-FAMILIES = {
-    "GPT2Tokenizer": Family(dict.fromkeys(("unk", "bos", "eos"), "<|endoftext|>")),
-    "Qwen2Tokenizer": Family(dict.fromkeys(("unk", "eos", "pad"), "<|endoftext|>")),
-    "LlamaTokenizer": Family(
+TOKENIZER_CLASSES = {
+    "GPT2Tokenizer": TokenizerClass(dict.fromkeys(("unk", "bos", "eos"), "<|endoftext|>")),
+    "Qwen2Tokenizer": TokenizerClass(dict.fromkeys(("unk", "eos", "pad"), "<|endoftext|>")),
+    "LlamaTokenizer": TokenizerClass(
         {"unk": "<unk>", "bos": "<s>", "eos": "</s>"}, padding_side="left", adds=frozenset({"bos"})
     ),
-    "BertTokenizer": Family(
+    "BertTokenizer": TokenizerClass(
         {role: f"[{role.upper()}]" for role in ("unk", "sep", "pad", "cls", "mask")},
         inputs=("input_ids", "token_type_ids", "attention_mask"),
     ),
-    "T5Tokenizer": Family(
+    "T5Tokenizer": TokenizerClass(
         {"unk": "<unk>", "eos": "</s>", "pad": "<pad>"}, adds=frozenset({"eos"}), sentinels=100
     ),
 }
-# `model_type` in config.json: the class where tokenizer_config.json names none.
+# `model_type` in config.json: the class where tokenizer_config.json does not name one.
 _CLASSES = {
     "gpt2": "GPT2Tokenizer",
     **dict.fromkeys(("bert", "electra", "nomic_bert"), "BertTokenizer"),
@@ -57,28 +61,33 @@ _CLASSES = {
 
 
 def class_name(files: TokenizerFiles) -> str:
-    """The tokenizer's class in transformers, without "Fast"; empty if no file says it."""
+    """Return the tokenizer's class in transformers, without "Fast"; empty if no file states it."""
     stated = files.config.get("tokenizer_class") or _CLASSES.get(str(files.model.get("model_type")), "")
     return str(stated).removesuffix("Fast")
 
 
-def family_of(files: TokenizerFiles) -> Family:
-    """What is so unless the files say otherwise."""
-    return FAMILIES.get(class_name(files), Family())
+def class_of(files: TokenizerFiles) -> TokenizerClass:
+    """Return the defaults of the tokenizer's class."""
+    return TOKENIZER_CLASSES.get(class_name(files), TokenizerClass())
 
 
 @dataclass(frozen=True)
 class Declarations:
-    """`special`: tokens by role that replace those of the files."""
+    """The tokens that files declare.
+
+    Attributes:
+        files: the files.
+        special: the tokens by role that replace those of the files.
+    """
 
     files: TokenizerFiles
     special: Mapping[str, str]
 
     @property
     def roles(self) -> dict[str, AddedToken]:
-        """The tokens by their roles: `bos`, `eos` and the like, and what else is called `..._token`."""
+        """The tokens by role: `bos`, `eos` and the like, and others that are called `..._token`."""
         order = dict.fromkeys(f"{role}_token" for role in ROLES)
-        implied = {f"{role}_token": text for role, text in family_of(self.files).roles.items()}
+        implied = {f"{role}_token": text for role, text in class_of(self.files).roles.items()}
         return {
             name.removesuffix("_token"): as_token(entry, special=True)
             for name, entry in {**order, **implied, **self._stated}.items()
@@ -87,30 +96,30 @@ class Declarations:
 
     @property
     def stated_roles(self) -> set[str]:
-        """The roles that are not only implied by the tokenizer's class."""
+        """The roles that the files state, rather than the tokenizer's class."""
         return {role for role in ROLES if f"{role}_token" in self._stated}
 
     @property
     def special_tokens(self) -> list[AddedToken]:
-        """The tokens with a role, and those that are only listed as special."""
+        """The tokens with a role, and others that are listed as special."""
         listed: list[Any] = []
         for name in _LISTS:
             rows = self._stated.get(name) or []
             if not isinstance(rows, list | dict):
-                raise TokenizerError(f"{name} must hold tokens, not {rows!r}")
+                raise TokenizerError(f"{name} must hold tokens, got {rows!r}")
             listed += rows.values() if isinstance(rows, dict) else rows
         return [*self.roles.values(), *(as_token(entry, special=True) for entry in listed)]
 
     @property
     def sentinels(self) -> list[AddedToken]:
-        """T5's tokens for gaps in a text, as they follow those of its SentencePiece model."""
-        count = self.files.config.get("extra_ids", family_of(self.files).sentinels)
+        """T5's tokens for gaps in a text, which follow those of its SentencePiece model."""
+        count = self.files.config.get("extra_ids", class_of(self.files).sentinels)
         if not isinstance(count, int) or not 0 <= count <= 1 << 16:
-            raise TokenizerError(f"tokenizer_config.json: extra_ids must be a small number, not {count!r}")
+            raise TokenizerError(f"tokenizer_config.json: extra_ids must be a small number, got {count!r}")
         return [as_token(f"<extra_id_{i}>", special=True) for i in reversed(range(count))]
 
     def other_tokens(self, known: Collection[str]) -> dict[int, AddedToken]:
-        """The tokens declared with their ids, in that order; `known` are those of tokenizer.json."""
+        """Return the tokens that are declared with ids, in order; `known` are those of tokenizer.json."""
         if _DECODER in self.files.config:
             return {i: as_token(row) for i, (_, row) in _by_id(_DECODER, self.files.config[_DECODER], 0)}
         special = {token.content for token in self.special_tokens}
@@ -119,7 +128,7 @@ class Declarations:
 
     @property
     def _stated(self) -> Mapping[str, Any]:
-        """The entries of the files, the argument's first. A list by ids replaces the older, separate file."""
+        """The entries of the files and of `special`. A list by ids replaces the older, separate file."""
         older = {} if _DECODER in self.files.config else self.files.special
         return {
             **self.files.config,
@@ -129,12 +138,17 @@ class Declarations:
 
 
 def as_token(entry: Any, special: bool | None = None) -> AddedToken:
-    """A token given as its text or as a dict. TokenizerError if it is none.
+    """Return a token. A special one is found before text is normalized.
 
-    `special` replaces what a dict says of it. A special token is looked for before text is normalized.
+    Args:
+        entry: its text, or a dict of its text and options.
+        special: whether the token is special, in place of what a dict states.
+
+    Raises:
+        TokenizerError: the entry is invalid.
     """
     if not isinstance(entry, str | dict):
-        raise TokenizerError(f"{entry!r} is no token: it is neither a text nor an object with one")
+        raise TokenizerError(f"{entry!r} is not a token: it must be a text or an object with one")
     flags = {"content": entry} if isinstance(entry, str) else entry
     try:
         flags = {name: flags[name] for name in _FLAGS if name in flags}
@@ -142,18 +156,18 @@ def as_token(entry: Any, special: bool | None = None) -> AddedToken:
             flags = {"normalized": not special, **flags, "special": special}
         token = AddedToken(**flags)
     except TypeError as error:
-        raise TokenizerError(f"{entry!r} is no token: {error}") from None
+        raise TokenizerError(f"{entry!r} is not a token: {error}") from None
     if not token.content:
-        raise TokenizerError(f"{entry!r} is no token: it has no text")
+        raise TokenizerError(f"{entry!r} is not a token: it has no text")
     return token
 
 
 def _by_id(name: str, rows: Any, place: int) -> list[tuple[int, Any]]:
-    """The rows with their ids, which are the keys (0) or the values (1) of a dict."""
+    """Return the rows with their ids, which are the keys (0) or the values (1) of a dict."""
     try:
         pairs = sorted(((int(row[place]), row) for row in rows.items()), key=lambda pair: pair[0])
     except (AttributeError, TypeError, ValueError):
         raise TokenizerError(f"{name} must hold tokens and their ids") from None
     if pairs and pairs[0][0] < 0:
-        raise TokenizerError(f"{name}: {pairs[0][0]} is no id")
+        raise TokenizerError(f"{name}: {pairs[0][0]} is not an id")
     return pairs

@@ -1,4 +1,4 @@
-"""The files in which a folder or a repository keeps a tokenizer, as Hugging Face lays them out."""
+"""The files of a tokenizer in a folder or a repository, in Hugging Face's layout."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from torchgguf.tokenization.errors import TokenizerError
 PIPELINE = "tokenizer.json"
 PIECES, _OLDER_PIECES = "tokenizer.model", "spiece.model"
 VOCAB, MERGES = "vocab.json", "merges.txt"
-CONFIG = "tokenizer_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE, MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 _SPECIAL, _ADDED, _MODEL_CONFIG = "special_tokens_map.json", "added_tokens.json", "config.json"
 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What the files say, each part empty or None if its file is not there.
+    """The contents of the files, each part empty or None if its file is missing.
 
-    `pipeline`: tokenizer.json. `pieces`: tokenizer.model, or spiece.model as T5 calls it. `vocab`, `merges`:
-    the paths of the two files of byte-level BPE. `config`: tokenizer_config.json. `special`:
-    special_tokens_map.json. `added`: added_tokens.json, ids by token. `model`: the model's config.json.
-    `templates`: chat templates by name.
+    Attributes:
+        pipeline: tokenizer.json.
+        pieces: tokenizer.model, or spiece.model as T5 calls it.
+        vocab: the path of byte-level BPE's vocab.json.
+        merges: the path of its merges.txt.
+        config: tokenizer_config.json.
+        special: special_tokens_map.json.
+        added: added_tokens.json, the ids by token.
+        model: the model's config.json.
+        templates: the chat templates by name.
     """
 
     pipeline: str | None = None
@@ -41,16 +47,21 @@ class TokenizerFiles:
 
 
 def find_tokenizer_files(place: Any, subfolder: str = "", **options: Unpack[HubOptions]) -> TokenizerFiles:
-    """Read the tokenizer's files of a folder or repository, which has them in a folder of its own or not.
+    """Read the files of a tokenizer.
+
+    Args:
+        place: a folder, or the name of a repository.
+        subfolder: the folder inside it that has the files.
+        options: how to fetch them.
 
     Raises:
-        FileNotFoundError: there are none. The message names the .gguf files there are instead.
-        TokenizerError: one is not what its name says.
+        FileNotFoundError: there are no such files. The message names a .gguf file that is there instead.
+        TokenizerError: a file is invalid.
         PermissionError, ConnectionError, ValueError: as `find_file` raises them.
     """
     folder = _find(place, subfolder, _NEW, options)
     if not any((folder / name).is_file() for name in (PIPELINE, PIECES, _OLDER_PIECES)):
-        folder = _find(place, subfolder, _OLD, options)  # larger than all the others, and mostly not needed
+        folder = _find(place, subfolder, _OLD, options)  # larger than all others, and rarely needed
         if not (folder / VOCAB).is_file():
             if Path(place).exists():
                 raise FileNotFoundError(_what_is_missing(folder))
@@ -58,7 +69,7 @@ def find_tokenizer_files(place: Any, subfolder: str = "", **options: Unpack[HubO
     files = {name: folder / name for name in (*_NEW, *_OLD) if (folder / name).is_file()}
 
     pieces = files.get(PIECES, files.get(_OLDER_PIECES))
-    config = _object(files.get(CONFIG))
+    config = _object(files.get(TOKENIZER_CONFIG))
     return TokenizerFiles(
         _text(files.get(PIPELINE)),
         pieces.read_bytes() if pieces else None,
@@ -76,7 +87,7 @@ _NEW = (
     PIPELINE,
     PIECES,
     _OLDER_PIECES,
-    CONFIG,
+    TOKENIZER_CONFIG,
     _SPECIAL,
     _ADDED,
     _MODEL_CONFIG,
@@ -84,7 +95,7 @@ _NEW = (
     f"{MORE_TEMPLATES}/*.jinja",
 )
 _OLD = (VOCAB, MERGES)
-# Patterns of all the files that are a tokenizer's own.
+# The patterns of all files that belong to a tokenizer alone.
 TOKENIZER_FILES = tuple(name for name in (*_NEW, *_OLD) if name != _MODEL_CONFIG)
 
 
@@ -99,9 +110,11 @@ def _within(subfolder: str, names: Sequence[str]) -> list[str]:
 def _what_is_missing(folder: Path) -> str:
     if not folder.exists():
         return f"there is no folder {folder}"
-    what = f"{folder} holds no tokenizer: there is none of {PIPELINE}, {PIECES}, {VOCAB}"
+    what = f"{folder} holds no tokenizer: {PIPELINE}, {PIECES} and {VOCAB} are all missing"
     if gguf := sorted(path.name for path in folder.glob("*.gguf")):
-        return f"{what}; for that of a GGUF file name it, as in from_pretrained(..., gguf_file={gguf[0]!r})"
+        return (
+            f"{what}; to load that of a GGUF file name it, as in from_pretrained(..., gguf_file={gguf[0]!r})"
+        )
     return what
 
 
@@ -121,14 +134,14 @@ def _object(file: Path | None) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{file.name} is no JSON: {error}") from None
+        raise TokenizerError(f"{file.name} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise TokenizerError(f"{file.name} must hold an object, not a {type(value).__name__}")
+        raise TokenizerError(f"{file.name} must hold an object, got a {type(value).__name__}")
     return value
 
 
 def _templates(config: Mapping[str, Any], default: Path | None, folder: Path) -> dict[str, str]:
-    """The templates by name. Files of their own count for more than what the config says."""
+    """Return the templates by name. Files of their own take precedence over the config."""
     templates = {path.stem: _text(path) or "" for path in sorted(folder.glob("*.jinja"))}
     if (text := _text(default)) is not None:
         templates = {"default": text, **templates}
@@ -144,4 +157,6 @@ def _templates(config: Mapping[str, Any], default: Path | None, folder: Path) ->
             return templates
     except (KeyError, TypeError):
         pass
-    raise TokenizerError(f"{CONFIG}: chat_template is neither a string nor a list of names and templates")
+    raise TokenizerError(
+        f"{TOKENIZER_CONFIG}: chat_template must be a string or a list of names and templates"
+    )

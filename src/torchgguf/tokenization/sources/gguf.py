@@ -1,4 +1,4 @@
-"""Tokenizers out of the metadata of a GGUF file."""
+"""`MetadataSource`: tokenizers from the metadata of a GGUF file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from gguf.constants import TokenType
 from tokenizers import AddedToken
 
 from torchgguf.container import Metadata
-from torchgguf.tokenization.chat.templates import read_templates
 from torchgguf.tokenization.errors import TokenizerError
+from torchgguf.tokenization.kinds.model import TokenizerModel
 from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
-from torchgguf.tokenization.kinds.table import TokenizerModel, own_tokens, presumed_settings, read_model
+from torchgguf.tokenization.kinds.table import own_tokens, presumed_settings, read_model
+from torchgguf.tokenization.sources.chat_templates import read_templates
 from torchgguf.tokenization.sources.source import (
     ADDED_SCORE,
     PADDING_SCORE,
@@ -22,15 +23,20 @@ from torchgguf.tokenization.sources.source import (
     checked_size,
     padding_tokens,
 )
-from torchgguf.tokenization.vocab.vocabulary import PREFIX
+from torchgguf.tokenization.vocab.values import PREFIX
 
 
 @dataclass(frozen=True)
-class GGUFSource:
-    """`stated`: the part of the metadata that concerns a tokenizer. `pre`: replaces its splitting rule.
+class MetadataSource:
+    """The metadata of a GGUF file.
 
-    `size`: the number of embeddings that the model is known to have. `added`: how many of the tokens were
-    added to those of the file.
+    Attributes:
+        stated: the part of the metadata that concerns a tokenizer.
+        pre: replaces its splitting rule.
+        defaults: the defaults of the tokenizer's attributes.
+        config: the entries of a tokenizer_config.json.
+        size: the model's number of embeddings, if it is known.
+        added: how many tokens were added to those of the file.
     """
 
     stated: Metadata
@@ -41,8 +47,16 @@ class GGUFSource:
     added: int = 0
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any], pre: str | PreTokenizer | None) -> GGUFSource:
-        """What a GGUF file's metadata says."""
+    def of(cls, metadata: Mapping[str, Any], pre: str | PreTokenizer | None) -> MetadataSource:
+        """Return the source for a file's metadata.
+
+        Args:
+            metadata: all of the metadata.
+            pre: a splitting rule, or the name of one, that replaces the file's.
+
+        Raises:
+            TokenizerError: the file has no tokenizer, or one that is unsupported.
+        """
         length_key = f"{metadata.get('general.architecture')}.context_length"
         part = _tokenizer_part(metadata, "general.name", "general.architecture", length_key)
         length = part.get(length_key)
@@ -53,18 +67,22 @@ class GGUFSource:
         return cls(part, pre, defaults, {} if prefix is None else {"add_prefix_space": prefix})
 
     def read(self) -> TokenizerModel:
-        """Build the tokenizer that the metadata describes."""
+        """Build the tokenizer that the metadata describes. Raise TokenizerError if it is invalid."""
         model = read_model(self.stated, self.pre)
         return replace(model, vocabulary=replace(model.vocabulary, added=self.added))
 
-    def with_tokens(self, tokens: Sequence[AddedToken]) -> GGUFSource:
-        """The same with more tokens. TokenizerError if one is to be matched as no GGUF file can say."""
+    def with_tokens(self, tokens: Sequence[AddedToken]) -> MetadataSource:
+        """Return this source with more tokens.
+
+        Raises:
+            TokenizerError: a token has options that no GGUF file can state.
+        """
         kinds: dict[str, TokenType] = {}
         for token in tokens:
             if token.lstrip or token.rstrip or token.single_word:
                 raise TokenizerError(
-                    f"{token.content!r} asks for lstrip, rstrip or single_word, of which a GGUF file can say "
-                    "nothing: give it as a string"
+                    f"{token.content!r} has lstrip, rstrip or single_word set, which GGUF files do not "
+                    "support: pass it as a string"
                 )
             kinds[token.content] = TokenType.CONTROL if token.special else TokenType.USER_DEFINED
         names, types = self._list("tokens", ""), self._list("token_type", int(TokenType.NORMAL))
@@ -78,7 +96,7 @@ class GGUFSource:
         return replace(self, stated=stated, added=self.added + len(new))
 
     def metadata(self, model: TokenizerModel, vocab_size: int | None) -> Metadata:
-        """Each value and type as it came, with more tokens where the model has more embeddings."""
+        """Return each value and type of the file, with more tokens where the model has more embeddings."""
         metadata = _tokenizer_part(self.stated)
         if isinstance(self.pre, str):
             metadata[PREFIX + "pre"] = self.pre
@@ -96,7 +114,7 @@ class GGUFSource:
 
 
 def _extended(metadata: Metadata, tokens: list[str], types: list[int], more_scores: list[float]) -> Metadata:
-    """The metadata with other tokens and types, and with more scores if it has some."""
+    """Return the metadata with other tokens and types, and with more scores if there are some."""
     changed = metadata.copy()
     lists: dict[str, Any] = {"tokens": tokens, "token_type": types}
     if old := metadata.get(PREFIX + "scores"):

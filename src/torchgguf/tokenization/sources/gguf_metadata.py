@@ -1,15 +1,15 @@
 """Hugging Face's files as metadata of a GGUF file: the keys and values of llama.cpp's converter.
 
 Sources: `conversion/base.py` (`_set_vocab_gpt2`, `_set_vocab_sentencepiece`, `_set_vocab_llama_hf`),
-`conversion/bert.py`, `conversion/t5.py` and `gguf-py/gguf/vocab.py` (`SpecialVocab`). Where others would make
-something else of what it writes than the tokenizer does, this is true to the tokenizer:
+`conversion/bert.py`, `conversion/t5.py` and `gguf-py/gguf/vocab.py` (`SpecialVocab`). Where other readers
+would tokenize differently with what it writes, this is true to the tokenizer:
 
-- A SentencePiece vocabulary whose tokenizer.model is not there gets scores by the order of its merges. The
-  converter gives all tokens the same, by which a reader joins others than the tokenizer does. Where no scores
-  would do, merges are listed, as the converter does for Gemma 4.
-- Tokens to search texts for are marked so, wherever they are declared, and written as texts have them.
-- Spaces are merged, or put before texts, if the tokenizer does that, whatever its config says.
-- Tokens with roles, and whether BOS and EOS are added, are said wherever a reader would presume otherwise.
+- A SentencePiece vocabulary without its tokenizer.model gets scores by the order of its merges. The converter
+  writes the same score for all tokens, by which a reader joins others than the tokenizer does. Where no
+  scores fit, merges are listed, as the converter does for Gemma 4.
+- Tokens that texts are searched for are marked so, wherever they are declared, and spelled as in texts.
+- Spaces are merged, or added before texts, if the tokenizer does that, whatever its config states.
+- Tokens with roles, and whether BOS and EOS are added, are written wherever a reader's default differs.
 """
 
 from __future__ import annotations
@@ -17,16 +17,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torchgguf.container import Metadata
-from torchgguf.tokenization.chat.templates import templates_metadata
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.kinds.table import KINDS, TokenizerModel, presumed_flags
-from torchgguf.tokenization.kinds.wrapping import Piece, flags_of, read_wrapping, state, steps
+from torchgguf.tokenization.kinds.model import TokenizerModel
+from torchgguf.tokenization.kinds.table import KINDS, presumed_flags
+from torchgguf.tokenization.kinds.wrapping import (
+    Piece,
+    flags_of,
+    pipeline_state,
+    pipeline_steps,
+    read_wrapping,
+)
+from torchgguf.tokenization.sources.chat_templates import templates_metadata
 from torchgguf.tokenization.sources.declared import ROLES, Declarations
 from torchgguf.tokenization.sources.files import TokenizerFiles
 from torchgguf.tokenization.sources.gguf_vocabularies import REFUSED, VOCABULARIES
 from torchgguf.tokenization.sources.source import TYPES, checked_size
 from torchgguf.tokenization.vocab.special_tokens import ROLE_KEYS
-from torchgguf.tokenization.vocab.vocabulary import PREFIX
+from torchgguf.tokenization.vocab.values import PREFIX
 
 
 def write_metadata(
@@ -36,10 +43,18 @@ def write_metadata(
     pre: str | None,
     vocab_size: int | None,
 ) -> Metadata:
-    """The keys `tokenizer.*` for a tokenizer out of files; `special` are tokens by role beside theirs.
+    """Return the keys `tokenizer.*` for a tokenizer of Hugging Face's files.
 
-    `pre`: the name of its splitting rule, if it is not to be looked for. TokenizerError if GGUF has no words
-    for what the tokenizer does, or no rule is known that splits texts as it does.
+    Args:
+        files: the files.
+        special: the tokens by role that replace those of the files.
+        model: the tokenizer.
+        pre: the name of its splitting rule; found by trying if it is None.
+        vocab_size: the model's number of embeddings, if it is known.
+
+    Raises:
+        TokenizerError: GGUF does not support what the tokenizer does, or no known rule splits texts as it
+            does.
     """
     stated = files.model.get("vocab_size")
     tokens = len(model.vocabulary.tokens)
@@ -74,9 +89,10 @@ def write_metadata(
 
 
 def _roles(files: TokenizerFiles, special: Mapping[str, str], model: TokenizerModel) -> dict[str, int]:
-    """The tokens with roles: as the tokenizer's files say, else the model's, else as its class implies.
+    """Return the ids by role: as the tokenizer's files state, else the model's, else as its class implies.
 
-    What is put around texts says the rest. If it is not EOS that ends them, it becomes EOS, and that EOT.
+    What is added around texts decides the rest. If texts end with another token than EOS, that token becomes
+    EOS, and EOS becomes EOT.
     """
     known = model.vocabulary.roles
     stated = Declarations(files, special).stated_roles
@@ -94,9 +110,13 @@ def _roles(files: TokenizerFiles, special: Mapping[str, str], model: TokenizerMo
 
 
 def model_roles(files: TokenizerFiles, tokens: int) -> dict[str, int]:
-    """The ids of tokens with roles as the model's config.json says them.
+    """Return the ids by role that the model's config.json states.
 
-    An id that none of so many tokens has says that there is no such token: many files have -1 for that.
+    An id outside the vocabulary means that there is no such token: many files have -1 for that.
+
+    Args:
+        files: the files.
+        tokens: the number of tokens.
     """
     ids = {role: files.model.get(f"{role}_token_id") for role in ROLES}
     return {role: i for role, i in ids.items() if type(i) is int and 0 <= i < tokens}
@@ -105,37 +125,37 @@ def model_roles(files: TokenizerFiles, tokens: int) -> dict[str, int]:
 def _flags(
     files: TokenizerFiles, model: TokenizerModel, roles: Mapping[str, int], kind: str, pre: str | None
 ) -> dict[str, bool]:
-    """The flags that the converter writes, and those without which a reader would do something else."""
+    """Return the flags that the converter writes, and those whose defaults do not fit."""
     flags: dict[str, bool] | None = {"bos": model.add_bos, "eos": model.add_eos}
     if model.wrapping is not None:
         flags = flags_of(model.wrapping, roles, single_only=True)
     if flags is None:
         raise TokenizerError(
-            f"{REFUSED}it puts more around texts than BOS and EOS; tokenizer.add_bos_token changes that"
+            f"{REFUSED}it adds more around texts than BOS and EOS; tokenizer.add_bos_token changes that"
         )
     presumed = presumed_flags(kind, pre)
     if KINDS[kind].encloses and flags != presumed:
         raise TokenizerError(f"{REFUSED}it does not put texts between two tokens, as readers of {kind!r} do")
-    said = {end for end, adds in flags.items() if adds != presumed[end]}
-    said |= {end for end in flags if isinstance(files.config.get(f"add_{end}_token"), bool)}
-    processor = state(model.backend.post_processor)
-    if any(step["type"] == "ByteLevel" for step in steps(processor, "processors")):
-        said |= flags.keys()
+    stated = {end for end, adds in flags.items() if adds != presumed[end]}
+    stated |= {end for end in flags if isinstance(files.config.get(f"add_{end}_token"), bool)}
+    processor = pipeline_state(model.backend.post_processor)
+    if any(step["type"] == "ByteLevel" for step in pipeline_steps(processor, "processors")):
+        stated |= flags.keys()
     if (wrapping := read_wrapping(processor)) is not None:
         first, last = wrapping.single[0].ids, wrapping.single[-1].ids
-        said |= {end for end, ids in (("bos", first), ("eos", last)) if ids}
+        stated |= {end for end, ids in (("bos", first), ("eos", last)) if ids}
         between = _between_texts(wrapping.pair, first, last)
         if between:
             ends = {(roles[role],) for role in ("sep", "eos") if role in roles}
             flags["sep"] = (between[0] in ends and not last) or between[1:2] in [[end] for end in ends]
-            said.add("sep")
-    return {f"add_{end}_token": flags[end] for end in flags if end in said}
+            stated.add("sep")
+    return {f"add_{end}_token": flags[end] for end in flags if end in stated}
 
 
 def _between_texts(
     pieces: tuple[Piece, ...], first: tuple[int, ...], last: tuple[int, ...]
 ) -> list[tuple[int, ...]]:
-    """What a pair of texts has between them."""
+    """Return the tokens between a text and its pair."""
     inner = list(pieces)
     if first and inner[0].ids == first:
         del inner[0]

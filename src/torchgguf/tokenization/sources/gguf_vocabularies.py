@@ -1,8 +1,8 @@
-"""The vocabulary of a tokenizer out of files, as a GGUF file holds that of its kind.
+"""The vocabulary of a tokenizer of Hugging Face's files, as GGUF files hold that of its kind.
 
-Each function of `VOCABULARIES` gives the keys, below `tokenizer.ggml.`, that its kind has of its own, as
-llama.cpp's converter writes them; `file_metadata` has those that all kinds have. TokenizerError if readers
-would do something else with them than the tokenizer does.
+Each function of `VOCABULARIES` returns the keys, below `tokenizer.ggml.`, that only its kind has, as
+llama.cpp's converter writes them; `gguf_metadata` returns those of all kinds. They raise TokenizerError if
+readers would tokenize differently with them.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from gguf.constants import TokenType
 
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.kinds.bpe import merges_by_score, spell_byte_level
+from torchgguf.tokenization.kinds.model import TokenizerModel
 from torchgguf.tokenization.kinds.parts import SPACE
-from torchgguf.tokenization.kinds.pre_tokenizers import LINES
-from torchgguf.tokenization.kinds.table import TokenizerModel
+from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS
 from torchgguf.tokenization.kinds.wordpiece import CONTINUES, LONGEST_WORD, with_marks
-from torchgguf.tokenization.kinds.wrapping import state, steps
+from torchgguf.tokenization.kinds.wrapping import pipeline_state, pipeline_steps
 from torchgguf.tokenization.sources.files import TokenizerFiles
 from torchgguf.tokenization.sources.rule_of import name_of_rule
 from torchgguf.tokenization.sources.sentencepiece import read_sentencepiece
 from torchgguf.tokenization.sources.source import ADDED_SCORE, PADDING_SCORE, padding_tokens
 
-REFUSED = "a GGUF file cannot say what this tokenizer does: "
-# Added tokens that are control tokens even where a tokenizer does not say so.
+_LINES = PRE_TOKENIZERS["sarvam-moe"]
+REFUSED = "GGUF files do not support what this tokenizer does: "
+# Added tokens that are control tokens even where a tokenizer does not state it.
 _CONTROL_TEXTS = frozenset({"<pad>", "<mask>", "<2mass>", "[@BOS@]"})
 _CONTROL_ENDS = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))
-# Gemma 4's special tokens that are shown, for those who read what it says.
+# Gemma 4's special tokens that belong to the text that it writes.
 _SHOWN = frozenset(
     (
         "<|channel>",
@@ -45,7 +46,7 @@ _SHOWN = frozenset(
         '<|"|>',
     )
 )
-# What readers do with BERT's words, whatever a file says.
+# The options of readers for BERT's words, whatever a file states.
 _BERT = {
     "clean_text": True,
     "handle_chinese_chars": True,
@@ -55,22 +56,22 @@ _BERT = {
 
 
 def _byte_level(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str | None) -> dict[str, Any]:
-    """GPT-2's and its likes, whose ways to split texts have names."""
+    """Write byte-level BPE, GPT-2's, whose splitting rules have names."""
     # A space inside of a token is written as byte-level BPE writes it.
     merges = [" ".join(part.replace(" ", "Ġ") for part in pair) for pair in _merges(model)]
     return {"model": "gpt2", "pre": pre or _rule(model), **_lists(model, size), "merges": merges}
 
 
 def _rule(model: TokenizerModel) -> str:
-    composes = {"NFC"}  # which files do not say, but only those whose texts are composed have it
+    composes = {"NFC"}  # files do not state it; only tokenizers of composed texts have it
     odd = [f"the normalizer {step['type']}" for step in _normalizers(model) if step["type"] not in composes]
     odd += ["add_prefix_space=True" for step in _splits(model) if step.get("add_prefix_space")]
-    _refuse(odd, "; from_pretrained(pre=...) leaves it out")
+    _refuse(odd, "; from_pretrained(pre=...) omits it")
     return name_of_rule(model.backend, model.add_bos)
 
 
 def _characters(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str | None) -> dict[str, Any]:
-    """SentencePiece's BPE; or Gemma 4's, whose merges are not those that the scores of tokens make."""
+    """Write SentencePiece's BPE; or Gemma 4's, whose merges do not follow from scores of tokens."""
     spaces = _spaces(model)
     odd = {
         "BPE of characters without byte_fallback": not model.backend.model.byte_fallback,
@@ -91,15 +92,15 @@ def _characters(files: TokenizerFiles, model: TokenizerModel, size: int, pre: st
     vocabulary = model.vocabulary
     lists = piece_lists(vocabulary.tokens, scores, types, vocabulary.special, {*map(int, declared)}, size)
     prefix = {"add_space_prefix": spaces.prefix}
-    is_said = not spaces.prefix or isinstance(files.config.get("add_prefix_space"), bool)
-    return {"model": "llama", "pre": "default", **lists, **(prefix if is_said else {})}
+    is_stated = not spaces.prefix or isinstance(files.config.get("add_prefix_space"), bool)
+    return {"model": "llama", "pre": "default", **lists, **(prefix if is_stated else {})}
 
 
 def _listed_characters(model: TokenizerModel, spaces: _Spaces, size: int, pre: str | None) -> dict[str, Any]:
-    """Gemma 4's: each line is joined by itself, as a list of merges says."""
+    """Write Gemma 4's BPE: a list of merges joins each line by itself."""
     merges = [" ".join(pair) for pair in _merges(model)]
     odd = {
-        "a space before texts and merges that no scores make": spaces.prefix,
+        "a space before texts and merges that follow from no scores": spaces.prefix,
         "merges across lines": any(not re.fullmatch(r"[^\n]+|[\n ]+", merge) for merge in merges),
     }
     _refuse(what for what, is_so in odd.items() if is_so)
@@ -114,23 +115,22 @@ def _listed_characters(model: TokenizerModel, spaces: _Spaces, size: int, pre: s
 
 
 def _wordpiece(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str | None) -> dict[str, Any]:
-    """BERT's: how words are found has no name and two settings."""
+    """Write BERT's WordPiece: the way it finds words has two settings and no name."""
     parts = [*_normalizers(model), *_splits(model)]
-    options = {
-        key: value for part in (*parts, state(model.backend.model) or {}) for key, value in part.items()
-    }
+    stated = pipeline_state(model.backend.model) or {}
+    options = {key: value for part in (*parts, stated) for key, value in part.items()}
     odd = [part["type"] for part in parts if part["type"] not in ("BertNormalizer", "BertPreTokenizer")]
     odd += [f"{name}={options.get(name)}" for name, value in _BERT.items() if options.get(name) != value]
     lists = _lists(model, size)
     lists["tokens"] = with_marks(lists["tokens"], lists["token_type"])
     if len({*lists["tokens"]}) < size:
-        odd.append("an added token that is also how words go on")
+        odd.append("an added token that is also the rest of a word")
     if (unknown := model.vocabulary.ids.get(options["unk_token"])) is None:
         odd.append("WordPiece without a token for unknown words")
     _refuse(odd)
     values = {
         "model": "bert",
-        "pre": "bert-bge",  # of which no reader takes any notice
+        "pre": "bert-bge",  # which all readers ignore
         **lists,
         "unknown_token_id": unknown,
         "normalizer.lowercase": options["lowercase"],
@@ -141,7 +141,7 @@ def _wordpiece(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str
 
 
 def _unigram(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str | None) -> dict[str, Any]:
-    """T5's and XLM-RoBERTa's."""
+    """Write Unigram, T5's and XLM-RoBERTa's."""
     stated = json.loads(model.backend.model.__getstate__())
     if stated["unk_id"] is None:
         _refuse(["Unigram without a token for unknown characters"])
@@ -153,7 +153,7 @@ def _unigram(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str |
             types[i] = kind
     types[stated["unk_id"]] = TokenType.UNKNOWN
     for i, token in enumerate(tokens[: len(scores)]):
-        if token.startswith(" ") and i not in special:  # as a file with unused tokens is saved
+        if token.startswith(" ") and i not in special:  # as unused tokens are saved
             tokens[i], scores[i], types[i] = token[1:], PADDING_SCORE, TokenType.UNUSED
     values = {
         "model": "t5",
@@ -170,7 +170,7 @@ def _bpe(files: TokenizerFiles, model: TokenizerModel, size: int, pre: str | Non
     return (_byte_level if model.spell is spell_byte_level else _characters)(files, model, size, pre)
 
 
-# type of the library's model: what writes its vocabulary of that many tokens; `pre` names its splitting rule
+# type of the library's model: what writes its vocabulary of that size; `pre` names its splitting rule
 VOCABULARIES: dict[str, Callable[[TokenizerFiles, TokenizerModel, int, str | None], dict[str, Any]]] = {
     "BPE": _bpe,
     "WordPiece": _wordpiece,
@@ -186,10 +186,15 @@ def piece_lists(
     declared: Collection[int],
     size: int,
 ) -> dict[str, list[Any]]:
-    """The lists of a SentencePiece vocabulary, each of `size` entries.
+    """Return the lists of a SentencePiece vocabulary.
 
-    `scores` and `types` are the model's own. `added`: the types of tokens that were added, or that the model
-    has and that texts are searched for; these keep theirs unless they are `declared`.
+    Args:
+        tokens: the tokens by id.
+        scores: the scores of the model's own tokens.
+        types: their types.
+        added: the types of tokens that were added, and of the model's own that texts are searched for.
+        declared: the ids of those whose type replaces the model's own for unknown and control tokens.
+        size: the number of entries in each list.
     """
     tokens = tokens + padding_tokens(len(tokens), size)
     scores = scores + [PADDING_SCORE] * (size - len(scores))
@@ -202,15 +207,26 @@ def piece_lists(
 
 
 def space_keys(prefix: bool, merged: bool, charsmap: bytes) -> dict[str, Any]:
-    """What a Unigram vocabulary does to texts first, by the keys that say so."""
+    """Return the keys for what a Unigram vocabulary does to texts first.
+
+    Args:
+        prefix: whether a space is added before texts.
+        merged: whether several spaces become one.
+        charsmap: the map by which characters are normalized.
+    """
     keys: dict[str, Any] = {"add_space_prefix": prefix, "remove_extra_whitespaces": merged}
     return keys | ({"precompiled_charsmap": list(charsmap)} if charsmap else {})
 
 
 @dataclass(frozen=True)
 class _Spaces:
-    """`prefix`: texts get a space first. `merged`: of several spaces one is left. `lines`: each line is
-    joined by itself. `charsmap`: what characters are normalized to.
+    """What is done to texts before the model.
+
+    Attributes:
+        prefix: a space is added before texts.
+        merged: several spaces become one.
+        lines: each line is joined by itself.
+        charsmap: the map by which characters are normalized.
     """
 
     prefix: bool
@@ -224,7 +240,7 @@ class _Spaces:
 
 
 def _spaces(model: TokenizerModel) -> _Spaces:
-    """What is done to texts before one of SentencePiece's models gets them, in all the ways to write that."""
+    """Return what is done to texts before one of SentencePiece's models, in any way to write it."""
     marked = prefix = merged = lines = stripped = apart = apart_words = False
     charsmap, scheme, odd = b"", "", []
     for step in (*_normalizers(model), *_splits(model)):
@@ -243,7 +259,7 @@ def _spaces(model: TokenizerModel) -> _Spaces:
                 stripped = True
             case {"type": "Precompiled", "precompiled_charsmap": text}:
                 charsmap = base64.b64decode(text)
-            case {"type": "Split", "pattern": {"Regex": pattern}} if (pattern,) == LINES.splits:
+            case {"type": "Split", "pattern": {"Regex": pattern}} if (pattern,) == _LINES.splits:
                 lines = True
             case {"type": "Split", "pattern": {"String": " "}} if marked:
                 pass  # no space is left to split at
@@ -265,7 +281,7 @@ def _spaces(model: TokenizerModel) -> _Spaces:
 
 
 def _lists(model: TokenizerModel, size: int) -> dict[str, list[Any]]:
-    """Tokens and their types, as of vocabularies that need no scores."""
+    """Return the lists of a vocabulary without scores: tokens and their types."""
     vocabulary = model.vocabulary
     tokens = vocabulary.tokens + padding_tokens(len(vocabulary.tokens), size)
     types = _plain_types(model, len(vocabulary.tokens)) + [TokenType.UNUSED] * (size - len(vocabulary.tokens))
@@ -275,7 +291,7 @@ def _lists(model: TokenizerModel, size: int) -> dict[str, list[Any]]:
 
 
 def _plain_types(model: TokenizerModel, end: int) -> list[TokenType]:
-    """The types of the first tokens as if none were added."""
+    """Return the types of the tokens up to `end` as if none were added."""
     tokens, bytes_ = model.vocabulary.tokens, model.vocabulary.bytes_
     types = [TokenType.BYTE if i in bytes_ else TokenType.NORMAL for i in range(end)]
     for i, token in enumerate(tokens[:end]):
@@ -285,7 +301,7 @@ def _plain_types(model: TokenizerModel, end: int) -> list[TokenType]:
 
 
 def _added(token: str, kind: TokenType) -> tuple[str, TokenType]:
-    """How an added token is written, and its type."""
+    """Return how an added token is spelled, and its type."""
     looks_special = token in _CONTROL_TEXTS or any(
         token.startswith(start) and token.endswith(end) for start, end in _CONTROL_ENDS
     )
@@ -295,15 +311,15 @@ def _added(token: str, kind: TokenType) -> tuple[str, TokenType]:
 
 
 def _merges(model: TokenizerModel) -> list[list[str]]:
-    """The merges in their order."""
+    """Return the merges in their order."""
     merges: list[list[str]] = json.loads(model.backend.model.__getstate__())["merges"]
     return merges
 
 
 def _scores(model: TokenizerModel) -> list[float] | None:
-    """Scores by which SentencePiece joins what the merges join, None if there are none that do.
+    """Return scores by which SentencePiece joins what the merges join, None if there are none.
 
-    The earlier a merge makes a token, the higher; and each way to join it must be a merge.
+    The earlier a merge makes a token, the higher its score; and each way to join the token must be a merge.
     """
     ids = model.backend.get_vocab(with_added_tokens=False)
     scores = dict.fromkeys(range(max(ids.values()) + 1), 0.0)  # added tokens may have ids between these
@@ -316,11 +332,11 @@ def _scores(model: TokenizerModel) -> list[float] | None:
 
 
 def _normalizers(model: TokenizerModel) -> list[Mapping[str, Any]]:
-    return steps(state(model.backend.normalizer), "normalizers")
+    return pipeline_steps(pipeline_state(model.backend.normalizer), "normalizers")
 
 
 def _splits(model: TokenizerModel) -> list[Mapping[str, Any]]:
-    return steps(state(model.backend.pre_tokenizer), "pretokenizers")
+    return pipeline_steps(pipeline_state(model.backend.pre_tokenizer), "pretokenizers")
 
 
 def _refuse(odd: Iterable[str], advice: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Tokenizers out of Hugging Face's files."""
+"""`FileSource`: tokenizers from Hugging Face's files."""
 
 from __future__ import annotations
 
@@ -13,36 +13,50 @@ from tokenizers import AddedToken, Tokenizer
 from torchgguf.container import Metadata
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.kinds.bpe import spell_byte_level
+from torchgguf.tokenization.kinds.model import TokenizerModel
 from torchgguf.tokenization.kinds.parts import SPACE, spell_sentencepiece
-from torchgguf.tokenization.kinds.table import TokenizerModel
 from torchgguf.tokenization.kinds.wordpiece import spell_wordpiece
-from torchgguf.tokenization.kinds.wrapping import flags_of, read_wrapping, state, steps
-from torchgguf.tokenization.sources.declared import ROLES, Declarations, class_name, family_of
-from torchgguf.tokenization.sources.files import CONFIG, PIPELINE, TokenizerFiles
+from torchgguf.tokenization.kinds.wrapping import flags_of, pipeline_state, pipeline_steps, read_wrapping
+from torchgguf.tokenization.sources.declared import ROLES, Declarations, class_name, class_of
+from torchgguf.tokenization.sources.files import PIPELINE, TOKENIZER_CONFIG, TokenizerFiles
 from torchgguf.tokenization.sources.gguf_metadata import write_metadata
 from torchgguf.tokenization.sources.source import MOST_GAPS, UNLIMITED, Defaults
 from torchgguf.tokenization.vocab.vocabulary import Vocabulary, settle_types
 
 
 def stated_setting(config: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:
-    """What tokenizer_config.json says, the default if nothing. TokenizerError if it is of another type."""
+    """Return an entry of tokenizer_config.json, or the default if it is missing.
+
+    Args:
+        config: the entries.
+        name: the entry's name.
+        kind: the type that the entry must have.
+        default: the default.
+
+    Raises:
+        TokenizerError: the entry is of another type.
+    """
     value = config.get(name)
     if value is None:
         return default
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TokenizerError(f"{CONFIG}: {name} must be of the type {kind.__name__}, not {value!r}")
+        raise TokenizerError(f"{TOKENIZER_CONFIG}: {name} must be of the type {kind.__name__}, got {value!r}")
     return value
 
 
 def read_defaults(files: TokenizerFiles) -> Defaults:
-    """The settings that the files ask for. TokenizerError for one that is of another type."""
-    stated, family = partial(stated_setting, files.config), family_of(files)
+    """Return the defaults of a tokenizer's attributes that its files state.
+
+    Raises:
+        TokenizerError: an entry is of a wrong type.
+    """
+    stated, defaults = partial(stated_setting, files.config), class_of(files)
     return Defaults(
         files.templates,
-        stated("padding_side", str, family.padding_side),
+        stated("padding_side", str, defaults.padding_side),
         stated("truncation_side", str, "right"),
         min(stated("model_max_length", int, UNLIMITED), UNLIMITED),
-        tuple(stated("model_input_names", list, family.inputs)),
+        tuple(stated("model_input_names", list, defaults.inputs)),
         stated("clean_up_tokenization_spaces", bool, False),
         stated("split_special_tokens", bool, False),
     )
@@ -50,12 +64,16 @@ def read_defaults(files: TokenizerFiles) -> Defaults:
 
 @dataclass(frozen=True)
 class FileSource:
-    """`files`: the tokenizer's, with `pipeline` among them.
+    """Hugging Face's files, with `pipeline` among them.
 
-    `pre`: what GGUF calls the way in which texts are split. `special`: tokens by role that replace the
-    files'. `add_prefix_space` replaces what they say of it. `made`: the pipeline was made for want of a
-    tokenizer.json, which would say what is put around texts; so tokenizer_config.json does. `more`: tokens
-    that were added to those of the files.
+    Attributes:
+        files: the files.
+        pre: GGUF's name for the rule by which texts are split, if it is not to be found by trying.
+        special: the tokens by role that replace those of the files.
+        add_prefix_space: whether a space is added before texts, in place of what the files state.
+        made: the pipeline was built because there is no tokenizer.json, so that tokenizer_config.json states
+            what is added around texts.
+        more: tokens that were added to those of the files.
     """
 
     files: TokenizerFiles
@@ -67,34 +85,34 @@ class FileSource:
 
     @property
     def defaults(self) -> Defaults:
-        """The settings that the files ask for."""
+        """The defaults of the tokenizer's attributes that the files state."""
         return read_defaults(self.files)
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What tokenizer_config.json says."""
+        """The entries of tokenizer_config.json."""
         prefix = {} if self.add_prefix_space is None else {"add_prefix_space": self.add_prefix_space}
         return {**self.files.config, **prefix}
 
     def with_tokens(self, tokens: Sequence[AddedToken]) -> FileSource:
-        """The same with more tokens."""
+        """Return this source with more tokens."""
         return replace(self, more=(*self.more, *tokens))
 
     def metadata(self, model: TokenizerModel, vocab_size: int | None) -> Metadata:
-        """What llama.cpp's converter makes of the files. TokenizerError if GGUF cannot say what they do."""
+        """Return what llama.cpp's converter writes. Raise TokenizerError if GGUF does not support it."""
         files = replace(self.files, config=self.config)
         return write_metadata(files, self.special, model, self.pre, vocab_size)
 
     def read(self) -> TokenizerModel:
-        """Build the tokenizer that tokenizer.json and its companions describe."""
+        """Build the tokenizer that tokenizer.json and the files beside it describe."""
         declared = Declarations(self.files, self.special)
         backend = self._backend(declared)
         vocabulary = _vocabulary(backend, declared)
         spell, drops_space = _spelling(backend)
         try:
-            wrapping = read_wrapping(state(backend.post_processor))
+            wrapping = read_wrapping(pipeline_state(backend.post_processor))
         except (KeyError, TypeError, ValueError) as error:
-            raise TokenizerError(f"{PIPELINE}: the post_processor is not understood: {error!r}") from None
+            raise TokenizerError(f"{PIPELINE}: the post_processor is invalid: {error!r}") from None
         flags = {
             end: self.made and stated_setting(self.config, f"add_{end}_token", bool, False)
             for end in ("bos", "eos")
@@ -117,13 +135,13 @@ class FileSource:
         try:
             backend = Tokenizer.from_str(self.files.pipeline or "")
         except Exception as error:  # the library raises nothing narrower
-            raise TokenizerError(f"{PIPELINE} is not understood: {error}") from None
+            raise TokenizerError(f"{PIPELINE} is invalid: {error}") from None
         backend.no_padding()
         backend.no_truncation()
         prefix = stated_setting(self.config, "add_prefix_space", bool)
         counts = self.add_prefix_space is not None or class_name(self.files) == "GPT2Tokenizer"
         if counts and prefix is not None and not _set_prefix_space(backend.pre_tokenizer, prefix):
-            raise TokenizerError(f"{PIPELINE} has no place for add_prefix_space={prefix}")
+            raise TokenizerError(f"{PIPELINE} does not support add_prefix_space={prefix}")
         backend.add_tokens(list(declared.other_tokens(_texts(backend)).values()))
         known = _texts(backend)
         backend.add_tokens([token for token in declared.special_tokens if token.content not in known])
@@ -136,7 +154,7 @@ def _texts(backend: Tokenizer) -> set[str]:
 
 
 def _set_prefix_space(part: Any, wanted: bool) -> bool:
-    """Set whether texts get a leading space; returns whether there was a place to."""
+    """Set whether a space is added before texts; return whether a step of this part does that."""
     match type(part).__name__:
         case "Sequence":
             return True in [_set_prefix_space(step, wanted) for step in part]
@@ -150,7 +168,7 @@ def _set_prefix_space(part: Any, wanted: bool) -> bool:
 
 
 def _blind_to_special(backend: Tokenizer) -> Tokenizer:
-    """The same, but it takes special tokens for the text that they are."""
+    """Return the same tokenizer, but reading special tokens as plain text."""
     blind = Tokenizer(backend.model)
     for part in ("normalizer", "pre_tokenizer", "post_processor"):
         if (value := getattr(backend, part)) is not None:
@@ -161,7 +179,11 @@ def _blind_to_special(backend: Tokenizer) -> Tokenizer:
 
 
 def number_of_ids(ids: Mapping[str, int]) -> int:
-    """One more than the highest id. TokenizerError if far more than there are tokens, or there are none."""
+    """Return one more than the highest id.
+
+    Raises:
+        TokenizerError: there are no tokens, or far more ids than tokens.
+    """
     size = max(ids.values(), default=-1) + 1
     if not ids or size - len(ids) > MOST_GAPS:
         raise TokenizerError(f"the vocabulary has {len(ids)} tokens, whose ids go up to {size - 1}")
@@ -179,8 +201,8 @@ def _vocabulary(backend: Tokenizer, declared: Declarations) -> Vocabulary:
     roles = {role: ids[token.content] for role, token in declared.roles.items() if role in ROLES}
     hexadecimal = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)}
     falls_back = getattr(backend.model, "byte_fallback", False)
-    telling = {tokens[i]: i for i in special} | {tokens[i]: i for i in roles.values()}
-    ends = settle_types(telling, tokens, dict(special), roles)
+    purposes = {tokens[i]: i for i in special} | {tokens[i]: i for i in roles.values()}
+    ends = settle_types(purposes, tokens, dict(special), roles)
     return Vocabulary(
         tokens=tokens,
         ids=ids,
@@ -197,8 +219,8 @@ def _vocabulary(backend: Tokenizer, declared: Declarations) -> Vocabulary:
 
 
 def _spelling(backend: Tokenizer) -> tuple[Callable[[str], bytes], bool]:
-    """How tokens are spelled, and whether decoding drops the space before a text."""
-    decoders = {step["type"]: step for step in steps(state(backend.decoder), "decoders")}
+    """Return what spells tokens, and whether decoding removes the space before a text."""
+    decoders = {step["type"]: step for step in pipeline_steps(pipeline_state(backend.decoder), "decoders")}
     if "ByteLevel" in decoders:
         return spell_byte_level, False
     if (metaspace := decoders.get("Metaspace")) and metaspace["replacement"] == SPACE:
@@ -210,6 +232,6 @@ def _spelling(backend: Tokenizer) -> tuple[Callable[[str], bytes], bool]:
     if wordpiece.get("prefix") == "##" and wordpiece["cleanup"]:
         return spell_wordpiece, True
     raise TokenizerError(
-        f"{PIPELINE}: decoders like {', '.join(decoders) or 'none'} are not supported, only those of "
+        f"{PIPELINE}: decoders like {', '.join(decoders) or 'none'} are unsupported, except those of "
         "byte-level BPE, SentencePiece and BERT"
     )

@@ -12,55 +12,47 @@ from gguf.constants import TokenType
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from torchgguf.container import Metadata
-from torchgguf.tokenization.chat.templates import templates_metadata
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.kinds.pre_tokenizers import GPT2, PRE_TOKENIZERS, PreTokenizer
+from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from torchgguf.tokenization.kinds.table import presumed_flags
-from torchgguf.tokenization.sources.declared import Declarations, class_name, family_of
+from torchgguf.tokenization.sources.chat_templates import templates_metadata
+from torchgguf.tokenization.sources.declared import Declarations, class_name, class_of
 from torchgguf.tokenization.sources.files import MERGES, PIECES, VOCAB, TokenizerFiles
-from torchgguf.tokenization.sources.gguf import GGUFSource
+from torchgguf.tokenization.sources.gguf import MetadataSource
 from torchgguf.tokenization.sources.gguf_metadata import model_roles
 from torchgguf.tokenization.sources.gguf_vocabularies import piece_lists, space_keys
 from torchgguf.tokenization.sources.huggingface import (
-    FileSource,
     number_of_ids,
     read_defaults,
     stated_setting,
 )
 from torchgguf.tokenization.sources.sentencepiece import SentencePieceModel, read_sentencepiece
-from torchgguf.tokenization.sources.source import MOST_GAPS, TYPES, Source, padding_tokens
+from torchgguf.tokenization.sources.source import MOST_GAPS, TYPES, padding_tokens
 from torchgguf.tokenization.vocab.special_tokens import ROLE_KEYS
-from torchgguf.tokenization.vocab.vocabulary import PREFIX
+from torchgguf.tokenization.vocab.values import PREFIX
 
-# How the classes that have vocab.json and merges.txt split texts.
+# The splitting rules of the classes that have vocab.json and merges.txt.
 _RULES = {
-    "GPT2Tokenizer": GPT2,
+    "GPT2Tokenizer": PRE_TOKENIZERS["gpt-2"],
     "Qwen2Tokenizer": replace(PRE_TOKENIZERS["qwen2"], nfc=True),
 }
 
 
-def open_source(
-    files: TokenizerFiles,
-    pre: str | None = None,
-    special: Mapping[str, str] | None = None,
-    add_prefix_space: bool | None = None,
-) -> Source:
-    """The tokenizer that is in the files; the arguments are those of `FileSource`."""
-    special = special or {}
-    if files.pipeline is not None:
-        return FileSource(files, pre, special, add_prefix_space)
-    if files.pieces is not None:
-        return _from_pieces(files, files.pieces, pre, special, add_prefix_space)
+def byte_level_files(files: TokenizerFiles) -> TokenizerFiles:
+    """Return the files with the tokenizer.json for vocab.json and merges.txt.
+
+    Raises:
+        TokenizerError: a file is invalid or missing, or the tokenizer's class has no known splitting rule.
+    """
     rule = _RULES.get(class_name(files))
     if rule is None:
         raise TokenizerError(
-            f"{VOCAB} and {MERGES} do not say how texts are split, nor does the class "
+            f"{VOCAB} and {MERGES} do not state how texts are split, nor does the class "
             f"{class_name(files) or '(none)'!r}; known are {', '.join(_RULES)}"
         )
     if files.vocab is None or files.merges is None:
         raise TokenizerError(f"{VOCAB} needs {MERGES} beside it")
-    pipeline = byte_level_pipeline(files.vocab, files.merges, rule)
-    return FileSource(replace(files, pipeline=pipeline), pre, special, add_prefix_space, made=True)
+    return replace(files, pipeline=byte_level_pipeline(files.vocab, files.merges, rule))
 
 
 def byte_level_pipeline(
@@ -68,9 +60,17 @@ def byte_level_pipeline(
     merges: str | PathLike[str] | Sequence[str | tuple[str, str]],
     rule: PreTokenizer,
 ) -> str:
-    """The tokenizer.json of a byte-level BPE; `vocab` and `merges` are paths or what such files hold.
+    """Return the tokenizer.json of a byte-level BPE.
 
-    FileNotFoundError if there is no such file, TokenizerError if it does not hold what it should.
+    Args:
+        vocab: the path of vocab.json, or the ids by token.
+        merges: the path of merges.txt, or the merges in their order.
+        rule: how texts are split.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        TokenizerError: the vocabulary or the merges are invalid.
+        TypeError: one of them is a path, the other is not.
     """
     ids: Any
     pairs: Any
@@ -84,16 +84,14 @@ def byte_level_pipeline(
             ids = dict(vocab)
             pairs = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
         else:
-            raise TypeError("vocab and merges are both paths, or neither is one")
+            raise TypeError("vocab and merges must both be paths, or neither")
         number_of_ids(ids)
         backend = Tokenizer(models.BPE(ids, pairs))
     except (TypeError, TokenizerError):
         raise
     except Exception as error:  # the library raises nothing narrower
-        raise TokenizerError(f"{VOCAB} and {MERGES} make no byte-level BPE: {error}") from None
-    if (
-        rule.splits == GPT2.splits
-    ):  # which this splits by itself: after it has added a space to the whole text
+        raise TokenizerError(f"{VOCAB} and {MERGES} are invalid for a byte-level BPE: {error}") from None
+    if rule.splits == PRE_TOKENIZERS["gpt-2"].splits:  # its own rule: it splits after adding a space
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     else:
         splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rule.splits]
@@ -105,14 +103,26 @@ def byte_level_pipeline(
     return backend.to_str()
 
 
-def _from_pieces(
+def pieces_source(
     files: TokenizerFiles,
     data: bytes,
     pre: str | None,
     special: Mapping[str, str],
     add_prefix_space: bool | None,
-) -> GGUFSource:
-    """The metadata that llama.cpp's converter writes for a SentencePiece model: they say all that it does."""
+) -> MetadataSource:
+    """Return the source for tokenizer.model: the metadata of llama.cpp's converter, which states all of it.
+
+    Args:
+        files: the files beside it.
+        data: its contents.
+        pre: must be None, as no rule splits texts.
+        special: the tokens by role that replace those of the files.
+        add_prefix_space: whether a space is added before texts, in place of what the files state.
+
+    Raises:
+        TokenizerError: a file is invalid, or does not state enough.
+        ImportError: the package protobuf is missing.
+    """
     if pre is not None:
         raise TokenizerError(f"pre={pre!r}: no rule for splitting text is used where there is a {PIECES}")
     pieces, declared = read_sentencepiece(data), Declarations(files, special)
@@ -141,13 +151,13 @@ def _from_pieces(
     metadata.update(templates_metadata(files.templates))
     embeddings = files.model.get("vocab_size")
     config = {**files.config, **({} if prefix is None else {"add_prefix_space": prefix})}
-    return GGUFSource(
+    return MetadataSource(
         metadata, None, read_defaults(files), config, embeddings if type(embeddings) is int else None
     )
 
 
 def _with_added(pieces: SentencePieceModel, declared: Declarations) -> dict[str, list[Any]]:
-    """Tokens, scores and types of the model and of what is added to it."""
+    """Return the tokens, scores and types of the model and of what is added to it."""
     tokens = list(pieces.tokens)
     added = declared.other_tokens(())
     known = {*tokens, *(token.content for token in added.values())}
@@ -166,12 +176,12 @@ def _with_added(pieces: SentencePieceModel, declared: Declarations) -> dict[str,
 
 
 def _adding(files: TokenizerFiles, kind: str) -> dict[str, bool]:
-    """The flags for what is put around texts, where files of the kind have to say it."""
-    adds = family_of(files).adds
+    """Return the flags for what is added around texts, where the defaults of the kind do not fit."""
+    adds = class_of(files).adds
     if adds is None and kind == "t5":
         raise TokenizerError(
-            f"{PIECES} holds a Unigram model, and the class {class_name(files) or '(none)'!r} does not say "
-            "what it puts around texts: tokenizer.json would"
+            f"{PIECES} holds a Unigram model, and the class {class_name(files) or '(none)'!r} does not state "
+            "what is added around texts: a tokenizer.json would"
         )
     flags = {}
     for end, presumed in presumed_flags(kind, None).items():

@@ -1,4 +1,4 @@
-"""What GGUF calls the way in which a tokenizer splits texts, found by how it splits some."""
+"""GGUF's name for the rule by which a tokenizer splits texts, found by trying the rules on samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.kinds.bpe import spell_byte_level
 from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 
-# Whatever some rule treats unlike others: letters of each kind, marks, digits, symbols, white space.
+# All that some rule treats unlike others: letters of each kind, marks, digits, symbols, white space.
 _ATOMS = (
     *("a", "Z", "word", "WORD", "Word", "é", "ß", "ǅ", "ʰ", "ª", "e\u0301", "\u0301", "Я", "нещо", "ſ"),
     *("'s", "'S", "'Re", "'ll", "'d", "'", "’s", "don't", "I'M", "x'VE"),
@@ -78,12 +78,18 @@ def _samples() -> list[str]:
 
 
 def name_of_rule(backend: Tokenizer, add_bos: bool) -> str:
-    """The name for `tokenizer.ggml.pre` of the first rule that splits texts as this byte-level BPE does.
+    """Return the name for `tokenizer.ggml.pre` of the first rule that splits texts as a byte-level BPE does.
 
-    If there is none, of the first by which its vocabulary comes to the same tokens: some tokenizers split
-    what no merge would ever join. Rules that take pieces whole which are tokens (`ignore_merges`) are told
-    apart from others, and of two that differ only in what they presume of BOS, the one is taken that presumes
-    what is so. TokenizerError if there is none at all.
+    If there is none, it is the first by which the vocabulary yields the same tokens: some tokenizers split
+    what no merge would ever join. Rules with `ignore_merges` differ from those without, and of two that
+    differ only in their default for BOS, the one that fits is returned.
+
+    Args:
+        backend: the tokenizer.
+        add_bos: whether it adds BOS before texts.
+
+    Raises:
+        TokenizerError: no rule fits.
     """
     rules: dict[PreTokenizer, str] = {}
     for name, rule in PRE_TOKENIZERS.items():
@@ -102,7 +108,7 @@ def name_of_rule(backend: Tokenizer, add_bos: bool) -> str:
             if rule.ignore_merges == ignore_merges and _ids(model, _splitter(rule), texts) == expected:
                 return rules[rule]
     raise TokenizerError(
-        "none of the known rules splits texts as this tokenizer does, so tokenizer.ggml.pre cannot be told: "
+        "no known rule splits texts as this tokenizer does, so tokenizer.ggml.pre is unknown: "
         "name it, as in from_pretrained(..., pre='llama-bpe') or torchgguf convert --pre llama-bpe"
     )
 
@@ -127,7 +133,7 @@ def _ids(model: Model, splitter: Any, texts: list[str]) -> list[list[int]]:
 
 
 def _own_texts(backend: Tokenizer) -> list[str]:
-    """Some thousand of the vocabulary's tokens as text, and pairs of them."""
+    """Return about 3,000 of the vocabulary's tokens as text, and pairs of them."""
     tokens = sorted(backend.get_vocab(with_added_tokens=False))
     texts = [spell_byte_level(token).decode(errors="ignore") for token in tokens[:: len(tokens) // 3000 + 1]]
     others = random.Random(0).sample(texts, len(texts))
@@ -135,7 +141,7 @@ def _own_texts(backend: Tokenizer) -> list[str]:
 
 
 def _other(model: Any) -> Model:
-    """The same BPE with `ignore_merges` set otherwise."""
+    """Return the same BPE with the opposite of `ignore_merges`."""
     other = models.BPE()
     other.__setstate__(model.__getstate__())
     other.ignore_merges = not model.ignore_merges

@@ -27,7 +27,7 @@ _FIELDS: dict[str, dict[str, tuple[int, str]]] = {
     },
     "Model": {"pieces": (1, "Piece"), "trainer_spec": (2, "Trainer"), "normalizer_spec": (3, "Normalizer")},
 }
-# What fields stand for that a file leaves out.
+# The values of fields that a file omits.
 _DEFAULTS: dict[str, Any] = {
     "model_type": 1,
     "bos_id": 1,
@@ -43,10 +43,17 @@ _UNIGRAM, _BPE = 1, 2
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """Tokens with their scores and types, by id; `roles`: "bos", "eos", "unk", "pad" -> id.
+    """The contents of a SentencePiece model.
 
-    `unigram`: of all ways to cut a text the one with the best scores is taken; else pairs are merged (BPE).
-    `charsmap`: what characters are normalized to. `merges_spaces`: of several spaces one is left.
+    Attributes:
+        tokens: the tokens by id.
+        scores: their scores.
+        types: their types.
+        roles: the ids by role: "bos", "eos", "unk", "pad".
+        unigram: of all ways to split a text, the one with the best scores is found; else pairs merge (BPE).
+        add_space_prefix: a space is added before texts.
+        merges_spaces: several spaces become one.
+        charsmap: the map by which characters are normalized.
     """
 
     tokens: list[str]
@@ -60,18 +67,23 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(data: bytes) -> SentencePieceModel:
-    """Read such a file. TokenizerError if it is none, or of another kind than BPE and Unigram.
+    """Read tokenizer.model.
 
-    ImportError if the package protobuf is not there, which says how to install it.
+    Args:
+        data: its contents.
+
+    Raises:
+        TokenizerError: it is not a SentencePiece model, or of another kind than BPE and Unigram.
+        ImportError: the package protobuf is missing; the message states how to install it.
     """
     model = _message_class()()
     try:
         model.ParseFromString(data)
         pieces = [(piece.piece, piece.score, TokenType(_value(piece, "type"))) for piece in model.pieces]
     except Exception as error:  # the library's error has no base that is its own
-        raise TokenizerError(f"tokenizer.model is no SentencePiece model: {error}") from None
+        raise TokenizerError(f"tokenizer.model is not a SentencePiece model: {error}") from None
     if not pieces:
-        raise TokenizerError("tokenizer.model is no SentencePiece model: it has no pieces")
+        raise TokenizerError("tokenizer.model is not a SentencePiece model: it has no pieces")
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     kind = _value(trainer, "model_type")
     if kind not in (_UNIGRAM, _BPE):
@@ -80,9 +92,9 @@ def read_sentencepiece(data: bytes) -> SentencePieceModel:
         )
     tokens, scores, types = map(list, zip(*pieces, strict=True))
     if TokenType.UNKNOWN not in types:
-        raise TokenizerError("tokenizer.model is no SentencePiece model: no piece is for unknown characters")
+        raise TokenizerError("tokenizer.model is not a SentencePiece model: no piece is the unknown one")
     ids = {role: _value(trainer, f"{role}_id") for role in ("bos", "eos", "pad")}
-    ids["unk"] = types.index(TokenType.UNKNOWN)  # by which SentencePiece finds it too
+    ids["unk"] = types.index(TokenType.UNKNOWN)  # SentencePiece finds it in the same way
     return SentencePieceModel(
         tokens,
         scores,

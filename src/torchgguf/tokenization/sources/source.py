@@ -1,4 +1,4 @@
-"""Where a tokenizer comes from: what every such place can tell."""
+"""`TokenizerSource`: where a tokenizer comes from, and what all such places provide."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from tokenizers import AddedToken
 
 from torchgguf.container import ArrayType, Metadata, ValueType
-from torchgguf.tokenization.kinds.table import TokenizerModel
-from torchgguf.tokenization.vocab.vocabulary import PREFIX
+from torchgguf.tokenization.kinds.model import TokenizerModel
+from torchgguf.tokenization.vocab.values import PREFIX
 
-UNLIMITED = int(1e30)  # what transformers says for the length of a model whose length is not known
+UNLIMITED = int(1e30)  # transformers' `model_max_length` where the length is unknown
 MOST_GAPS = 1 << 20  # ids that no token has
 PADDING_SCORE, ADDED_SCORE = -10000.0, -1000.0  # as llama.cpp's converter writes them
 
@@ -27,7 +27,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a tokenizer is set to at first, under the names that its settings have."""
+    """The defaults of a tokenizer's attributes, under their names."""
 
     chat_templates: Mapping[str, str] = field(default_factory=dict)
     padding_side: str = "right"
@@ -38,34 +38,55 @@ class Defaults:
     split_special_tokens: bool = False
 
 
-class Source(Protocol):
-    """A tokenizer as it came. It is plain data, which can be pickled; nothing in it changes."""
+class TokenizerSource(Protocol):
+    """A tokenizer as it was found. It is plain data, which can be pickled; nothing in it changes."""
 
     @property
     def defaults(self) -> Defaults:
-        """How the tokenizer is set."""
+        """The defaults of the tokenizer's attributes."""
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What a tokenizer_config.json said that we have no use for, to be written again."""
+        """The entries of a tokenizer_config.json, to be written again."""
 
     def read(self) -> TokenizerModel:
-        """Build the tokenizer. TokenizerError if it is incomplete, contradictory, or not supported."""
+        """Build the tokenizer.
 
-    def with_tokens(self, tokens: Sequence[AddedToken]) -> Source:
-        """The same with more tokens, those that it lacks at the end."""
+        Raises:
+            TokenizerError: the source is incomplete, contradicts itself, or is unsupported.
+        """
+
+    def with_tokens(self, tokens: Sequence[AddedToken]) -> TokenizerSource:
+        """Return this source with more tokens; those that it lacks are appended.
+
+        Raises:
+            TokenizerError: an option of a token is unsupported.
+        """
 
     def metadata(self, model: TokenizerModel, vocab_size: int | None) -> Metadata:
-        """The keys `tokenizer.*` of a GGUF file, for a model that has so many embeddings."""
+        """Return the keys `tokenizer.*` of a GGUF file.
+
+        Args:
+            model: what `read` returned, perhaps with another wrapping.
+            vocab_size: the model's number of embeddings, if it is known.
+
+        Raises:
+            TokenizerError: GGUF does not support what the tokenizer does.
+            ValueError: the number of embeddings does not fit.
+        """
 
 
 def padding_tokens(first: int, end: int) -> list[str]:
-    """The names that llama.cpp's converter gives to embeddings which no token has."""
+    """Return the names of llama.cpp's converter for the ids from `first` to `end` that no token has."""
     return [f"[PAD{i}]" for i in range(first, end)]
 
 
 def checked_size(tokens: int, vocab_size: int | None) -> int:
-    """The number of tokens to write. ValueError if the model has fewer embeddings, or far more, than that."""
+    """Return the number of tokens to write: the model's number of embeddings, if it is known.
+
+    Raises:
+        ValueError: the model has fewer embeddings than there are tokens, or far more.
+    """
     if vocab_size is not None and vocab_size < tokens:
         raise ValueError(
             f"the tokenizer has {tokens} tokens, but the model only {vocab_size} embeddings: "

@@ -1,7 +1,7 @@
-"""Which tokens play which role: by metadata key, and by text where files say nothing.
+"""Which tokens have which role: by metadata key, and by text where files do not state it.
 
-Files rarely state more than BOS, EOS and padding, so llama.cpp recognizes the others by their text and lets
-that text overrule the type that the file gives the token. The tables are those of its `llama-vocab.cpp`.
+Files rarely state more than BOS, EOS and padding, so llama.cpp recognizes the others by their text, which
+overrides the type that the file states. The tables are those of its `llama-vocab.cpp`.
 """
 
 from gguf.constants import TokenType
@@ -25,7 +25,7 @@ ROLE_KEYS: dict[str, tuple[str, ...]] = {
     "fim_sep": ("fim_sep_token_id",),
 }
 
-# role: the texts that have it where no key does. The first in the vocabulary is taken, as a control token.
+# role: the texts of its token where no key states it. The first in the vocabulary becomes a control token.
 ROLE_TEXTS: dict[str, tuple[str, ...]] = {
     "eot": (
         "<|eot_id|>",
@@ -95,10 +95,10 @@ END_TEXTS = (
 TEXT_UNLESS_MARKED = frozenset({"</s>"})
 END_ROLES = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 
-# Channel markers of gpt-oss, which belong to the text: matched and shown like user-defined tokens.
+# Channel markers of gpt-oss, which belong to the text: found and shown like user-defined tokens.
 SHOWN_TEXTS = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
 
-# (ends that are all there, the token that then is none itself, the type that it has)
+# (ends that are all in the vocabulary, the token that then is not an end, its type)
 NOT_AN_END = (
     ({"<|return|>", "<|call|>"}, "<|end|>", TokenType.USER_DEFINED),
     ({"<|return|>", "<|calls|>"}, "<|end|>", TokenType.USER_DEFINED),
@@ -108,8 +108,8 @@ NOT_AN_END = (
     ({"<|plamo:eos|>"}, "</s>", TokenType.NORMAL),
 )
 
-# Tokens matched together with the white space beside them, which no key says:
-# (key, part of its value, tokens or none for all special ones, exceptions)
+# Tokens that include the white space beside them, which no key states:
+# (key, part of its value, tokens (empty: all special ones), exceptions)
 STRIPPED_LEFT = (
     ("tokenizer.ggml.pre", "jina-v2", ("<mask>",), ()),
     ("general.architecture", "nomic-bert-moe", ("<mask>",), ()),
@@ -121,8 +121,8 @@ STRIPPED_RIGHT = (
     ("general.name", "phi3", (), ("<unk>", "<s>", "<|endoftext|>")),
 )
 
-# What a vocabulary pads with if its file does not say; EOS only if there is nothing else, as padding is
-# masked out of a loss, and a model that never sees EOS learns never to stop.
+# The tokens for padding if a file does not state one; EOS only if there are no others, because losses ignore
+# padding, and a model that never sees EOS does not learn to stop.
 PAD_TEXTS = (
     "<pad>",
     "<|pad|>",
