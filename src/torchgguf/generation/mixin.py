@@ -64,10 +64,10 @@ class GenerationMixin:
         `return_dict_in_generate` it returns an output with more in it.
         """
         try:
-            prompts, run = prepare(self, input_ids, **options)
-            if isinstance(run, BeamSearch) and streamer is None:
-                return _searched(prompts, run)
-            return _decoded(prompts, _streamable(run), streamer)
+            prepared = prepare(self, input_ids, **options)
+            if isinstance(prepared.run, BeamSearch) and streamer is None:
+                return _searched(prepared.prompts, prepared.run)
+            return _decoded(prepared.prompts, _streamable(prepared.run), streamer)
         finally:  # an iterator over the stream must not wait for ever
             if streamer is not None:
                 streamer.end()
@@ -77,7 +77,7 @@ class GenerationMixin:
 
         It may be left at any point; a given `cache` then lacks only the last token.
         """
-        return _streamable(prepare(self, input_ids, **options)[1]).steps()
+        return _streamable(prepare(self, input_ids, **options).run).steps()
 
     def stream(
         self,
@@ -88,11 +88,11 @@ class GenerationMixin:
         **options: Any,
     ) -> Iterator[str]:
         """Like `generate` for one prompt, but an iterator over the pieces of the new text as they come."""
-        prompts, run = prepare(self, input_ids, tokenizer=tokenizer, **options)
-        if len(prompts) != 1:
-            raise ValueError(f"stream() follows one sequence, not a batch of {len(prompts)}")
+        prepared = prepare(self, input_ids, tokenizer=tokenizer, **options)
+        if len(prepared.prompts) != 1:
+            raise ValueError(f"stream() follows one sequence, not a batch of {len(prepared.prompts)}")
         decoder = decoder_for(tokenizer, skip_special_tokens=skip_special_tokens)
-        return pieces(_streamable(run).steps(), decoder)
+        return pieces(_streamable(prepared.run).steps(), decoder)
 
     def compute_transition_scores(
         self,
@@ -121,22 +121,22 @@ def _decoded(prompts: Tensor, run: Decoding, streamer: BaseStreamer | None) -> T
         if streamer is not None:
             streamer.put(token.cpu())
     sequences = torch.cat((prompts, torch.stack(new, dim=1)), dim=1)
-    if run.record is None:
+    if run.plan.record is None:
         return sequences
-    return GenerateDecoderOnlyOutput(sequences, cache=run.context.cache, **run.record.fields())
+    return GenerateDecoderOnlyOutput(sequences, cache=run.plan.context.cache, **run.plan.record.fields())
 
 
 def _searched(prompts: Tensor, run: BeamSearch) -> Tensor | GenerateOutput:
     best = run.search()
     sequences = torch.cat((prompts, best.tokens.flatten(0, 1)), dim=1)
-    if run.record is None:
+    if run.plan.record is None:
         return sequences
     return GenerateBeamDecoderOnlyOutput(
         sequences,
-        sequences_scores=None if run.record.scores is None else best.scores.flatten(),
+        sequences_scores=None if run.plan.record.scores is None else best.scores.flatten(),
         beam_indices=best.rows.flatten(0, 1).int(),
-        cache=run.context.cache,
-        **run.record.fields(),
+        cache=run.plan.context.cache,
+        **run.plan.record.fields(),
     )
 
 

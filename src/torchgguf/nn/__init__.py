@@ -22,7 +22,7 @@ from torchgguf.nn.layers import (
     QuantizedEmbedding,
     QuantizedLinear,
 )
-from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, next_positions
+from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, new_padding, next_positions
 from torchgguf.nn.norm import LayerNorm, RMSNorm
 from torchgguf.nn.outputs import ModelOutput
 from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate
@@ -66,6 +66,7 @@ __all__ = [
     "check_attention",
     "find_activation",
     "load_balancing_loss",
+    "new_padding",
     "next_positions",
     "rotate",
 ]

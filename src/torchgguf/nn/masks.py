@@ -90,6 +90,22 @@ def next_positions(cache: Cache | None, new: int, device: torch.device) -> Tenso
     return (torch.arange(new, device=device) if cache is None else cache.positions(new, device))[None]
 
 
+def new_padding(attention_mask: Tensor | None, new: int, cache: Cache | None) -> Tensor | None:
+    """Return which new positions are padding: what recurrent layers and convolutions must leave out.
+
+    Args:
+        attention_mask: as in `attention_masks`.
+        new: the number T of new positions.
+        cache: what the layers will be given.
+
+    Returns:
+        Bool `(B, T)`, or None where there is no padding.
+    """
+    if attention_mask is None:
+        return None
+    return attention_mask[:, next_positions(cache, new, attention_mask.device)[0]] == 0
+
+
 def attention_masks(
     windows: Iterable[int | None],
     attention_mask: Tensor | None,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torchgguf.nn.cache import Lengths
+from torchgguf.nn.cache.lengths import ALL_LENGTHS, Lengths
 
 RopeParameters = Mapping[str, Any]
 # (inverse frequencies (D/2,) float32, factor on cosine and sine)
@@ -184,8 +184,8 @@ class RotaryEmbedding(nn.Module):
     def _lengths(self, long: Tensor) -> Lengths:
         """Return the lengths of texts that have the frequencies of long texts, or those that have not."""
         if torch.compiler.is_compiling():  # a graph does not ask what is in a tensor
-            beyond = torch.full_like(long, self.original_length + 1, dtype=torch.long)
-            return torch.where(long, beyond, 0), torch.where(long, torch.iinfo(torch.long).max, beyond - 1)
+            lowest = long * (self.original_length + 1)
+            return lowest, torch.where(long, ALL_LENGTHS[1], self.original_length)
         return (self.original_length + 1, None) if long else (None, self.original_length)
 
 

@@ -7,7 +7,7 @@ D head size.
 import torch
 from torch import Tensor
 
-from torchgguf.nn.cache.lengths import Lengths, common_lengths, is_within
+from torchgguf.nn.cache.lengths import ALL_LENGTHS, Lengths, common_lengths, is_within
 from torchgguf.nn.cache.state import Room, State, refuse_graph, reordered
 
 _ROUND = 256  # positions; capacities are multiples of it, so that short generations grow once
@@ -97,6 +97,8 @@ def _grown(buffer: Tensor, length: int, end: int) -> Tensor:
 class FixedKeyValues(KeyValues):
     """Keys and values that keep shape and place, so that a compiled step serves every token."""
 
+    bounds: tuple[Tensor, Tensor] | None = None  # `lengths` in tensors `()` int64, which keep their place too
+
     def append(self, key: Tensor, value: Tensor, lengths: Lengths | None = None) -> tuple[Tensor, Tensor]:
         """Append keys and values; return what queries are to be compared with.
 
@@ -124,7 +126,27 @@ class FixedKeyValues(KeyValues):
         if len(self.keys) != len(key):
             raise ValueError(f"a static cache of {len(self.keys)} rows cannot take {len(key)}: make another")
         places = self.room.advance(key.shape[2], self.leads, key.device)
-        self.lengths = common_lengths(self.lengths, lengths)
+        if lengths is not None:
+            self._narrow(lengths, key.device)
         self.keys.index_copy_(2, places, key)
         self.values.index_copy_(2, places, value)
         return (key, value) if is_first else (self.keys, self.values)
+
+    def _narrow(self, lengths: Lengths, device: torch.device) -> None:
+        if self.bounds is None:
+            lowest = torch.zeros((), dtype=torch.long, device=device)
+            self.bounds = lowest, torch.full_like(lowest, ALL_LENGTHS[1])
+        for bound, new, tighter in zip(self.bounds, lengths, (torch.maximum, torch.minimum), strict=True):
+            if new is not None:
+                bound.copy_(tighter(bound, torch.as_tensor(new, device=device)))
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first `length` positions."""
+        super().crop(length)
+        if length == 0 and self.bounds is not None:
+            for bound, unlimited in zip(self.bounds, ALL_LENGTHS, strict=True):
+                bound.fill_(unlimited)
+
+    def holds_for(self, length: int) -> bool:
+        """Return whether the keys are valid in a text of this length; a GPU is waited for."""
+        return is_within(length, self.bounds)

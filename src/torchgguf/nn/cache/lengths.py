@@ -12,6 +12,8 @@ Bound = int | Tensor | None
 # The lowest and the highest length, both included; None: there is no such bound.
 Lengths = tuple[Bound, Bound]
 
+ALL_LENGTHS = (0, torch.iinfo(torch.long).max)
+
 
 def common_lengths(one: Lengths | None, other: Lengths | None) -> Lengths | None:
     """Return the range of lengths that are in both ranges; None stands for all lengths."""
