@@ -69,7 +69,7 @@ def _attend_packed(
     from flash_attn import flash_attn_varlen_func
 
     batch, heads, new, dim = query.shape
-    real_queries, real_keys, window = describe(allowed.expand(batch, 1, new, key.shape[2])[:, 0])
+    real_queries, real_keys, window = describe_mask(allowed.expand(batch, 1, new, key.shape[2])[:, 0])
     queries, keys = _Packed.of(real_queries), _Packed.of(real_keys)
     attended: Tensor = flash_attn_varlen_func(
         queries.take(query),
@@ -88,7 +88,7 @@ def _attend_packed(
     return output.view(batch, new, heads, dim).transpose(1, 2)
 
 
-def describe(allowed: Tensor) -> tuple[Tensor, Tensor, int]:
+def describe_mask(allowed: Tensor) -> tuple[Tensor, Tensor, int]:
     """Say in the kernels' words what masks `(B, T, S)` of this package allow.
 
     A real position sees itself and, of its row, so many real positions before it; padding does not see
