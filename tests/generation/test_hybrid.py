@@ -196,5 +196,5 @@ def test_states_of_another_batch_are_refused():
 def test_a_full_cache_of_recurrent_states_says_so():
     model, cache = Hybrid("mm"), StaticCache(None, 4)
     model(tokens(3), cache=cache)
-    with pytest.raises(ValueError, match="max_cache_len=4 cannot hold 5 positions"):
+    with pytest.raises(ValueError, match="max_cache_len=4 has no room for 5 positions"):
         model(tokens(2), cache=cache)

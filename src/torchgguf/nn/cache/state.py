@@ -43,7 +43,9 @@ class Room:
 
     def _check(self, end: int) -> None:
         if end > self.capacity:
-            raise ValueError(f"a static cache of max_cache_len={self.capacity} cannot hold {end} positions")
+            raise ValueError(
+                f"a static cache of max_cache_len={self.capacity} has no room for {end} positions"
+            )
 
     def length(self) -> int:
         """Return how many positions are stored; a GPU is waited for."""
