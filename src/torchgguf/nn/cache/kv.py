@@ -127,7 +127,7 @@ class FixedKeyValues(KeyValues):
             raise ValueError(
                 f"a static cache of {len(self.keys)} rows must be used with as many, got {len(key)}"
             )
-        places = self.room.advance(key.shape[2], self.leads, key.device)
+        places = self.places(key.shape[2], key.device)
         if lengths is not None:
             self._narrow(lengths, key.device)
         self.keys.index_copy_(2, places, key)
