@@ -140,9 +140,9 @@ def test_a_template_from_a_file_and_back(torchgguf, path, tmp_path):
         (["--set", "a=@missing.txt"], 1, "missing.txt: No such file"),
         (["--set", f"a=@{GOLDENS / 'model.gguf'}"], 1, "model.gguf is not a UTF-8 text"),
         (["--remove", "b"], 1, "there is no key 'b'"),
-        (["--set", "general.architecture=x"], 1, "it says how to read"),
-        (["--type", "int8"], 2, "--set and --remove"),
-        (["general.name", "--set", "a=1"], 2, "either show or change"),
+        (["--set", "general.architecture=x"], 1, "it states how to read"),
+        (["--type", "int8"], 2, "--set or --remove"),
+        (["general.name", "--set", "a=1"], 2, "do only one at a time"),
     ],
 )
 def test_what_is_refused(torchgguf, path, arguments, code, message):
