@@ -13,14 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.goldens.requantized import contents
 from tests.support import ROOT, SMOLLM2
 from torchgguf.container import GGUFError, merge_gguf, open_gguf, split_gguf
 from torchgguf.conversion.requantize import plan_requantization, requantize
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
 from torchgguf.packing.activations import Activations
-
-sys.path.insert(0, str(ROOT / "scripts"))
-from make_requantize_goldens import contents
 
 GOLDENS = json.loads((ROOT / "tests" / "data" / "requantized.json").read_text())
 
