@@ -6,16 +6,12 @@ import pytest
 import torch
 
 from torchgguf import kernels
+from torchgguf._extension import native
 
-ISAS = ("scalar", "avx2", "avx512")
 
-
-@pytest.fixture(params=ISAS)
+@pytest.fixture(params=native.isas() if native else [])
 def isa(request):
     """Run a test with each instruction set of the native part that this CPU has."""
-    native = pytest.importorskip("torchgguf._native")
-    if ISAS.index(request.param) > ISAS.index(native.best_isa()):
-        pytest.skip("this CPU does not have it")
     before = native.isa()
     native.set_isa(request.param)
     yield request.param

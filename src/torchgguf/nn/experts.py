@@ -277,7 +277,7 @@ def load_balancing_loss(
         [F.softmax(logits.float(), dim=-1) for logits in router_logits]
     )  # (L, B*T, E)
     chosen = torch.zeros_like(probabilities).scatter(-1, probabilities.topk(choices).indices, 1.0)
-    counted = torch.ones(probabilities.shape[1], device=probabilities.device)
+    counted = probabilities.new_ones(probabilities.shape[1])
     if attention_mask is not None:
         counted = attention_mask.flatten().to(counted)
     total = counted.sum() * len(probabilities)

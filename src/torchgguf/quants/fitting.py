@@ -46,11 +46,11 @@ class Levels:
         """The nearest level to each number; of two, the even integer, or the lower number of a table."""
         if self.integers:
             return x.clamp(self.values[0], self.values[-1]).round()
-        return torch.tensor(self.values, device=x.device)[self.index_of_nearest(x)]
+        return torch.tensor(self.values, dtype=torch.float32, device=x.device)[self.index_of_nearest(x)]
 
     def index_of_nearest(self, x: Tensor) -> Tensor:
         middles = [(a + b) / 2 for a, b in zip(self.values, self.values[1:], strict=False)]
-        return torch.bucketize(x, torch.tensor(middles, device=x.device))
+        return torch.bucketize(x, torch.tensor(middles, dtype=torch.float32, device=x.device))
 
     @property
     def spacing(self) -> float:

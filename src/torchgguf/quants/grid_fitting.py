@@ -53,7 +53,7 @@ class ShiftedGrid:
 
     def nearest(self, x: Tensor, w: Tensor) -> Tensor:
         entries, is_down = self.entries(x, w)
-        shift = torch.where(is_down, _SHIFTS[1], _SHIFTS[0]).unsqueeze(-1)
+        shift = torch.where(is_down, _SHIFTS[1], _SHIFTS[0]).to(x.dtype).unsqueeze(-1)
         return (grid(self.name, entries).view(*is_down.shape, -1) + shift).reshape(x.shape)
 
 

@@ -1,4 +1,4 @@
-"""The I-quants' grids and signs, from the gguf package: for torch, and handed over to the native decoders."""
+"""The I-quants' grids and signs, from the gguf package: for torch, and passed on to the native kernels."""
 
 from functools import cache
 

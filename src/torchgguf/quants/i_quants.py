@@ -143,7 +143,7 @@ def shifted(entries: Tensor, down: Tensor) -> Tensor:
 
     `down` is (n, 32), one for each entry, or (n, 8), one for four of them.
     """
-    delta = torch.where(down == 0, 0.125, -0.125)
+    delta = torch.where(down == 0, 0.125, -0.125).to(torch.float32)
     return (entries.view(*delta.shape, -1) + delta.unsqueeze(-1)).flatten(1)
 
 
