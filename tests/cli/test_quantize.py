@@ -72,7 +72,9 @@ def test_a_real_model_is_verified(torchgguf, tmp_path):
 def test_a_dry_run(torchgguf, unknown):
     result = torchgguf("quantize", unknown, "IQ2_XXS", "--dry-run")
     assert result.returncode == 0
-    assert re.fullmatch(r"warning: quantizing would fail: tensor .* no importance matrix.*\n", result.stderr)
+    assert re.fullmatch(
+        r"warning: quantizing would fail: packing tensor .* no importance matrix.*\n", result.stderr
+    )
     assert any(line.startswith("blk.*.ffn_up.weight 2 F16 IQ2_XXS ") for line in lines(result))
     assert not list(unknown.parent.glob("*XXS*"))
     assert any(re.fullmatch(r"[\d,]+ bytes of tensors would become .*", line) for line in lines(result))
