@@ -16,15 +16,6 @@ TEXT = [
 ] * 3
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Threads that wait for each other cost these small models more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def hf_llama() -> transformers.LlamaForCausalLM:
     torch.manual_seed(0)
