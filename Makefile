@@ -2,61 +2,109 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-TORCH  := 2.13.0
+LOCK   := requirements/dev.lock
+EXTRAS := test dev
+TORCH  := $(shell sed -n 's/^torch==//p' $(LOCK))
+NEXT   := .venv-next
+CONFIG :=
+T      :=
+K      :=
+WORKERS :=
 
-.PHONY: demo test lint format bench build clean
+INSTALL := $(BIN)/python -m pip install -qq -c $(LOCK)
+PYTEST  := $(if $(WORKERS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest \
+	$(if $(WORKERS),-n $(WORKERS) --dist loadfile) $(if $(K),-k '$(K)')
+NATIVE  := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
+
+.PHONY: demo test quick lint format debug bench test-oldest update build tools models clean help
 .DEFAULT_GOAL := demo
 
 # torch comes first and alone: a package that depends on it would otherwise choose its own, larger build.
-$(VENV)/.torch: Makefile
+$(VENV)/.torch: $(LOCK)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --upgrade pip
+	@$(INSTALL) --upgrade pip
 	@echo "installing torch $(TORCH) (a large download) ..."
-	@$(BIN)/pip install -qq torch==$(TORCH)
+	@$(INSTALL) torch==$(TORCH)
 	@touch $@
 
 $(VENV)/.deps: $(VENV)/.torch pyproject.toml
 	@echo "installing what the package needs to be built and run ..."
 	@$(BIN)/python scripts/requirements.py > $(VENV)/requirements.txt
-	@$(BIN)/pip install -qq cmake ninja -r $(VENV)/requirements.txt
+	@$(INSTALL) cmake ninja -r $(VENV)/requirements.txt
 	@touch $@
 
 # Linters, test tools and the peers of the benchmarks: the demo does without them.
 $(VENV)/.dev: $(VENV)/.deps
 	@echo "installing development tools ..."
-	@$(BIN)/python scripts/requirements.py dev > $(VENV)/requirements-dev.txt
-	@$(BIN)/pip install -qq -r $(VENV)/requirements-dev.txt
+	@$(BIN)/python scripts/requirements.py $(EXTRAS) > $(VENV)/requirements-dev.txt
+	@$(INSTALL) -r $(VENV)/requirements-dev.txt
 	@touch $@
 
-$(VENV)/.package: $(VENV)/.deps pyproject.toml CMakeLists.txt $(wildcard csrc/*)
+$(VENV)/.package: $(VENV)/.deps pyproject.toml CMakeLists.txt $(NATIVE)
 	@echo "building the native kernels ..."
-	@$(BIN)/pip install -qq --no-build-isolation --no-deps -e .
+	@$(INSTALL) --no-build-isolation --no-deps -C build-dir=$(VENV)/build $(CONFIG) -e .
 	@touch $@
 
-build: $(VENV)/.package
+build: $(VENV)/.package ## install the package with what it needs, and build its native kernels
 
-demo: build
-	@$(BIN)/python scripts/demo.py
+tools: build $(VENV)/.dev
 
-test: build $(VENV)/.dev
+models: build
 	@$(BIN)/python scripts/fetch_models.py smollm2
 	@$(BIN)/python scripts/fetch_models.py qwen2 llama.cpp || echo "tests that need it will be skipped"
-	@$(BIN)/python -m pytest
 
-lint: build $(VENV)/.dev
+demo: build ## fetch a model of 135M parameters, run it, write it back (the default)
+	@$(BIN)/python scripts/demo.py
+
+test: tools models ## run the tests: all, or T=tests/nn (a path), K=rope (words of pytest -k); WORKERS=2 at a time
+	@$(PYTEST) $(T)
+
+quick: tools models ## run one case of each test that is not slow: less than a minute
+	@$(PYTEST) -p tests.quick $(T)
+
+lint: tools ## check style, types, import contracts, and the layout of the C++ code
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/clang-format --dry-run -Werror --fallback-style=none $(NATIVE)
+	@test ! -e scripts/native_stubs.py || $(BIN)/python scripts/native_stubs.py --check
 
-format: build $(VENV)/.dev
+format: tools ## lay out the Python and the C++ code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i --fallback-style=none $(NATIVE)
 
-bench: build $(VENV)/.dev
+# Python itself is built without the sanitizers, so their libraries must be loaded before it.
+debug: ## run the tests of kernels and quants (or T=...) with the address and undefined behaviour sanitizers
+	@$(MAKE) tools VENV=.venv-debug CONFIG="-C cmake.define.TORCHGGUF_SANITIZE=ON"
+	@LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		$(subst $(VENV)/,.venv-debug/,$(PYTEST)) $(or $(T),tests/kernels tests/quants)
+
+bench: tools ## measure every figure beside its peers': a quarter of an hour
 	@$(BIN)/python scripts/fetch_models.py smollm2 qwen2 llama.cpp
 	@$(BIN)/python scripts/build_llama_cpp.py || echo "packing will have no peer"
 	@$(BIN)/python -m benchmarks
 
-clean:
-	rm -rf $(VENV) build
+# Apart from llama.cpp, no peer runs beside packages as old as these: transformers needs newer ones.
+test-oldest: ## run the tests that do without transformers on the oldest packages that pyproject.toml allows
+	@$(MAKE) oldest VENV=.venv-oldest LOCK=requirements/oldest.lock EXTRAS=test
+
+oldest: tools models
+	@$(PYTEST) -p tests.oldest $(T)
+
+update: $(VENV)/.deps ## raise the locked versions to those that pass lint and test; TORCH=... raises torch too
+	@rm -rf $(NEXT) && mkdir $(NEXT)
+	@$(BIN)/python scripts/lock.py newest --torch $(TORCH) > $(NEXT)/dev.lock
+	@$(BIN)/python scripts/lock.py oldest > $(NEXT)/oldest.lock
+	@$(BIN)/python scripts/lock.py compare $(LOCK) $(NEXT)/dev.lock
+	@$(MAKE) lint test VENV=$(NEXT)/dev LOCK=$(NEXT)/dev.lock
+	@$(MAKE) oldest VENV=$(NEXT)/oldest LOCK=$(NEXT)/oldest.lock EXTRAS=test
+	@mv $(NEXT)/*.lock requirements/ && rm -rf $(NEXT)
+
+clean: ## remove all that make made here
+	rm -rf .venv .venv-* build
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | expand -t 14

@@ -18,7 +18,7 @@ from benchmarks.fidelity import licence_text
 from benchmarks.figures import GGML_BUILDS, OURS, QWEN2, SMOLLM2
 from benchmarks.packing import Ggml, Matrix, Pack, cases, matrices, speed
 from torchgguf import AutoModelForCausalLM, AutoTokenizer, _native
-from torchgguf.models.importance import collect_importance
+from torchgguf.conversion.importance import collect_importance
 from torchgguf.quants import QuantType, dequantize, quantize
 
 LAYERS = {QWEN2: (0, 11, 23), SMOLLM2: (0, 14, 29)}

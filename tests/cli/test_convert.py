@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.cli.conftest import COMMAND, TIMEOUT
 from tests.conversion.folders import describe, publish, shard
-from tests.hub_server import Repository, serving
+from tests.peers.hub import Repository, serving
 from tests.support import ROOT
 from torchgguf.cli import main
 
@@ -50,8 +50,8 @@ def test_a_folder(torchgguf, place, tmp_path):
     weights = sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(out).tensors)
     bits = 8 * sum(int(tensor.n_bytes) for tensor in gguf.GGUFReader(out).tensors) / weights
     assert any(line.endswith(f": {bits:.3f} bits per weight") for line in told)
-    assert "verified: 30 tensors, 7 of them the same to the last byte" in told
-    assert re.fullmatch(r"answers to 2\d\d tokens: mean KL divergence 0\.0\d+, .*", told[-1])
+    assert "verified: 30 tensors, 7 of them byte-identical" in told
+    assert re.fullmatch(r"predictions for 2\d\d tokens: mean KL divergence 0\.0\d+, .*", told[-1])
 
 
 def test_as_it_is_nothing_is_lost(torchgguf, place, tmp_path):
@@ -59,7 +59,7 @@ def test_as_it_is_nothing_is_lost(torchgguf, place, tmp_path):
     (path,) = tmp_path.iterdir()
     assert re.fullmatch(r"Tiny-[\w.]+-Chat-BF16\.gguf", path.name)
     assert path.read_bytes() == (place / "x.gguf").read_bytes()
-    assert "verified: 30 tensors, 30 of them the same to the last byte" in told
+    assert "verified: 30 tensors, 30 of them byte-identical" in told
     assert "mean KL divergence 0.00000, same best token 100.0%" in told[-1]
 
 

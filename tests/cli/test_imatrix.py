@@ -15,8 +15,8 @@ import torch
 
 from tests.cli.conftest import COMMAND, TIMEOUT
 from tests.packing.imatrices import CHUNK_SIZE, CHUNKS, FIGURES, GOLDENS, TEXT, read
+from torchgguf.conversion.importance import collect_importance, encode_texts
 from torchgguf.models import AutoModelForCausalLM
-from torchgguf.models.importance import collect_importance, read_tokens
 from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 from torchgguf.tokenization import AutoTokenizer
 
@@ -54,7 +54,7 @@ def test_texts_from_here_and_there(torchgguf, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert "perplexity" not in result.stderr
-    tokens = read_tokens(AutoTokenizer.from_pretrained(model), [text[:1000], text[1000:3000]])
+    tokens = encode_texts(AutoTokenizer.from_pretrained(model), [text[:1000], text[1000:3000]])
     alone = collect_importance(AutoModelForCausalLM.from_pretrained(model), tokens, chunk_size=CHUNK_SIZE)
     expected = ImportanceMatrix.merged([load_imatrix(golden), alone])
     found = load_imatrix(tmp_path / "x.dat", CHUNK_SIZE)  # the older format, by the name
@@ -142,22 +142,30 @@ def test_what_cannot_be(tmp_path, tmp_path_factory):
     model, text = (str(shutil.copy(path, given)) for path in (GOLDENS / "gpt2.gguf", TEXT))
     before = [Path(each).read_bytes() for each in (model, text)]
     wrong = [
-        ([], 2, "name a model and a text, or matrices"),
+        ([], 2, "requires a model and a text, or matrices"),
         ([model], 2, "a model needs texts to read"),
         (["--text", text], 2, "texts a model"),
         ([model, "--text", text, "-c", "8"], 2, "--ctx-size"),
         ([model, "--text", "missing.txt"], 1, "missing.txt: No such file"),
-        ([model, "--text", model], 1, "is no UTF-8 text: byte"),
-        ([model, "--text", "-"], 1, "a chunk takes 512 tokens, and the text has 0"),
-        ([model, "--text", text, "-c", "64"], 1, "the model reads 32 at most"),
+        ([model, "--text", model], 1, "is not a UTF-8 text: byte"),
+        ([model, "--text", "-"], 1, "a chunk has 512 tokens, but the text has only 0"),
+        ([model, "--text", text, "-c", "64"], 1, "the context of the model is 32"),
         # Refused before the model is looked for.
         (["missing.gguf", "--text", text, "-o", "nowhere/x.gguf"], 1, "nowhere: No such file or directory"),
         (["missing.gguf", "--text", text, "-o", "."], 1, "only a regular file can be replaced"),
         # Only a matrix is replaced by one.
-        ([model, "--text", text, "-o", model], 1, "is no importance matrix: general.type is 'model'"),
-        ([model, "--text", text, "-o", text], 1, "It is not replaced: name another file to write (--output)"),
-        (["--in", model, "-o", "x.gguf"], 1, "is no importance matrix: general.type is 'model'"),
-        (["--in", text, "-o", "x.gguf"], 1, "is no importance matrix, neither in GGUF nor"),
+        (
+            [model, "--text", text, "-o", model],
+            1,
+            "is not an importance matrix: general.type must be 'imatrix', got 'model'",
+        ),
+        ([model, "--text", text, "-o", text], 1, "It is not replaced: name another output file (--output)"),
+        (
+            ["--in", model, "-o", "x.gguf"],
+            1,
+            "is not an importance matrix: general.type must be 'imatrix', got 'model'",
+        ),
+        (["--in", text, "-o", "x.gguf"], 1, "is not an importance matrix, neither as GGUF nor"),
         (["missing.gguf", "--text", text], 1, "missing.gguf"),
     ]
     done = subprocess.run(

@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 import pytest
 
-from tests.hub_server import Client, HubServer, Repository, serving
+from tests.peers.hub import Client, HubServer, Repository, serving
 from tests.support import SMOLLM2
 
 ENDLESS = (
@@ -101,7 +101,7 @@ def test_a_connection_that_breaks_off_goes_on_where_it_was(torchgguf, hub, envir
 def test_a_server_that_sends_nothing(torchgguf, hub, environment):
     result = torchgguf("info", "me/silent:smol.gguf", env=environment)
     assert result.returncode == 1
-    said = f"error: {hub.address} sends less of smol.gguf of me/silent than it has\n"
+    said = f"error: {hub.address} sent fewer bytes of smol.gguf in me/silent than it has\n"
     assert result.stderr == said
 
 
@@ -126,7 +126,9 @@ def test_offline_it_is_the_file_fetched_before(torchgguf, hub, environment):
     result = document(torchgguf("info", "me/model:smol.gguf", "--json", env=offline))
     assert result["files"] == [str(found)]
     missing = torchgguf("info", "me/model:cut.gguf", env=offline)
-    assert re.fullmatch("error: .*cut.gguf.* has not been fetched before.*HF_HUB_OFFLINE.*\n", missing.stderr)
+    assert re.fullmatch(
+        "error: .*cut.gguf.* has not been downloaded before.*HF_HUB_OFFLINE.*\n", missing.stderr
+    )
     assert not hub.requests
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.hub_server import Repository, serving
+from tests.peers.hub import Repository, serving
 from tests.support import ROOT
 
 GOLDENS = ROOT / "tests" / "data" / "gguf_split"
@@ -37,6 +37,6 @@ def test_files_of_a_repository(torchgguf, tmp_path):
         nowhere = torchgguf("merge", name, tmp_path / "no" / "x.gguf", env=environment)
         assert not server.requests
         result = torchgguf("merge", name, out, env=environment)
-    assert re.fullmatch(r"error: .*no/x\.gguf cannot be written: there is no folder .*no\n", nowhere.stderr)
+    assert re.fullmatch(r"error: cannot write .*no/x\.gguf: there is no folder .*no\n", nowhere.stderr)
     assert (result.returncode, result.stderr) == (0, "")
     assert out.read_bytes() == MODEL.read_bytes()

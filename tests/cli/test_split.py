@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.hub_server import Repository, serving
+from tests.peers.hub import Repository, serving
 from tests.support import ROOT
 
 GOLDENS = ROOT / "tests" / "data" / "gguf_split"
@@ -39,8 +39,8 @@ def test_a_dry_run_writes_nothing(torchgguf, tmp_path):
     [
         ([], 2, "--max-size or --max-tensors"),
         (["--max-size", "1M", "--max-tensors", 2], 2, "--max-size or --max-tensors"),
-        (["--max-size", "2 gigs"], 2, "'2 gigs' is no size such as 500M or 2G"),
-        (["--max-size", "0M"], 2, "'0M' is no size"),
+        (["--max-size", "2 gigs"], 2, "'2 gigs' is not a size such as 500M or 2G"),
+        (["--max-size", "0M"], 2, "'0M' is not a size"),
         (["--max-tensors", 0], 2, "--max-tensors"),
         (["--max-size", "100"], 1, r"tensor 'blk.2.weight' has 512 bytes, more than the 100 a file may hold"),
     ],
@@ -57,7 +57,7 @@ def test_wrong_limits(torchgguf, tmp_path, options, code, message):
 def test_a_folder_is_no_prefix(torchgguf, tmp_path, ending):
     result = torchgguf("split", MODEL, f"{tmp_path}{ending}", "--max-tensors", 2)
     assert result.returncode == 2
-    assert re.fullmatch(r"error: .* is a folder: say how the files in it .*/model.*\n", result.stderr)
+    assert re.fullmatch(r"error: .* is a folder: add the beginning of the names.*/model.*\n", result.stderr)
     assert not list(tmp_path.iterdir())
     assert not list(tmp_path.parent.glob(f"{tmp_path.name}-*"))
 
@@ -66,7 +66,7 @@ def test_files_that_are_there_stay(torchgguf, tmp_path):
     (tmp_path / "x-00003-of-00003.gguf").write_text("mine")
     result = torchgguf("split", MODEL, tmp_path / "x", "--max-tensors", 2)
     assert result.returncode == 1
-    assert re.fullmatch(r"error: .*x-00003-of-00003\.gguf: is there already.*\n", result.stderr)
+    assert re.fullmatch(r"error: .*x-00003-of-00003\.gguf: exists already.*\n", result.stderr)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -77,7 +77,7 @@ def test_a_file_of_a_repository(torchgguf, tmp_path):
         nowhere = torchgguf("split", name, tmp_path / "no" / "x", "--max-tensors", 2, env=environment)
         assert not server.requests
         result = torchgguf("split", name, tmp_path / "tensors", "--max-tensors", 2, env=environment)
-    assert re.fullmatch(r"error: .*no/x cannot be written: there is no folder .*no\n", nowhere.stderr)
+    assert re.fullmatch(r"error: cannot write .*no/x: there is no folder .*no\n", nowhere.stderr)
     assert (result.returncode, result.stderr) == (0, "")
     golden = sorted(GOLDENS.glob("tensors-*"))
     written = sorted(tmp_path.glob("tensors-*"))

@@ -13,12 +13,12 @@ import transformers
 
 import torchgguf as package
 from tests.cli.conftest import COMMAND, TIMEOUT
-from tests.hub_server import Repository, serving
 from tests.models.tiny import Case, counterpart, longrope, reference
+from tests.peers.hub import Repository, serving
 from tests.support import VOCABS
 from torchgguf.cli import main
+from torchgguf.cli.loading import start_session
 from torchgguf.cli.options import Options
-from torchgguf.cli.session import Session
 
 VOCAB = VOCABS / "ggml-vocab-gpt-2.gguf"
 PROMPT = "Hello, I'm a language model"
@@ -86,7 +86,7 @@ def test_what_is_read_of_a_long_text_does_not_do_for_a_short_one(tmp_path):
     case = Case("Phi3", {**longrope(8, original=8, longest=256), "vocab_size": 50257})
     theirs, tokenizer = reference(case), package.AutoTokenizer.from_pretrained(VOCAB)
     counterpart(theirs).save_gguf(tmp_path / "x.gguf", tokenizer=tokenizer)
-    session = Session(str(tmp_path / "x.gguf"), Options(temperature=0, max_new_tokens=3))
+    session = start_session(str(tmp_path / "x.gguf"), Options(temperature=0, max_new_tokens=3))
     for text in ("one two three four five six seven eight nine ten", "one two three four"):
         ids = torch.tensor([tokenizer(text).input_ids])
         new = theirs.generate(ids, max_new_tokens=3, do_sample=False)[0, ids.shape[1] :]
@@ -139,15 +139,15 @@ def test_a_head_that_is_new_is_a_warning(torchgguf, folders):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["--task", "juggling", "DIR", "x"], "--task: there is none but text-generation, text-class"),
-        (["DIR", "x", "--model", "DIR"], "the model is given twice"),
+        (["--task", "juggling", "DIR", "x"], "--task: must be one of text-generation, text-class"),
+        (["DIR", "x", "--model", "DIR"], "the model must be named once"),
         (["--task", "ner"], "name a model"),
         (["--task", "ner", "DIR", " \n"], "the prompt is empty"),
-        (["--task", "ner", "DIR", "x", "-t", "0"], "--temperature: it is for text-generation"),
+        (["--task", "ner", "DIR", "x", "-t", "0"], "--temperature: only for text-generation"),
         (["--task", "ner", "DIR", "x", "--max-new-tokens", "3"], "--max-new-tokens: it is for"),
-        (["--task", "ner", "DIR", "x", "--raw"], "--raw: it is for text-generation"),
+        (["--task", "ner", "DIR", "x", "--raw"], "--raw: only for text-generation"),
         (["--task", "question-answering", "DIR", "x"], "--context: questions need a text"),
-        (["DIR", "x", "--context", "y"], "--context: it is for question-answering"),
+        (["DIR", "x", "--context", "y"], "--context: only for question-answering"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -81,7 +81,7 @@ def test_a_full_disk(old):
     )
     output, errors = process.communicate(timeout=60)
     assert re.fullmatch(
-        r".*cannot be written: File too large for its \d+ bytes; nothing was changed\n", output
+        r".*writing failed: File too large, it needs \d+ bytes; nothing was changed\n", output
     ), errors
     assert_untouched(old, content)
 
@@ -97,7 +97,7 @@ def test_a_file_system_that_is_really_full(tmp_path):
         path = tmp_path / "model.gguf"
         write_gguf(path, {}, {"w": torch.ones(8)})
         content = path.read_bytes()
-        with pytest.raises(GGUFError, match="cannot be written: No space left on device"):
+        with pytest.raises(GGUFError, match="writing failed: No space left on device"):
             write_gguf(path, {}, {"w": torch.ones(100_000)})
         assert_untouched(path, content)
     finally:

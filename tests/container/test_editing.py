@@ -14,7 +14,7 @@ import gguf
 import numpy as np
 import pytest
 
-from tests.models.llama_cpp import greedy_text
+from tests.peers.llama_cpp import greedy_text
 from tests.support import SMOLLM2
 from torchgguf.container import (
     ArrayType,
@@ -133,7 +133,7 @@ def test_room_is_as_asked_and_can_be_removed(path):
     assert open_gguf(path).metadata[PADDING] == 100 * " "
     assert not edit_metadata(path, {"general.author": "somebody"}, [PADDING]).in_place
     assert path.read_bytes() == plain
-    with pytest.raises(ValueError, match=r"torchgguf\.padding is what edits leave room by"):
+    with pytest.raises(ValueError, match=r"torchgguf\.padding is reserved for the room of later edits"):
         edit_metadata(path, {PADDING: ""})
 
 
@@ -160,19 +160,19 @@ def test_types(path):
     [
         ({"general.architecture": "gpt2"}, [], {}, "general.architecture.*how to read"),
         ({}, ["general.architecture"], {}, "general.architecture.*how to read"),
-        ({"general.alignment": 64}, [], {}, "general.alignment.*where the tensors lie"),
+        ({"general.alignment": 64}, [], {}, "general.alignment.*positions of the tensors"),
         ({"split.count": 2}, [], {}, "split.count.*split model"),
-        ({"tokenizer.ggml.tokens": ["a"]}, [], {}, "each of the 300 tokens, and would have 1"),
-        ({}, ["tokenizer.ggml.scores"], {}, "each of the 300 tokens, and would have 0"),
+        ({"tokenizer.ggml.tokens": ["a"]}, [], {}, "each of the 300 tokens, got 1"),
+        ({}, ["tokenizer.ggml.scores"], {}, "each of the 300 tokens, got 0"),
         (
             {"llama.context_length": 1},
             [],
             {"llama.context_length": ValueType.INT32},
             "expect uint32, not int32",
         ),
-        ({}, ["general.nam"], {}, r"'general\.nam' is not there; general\.name is"),
-        ({"a": 1}, ["a"], {}, "cannot be both set and removed"),
-        ({}, [], {"a": ValueType.INT32}, "a type for 'a', but no value"),
+        ({}, ["general.nam"], {}, r"there is no key 'general\.nam'; did you mean general\.name\?"),
+        ({"a": 1}, ["a"], {}, "must be either set or removed, not both"),
+        ({}, [], {"a": ValueType.INT32}, "types contains 'a', but set does not"),
     ],
 )
 def test_what_is_refused(path, set, remove, types, message):
@@ -185,7 +185,7 @@ def test_what_is_refused(path, set, remove, types, message):
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"llama.context_length": "x"}, "'llama.context_length': 'x' is no uint32"),
+        ({"llama.context_length": "x"}, "'llama.context_length': 'x' is not a uint32"),
         ({"llama.context_length": -1}, "-1 does not fit uint32"),
         ({"": 1}, "a key must have 1 to 65535 bytes"),
     ],
@@ -223,9 +223,9 @@ def test_a_split_model_is_edited_in_its_first_file(path, tmp_path):
     with pytest.raises(ValueError, match=r"split\.no.*split model"):
         edit_metadata(parts[0], {"split.no": 1})
     edit_metadata(parts[1], {"general.name": "of the second"}, force=True)
-    with pytest.raises(GGUFError, match="differs from that of the other shards"):
+    with pytest.raises(GGUFError, match="differs between the shards"):
         open_gguf(parts[0])
-    with pytest.raises(ValueError, match=r"general\.name' is in part-00002-of-00002\.gguf too: merge"):
+    with pytest.raises(ValueError, match=r"general\.name' is also in part-00002-of-00002\.gguf: merge"):
         edit_metadata(parts[0], {"general.name": "x"})
 
 
@@ -279,7 +279,9 @@ def test_a_process_killed_at_any_step_loses_nothing(path, values, call):
         path.write_bytes(content)
         code = edit_and_die(path, values, call, count)
         if path.read_bytes()[:8] == b"EDITGGUF":
-            with pytest.raises(GGUFError, match="metadata are being edited; if no process is at it any more"):
+            with pytest.raises(
+                GGUFError, match="unfinished edit of its metadata; if no process is editing it now"
+            ):
                 open_gguf(path)
             assert undo_unfinished(path)
             assert path.read_bytes() == content
@@ -328,10 +330,10 @@ def test_what_restores_the_file_is_not_used_for_another(path, tmp_path):
     undo = tmp_path / "model.gguf.undo"
     kept = undo.read_bytes()
     undo.write_bytes(kept[:-1])
-    with pytest.raises(GGUFError, match=r"model\.gguf\.undo: is broken, or of another file"):
+    with pytest.raises(GGUFError, match=r"model\.gguf\.undo: is broken, or belongs to another file"):
         undo_unfinished(path)
     undo.unlink()
-    with pytest.raises(GGUFError, match=r"model\.gguf\.undo, which has the old ones, is gone"):
+    with pytest.raises(GGUFError, match=r"model\.gguf\.undo with the old ones is missing"):
         undo_unfinished(path)
     undo.write_bytes(kept)
     path.write_bytes(b"GGUF, downloaded again")
@@ -343,7 +345,7 @@ def test_what_restores_the_file_is_not_used_for_another(path, tmp_path):
 @pytest.mark.parametrize("values", EDITS.values(), ids=EDITS)
 def test_two_cannot_edit_at_once(path, values):
     def meanwhile(done, total):
-        with pytest.raises(GGUFError, match="being edited by another process"):
+        with pytest.raises(GGUFError, match="another process is editing its metadata"):
             edit_metadata(path, values)
 
     assert not edit_metadata(path, {"general.author": "first"}, progress=meanwhile).in_place
@@ -362,7 +364,7 @@ def test_nothing_is_lost_where_many_edit(path):
             try:
                 return edit_metadata(path, {key: values[key]}, room=200)
             except GGUFError as error:
-                assert re.search("being edited|has just been replaced", str(error))
+                assert re.search("is editing its metadata|has just replaced it", str(error))
                 time.sleep(0.001)
 
     with ThreadPoolExecutor(8) as pool:
@@ -391,7 +393,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(path):
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
     )
     first, second = done.stdout.splitlines()
-    assert "cannot be written: File too large" in first
+    assert "writing failed: File too large" in first
     assert "File too large" in second
     assert "model.gguf" in second
     assert path.read_bytes() == content

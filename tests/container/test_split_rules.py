@@ -40,7 +40,7 @@ def test_two_sound_shards(tmp_path):
     [
         (shard(1, 3, 2, "b"), r"m-00002-of-00002\.gguf: split\.count is 3"),
         (shard(0, 2, 2, "b"), r"m-00002-of-00002\.gguf: split\.no is 0"),
-        (shard(1, 2, 2, "a"), r"m-00002-of-00002\.gguf: tensor 'a' is in m-00001-of-00002\.gguf too"),
+        (shard(1, 2, 2, "a"), r"m-00002-of-00002\.gguf: tensor 'a' is also in m-00001-of-00002\.gguf"),
         (Raw(tensors=[("b", [2], F32, 0)], data=bytes(32)), r"m-00002.*split\.no is missing"),
     ],
 )
@@ -52,7 +52,7 @@ def test_a_wrong_second_shard(tmp_path, second, message):
 
 def test_the_number_of_tensors(tmp_path):
     first, _ = write(tmp_path, shard(0, 2, 3, "a"), shard(1, 2, 3, "b"))
-    with pytest.raises(GGUFError, match=r"split\.tensors\.count is 3, but the shards hold 2"):
+    with pytest.raises(GGUFError, match=r"split\.tensors\.count is 3, but the shards contain 2"):
         open_gguf(first)
 
 

@@ -1,4 +1,4 @@
-"""Split and merged as llama.cpp's gguf-split does it; its files are made by scripts/make_split_goldens.py."""
+"""Split and merged as llama.cpp's gguf-split does it; its files are made by tests/goldens/gguf_split.py."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ def test_a_real_model_by_size_and_back(tmp_path):
 
 @pytest.mark.slow
 def test_llama_cpp_runs_what_we_have_split(tmp_path):
-    from tests.models.llama_cpp import greedy_text
+    from tests.peers.llama_cpp import greedy_text
 
     first, *_ = split_gguf(SMOLLM2, tmp_path / "x", max_bytes=40_000_000)
     prompt = "The capital of France is"
@@ -107,10 +107,10 @@ def test_progress_is_told_over_all_files(tmp_path):
 @pytest.mark.parametrize(
     "limits, message",
     [
-        ({}, "either how many bytes or how many tensors"),
-        ({"max_bytes": 9, "max_tensors": 9}, "either how many bytes or how many tensors"),
-        ({"max_tensors": 0}, "one or more"),
-        ({"max_bytes": 200}, r"tensor 'blk\.2\.weight' has 512 bytes, more than the 200 a file may hold"),
+        ({}, "exactly one of max_bytes and max_tensors is required"),
+        ({"max_bytes": 9, "max_tensors": 9}, "exactly one of max_bytes and max_tensors is required"),
+        ({"max_tensors": 0}, "must be at least 1"),
+        ({"max_bytes": 200}, r"tensor 'blk\.2\.weight' has 512 bytes, but the limit of a file is 200"),
     ],
 )
 def test_limits_that_cannot_be_kept(tmp_path, limits, message):
@@ -121,7 +121,7 @@ def test_limits_that_cannot_be_kept(tmp_path, limits, message):
 
 def test_more_files_than_can_be_counted():
     source = TensorSource.of(torch.ones(1))
-    with pytest.raises(ValueError, match="that takes 65536 files, and a split model has 65535 at most"):
+    with pytest.raises(ValueError, match="65536 files are needed, but a split model has at most 65535"):
         plan_split({str(i): source for i in range(2**16)}, max_tensors=1)
 
 
@@ -143,7 +143,9 @@ def test_a_file_that_appears_meanwhile_stays_too(tmp_path):
 
 
 def test_what_cannot_be_merged(tmp_path):
-    with pytest.raises(GGUFError, match=r"model\.gguf: is a whole model: there is nothing to merge"):
+    with pytest.raises(
+        GGUFError, match=r"model\.gguf: is a complete model in one file: there is nothing to merge"
+    ):
         merge_gguf(MODEL, tmp_path / "x.gguf")
     parts = split_gguf(MODEL, tmp_path / "x", max_tensors=2)
     contents = [part.read_bytes() for part in parts]
@@ -171,7 +173,7 @@ def test_a_part_that_shrinks_while_it_is_read(tmp_path):
     def shrink(done, total):
         os.truncate(parts[1], 4096)
 
-    with pytest.raises(GGUFError, match="tensor 'b': the file that holds it can no longer be read"):
+    with pytest.raises(GGUFError, match="tensor 'b': its file is not readable any more"):
         merge_gguf(parts[0], tmp_path / "y.gguf", progress=shrink)
     assert (tmp_path / "y.gguf").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 4
@@ -239,7 +241,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
             print(error)
         """
     )
-    assert re.fullmatch(r".*x-00001-of-00003\.gguf: cannot be written: File too large .*\n", done.stdout)
+    assert re.fullmatch(r".*x-00001-of-00003\.gguf: writing failed: File too large .*\n", done.stdout)
     assert not list(tmp_path.iterdir())
 
 

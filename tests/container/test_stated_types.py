@@ -6,7 +6,7 @@ import gguf
 import pytest
 
 from torchgguf.container import ArrayType, ValueType
-from torchgguf.container.stated_types import stated_type
+from torchgguf.container.editing.stated_types import stated_type
 
 VALUES = {"str": "x", "int": 1, "float": 1.0, "bool": True, "Sequence[str]": ["x"]}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from torchgguf import _native
-from torchgguf.container import strings
+from torchgguf.container.reading import strings
 
 from .raw import string
 

@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 
 from tests.conversion.folders import describe, pickle, publish, rule_of, shard
 from tests.models.folders import change_config, change_tensors
-from tests.models.llama_cpp import convert_folders
 from tests.models.test_broken_checkpoints import BROKEN
 from tests.models.tiny import CASES, UNWRITABLE, reference
+from tests.peers.llama_cpp import convert_folders
 from tests.support import LLAMA_CPP
 from torchgguf.conversion.from_checkpoint import convert_to_gguf
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
-from torchgguf.packing.activations import Activations
+from torchgguf.packing.column_statistics import Activations
 from torchgguf.tokenization import AutoTokenizer
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -206,10 +206,10 @@ def test_what_is_read_is_not_written(llama, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     weights = folder / "model.safetensors"
     before = [(tmp_path / "imatrix.gguf").read_bytes(), weights.read_bytes()]
-    with pytest.raises(ValueError, match=r"imatrix\.gguf is what is to be read"):
+    with pytest.raises(ValueError, match=r"imatrix\.gguf is a file to read"):
         packed = Quantization("Q8_0", imatrix=tmp_path / "imatrix.gguf")
         convert_to_gguf(folder, tmp_path / "link" / "imatrix.gguf", quantization=packed)
-    with pytest.raises(ValueError, match=r"model\.safetensors is what is to be read"):
+    with pytest.raises(ValueError, match=r"model\.safetensors is a file to read"):
         convert_to_gguf(weights, weights)
     assert [(tmp_path / "imatrix.gguf").read_bytes(), weights.read_bytes()] == before
 
@@ -217,7 +217,7 @@ def test_what_is_read_is_not_written(llama, tmp_path):
 def test_a_gguf_file_is_no_checkpoint(llama, tmp_path):
     path = convert_to_gguf(llama, tmp_path / "x.gguf")
     for place in (path, tmp_path):
-        with pytest.raises(ValueError, match="is no Hugging Face model: `requantize` gives"):
+        with pytest.raises(ValueError, match="not a Hugging Face model: use `requantize`"):
             convert_to_gguf(place, tmp_path / "y.gguf")
     assert not (tmp_path / "y.gguf").exists()
 
@@ -256,7 +256,7 @@ def test_without_a_tokenizer(tmp_path):
     file = gguf.GGUFReader(convert_to_gguf(folder, tmp_path / "x.gguf", tokenizer=False))
     assert file.fields["tokenizer.ggml.model"].contents() == "no_vocab"
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "x.gguf")
-    with pytest.raises(ValueError, match=r"pre= \(--pre\) .* none is to be written"):
+    with pytest.raises(ValueError, match=r"pre= \(--pre\) requires a tokenizer"):
         convert_to_gguf(folder, tmp_path / "x.gguf", tokenizer=False, pre="llama3")
 
 
@@ -267,7 +267,7 @@ def test_a_splitting_rule_that_is_not_known(tmp_path):
     steps = [vowels, {**pipeline["pre_tokenizer"], "use_regex": False}]
     pipeline["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
     (folder / "tokenizer.json").write_text(json.dumps(pipeline))
-    with pytest.raises(ValueError, match=r"none of the known rules .*pre="):
+    with pytest.raises(ValueError, match=r"no known rule splits texts .*pre="):
         convert_to_gguf(folder, tmp_path / "x.gguf")
     file = gguf.GGUFReader(convert_to_gguf(folder, tmp_path / "x.gguf", pre="qwen2"))
     assert file.fields["tokenizer.ggml.pre"].contents() == "qwen2"

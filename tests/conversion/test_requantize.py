@@ -13,14 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.goldens.requantized import contents
 from tests.support import ROOT, SMOLLM2
 from torchgguf.container import GGUFError, merge_gguf, open_gguf, split_gguf
 from torchgguf.conversion.requantize import plan_requantization, requantize
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
-from torchgguf.packing.activations import Activations
-
-sys.path.insert(0, str(ROOT / "scripts"))
-from make_requantize_goldens import contents
+from torchgguf.packing.column_statistics import Activations
 
 GOLDENS = json.loads((ROOT / "tests" / "data" / "requantized.json").read_text())
 
@@ -134,7 +132,7 @@ def test_tables_of_integers_stay(tmp_path):
 
 def test_a_plan_that_cannot_be_carried_out_says_why(unknown):
     plan = plan_requantization(unknown, Quantization("IQ2_XXS"))
-    assert re.match(r"tensor '.*' cannot be packed to .*no importance matrix", plan.obstacle)
+    assert re.match(r"packing tensor '.*' to .* requires importances.*no importance matrix", plan.obstacle)
     assert plan.report.nbytes > 0
     plan = plan_requantization(SMOLLM2, Quantization("Q8_0"))
     assert re.match(r"tensor '.*' is packed to Q4_1 already", plan.obstacle)
@@ -159,7 +157,7 @@ def test_split_models_are_joined_or_stay_split(unknown, written):
         }
     merge_gguf(split[2], written / "merged.gguf")
     assert (written / "merged.gguf").read_bytes() == whole.read_bytes()
-    with pytest.raises(ValueError, match="is a whole model: there is no split to keep"):
+    with pytest.raises(ValueError, match="is a complete model: there is no split to keep"):
         requantize(unknown, written / "x.gguf", Quantization("Q8_0"), keep_split=True)
 
 
@@ -167,18 +165,18 @@ def test_what_is_read_is_not_written_to(unknown, written):
     content = unknown.read_bytes()
     (written / "link.gguf").symlink_to(unknown)
     for out in (unknown, written / "link.gguf", unknown.parent / "written" / ".." / unknown.name):
-        with pytest.raises(ValueError, match="is what is to be read"):
+        with pytest.raises(ValueError, match="is a file to read"):
             requantize(unknown, out, Quantization("Q8_0"))
     parts = split_gguf(unknown, written / "in", max_tensors=4)
-    with pytest.raises(ValueError, match="is what is to be read"):
+    with pytest.raises(ValueError, match="is a file to read"):
         requantize(parts[0], parts[2], Quantization("Q8_0"))
     seen = Activations(torch.ones(1, 256), torch.full((1,), 9))
     ImportanceMatrix({"blk.0.ffn_up.weight": seen}).save(written / "imatrix.gguf")
-    with pytest.raises(ValueError, match=r"imatrix\.gguf is what is to be read"):
+    with pytest.raises(ValueError, match=r"imatrix\.gguf is a file to read"):
         requantize(unknown, written / "imatrix.gguf", Quantization("Q8_0", imatrix=written / "imatrix.gguf"))
-    with pytest.raises(ValueError, match=r"imatrix\.gguf holds no model"):
+    with pytest.raises(ValueError, match=r"imatrix\.gguf is not a model"):
         requantize(written / "imatrix.gguf", written / "x.gguf", "Q8_0")
-    assert "holds no model" in plan_requantization(written / "imatrix.gguf", Quantization("Q8_0")).obstacle
+    assert "is not a model" in plan_requantization(written / "imatrix.gguf", Quantization("Q8_0")).obstacle
     assert unknown.read_bytes() == content
 
 
@@ -262,7 +260,7 @@ def test_a_full_disk(unknown, old):
     )
     output, errors = process.communicate(timeout=120)
     assert re.fullmatch(
-        r".*cannot be written: File too large for its \d+ bytes; nothing was changed\n", output
+        r".*writing failed: File too large, it needs \d+ bytes; nothing was changed\n", output
     ), errors
     assert_untouched(old)
 

@@ -9,8 +9,8 @@ import torch
 import transformers
 
 from tests.conversion.test_requantize import write_unknown
-from tests.models.llama_cpp import convert
 from tests.models.tiny import Case, reference
+from tests.peers.llama_cpp import convert
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
 from torchgguf.container import TensorSource, TensorType, open_gguf, write_gguf
 from torchgguf.conversion.requantize import requantize
@@ -106,23 +106,26 @@ def broken_scale(source):
     "change, problem",
     [
         (lambda new: new.pop("b.weight"), "tensor 'b.weight' is missing"),
-        (lambda new: new.update(d=torch.ones(2)), "tensor 'd' is in no source"),
+        (lambda new: new.update(d=torch.ones(2)), "tensor 'd' is not in the source"),
         (
             lambda new: new.update({"c.weight": torch.ones(6)}),
             "tensor 'c.weight' has shape (6,), its source (5,)",
         ),
-        (lambda new: new["c.weight"].add_(1e-7), "tensor 'c.weight' is F32 as its source, but not the same"),
+        (
+            lambda new: new["c.weight"].add_(1e-7),
+            "tensor 'c.weight' is F32 like its source, but its bytes differ",
+        ),
         (
             lambda new: new.update({"a.weight": broken_scale(new["a.weight"])}),
-            "tensor 'a.weight' has weights that are no finite numbers",
+            "tensor 'a.weight' has weights that are not finite",
         ),
         (
             lambda new: new.update({"a.weight": packed(-2 * sources()["a.weight"])}),
-            "tensor 'a.weight' has errors larger than its weights: 3 times",
+            "tensor 'a.weight' has errors 3 times as large as its weights",
         ),
         (
             lambda new: new.update({"b.weight": packed(torch.ones(8, 64))}),
-            "tensor 'b.weight' has errors larger than its weights: 1e+25 times",
+            "tensor 'b.weight' has errors 1e+25 times as large as its weights",
         ),
         (lambda new: None, None),
     ],
@@ -152,7 +155,7 @@ def test_why_answers_are_not_compared(files, tmp_path):
         assert mute.problems == ()
         huge = {"huge": TensorSource((10**13,), TensorType.F32, lambda: None)}
         too_large = verify(packed_file, tensors | huge, lambda: AutoModelForCausalLM.from_pretrained(source))
-        assert too_large.logits.startswith("the larger model takes 40,0")
+        assert too_large.logits.startswith("the larger model needs 40,0")
         assert too_large.problems == ("tensor 'huge' is missing",)
 
 
@@ -167,5 +170,5 @@ def test_a_model_whose_answers_are_no_numbers(files, tmp_path):
         verification = verify(
             tmp_path / "x.gguf", tensors, lambda: AutoModelForCausalLM.from_pretrained(source)
         )
-    assert "the model's answers are no finite numbers" in verification.problems
+    assert "the predictions of the model are not finite" in verification.problems
     assert not isinstance(verification.logits, LogitsComparison)

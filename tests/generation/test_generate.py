@@ -146,20 +146,20 @@ def test_the_iterator_yields_what_generate_returns(llama, prompts):
 
 def test_an_abandoned_iterator_leaves_a_cache_to_go_on_from(llama, prompts, alone):
     ids, cache = torch.tensor([prompts[1]]), DynamicCache()
-    stream = llama.generate_stream(ids, past_key_values=cache, max_new_tokens=20, eos_token_id=299)
+    stream = llama.generate_stream(ids, cache=cache, max_new_tokens=20, eos_token_id=299)
     first = [int(next(stream)) for _ in range(7)]
     stream.close()
     assert cache.get_seq_length() == len(prompts[1]) + 6
     again = torch.tensor([prompts[1] + first])
-    out = llama.generate(again, past_key_values=cache, max_new_tokens=13, eos_token_id=299)
+    out = llama.generate(again, cache=cache, max_new_tokens=13, eos_token_id=299)
     assert out[0, 9:].tolist() == alone[1]
 
 
 def test_a_cache_filled_by_generate_can_be_trained_on_or_scored_with(llama, prompts):
     cache = DynamicCache()
-    llama.generate(torch.tensor([prompts[1]]), past_key_values=cache, max_new_tokens=4)
+    llama.generate(torch.tensor([prompts[1]]), cache=cache, max_new_tokens=4)
     with torch.no_grad():
-        llama(torch.tensor([[7, 8]]), past_key_values=cache)
+        llama(torch.tensor([[7, 8]]), cache=cache)
     assert cache.get_seq_length() == 9 + 3 + 2
 
 
@@ -286,9 +286,9 @@ def test_refused_options_end_the_stream(llama, hf_tokenizer):
         ({"stop_strings": "x"}, ValueError, "tokenizer"),
         ({"stop_strings": ""}, ValueError, "empty stop string"),
         (
-            {"use_cache": False, "past_key_values": DynamicCache()},
+            {"use_cache": False, "cache": DynamicCache()},
             ValueError,
-            "past_key_values need use_cache",
+            "a given cache needs use_cache=True",
         ),
         ({"use_cache": False, "prefill_chunk_size": 2}, ValueError, "prefill_chunk_size needs use_cache"),
         ({"max_length": 2}, ValueError, "max_length=2 leaves no room after a prompt of 2"),
@@ -305,14 +305,14 @@ def test_contradictions_are_refused(llama, arguments, error, message):
 
 def test_a_cache_must_fit_the_prompt(llama):
     cache = DynamicCache()
-    llama.generate(torch.tensor([[5, 6, 7]]), past_key_values=cache, max_new_tokens=2)
-    with pytest.raises(ValueError, match="hold 4 tokens, input_ids only 3"):
-        llama.generate(torch.tensor([[5, 6, 7]]), past_key_values=cache)
-    with pytest.raises(ValueError, match="pad on the left"):
+    llama.generate(torch.tensor([[5, 6, 7]]), cache=cache, max_new_tokens=2)
+    with pytest.raises(ValueError, match="holds 4 tokens, input_ids only 3"):
+        llama.generate(torch.tensor([[5, 6, 7]]), cache=cache)
+    with pytest.raises(ValueError, match="padded on the left, not on the right"):
         llama.generate(
             torch.tensor([[5, 6], [5, 0]]),
             attention_mask=torch.tensor([[1, 1], [1, 0]]),
-            past_key_values=DynamicCache(),
+            cache=DynamicCache(),
         )
 
 

@@ -5,6 +5,7 @@ import torch
 
 from tests.generation.conftest import Twins, prompts
 from tests.models.tiny import CASES, counterpart, reference
+from tests.peers.transformers import cache_of
 from torchgguf.generation import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 from torchgguf.nn import DynamicCache
 
@@ -41,9 +42,9 @@ def test_greedy_scores_are_those_of_transformers(twins: Twins, settings):
     check_close(ours.logits, theirs.logits)
     assert ours.attentions is None and ours.hidden_states is None
     if settings.get("use_cache") is False:
-        assert ours.past_key_values is None
+        assert ours.cache is None
     else:
-        assert ours.past_key_values.get_seq_length() == theirs.past_key_values.get_seq_length()
+        assert ours.cache.get_seq_length() == cache_of(theirs).get_seq_length()
 
 
 @pytest.mark.parametrize("settings", [{"top_k": 7, "temperature": 1.4}, {"top_k": 0, "top_p": 0.8}], ids=str)
@@ -100,9 +101,9 @@ def test_beam_scores_are_those_of_their_tokens(twins: Twins):
 
 def test_what_is_not_asked_for_is_not_there(twins: Twins):
     out = twins.ours.generate(**prompts(), return_dict_in_generate=True, num_beams=2, max_new_tokens=3)
-    assert out.keys() == ("sequences", "beam_indices", "past_key_values")
+    assert out.keys() == ("sequences", "beam_indices", "cache")
     out = twins.ours.generate(**prompts(), return_dict_in_generate=True, max_new_tokens=3)
-    assert out.keys() == ("sequences", "past_key_values")
+    assert out.keys() == ("sequences", "cache")
     with pytest.warns(UserWarning, match="output_scores has no effect without return_dict_in_generate=True"):
         assert isinstance(twins.ours.generate(**prompts(), output_scores=True), torch.Tensor)
 
@@ -111,8 +112,8 @@ def test_what_is_returned_can_be_gone_on_with(twins: Twins):
     """Neither the cache nor the scores forbid to write into them, or to train on."""
     ids = prompts(lengths=(6,))["input_ids"]
     out = twins.ours.generate(ids, **WANTED, max_new_tokens=4)
-    assert isinstance(out.past_key_values, DynamicCache)
-    longer = twins.ours.generate(out.sequences, past_key_values=out.past_key_values, max_new_tokens=3)
+    assert isinstance(out.cache, DynamicCache)
+    longer = twins.ours.generate(out.sequences, cache=out.cache, max_new_tokens=3)
     assert torch.equal(longer, twins.ours.generate(ids, max_new_tokens=7))
     weight = torch.ones((), requires_grad=True)
     (out.scores[0] * weight).log_softmax(-1)[0, 0].backward()

@@ -30,7 +30,7 @@ def test_tokens_are_those_of_a_dynamic_cache(twins: Twins, side, way):
     expected = tokens(cache_implementation="dynamic")
     assert torch.equal(tokens(cache_implementation="static"), expected)
     if side != "right":
-        assert torch.equal(tokens(past_key_values=StaticCache(twins.ours.config, max_cache_len=99)), expected)
+        assert torch.equal(tokens(cache=StaticCache(twins.ours.config, max_cache_len=99)), expected)
 
 
 def test_greedy_tokens_are_those_of_transformers(twins: Twins):
@@ -43,11 +43,11 @@ def test_a_text_goes_on_from_a_static_cache(twins: Twins):
     ids = prompts(lengths=(7,))["input_ids"]
     whole = twins.ours.generate(ids, max_new_tokens=12)
     cache = StaticCache(twins.ours.config, max_cache_len=7 + 12 - 1)
-    first = twins.ours.generate(ids, max_new_tokens=5, past_key_values=cache)
+    first = twins.ours.generate(ids, max_new_tokens=5, cache=cache)
     assert cache.get_seq_length() == 7 + 4
-    assert torch.equal(twins.ours.generate(first, max_new_tokens=7, past_key_values=cache), whole)
+    assert torch.equal(twins.ours.generate(first, max_new_tokens=7, cache=cache), whole)
     cache.crop(3)
-    assert torch.equal(twins.ours.generate(whole[:, :9], max_new_tokens=10, past_key_values=cache), whole)
+    assert torch.equal(twins.ours.generate(whole[:, :9], max_new_tokens=10, cache=cache), whole)
 
 
 @pytest.mark.parametrize("way", [{}, {"num_beams": 2}], ids=str)
@@ -75,8 +75,8 @@ def test_a_compiled_model_is_compiled_once_for_all_tokens(kind, way):
         ({"cache_implementation": "quantized"}, "cache_implementation must be one of dynamic, static"),
         ({"cache_implementation": "static", "use_cache": False}, "cache_implementation needs use_cache"),
         (
-            {"cache_implementation": "static", "past_key_values": DynamicCache()},
-            "past_key_values are a cache already: leave out cache_implementation",
+            {"cache_implementation": "static", "cache": DynamicCache()},
+            "cache and cache_implementation exclude each other: leave one of them out",
         ),
     ],
 )
@@ -88,7 +88,7 @@ def test_contradictions_are_refused(twins: Twins, settings, message):
 def test_a_cache_too_small_is_refused_at_once(twins: Twins):
     cache = StaticCache(twins.ours.config, max_cache_len=17)
     with pytest.raises(ValueError, match="max_cache_len=17, the text needs 18"):
-        twins.ours.generate(**prompts(), past_key_values=cache, max_new_tokens=10)
+        twins.ours.generate(**prompts(), cache=cache, max_new_tokens=10)
     assert cache.get_seq_length() == 0
 
 

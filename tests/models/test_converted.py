@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.models.llama_cpp import BYTE_LEVEL, convert, greedy_text
 from tests.models.tiny import CASES, counterpart, reference
+from tests.peers.llama_cpp import BYTE_LEVEL, convert, greedy_text
 from tests.support import LLAMA_CPP
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.tokenization import AutoTokenizer
@@ -29,6 +29,7 @@ HALVES = {
     "llama-mha": torch.bfloat16,
     "qwen2-tied": torch.bfloat16,
     "qwen2moe-mha": torch.bfloat16,
+    "qwen3-tied-mha": torch.bfloat16,
     "gpt2-short": torch.float16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
@@ -117,6 +118,7 @@ def test_from_a_folder_it_is_the_file_that_the_converter_makes(originals, files,
         "llama-linear",
         "qwen2",
         "qwen2moe",
+        "qwen3",
         "gpt2-untied-odd-heads",
         "phi-mha-tied",
         "phi-long-partial",
@@ -153,6 +155,7 @@ def test_llama_cpp_continues_as_this_package(originals, files):
         "qwen2",
         "qwen2-yarn",
         "qwen2moe",
+        "qwen3",
         "gpt2",
         "gpt2-short",
         "phi",

@@ -32,8 +32,8 @@ def test_halves(case, dtype, later, tmp_path):
     assert logits.dtype is model.dtype is dtype
     steps, cache = [], None
     for token in ids.split(1, dim=1):
-        output = model(token, past_key_values=cache)
-        cache = output.past_key_values
+        output = model(token, cache=cache)
+        cache = output.cache
         steps.append(output.logits)
     for actual in (logits, torch.cat(steps, dim=1)):
         # A bfloat16 has 8 significant bits: a hundredth of the logits' spread after three layers.

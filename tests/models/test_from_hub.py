@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.hub_server import Repository, serving
 from tests.models.tiny import CASES, counterpart, reference
+from tests.peers.hub import Repository, serving
 
 PROGRAM = """
 import sys

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 import torchgguf
 from tests.models.tiny import OWN_SIZES
 from tests.nn import flash
+from tests.peers.transformers import given_cache, our_name
 
 SIZES = {**OWN_SIZES["GPT2"], "vocab_size": 60, "n_embd": 24, "n_positions": 30, "pad_token_id": 1}
 BATCH, LENGTH, LABELS = 3, 9, 4
@@ -118,7 +119,7 @@ def test_outputs_losses_and_gradients(name, flags, attention, use_cache, side):
     shown = {"output_hidden_states": True, "output_attentions": attention == "eager", "use_cache": use_cache}
     actual, expected = ours(**given, **shown), theirs(**given, **shown)
     # Of attention to an encoder, which there is none of, transformers shows no tuple, or an empty one.
-    assert list(actual.keys()) == [key for key, _ in expected.items() if key != "cross_attentions"]
+    assert list(actual.keys()) == [our_name(key) for key, _ in expected.items() if key != "cross_attentions"]
     for key, value in actual.items():
         assert_same(value, expected[key], key)
     total_loss(actual).backward()
@@ -149,17 +150,18 @@ def test_in_pieces_through_the_cache(name, flags, attention, side):
     ours, theirs = pair(name, attention, num_labels=LABELS, **flags)
     given = batch("GPT2Model", side)
     mask = given.pop("attention_mask")
-    caches, end = (torchgguf.DynamicCache(), transformers.DynamicCache()), 0
+    cache, end = torchgguf.DynamicCache(), 0
+    held_caches = ({"cache": cache}, given_cache(transformers.DynamicCache()))
     for size in (5, 2, 1, 1):
         start, end = end, end + size
         piece = {key: value[:, start:end] for key, value in given.items()}
         actual, expected = (
-            model(**piece, attention_mask=mask[:, :end], past_key_values=cache, use_cache=True)
-            for model, cache in zip((ours, theirs), caches, strict=True)
+            model(**piece, attention_mask=mask[:, :end], **held, use_cache=True)
+            for model, held in zip((ours, theirs), held_caches, strict=True)
         )
         for key, value in expected.items():
-            assert_same(actual[key], value, key)
-    assert caches[0].get_seq_length() == LENGTH
+            assert_same(actual[our_name(key)], value, key)
+    assert cache.get_seq_length() == LENGTH
 
 
 @pytest.mark.parametrize("name", LABELS_OF)

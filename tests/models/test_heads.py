@@ -8,8 +8,9 @@ import transformers
 from torch.testing import assert_close
 
 import torchgguf
+from tests.models.classes import ARCHITECTURES
 from tests.models.tiny import CASES, SIZES, Case, counterpart, reference
-from torchgguf.models import registry
+from tests.peers.transformers import CACHE_NAME, cache_of, given_cache, our_name
 from torchgguf.models.blocks.heads import ForTokenClassification
 
 SEQUENCE, TOKEN, SPAN = (
@@ -69,11 +70,9 @@ def inputs_for(model, side: str) -> dict[str, torch.Tensor]:
 
 
 def assert_same_outputs(actual, expected):
-    for name in expected.keys() - {"past_key_values"}:
+    for name in expected.keys() - {CACHE_NAME}:
         assert_close(actual[name], expected[name], atol=1e-4, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
-    assert [name for name in actual.keys() if name != "past_key_values"] == [  # noqa: SIM118
-        name for name in expected if name != "past_key_values"
-    ]
+    assert list(actual.keys()) == [our_name(name) for name in expected]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -165,10 +164,10 @@ def test_which_token_counts():
 @torch.no_grad()
 def test_judging_on_from_a_cache():
     theirs, ours = build("Llama", SEQUENCE)
-    ids, caches = batch("right")["input_ids"][:, :4], [None, None]
+    ids, cache, their_cache = batch("right")["input_ids"][:, :4], None, None
     for piece in ids.split(2, dim=1):
-        outputs = [m(piece, past_key_values=c) for m, c in zip((ours, theirs), caches, strict=True)]
-        caches = [output.past_key_values for output in outputs]
+        outputs = ours(piece, cache=cache), theirs(piece, **given_cache(their_cache))
+        cache, their_cache = outputs[0].cache, cache_of(outputs[1])
         assert_close(outputs[0].logits, outputs[1].logits, atol=1e-4, rtol=0)
 
 
@@ -269,8 +268,7 @@ def test_the_row_of_padding():
 
 def test_classes_that_transformers_has_not():
     """No head is made up, and the message says for which models there is one."""
-    for model_type in registry.MODEL_TYPES:
-        architecture = registry.architecture_of_type(model_type)
+    for architecture in ARCHITECTURES:
         kind = architecture.classes["base"].__name__.removesuffix("Model")
         config = architecture.config_class()
         for auto_class in (SEQUENCE, TOKEN, SPAN):

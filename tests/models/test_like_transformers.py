@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 import torchgguf
 from tests.models.tiny import CASES, LONGROPE, UNWRITABLE, counterpart, reference
+from tests.peers.transformers import cache_of, given_cache
 
 ALL = {**CASES, **UNWRITABLE, "llama-longrope": LONGROPE}
 
@@ -61,9 +62,9 @@ def test_in_pieces_through_the_cache(model, implementation):
     """A prompt, another piece, then single tokens give what they give in transformers."""
     twin, ids, cache, their_cache = counterpart(model, implementation), tokens(model, 2, 24), None, None
     for piece in ids.split([9, 8, 1, 1, 1, 1, 1, 1, 1], dim=1):
-        output = twin(piece, past_key_values=cache, use_cache=True)
-        expected = model(piece, past_key_values=their_cache, use_cache=True)
-        cache, their_cache = output.past_key_values, expected.past_key_values
+        output = twin(piece, cache=cache, use_cache=True)
+        expected = model(piece, **given_cache(their_cache), use_cache=True)
+        cache, their_cache = output.cache, cache_of(expected)
         assert_close(output.logits, expected.logits, atol=1e-4, rtol=0)
         assert cache.get_seq_length() == their_cache.get_seq_length()
 
@@ -82,9 +83,9 @@ def test_left_padded_batch_through_the_cache(model):
             ids[:, start:end],
             attention_mask=mask[:, :end],
             position_ids=positions[:, start:end],
-            past_key_values=cache,
+            cache=cache,
         )
-        cache = output.past_key_values
+        cache = output.cache
         logits.append(output.logits)
     joined = torch.cat(logits, dim=1)
     for row, text in enumerate(texts):

@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 from torch.testing import assert_close
 
-from tests.models.llama_cpp import TEXT, greedy_text
+from tests.peers.llama_cpp import TEXT, greedy_text
 from tests.support import QWEN2, SMOLLM2
 from torchgguf.models import AutoConfig, AutoModelForCausalLM
 from torchgguf.tokenization import AutoTokenizer
@@ -108,8 +108,8 @@ def test_decoding_is_nearer_to_exact_than_llama_cpp(real, packed, plain, ids):
     text, cache, divergences = ids[None, :48], None, []
     exact = F.log_softmax(plain(text).logits[0], dim=-1)
     for i in range(text.shape[1]):
-        output = packed(text[:, i : i + 1], past_key_values=cache)
-        cache = output.past_key_values
+        output = packed(text[:, i : i + 1], cache=cache)
+        cache = output.cache
         near = F.log_softmax(output.logits[0, -1], dim=-1)
         divergences.append(F.kl_div(near, exact[i], log_target=True, reduction="sum"))
     assert torch.stack(divergences).mean() <= real.max_divergence

@@ -109,20 +109,20 @@ def test_no_cache_while_training(models):
     ours.gradient_checkpointing_enable()
     with pytest.warns(UserWarning, match="no cache is made while gradient checkpointing"):
         output = ours(IDS, labels=IDS, use_cache=True)
-    assert output.past_key_values is None or output.past_key_values.get_seq_length() == 0
+    assert output.cache is None or output.cache.get_seq_length() == 0
     output.loss.backward()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours(IDS, labels=IDS, use_cache=False).loss.backward()
         with torch.no_grad():
-            cache = ours(IDS[:, :8], use_cache=True).past_key_values
+            cache = ours(IDS[:, :8], use_cache=True).cache
             assert cache.get_seq_length() == 8
-        with pytest.raises(ValueError, match="cannot go with past_key_values"):
-            ours(IDS[:, 8:], past_key_values=cache)
+        with pytest.raises(ValueError, match="unsupported with a cache that holds positions"):
+            ours(IDS[:, 8:], cache=cache)
         expected = models[0].eval()(IDS).logits[:, 8:]
         models[0].train()
-        assert_close(ours.eval()(IDS[:, 8:], past_key_values=cache).logits, expected, atol=1e-4, rtol=0)
-        filled = ours(IDS, past_key_values=DynamicCache()).past_key_values
+        assert_close(ours.eval()(IDS[:, 8:], cache=cache).logits, expected, atol=1e-4, rtol=0)
+        filled = ours(IDS, cache=DynamicCache()).cache
         assert filled.get_seq_length() == IDS.shape[1]
 
 

@@ -11,7 +11,7 @@ from tests.models.tiny import CASES, LONGROPE, counterpart, reference
 from torchgguf.container import open_gguf
 from torchgguf.models import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
-from torchgguf.packing.activations import Activations
+from torchgguf.packing.column_statistics import Activations
 
 
 @pytest.fixture(scope="module")

@@ -5,23 +5,19 @@ from inspect import Parameter, signature
 import pytest
 import transformers
 
+from tests.models.classes import CLASSES
+from tests.peers.transformers import our_name
 from torchgguf import GPT2DoubleHeadsModel
-from torchgguf.models import registry
-
-CLASSES = [
-    model_class
-    for model_type in registry.MODEL_TYPES
-    for model_class in registry.architecture_of_type(model_type).classes.values()
-]
-CLASSES.append(GPT2DoubleHeadsModel)
 
 
-@pytest.mark.parametrize("model_class", CLASSES, ids=lambda model_class: model_class.__name__)
+@pytest.mark.parametrize(
+    "model_class", [*CLASSES, GPT2DoubleHeadsModel], ids=lambda model_class: model_class.__name__
+)
 def test_forward(model_class):
     expected = signature(getattr(transformers, model_class.__name__).forward).parameters
     actual = signature(model_class.forward).parameters
     by_place = [name for name, each in actual.items() if each.kind is Parameter.POSITIONAL_OR_KEYWORD]
-    assert by_place == [*expected][: len(by_place)]
+    assert by_place == [our_name(name) for name in expected][: len(by_place)]
     # By their names transformers' Trainer finds out what of a data set a model takes.
     named = {"input_ids", "attention_mask", "labels", "start_positions", "end_positions"}
     assert named & expected.keys() <= actual.keys()

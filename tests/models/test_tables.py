@@ -6,13 +6,12 @@ import gguf
 import pytest
 import torch
 
+from tests.models.classes import ARCHITECTURES, CLASSES
 from tests.models.tiny import CASES, counterpart, reference
 from tests.support import ROOT
-from torchgguf.models import registry
 from torchgguf.nn.slots import slots
 
 SOURCE = ROOT / "src" / "torchgguf"
-ARCHITECTURES = [registry.architecture_of_type(model_type) for model_type in registry.MODEL_TYPES]
 NAMES = {name for a in ARCHITECTURES for name in (a.gguf, a.config_class.model_type)}
 
 
@@ -70,5 +69,5 @@ def test_no_other_file_asks_which_architecture_it_has(path):
         if (isinstance(node, ast.Compare) and "model_type" in ast.unparse(node))
         or (isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"))
     ]
-    classes = [found.__name__ for a in ARCHITECTURES for found in a.classes.values()]
+    classes = [found.__name__ for found in CLASSES]
     assert not [text for text in asked if "model_type ==" in text or any(name in text for name in classes)]

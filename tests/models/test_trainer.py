@@ -70,3 +70,15 @@ def test_two_heads(tmp_path):
     batches = parts(lambda ids: ids)
     expected = sum(theirs(**part).loss.item() for part in batches) / 2
     assert train(ours, batches, tmp_path) == pytest.approx(expected, abs=1e-4)
+
+
+def test_evaluation_leaves_the_cache_out(tmp_path):
+    theirs = reference(CASES["llama"])
+    arguments = transformers.TrainingArguments(tmp_path, use_cpu=True, report_to=[], disable_tqdm=True)
+    batch = parts(lambda ids: ids)[0]
+    rows = [{key: value[i] for key, value in batch.items()} for i in range(2)]
+    actual, expected = (
+        transformers.Trainer(model, arguments).predict(rows) for model in (counterpart(theirs), theirs)
+    )
+    assert_close(torch.tensor(actual.predictions), torch.tensor(expected.predictions), atol=1e-4, rtol=0)
+    assert actual.metrics["test_loss"] == pytest.approx(expected.metrics["test_loss"], abs=1e-4)

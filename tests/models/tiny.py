@@ -135,6 +135,14 @@ CASES = {
     "qwen2moe-yarn": Case(
         "Qwen2Moe", {**EXPERTS, **rope("yarn", factor=2.0, original_max_position_embeddings=128)}
     ),
+    "qwen3": Case("Qwen3", {"head_dim": 32}),
+    "qwen3-tied-mha": Case("Qwen3", {"head_dim": 16, "num_key_value_heads": 4, "tie_word_embeddings": True}),
+    "qwen3-yarn": Case(
+        "Qwen3", {"head_dim": 8, **rope("yarn", factor=2.0, original_max_position_embeddings=128)}
+    ),
+    "qwen3-sliding": Case(
+        "Qwen3", {"head_dim": 32, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
+    ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),
@@ -162,6 +170,7 @@ UNWRITABLE = {
         "GPT2",
         {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True, "n_inner": 80},
     ),
+    "qwen3-biases": Case("Qwen3", {"attention_bias": True}),
     "qwen2moe-normalised": Case("Qwen2Moe", {**EXPERTS, "norm_topk_prob": True}),
     "qwen2moe-dense-layer": Case("Qwen2Moe", {**EXPERTS, "mlp_only_layers": [1]}),
     "qwen2moe-every-other": Case("Qwen2Moe", {**EXPERTS, "decoder_sparse_step": 2}),

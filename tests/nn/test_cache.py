@@ -213,8 +213,8 @@ def test_a_compiled_step_serves_every_token(name, padded):
     compiled = CompileCounter()
     step = torch.compile(model, fullgraph=True, backend=compiled)
     cache = StaticCache(model.config, max_cache_len=32)
-    logits = [model(ids[:, :8], past_key_values=cache, **options).logits]
-    logits += [step(ids[:, [i]], past_key_values=cache, **options).logits for i in range(8, 24)]
+    logits = [model(ids[:, :8], cache=cache, **options).logits]
+    logits += [step(ids[:, [i]], cache=cache, **options).logits for i in range(8, 24)]
     torch.testing.assert_close(
         torch.cat(logits, 1)[mask[:, :24] == 1], expected[mask[:, :24] == 1], atol=1e-4, rtol=0
     )

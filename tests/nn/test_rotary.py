@@ -62,7 +62,7 @@ def test_like_transformers(name, start):
     positions = torch.arange(start, start + 40)[None].repeat(2, 1)
     query, key = torch.randn(2, 4, 40, DIM), torch.randn(2, 2, 40, DIM)
     expected = apply_rotary_pos_emb(query, key, *theirs(query, positions))
-    cos, sin = ours(positions, torch.float32)
+    cos, sin, _ = ours(positions, torch.float32)
     for x, rotated in zip((query, key), expected, strict=True):
         assert_close(rotate(x.transpose(1, 2), cos, sin).transpose(1, 2), rotated, atol=2e-4, rtol=0)
 
@@ -99,7 +99,7 @@ def test_parts_of_heads_like_transformers(name, start):
     positions = torch.arange(start, start + 40)[None].repeat(2, 1)
     query, key = torch.randn(2, 4, 40, DIM), torch.randn(2, 2, 40, DIM)
     expected = modeling_phi3.apply_rotary_pos_emb(query, key, *theirs(query, positions))
-    cos, sin = ours(positions, torch.float32)
+    cos, sin, _ = ours(positions, torch.float32)
     for x, rotated in zip((query, key), expected, strict=True):
         assert_close(rotate(x.transpose(1, 2), cos, sin).transpose(1, 2), rotated, atol=2e-4, rtol=0)
 

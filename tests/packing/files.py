@@ -1,4 +1,4 @@
-"""A file that scripts/recipe_goldens.py and the tests here make alike, to the last bit, on any machine."""
+"""A file that tests/goldens/recipes.py and the tests here make alike, to the last bit, on any machine."""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from torchgguf.container import TensorSource, write_gguf
 from torchgguf.packing import ImportanceMatrix
-from torchgguf.packing.activations import Activations
+from torchgguf.packing.column_statistics import Activations
 
 # Recipes that ggml's own arithmetic leaves no choice in. With rows as short as these a head is Q8_0, too.
 EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16", "F32")

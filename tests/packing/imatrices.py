@@ -1,4 +1,4 @@
-"""What llama.cpp's llama-imatrix made of tiny models and a text: see scripts/make_imatrix_goldens.py."""
+"""What llama.cpp's llama-imatrix made of tiny models and a text: see tests/goldens/imatrix.py."""
 
 import json
 import struct

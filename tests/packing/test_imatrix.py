@@ -135,7 +135,7 @@ def test_a_matrix_of_another_model():
         other.get(EXPERTS, (6, 7, 32))
     changed = ImportanceMatrix({EXPERTS: matrix.activations["blk.0.ffn_down.weight"]})
     with pytest.raises(
-        ValueError, match=f"differ in {EXPERTS}: 12 experts of 16 columns in one, 48 columns in"
+        ValueError, match=f"differ in {EXPERTS}: 12 experts of 16 columns in one, 48 columns in the other"
     ):
         ImportanceMatrix.merged([other, changed])
     with pytest.raises(ValueError, match="no importance matrices"):
@@ -186,16 +186,16 @@ def test_means_of_no_calls_are_taken_as_they_are(tmp_path):
     [
         (b"", "is empty"),
         (b"\1\0", "ends too early: the number of entries"),
-        (b"This is a text about something.\n", "is no importance matrix, neither in GGUF nor in"),
+        (b"This is a text about something.\n", "is not an importance matrix, neither as GGUF nor in"),
         (b"<!DOCTYPE html><html>", "it looks like an HTML page"),
-        (older(count=0), "is no importance matrix"),
-        (older(count=-1), "is no importance matrix"),
-        (older(count=2**31 - 1), "is no importance matrix"),
+        (older(count=0), "is not an importance matrix"),
+        (older(count=-1), "is not an importance matrix"),
+        (older(count=2**31 - 1), "is not an importance matrix"),
         (older(entry(), count=2, end=b""), "the name of entry 1"),
         (older(entry(), count=30_000, end=b""), "the name of entry 1"),
-        (older(b"\xff\xff\xff\xff"), "is no importance matrix"),
-        (older(entry(), b"\xff\xff\xff\x7f"), "the name of entry 1 cannot have 2147483647 bytes"),
-        (older(entry(), b"\xff\xff\xff\xff"), "the name of entry 1 cannot have -1 bytes"),
+        (older(b"\xff\xff\xff\xff"), "is not an importance matrix"),
+        (older(entry(), b"\xff\xff\xff\x7f"), "the name of entry 1 must have 0 to 63 bytes, got 2147483647"),
+        (older(entry(), b"\xff\xff\xff\xff"), "the name of entry 1 must have 0 to 63 bytes, got -1"),
         (older(entry(b"")), "entry 0 has no name"),
         (older(entry(), entry()), "duplicate entry 'blk.0.ffn_up.weight'"),
         (older(entry(calls=-1)), "3 values of -1 calls"),
@@ -208,9 +208,12 @@ def test_means_of_no_calls_are_taken_as_they_are(tmp_path):
         (older(entry(values=floats(1, np.nan, 1))), "sums of blk.0.ffn_up.weight are negative"),
         (older(entry(values=floats(1, np.inf, 1))), "sums of blk.0.ffn_up.weight are negative"),
         (older(entry(values=floats(1, -1, 1))), "sums of blk.0.ffn_up.weight are negative"),
-        (older(entry(), end=struct.pack("<i", -1)), "-1 chunks cannot be"),
-        (older(entry(), end=struct.pack("<ii", 1, 2**31 - 1)), "the dataset cannot have 2147483647 bytes"),
-        (older(entry(), end=struct.pack("<ii4sB", 1, 4, b"text", 0)), "something follows its end"),
+        (older(entry(), end=struct.pack("<i", -1)), "the number of chunks must not be negative, got -1"),
+        (
+            older(entry(), end=struct.pack("<ii", 1, 2**31 - 1)),
+            "the dataset must have 0 to 65536 bytes, got 2147483647",
+        ),
+        (older(entry(), end=struct.pack("<ii4sB", 1, 4, b"text", 0)), "there is data after its end"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -287,29 +290,41 @@ def test_one_count_for_several_matrices(tmp_path):
 
 def test_tensors_of_later_formats_are_left_out(tmp_path):
     file = newer(tensors=(SUMS, COUNTS, ("a.weight.in_sum", [1], F32, 64)), data=DATA + bytes(24) + bytes(4))
-    with pytest.warns(GGUFWarning, match="what a.weight.in_sum means is not known"):
+    with pytest.warns(GGUFWarning, match="ignored 1 unknown tensors such as a.weight.in_sum"):
         assert list(load_imatrix(written(tmp_path, file))) == ["a.weight"]
 
 
 @pytest.mark.parametrize(
     "data, reason",
     [
-        (newer(general_type=(STRING, string("model"))), "no importance matrix: general.type is 'model'"),
-        (newer(general_type=None), "no importance matrix: general.type is None"),
+        (
+            newer(general_type=(STRING, string("model"))),
+            "not an importance matrix: general.type must be 'imatrix', got 'model'",
+        ),
+        (newer(general_type=None), "not an importance matrix: general.type must be 'imatrix', got None"),
         (newer(imatrix_datasets=None), "imatrix.datasets is missing"),
         (newer(imatrix_chunk_count=None), "imatrix.chunk_count is missing"),
         (newer(imatrix_chunk_size=None), "imatrix.chunk_size is missing"),
-        (newer(imatrix_chunk_size=(STRING, string("512"))), "imatrix.chunk_size is not of its type"),
-        (newer(imatrix_chunk_size=(UINT32, bytes(4))), "imatrix.chunk_size is 0"),
-        (newer(imatrix_datasets=(UINT32, bytes(4))), "imatrix.datasets is not of its type"),
-        (newer(tensors=(), data=b""), "holds no activations"),
-        (newer(tensors=(SUMS,), data=DATA[:24]), "a.weight has .in_sum2 only"),
-        (newer(tensors=(("a.weight.counts", [1, 2], F32, 0),), data=DATA[:8]), "a.weight has .counts only"),
-        (newer(tensors=(SUMS, ("a.weight.counts", [1, 2], F16, 32))), "a.weight.counts must be F32, not F16"),
-        (newer(tensors=(SUMS, ("a.weight.counts", [1, 4], F32, 32))), "6 sums, which 4 counts cannot share"),
-        (newer(data=data_of(*range(6), 2, -1)), "a.weight.counts holds what is no count"),
-        (newer(data=data_of(*range(6), 2, np.nan)), "a.weight.counts holds what is no count"),
-        (newer(data=data_of(*range(6), 2, np.inf)), "a.weight.counts holds what is no count"),
+        (newer(imatrix_chunk_size=(STRING, string("512"))), "imatrix.chunk_size has a wrong type"),
+        (newer(imatrix_chunk_size=(UINT32, bytes(4))), "imatrix.chunk_size must be at least 1, got 0"),
+        (newer(imatrix_datasets=(UINT32, bytes(4))), "imatrix.datasets has a wrong type"),
+        (newer(tensors=(), data=b""), "contains no activations"),
+        (
+            newer(tensors=(SUMS,), data=DATA[:24]),
+            "a.weight needs .in_sum2 and .counts, but has only .in_sum2",
+        ),
+        (
+            newer(tensors=(("a.weight.counts", [1, 2], F32, 0),), data=DATA[:8]),
+            "a.weight needs .in_sum2 and .counts, but has only .counts",
+        ),
+        (newer(tensors=(SUMS, ("a.weight.counts", [1, 2], F16, 32))), "a.weight.counts must be F32, got F16"),
+        (
+            newer(tensors=(SUMS, ("a.weight.counts", [1, 4], F32, 32))),
+            "6 sums, which is not a multiple of its 4 counts",
+        ),
+        (newer(data=data_of(*range(6), 2, -1)), "a.weight.counts contains an invalid count"),
+        (newer(data=data_of(*range(6), 2, np.nan)), "a.weight.counts contains an invalid count"),
+        (newer(data=data_of(*range(6), 2, np.inf)), "a.weight.counts contains an invalid count"),
         (newer(data=data_of(*range(5), np.nan, 2, 2)), "sums of a.weight are negative"),
         (newer(data=data_of(*range(5), -1, 2, 2)), "sums of a.weight are negative"),
         (newer()[:-40], "is it incomplete?"),
@@ -359,7 +374,7 @@ def test_what_cannot_be_written(tmp_path):
     (each,) = load_imatrix(written(tmp_path, newer())).activations.values()
     with pytest.raises(GGUFError, match="its name has 68 bytes"):
         ImportanceMatrix({60 * "a": each}).save(tmp_path / "y")
-    with pytest.raises(ValueError, match="written as gguf or dat, not as 'json'"):
+    with pytest.raises(ValueError, match="format must be gguf or dat, got 'json'"):
         ImportanceMatrix({"a": each}).save(tmp_path / "y", "json")
     with pytest.raises(ValueError, match="there is nothing to write"):
         ImportanceMatrix({}).save(tmp_path / "y")

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.models.llama_cpp import convert
 from tests.models.tiny import EXPERTS, Case, reference
+from tests.peers.llama_cpp import convert
 from tests.support import LLAMA_CPP, SMOLLM2
 from torchgguf.container import open_gguf, write_gguf
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.packing import RECIPES, ImportanceMatrix, PackingReport, Quantization, pack_tensors
-from torchgguf.packing.activations import Activations
+from torchgguf.packing.column_statistics import Activations
 from torchgguf.tokenization import AutoTokenizer
 
 xllamacpp = pytest.importorskip("xllamacpp")
@@ -30,6 +30,7 @@ EXPERT_SIZES = dict.fromkeys(
 KINDS = {
     "dense": Case("Llama", WIDE),
     "experts": Case("Qwen2Moe", {**EXPERTS, **WIDE, **EXPERT_SIZES, "num_experts": 8}),
+    "odd rows": Case("Llama", {**WIDE, "hidden_size": 288, "intermediate_size": 544}),
 }
 
 
@@ -97,10 +98,17 @@ def test_experts(files, recipe, tmp_path):
     check(tmp_path / "out.gguf")
 
 
-@pytest.mark.skipif(not SMOLLM2.exists(), reason="no model: python scripts/fetch_models.py")
 @pytest.mark.parametrize("recipe", ["Q4_K_M", "Q2_K", "IQ4_XS"])
-def test_fallbacks_of_a_real_model(recipe, tmp_path):
-    """Its rows of 576 weights are no whole blocks of 256."""
-    report = packed(SMOLLM2, tmp_path / "out.gguf", recipe)
+def test_fallbacks(files, recipe, tmp_path):
+    """Blocks of 256 do not divide rows of 288 and of 544 weights."""
+    report = packed(files["odd rows"], tmp_path / "out.gguf", recipe)
+    assert len(report.fallbacks) >= 7 * WIDE["num_hidden_layers"]
+    check(tmp_path / "out.gguf")
+
+
+@pytest.mark.skipif(not SMOLLM2.exists(), reason="no model: python scripts/fetch_models.py")
+def test_fallbacks_of_a_real_model(tmp_path):
+    """Blocks of 256 do not divide its rows of 576 weights."""
+    report = packed(SMOLLM2, tmp_path / "out.gguf", "Q2_K")
     assert len(report.fallbacks) > 150
     check(tmp_path / "out.gguf")

@@ -1,6 +1,6 @@
 """Which tensor becomes which type: as llama-quantize says, for all its recipes.
 
-`recipes.json.gz` holds what it said, run on true files by scripts/recipe_goldens.py: for each model the
+`recipes.json.gz` holds what it said, run on true files by tests/goldens/recipes.py: for each model the
 metadata that count, the names, shapes and types of all tensors and, for every recipe, with an importance
 matrix and without, with options and without, a letter a tensor for its new type.
 """

@@ -108,15 +108,24 @@ def test_half_precision_on_a_cpu(name, dtype, tmp_path):
 @pytest.mark.parametrize(
     "stated, said",
     [
-        ({"task": "juggling"}, "task 'juggling' is unknown; these are: text-generation"),
-        ({"model": None}, "name a model"),
-        ({"tokenizer": None}, "does not name its tokenizer"),
-        ({"model": transformers.GPT2Config()}, "model= is a path, .* not a transformers"),
-        ({"tokenizer": 3}, "tokenizer= is a path, .* not a builtins.int"),
-        ({"task": "ner"}, "GPT2LMHeadModel is not for token-classification: load .*TokenClassification"),
-        ({"dtype": "float16", "device_map": "auto"}, "device_map, dtype: for loading, .* loaded already"),
-        ({"dtype": "float16", "model_kwargs": {"dtype": "float32"}}, "dtype is given twice"),
-        ({"device": "cpu", "device_map": "auto"}, "device or device_map, not both"),
+        ({"task": "juggling"}, "unknown task 'juggling'; known: text-generation"),
+        ({"model": None}, "requires a model"),
+        ({"tokenizer": None}, "a loaded model has no tokenizer"),
+        ({"model": transformers.GPT2Config()}, "model= must be a path, .* got a transformers"),
+        ({"tokenizer": 3}, "tokenizer= must be a path, .* got a builtins.int"),
+        (
+            {"task": "ner"},
+            "GPT2LMHeadModel does not support token-classification: load .*TokenClassification",
+        ),
+        (
+            {"dtype": "float16", "device_map": "auto"},
+            "device_map, dtype: only for loading, .* loaded already",
+        ),
+        (
+            {"dtype": "float16", "model_kwargs": {"dtype": "float32"}},
+            "dtype is both an argument and in model_kwargs",
+        ),
+        ({"device": "cpu", "device_map": "auto"}, "either device or device_map, not both"),
         ({"device": "cuda:99"}, "device='cuda:99' is not available"),
         ({"device": "toaster"}, "device='toaster' is not available"),
         ({"trust_remote_code": True}, "trust_remote_code=True is not supported"),
@@ -155,4 +164,4 @@ def test_a_gpu_that_is_not_there_is_said_to_be_missing(models, caplog):
         pytest.skip("there is a GPU")
     generate = pipeline(model=models.ours, tokenizer=models.our_tokenizer, device=0)
     assert generate.device.type == "cpu"
-    assert "device=0 is a GPU, and there is none" in caplog.text
+    assert "device=0: there is no GPU" in caplog.text

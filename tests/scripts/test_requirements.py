@@ -22,5 +22,5 @@ def test_build_and_run_need_no_development_tools() -> None:
 
 
 def test_torch_is_never_chosen_anew() -> None:
-    assert "torch" not in names("dev")
-    assert {"pytest", "transformers"} <= names("dev")
+    assert "torch" not in names("test", "dev")
+    assert {"pytest", "transformers"} <= names("test", "dev")

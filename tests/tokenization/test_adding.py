@@ -72,7 +72,7 @@ def test_llama_cpp_knows_tokens_added_to_a_gguf_file(
         ours.decode(ours.encode("a<pad>b", add_special_tokens=False), skip_special_tokens=True) == "ab"
         or name == "llama"
     )
-    with pytest.raises(TokenizerError, match="'<x>' asks for lstrip, rstrip or single_word"):
+    with pytest.raises(TokenizerError, match="'<x>' has lstrip, rstrip or single_word set"):
         ours.add_tokens(AddedToken("<x>", rstrip=True))
 
 
@@ -80,7 +80,7 @@ def test_roles_by_name() -> None:
     tokenizer = AutoTokenizer.from_pretrained(SMOLLM2, pad_token="<pad>", bos_token="<|endoftext|>")
     assert (tokenizer.pad_token_id, tokenizer.bos_token_id, len(tokenizer)) == (49152, 0, 49153)
     assert tokenizer.to_gguf()["tokenizer.ggml.padding_token_id"] == 49152
-    with pytest.raises(ValueError, match="'end_token' is no role of a token; known are bos_token"):
+    with pytest.raises(ValueError, match="'end_token' is not a role of a token; known are bos_token"):
         tokenizer.add_special_tokens({"end_token": "x"})
 
 
@@ -113,5 +113,5 @@ def test_texts_that_are_words(both: tuple[Tokenizer, Any], padding_side: str) ->
     assert ours(words[0], is_split_into_words=True) == dict(theirs(words[0], is_split_into_words=True))
     tensors = ours(words, is_split_into_words=True, padding=True, return_tensors="pt")
     assert tensors.input_ids.shape == (200, len(tensors.word_ids(0)))
-    with pytest.raises(TypeError, match="a text is a str, not int"):
+    with pytest.raises(TypeError, match="a text must be a str, got a int"):
         ours([["a", 1]], is_split_into_words=True)

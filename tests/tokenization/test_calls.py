@@ -282,18 +282,18 @@ def test_what_cannot_be(both: tuple[Tokenizer, Any]) -> None:
     ours, _ = both
     with pytest.raises(ValueError, match="stride=6 is not less than the 6 tokens that are kept of a text"):
         ours(TEXTS[0], add_special_tokens=False, truncation=True, max_length=6, stride=6)
-    with pytest.raises(ValueError, match="max_length=9 is no multiple of pad_to_multiple_of=4"):
+    with pytest.raises(ValueError, match="max_length=9 is not a multiple of pad_to_multiple_of=4"):
         ours(TEXTS, truncation=True, max_length=9, padding=True, pad_to_multiple_of=4)
-    with pytest.raises(ValueError, match=r"'only_first' cannot bring \[\d+, \d+\] tokens to 1$"):
+    with pytest.raises(ValueError, match=r"'only_first' does not shorten \[\d+, \d+\] tokens to 1$"):
         ours(TEXTS[1], TEXTS[0], add_special_tokens=False, truncation="only_first", max_length=1)
-    with pytest.raises(ValueError, match="only encodings with input_ids are padded, not labels"):
+    with pytest.raises(ValueError, match="padding needs input_ids, got only labels"):
         ours.pad([{"labels": [1]}])
-    with pytest.raises(ValueError, match=r"names makes no tensor: .*str"):
+    with pytest.raises(ValueError, match=r"names is invalid as a tensor: .*str"):
         ours.pad({"input_ids": [[1]], "names": ["a"]}, return_tensors="pt")
     with pytest.raises(ValueError, match="where tokens come from is known only of what"):
         BatchEncoding(input_ids=[1]).word_ids()
     with pytest.raises(TypeError, match="text_target"):
         ours(TEXTS[0], text_target="x")
-    with pytest.raises(ValueError, match="takes one list of ids"):
+    with pytest.raises(ValueError, match="needs one list of ids"):
         ours.get_special_tokens_mask([1], [2], already_has_special_tokens=True)
     assert isinstance(ours.pad({"input_ids": np.array([[1, 2]])}).input_ids, np.ndarray)

@@ -101,7 +101,7 @@ def test_refusals(both: tuple[Tokenizer, Any]) -> None:
         {"tokenizer_kwargs": {"stride": 1}},
     ):
         with pytest.raises(
-            ValueError, match="sanitize_control_tokens=True needs tokenize=True, and goes neit"
+            ValueError, match="sanitize_control_tokens=True needs tokenize=True, and excludes"
         ):
             ours.apply_chat_template([{"role": "user", "content": "x"}], **options, **more)
 

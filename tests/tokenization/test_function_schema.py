@@ -11,7 +11,7 @@ from transformers.utils import get_json_schema
 
 from tests.tokenization.conversations import TOOL, USER
 from torchgguf.tokenization import Tokenizer
-from torchgguf.tokenization.function_schema import function_schema
+from torchgguf.tokenization.chat.function_schema import function_schema
 
 
 class Scale(Enum):
@@ -338,28 +338,28 @@ def odd_values(a: Literal[b"x"]) -> int:
         (unhinted, "its parameter 'b' has no type hint"),
         (undescribed, "its docstring does not describe the parameter 'b' below 'Args:'"),
         (of_a_class, "of its parameter 'a', the type <class .*Station'> has no JSON schema"),
-        (of_a_missing_class, "its type hints are not understood: name 'Missing' is not defined"),
+        (of_a_missing_class, "its type hints are invalid: name 'Missing' is not defined"),
         (
             of_some_length,
             r"of its parameter 'a', the type tuple\[int, \.\.\.\] has no JSON schema: a list has one",
         ),
-        (no_list, "of its parameter 'a', the choices tea, coffee are no list in JSON"),
+        (no_list, "of its parameter 'a', the choices tea, coffee are not a JSON list"),
         (
             odd_values,
-            r"of its parameter 'a', the values \[b'x'\] are not all plain strings, numbers, bools or None",
+            r"of its parameter 'a', the values \[b'x'\] must all be plain strings, numbers, bools or None",
         ),
     ],
 )
 def test_functions_that_are_no_tools(function: Callable[..., Any], reason: str) -> None:
     with pytest.raises(Exception):  # noqa: B017  (of several kinds)
         get_json_schema(function)
-    with pytest.raises(ValueError, match=f"the function {function.__name__} cannot be a tool: {reason}"):
+    with pytest.raises(ValueError, match=f"the function {function.__name__} is invalid as a tool: {reason}"):
         function_schema(function)
 
 
 @pytest.mark.parametrize("tool", [print, Station, functools.partial(nothing), "nothing", 3])
 def test_what_is_no_function(tool: Any) -> None:
-    with pytest.raises(TypeError, match="a tool is a function or its JSON schema, not "):
+    with pytest.raises(TypeError, match="a tool must be a function or its JSON schema, got "):
         function_schema(tool)
 
 

@@ -58,7 +58,7 @@ def test_vocabulary_as_a_dict(files: tuple[str, str]) -> None:
     expected = GPT2Tokenizer(*files)(TEXTS).input_ids
     assert GPT2Tokenizer(vocab, merges)(TEXTS).input_ids == expected
     assert GPT2Tokenizer(vocab, [tuple(merge.split()) for merge in merges])(TEXTS).input_ids == expected
-    with pytest.raises(TypeError, match="both paths, or neither"):
+    with pytest.raises(TypeError, match="both be paths, or neither"):
         GPT2Tokenizer(vocab, files[1])
 
 
@@ -89,9 +89,9 @@ def test_from_a_gguf_file() -> None:
 
 
 def test_files_that_are_no_vocabulary(files: tuple[str, str], tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match=r"vocab\.json and merges\.txt make no byte-level BPE"):
+    with pytest.raises(TokenizerError, match=r"vocab\.json and merges\.txt are invalid for a byte-level BPE"):
         GPT2Tokenizer(files[1], files[0])
-    with pytest.raises(TokenizerError, match=r"make no byte-level BPE: .*out of vocabulary"):
+    with pytest.raises(TokenizerError, match=r"are invalid for a byte-level BPE: .*out of vocabulary"):
         GPT2Tokenizer({"a": 0}, ["a b"])
     with pytest.raises(FileNotFoundError, match=r"there is no file .*nothing\.json"):
         GPT2Tokenizer(tmp_path / "nothing.json", files[1])

@@ -286,7 +286,7 @@ def test_pairs_with_a_separator(tmp_path: Path) -> None:
 UNSUPPORTED = {
     **dict.fromkeys(["none", "no_vocab"], "the file holds no vocabulary"),
     **dict.fromkeys(["rwkv", "plamo2", "hybriddna"], "the tokenizers library has no model"),
-    "test": "no texts of numbers",
+    "test": "no numbers into texts",
     "yet another": "supported are 'gpt2'",
 }
 

@@ -33,16 +33,16 @@ def _changed(base: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     ("base", "key", "value", "message"),
     [
         (BPE, "model", None, "model is missing"),
-        (BPE, "model", "rwkv", "'rwkv', which is not supported: it takes the longest sequence of bytes"),
+        (BPE, "model", "rwkv", "'rwkv', which is unsupported: it finds the longest sequence of bytes"),
         (BPE, "model", "none", "'none', .*the file holds no vocabulary"),
         (BPE, "model", "new", "'new'; supported are 'gpt2', .*'llama', 'bert', 't5'"),
-        (BPE, "model", 7, "model must be a str, not int"),
+        (BPE, "model", 7, "model must be a str, got a int"),
         (BPE, "tokens", None, "tokens is missing"),
-        (BPE, "tokens", ["a", "b", "a", "ab", "<s>", "</s>"], "'a' stands at 0 and at 2"),
-        (BPE, "tokens", [1, 2, 3], "tokens holds a int"),
+        (BPE, "tokens", ["a", "b", "a", "ab", "<s>", "</s>"], "'a' has the ids 0 and 2"),
+        (BPE, "tokens", [1, 2, 3], "tokens contains a int"),
         (BPE, "token_type", [1, 1], "token_type has 2 entries for 6 tokens"),
-        (BPE, "token_type", [1, 1, 1, 1, 3, 9], "9 is no token type"),
-        (BPE, "token_type", [1, 1, 1, 1, 3, 6], "'</s>' has the type of a byte"),
+        (BPE, "token_type", [1, 1, 1, 1, 3, 9], "9 is not a token type"),
+        (BPE, "token_type", [1, 1, 1, 1, 3, 6], "'</s>' is invalid for a byte"),
         (BPE, "merges", None, "merges is missing"),
         (BPE, "merges", ["a b", "ab"], "'ab' is not two tokens"),
         (BPE, "merges", ["a b c"], "'a b c' is not two tokens"),
@@ -50,8 +50,8 @@ def _changed(base: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         (BPE, "merges", ["b a"], "'b a' needs 'ba', which is not among the tokens"),
         (BPE, "bos_token_id", 6, "bos_token_id is 6, but there are 6 tokens"),
         (BPE, "eos_token_id", -1, "eos_token_id is -1"),
-        (BPE, "eos_token_id", True, "eos_token_id must be a int, not bool"),
-        (BPE, "add_bos_token", 1, "add_bos_token must be a bool, not int"),
+        (BPE, "eos_token_id", True, "eos_token_id must be a int, got a bool"),
+        (BPE, "add_bos_token", 1, "add_bos_token must be a bool, got a int"),
         (BPE, "pre", "nobody-knows", "'nobody-knows'.*pre='llama-bpe'"),
         (SPM, "tokens", ["<unk>", "<s>", "</s>", "▁", "a", "a" * 999_999], "token 5 has 999999 characters"),
         (SPM, "scores", None, "scores is missing"),
@@ -103,7 +103,7 @@ def test_padding_leaves_eos_alone() -> None:
 def test_text_that_is_no_unicode_is_refused() -> None:
     with pytest.raises(ValueError, match=r"character 1 of a text is U\+D800"):
         Tokenizer.from_gguf(BPE).encode("a\ud800")
-    with pytest.raises(TypeError, match="a text is a str, not int"):
+    with pytest.raises(TypeError, match="a text must be a str, got a int"):
         Tokenizer.from_gguf(BPE)(["a", 1])
 
 

@@ -62,7 +62,7 @@ def test_options_that_ask_for_nothing(root: Path, gguf: bool, options: dict[str,
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"use_fast": False}, "there is but one kind of tokenizer, with the ids of the slow ones"),
+        ({"use_fast": False}, "there is only one kind of tokenizer, with the ids of the slow ones"),
         ({"trust_remote_code": True}, "no code of a repository is ever run"),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_leading_space(root: Path, tmp_path: Path) -> None:
     texts = [text for text in hard_texts(300, seed=61) if text.isascii()]
     assert ours(texts, add_special_tokens=False).input_ids == oracle.encode(texts)
     assert ours.encode("a") != AutoTokenizer.from_pretrained(LLAMA).encode("a")
-    with pytest.raises(TokenizerError, match="kind 'bert' have no place for add_prefix_space=False"):
+    with pytest.raises(TokenizerError, match="kind 'bert' do not support add_prefix_space=False"):
         AutoTokenizer.from_pretrained(vocabulary("bert-bge"), add_prefix_space=False)
 
 
@@ -142,7 +142,7 @@ def test_places(root: Path) -> None:
     assert GPT2Tokenizer.from_pretrained(root / "gpt2", use_fast=True)(TEXT) == expected(TEXT)
     assert AutoTokenizer.from_pretrained(root / "old", tokenizer_type="gpt2")(TEXT) == expected(TEXT)
     (root / "old" / "config.json").unlink()
-    with pytest.raises(TokenizerError, match="do not say how texts are split"):
+    with pytest.raises(TokenizerError, match="do not state how texts are split"):
         AutoTokenizer.from_pretrained(root / "old")
     config = transformers.GPT2Config()
     assert AutoTokenizer.from_pretrained(root / "old", config=config)(TEXT) == expected(TEXT)
@@ -151,17 +151,17 @@ def test_places(root: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "options", "error"),
     [
-        ("gpt2", {"device_map": "auto"}, TypeError("has no option device_map=: it is one of the model's")),
-        ("gpt2", {"torch_dtype": "auto"}, TypeError("has no option torch_dtype=: it is one of the model's")),
-        ("gpt2", {"padding": True}, TypeError(r"no option padding=: say it when you call the tokenizer")),
+        ("gpt2", {"device_map": "auto"}, TypeError("has no option device_map=: it belongs to the model")),
+        ("gpt2", {"torch_dtype": "auto"}, TypeError("has no option torch_dtype=: it belongs to the model")),
+        ("gpt2", {"padding": True}, TypeError(r"no option padding=: pass it to the tokenizer")),
         ("gpt2", {"max_length": 5}, TypeError(r"as in tokenizer\(text, max_length=\.\.\.\)")),
         ("gpt2", {"do_lower_case": True}, TypeError("no option do_lower_case=: there are add_bos_token, ")),
         ("gpt2", {"code_revision": "x"}, ValueError("code_revision='x' is not supported")),
         ("gpt2", {"proxies": {"http": "x"}}, ValueError("proxies={'http': 'x'} is not supported")),
-        ("gpt2", {"tokenizer_type": "bird"}, ValueError("tokenizer_type='bird' is not known: leave it out")),
+        ("gpt2", {"tokenizer_type": "bird"}, ValueError("tokenizer_type='bird' is unknown: omit it")),
         ("gpt2", {"subfolder": "sub"}, FileNotFoundError("there is no folder .*sub$")),
-        (SMOLLM2, {"tokenizer_type": "gpt2"}, ValueError("a GGUF file says itself what it holds")),
-        (SMOLLM2, {"subfolder": "sub"}, ValueError("subfolder= is where gguf_file= is, which is missing")),
+        (SMOLLM2, {"tokenizer_type": "gpt2"}, ValueError("a GGUF file states what it holds")),
+        (SMOLLM2, {"subfolder": "sub"}, ValueError("subfolder= needs gguf_file=, which is missing")),
         (SMOLLM2, {"pad_tokn": "x"}, TypeError("has no option pad_tokn=")),
     ],
     ids=str,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_server import HubServer, Repository, serving
+from tests.peers.hub import HubServer, Repository, serving
 from tests.tokenization.folders import FOLDERS
 from torchgguf.tokenization import AutoTokenizer
 

@@ -6,8 +6,9 @@ import tracemalloc
 import pytest
 
 from tests.tokenization.conversations import USER
-from torchgguf.tokenization import ChatTemplateError, budget
-from torchgguf.tokenization.chat import render
+from torchgguf.tokenization import ChatTemplateError
+from torchgguf.tokenization.chat import budget
+from torchgguf.tokenization.chat.rendering import render
 
 REACHING_OUT = [
     "{{ ''.__class__ }}",

@@ -4,48 +4,54 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from torchgguf.cli.options import File, Options, with_options
+from torchgguf.cli.options import FileArgument, Options, with_options
 from torchgguf.cli.terminal import first_interrupt_noted, note, one_line
 
 if TYPE_CHECKING:
-    from torchgguf.cli.session import Message, Session
+    from torchgguf.cli.session import Session
 
 HELP = """\
 /help   show this
 /reset  forget the conversation
-/exit   leave (so do Ctrl-D, and Ctrl-C while nothing is being said)
-Ctrl-C  end the answer that is being given"""
+/exit   leave (also Ctrl-D, and Ctrl-C at the prompt)
+Ctrl-C  stop the current answer"""
 
 
 @with_options
-def chat(file: File, *, options: Options) -> None:
-    """Talk to a model. Read from a pipe, every line is something said."""
-    from torchgguf.cli.session import Session
+def chat_command(file: FileArgument, *, options: Options) -> None:
+    """Talk to a model. From a pipe, every line is one message."""
+    from torchgguf.cli.loading import start_session
 
-    session = Session(file, options)
+    session = start_session(file, options)
     if not session.has_chat_template:
         raise ValueError(f"{file}: this model has no chat template; 'torchgguf run' continues a text")
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (line editing and recall in input())
-        note("/help tells what there is besides talking.")
-    Conversation(session).hold()
+        note("/help lists the commands.")
+    Conversation(session, options.system, options.wants_stats).hold()
 
 
 class Conversation:
-    """Reads what is said, answers, remembers."""
+    """A conversation in the terminal.
 
-    def __init__(self, session: "Session") -> None:
-        self.session = session
+    Args:
+        session: the session that answers.
+        system: instructions before the first message.
+        stats: whether to show the speed after each answer.
+    """
+
+    def __init__(self, session: "Session", system: str | None, stats: bool) -> None:
+        self.session, self.system, self.stats = session, system, stats
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything but the instructions."""
-        system = self.session.options.system
-        self.messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+        """Forget everything except the instructions."""
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        self.messages: list[dict[str, str]] = system
 
     def hold(self) -> None:
-        """Go on until somebody leaves."""
+        """Read messages and answer them until the user leaves."""
         while (said := _listen()) is not None:
             match said.split():
                 case []:
@@ -58,24 +64,23 @@ class Conversation:
                     self.reset()
                     note("Forgotten.")
                 case [command, *_] if command.startswith("/"):
-                    note(f"There is no {one_line(command)}; /help tells what there is.")
+                    note(f"There is no {one_line(command)}; /help lists the commands.")
                 case _:
                     self.answer(said)
 
     def answer(self, said: str) -> None:
-        """Say the answer while it comes into being; a first Ctrl-C ends it, a second ends the program."""
+        """Print the answer while it is generated; the first Ctrl-C stops it, a second one the program."""
         self.messages.append({"role": "user", "content": said})
         try:
             answer = self._speak()
-        except ValueError as error:  # it is too long, or not what the template allows
+        except ValueError as error:  # it is too long, or the template rejects it
             if not sys.stdin.isatty():
                 raise
             self.messages.pop()
             note(f"error: {one_line(str(error))}; /reset forgets the conversation")
             return
         self.messages.append({"role": "assistant", "content": answer})
-        stats = self.session.options.stats
-        if stats or (stats is None and sys.stderr.isatty()):
+        if self.stats:
             note(str(self.session.stats))
 
     def _speak(self) -> str:
@@ -92,7 +97,7 @@ class Conversation:
 
 
 def _listen() -> str | None:
-    """The next line said, None at the end."""
+    """Return the next line, or None at the end."""
     asks = sys.stdin.isatty() and sys.stdout.isatty()
     try:
         return input("> " if asks else "")

@@ -1,80 +1,93 @@
-"""`torchgguf convert`: a Hugging Face checkpoint as a GGUF file, and back."""
+"""`torchgguf convert`: convert a Hugging Face checkpoint to a GGUF file, and back."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchgguf.cli.options import Debug, DType, split_place
-from torchgguf.cli.quantize import Imatrix, TensorTypes, Threads, parse_override
+from torchgguf.cli.options import (
+    DebugOption,
+    DType,
+    ImatrixOption,
+    RevisionOption,
+    TensorTypesOption,
+    ThreadsOption,
+    parse_override,
+    split_place,
+)
 from torchgguf.cli.terminal import one_line, progress_bar
 
 if TYPE_CHECKING:
     from torchgguf.packing import Quantization
 
-Source = Annotated[
+_Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A Hugging Face folder or a repository of the Hub; or, for the way back, a GGUF file or "
-        "REPO:FILE (of a split model, any part).",
+        help="A Hugging Face folder or a repository of the Hub; or, for the other direction, a GGUF file or "
+        "REPO:FILE (for a split model, any part).",
     ),
 ]
-Target = Annotated[
+_Target = Annotated[
     str | None,
     typer.Argument(
         metavar="OUT",
-        help="A .gguf file; or a folder for one with the usual name, by default the current one. For the way "
-        "back the folder to write, which is made if need be.",
+        help="A .gguf file, or a folder for a file with the usual name; by default the current folder. For "
+        "the other direction the folder to write; it is created if it does not exist.",
     ),
 ]
-Type = Annotated[
+_Type = Annotated[
     str | None,
     typer.Option(
         "-q",
         "--quantization",
         metavar="TYPE",
-        help="F32, F16, BF16, Q8_0, Q4_K_M or any other of llama-quantize's. Without it types stay.",
+        help="F32, F16, BF16, Q8_0, Q4_K_M or any other type of llama-quantize. By default types stay.",
     ),
 ]
-Verify = Annotated[bool, typer.Option("--verify", help="Load what was written, and compare with the source.")]
-NoTokenizer = Annotated[bool, typer.Option("--no-tokenizer", help="Write the model without its tokenizer.")]
-Pre = Annotated[
-    str | None,
-    typer.Option("--pre", metavar="NAME", help="The tokenizer's splitting rule, where it is not recognized."),
+_Verify = Annotated[
+    bool, typer.Option("--verify", help="Load the written file and compare it with the source.")
 ]
-WeightsDType = Annotated[
-    DType | None,
-    typer.Option("--dtype", help="Of the weights in a Hugging Face folder; by default what loses nothing."),
-]
-MaxShardSize = Annotated[
+_NoTokenizer = Annotated[bool, typer.Option("--no-tokenizer", help="Write the model without its tokenizer.")]
+_Pre = Annotated[
     str | None,
     typer.Option(
-        "--max-shard-size", metavar="SIZE", help="Most bytes of a file in a Hugging Face folder, such as 5GB."
+        "--pre", metavar="NAME", help="The splitting rule of the tokenizer, if it is not recognized."
     ),
 ]
-Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the repository.")]
+_WeightsDType = Annotated[
+    DType | None,
+    typer.Option("--dtype", help="The dtype of weights in a Hugging Face folder; by default an exact one."),
+]
+_MaxShardSize = Annotated[
+    str | None,
+    typer.Option(
+        "--max-shard-size",
+        metavar="SIZE",
+        help="Largest file with weights in a Hugging Face folder, such as 5GB.",
+    ),
+]
 
 
-def convert(
-    source: Source,
-    out: Target = None,
-    quantization: Type = None,
-    imatrix: Imatrix = None,
-    tensor_type: TensorTypes = None,
-    verify: Verify = False,
-    pre: Pre = None,
-    no_tokenizer: NoTokenizer = False,
-    dtype: WeightsDType = None,
-    max_shard_size: MaxShardSize = None,
-    revision: Revision = None,
-    threads: Threads = None,
-    debug: Debug = False,
+def convert_command(
+    source: _Source,
+    out: _Target = None,
+    quantization: _Type = None,
+    imatrix: ImatrixOption = None,
+    tensor_type: TensorTypesOption = None,
+    verify: _Verify = False,
+    pre: _Pre = None,
+    no_tokenizer: _NoTokenizer = False,
+    dtype: _WeightsDType = None,
+    max_shard_size: _MaxShardSize = None,
+    revision: RevisionOption = None,
+    threads: ThreadsOption = None,
+    debug: DebugOption = False,
 ) -> None:
-    """Turn a Hugging Face model into a GGUF file, or a GGUF file into a Hugging Face folder.
+    """Convert a Hugging Face model to a GGUF file, or a GGUF file to a Hugging Face folder.
 
-    One tensor is in memory at a time, whatever the size of the model. What was there under the name is
-    replaced when the new is whole, and not before.
+    One tensor is in memory at a time, regardless of the size of the model. An existing file is replaced when
+    the new one is complete.
     """
     import torch
 
@@ -84,7 +97,7 @@ def convert(
         torch.set_num_threads(threads)
     place, gguf_file = split_place(source)
     if revision is not None and Path(place).exists():
-        raise typer.BadParameter("only repositories have revisions", param_hint="--revision")
+        raise typer.BadParameter("only for repositories", param_hint="--revision")
     options: dict[str, Any] = {"tokenizer": not no_tokenizer}
     if revision is not None:
         options["revision"] = revision
@@ -99,40 +112,40 @@ def convert(
     if gguf_file is not None or is_gguf(Path(place)):
         _check_gguf(Path(place))
         if out is None or out.endswith(".gguf"):
-            wish = "name a folder for a Hugging Face model; `torchgguf quantize` changes types"
+            wish = "name a folder for a Hugging Face model, or use `torchgguf quantize` to change types"
             raise typer.BadParameter(f"{source} is a GGUF file already: {wish}", param_hint="OUT")
         if Path(out).is_file():
             raise typer.BadParameter(f"{out} is a file: name a folder to write", param_hint="OUT")
-        _refuse(of_files, "only where a GGUF file is written")
+        _refuse(of_files, "only for writing a GGUF file")
         stated = {"dtype": dtype and dtype.value, "max_shard_size": max_shard_size}
         options |= {name: value for name, value in stated.items() if value is not None}
         _to_folder(place, gguf_file, out, options)
     else:
         if out is not None and not out.endswith(".gguf") and not Path(out).is_dir():
             raise typer.BadParameter(f"{out} is neither a .gguf file nor a folder", param_hint="OUT")
-        _refuse(of_folders, "only where a Hugging Face folder is written")
+        _refuse(of_folders, "only for writing a Hugging Face folder")
         how = _quantization(quantization, imatrix, tensor_type or [])
         _to_file(place, out, verify, {**options, "quantization": how, "pre": pre})
 
 
 def _check_gguf(path: Path) -> None:
-    """ValueError for a file that is neither GGUF nor, by its name, a part of a Hugging Face model."""
-    from torchgguf.container.parser import MAGIC
+    """Raise ValueError for a file that is neither GGUF nor part of a Hugging Face model."""
+    from torchgguf.container.layout import MAGIC
 
     if not path.is_file() or path.suffix == ".gguf":
         return
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ValueError(
-                f"{path} is neither a GGUF file nor of a Hugging Face model: name the model's folder, or its "
-                ".safetensors or .bin file"
+                f"{path} is neither a GGUF file nor part of a Hugging Face model: name the folder of the "
+                "model, or its .safetensors or .bin file"
             )
 
 
 def _quantization(kind: str | None, imatrix: str | None, tensor_types: list[str]) -> "Quantization | None":
     if kind is None:
         if imatrix or tensor_types:
-            raise typer.BadParameter("--imatrix and --tensor-type are for packing: give --quantization too")
+            raise typer.BadParameter("--imatrix and --tensor-type require --quantization")
         return None
     overrides = tuple(map(parse_override, tensor_types))
     from torchgguf.packing import Quantization

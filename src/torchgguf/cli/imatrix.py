@@ -1,4 +1,4 @@
-"""`torchgguf imatrix`: which weights matter, told by what a model does with texts. Also merges and shows."""
+"""`torchgguf imatrix`: collect an importance matrix from texts, or merge, convert and show matrices."""
 
 import math
 import sys
@@ -11,99 +11,93 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from torchgguf.cli.options import FILE_HELP, Debug, DType, split_place
+from torchgguf.cli.options import FILE_HELP, DebugOption, DeviceOption, DTypeOption, ThreadsOption
 from torchgguf.cli.tables import show, table
 from torchgguf.cli.terminal import first_interrupt_noted, note, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from torchgguf.models.importance import ImportanceCollector
-    from torchgguf.models.pretrained.model import PreTrainedModel
+    from torchgguf.conversion.importance import ImportanceCollector
     from torchgguf.packing.imatrix import ImportanceMatrix
-    from torchgguf.tokenization import Tokenizer
 
 STDIN = "-"
 
 
-class Format(StrEnum):
-    """How a matrix is written."""
+class _Format(StrEnum):
+    """The formats of importance matrices."""
 
     gguf = "gguf"
     dat = "dat"
 
 
-File = Annotated[str | None, Argument(metavar="FILE", help=f"The model. {FILE_HELP}")]
-Texts = Annotated[
+_File = Annotated[str | None, Argument(metavar="FILE", help=f"The model. {FILE_HELP}")]
+_Texts = Annotated[
     list[str] | None,
-    Option("--text", metavar="TXT", help="What it shall read, UTF-8; '-': standard input; repeatable."),
+    Option(
+        "--text", metavar="TXT", help="A UTF-8 text for the model to read; '-': standard input; repeatable."
+    ),
 ]
-Given = Annotated[
-    list[Path] | None, Option("--in", metavar="IMATRIX", help="A matrix to add, in any format; repeatable.")
+_Given = Annotated[
+    list[Path] | None,
+    Option("--in", metavar="IMATRIX", help="An importance matrix to add, in any format; repeatable."),
 ]
-Output = Annotated[Path, Option("-o", "--output", metavar="IMATRIX", help="The file to write.")]
-AsFormat = Annotated[
-    Format | None,
-    Option("--format", help="dat: llama.cpp's older one.", show_default="dat for *.dat, else gguf"),
+_Output = Annotated[Path, Option("-o", "--output", metavar="IMATRIX", help="The file to create or replace.")]
+_AsFormat = Annotated[
+    _Format | None,
+    Option("--format", help="dat is llama.cpp's older format.", show_default="dat for *.dat, else gguf"),
 ]
-Chunks = Annotated[int | None, Option("--chunks", min=1, help="Read no more chunks than these.")]
-ContextSize = Annotated[int, Option("-c", "--ctx-size", min=16, help="Tokens of a chunk.")]
-BatchSize = Annotated[int, Option("--batch-size", min=1, help="Chunks to read side by side.")]
-ProcessOutput = Annotated[
-    bool, Option("--process-output", help="Also for the head, unless its weights are the embedding's.")
+_Chunks = Annotated[int | None, Option("--chunks", min=1, help="The largest number of chunks to read.")]
+_ContextSize = Annotated[int, Option("-c", "--ctx-size", min=16, help="The length of a chunk in tokens.")]
+_BatchSize = Annotated[int, Option("--batch-size", min=1, help="The number of chunks in a batch.")]
+_ProcessOutput = Annotated[
+    bool, Option("--process-output", help="Also collect for the head, unless it is tied to the embeddings.")
 ]
-Perplexity = Annotated[
-    bool, Option("--perplexity/--no-perplexity", help="Tell how well it guesses the text.")
+_Perplexity = Annotated[bool, Option("--perplexity/--no-perplexity", help="Show the perplexity of the text.")]
+_ParseSpecial = Annotated[bool, Option("--parse-special", help="Parse special tokens in the text.")]
+_SaveEvery = Annotated[
+    int, Option("--save-every", min=0, help="Write after every so many chunks; 0: only at the end.")
 ]
-ParseSpecial = Annotated[
-    bool, Option("--parse-special", help="Take what is spelled like a special token for one.")
+_Statistics = Annotated[
+    bool, Option("--statistics", help="Show statistics of each tensor; without a model, write nothing.")
 ]
-SaveEvery = Annotated[int, Option("--save-every", min=0, help="Write after so many chunks; 0: at the end.")]
-Statistics = Annotated[
-    bool, Option("--statistics", help="Show figures of each tensor; of matrices given, write nothing.")
-]
-Device = Annotated[
-    str | None, Option("--device", metavar="DEVICE", help="Where to run, such as cpu or cuda:0.")
-]
-Threads = Annotated[int | None, Option("--threads", min=1, help="CPU threads; one a core.")]
-ModelDType = Annotated[DType | None, Option("--dtype", help="What to calculate in.")]
 
 
-def imatrix(
-    file: File = None,
-    text: Texts = None,
-    given: Given = None,
-    output: Output = Path("imatrix.gguf"),
-    format: AsFormat = None,
-    chunks: Chunks = None,
-    ctx_size: ContextSize = 512,
-    batch_size: BatchSize = 1,
-    process_output: ProcessOutput = False,
-    perplexity: Perplexity = True,
-    parse_special: ParseSpecial = False,
-    save_every: SaveEvery = 10,
-    statistics: Statistics = False,
-    device: Device = None,
-    threads: Threads = None,
-    dtype: ModelDType = None,
-    debug: Debug = False,
+def imatrix_command(
+    file: _File = None,
+    text: _Texts = None,
+    given: _Given = None,
+    output: _Output = Path("imatrix.gguf"),
+    format: _AsFormat = None,
+    chunks: _Chunks = None,
+    ctx_size: _ContextSize = 512,
+    batch_size: _BatchSize = 1,
+    process_output: _ProcessOutput = False,
+    perplexity: _Perplexity = True,
+    parse_special: _ParseSpecial = False,
+    save_every: _SaveEvery = 10,
+    statistics: _Statistics = False,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    dtype: DTypeOption = None,
+    debug: DebugOption = False,
 ) -> None:
-    """Find out which weights of a model matter: write the importance matrix of what it makes of texts.
+    """Run a model on texts, and write the importance matrix of its weights.
 
-    Matrices given by `--in` are added to it. Without FILE and `--text` they are merged, written in another
-    format, or shown. Ctrl-C ends the reading; what has been read till then is written.
+    Matrices from `--in` are added to it. Without FILE and `--text` these are merged, converted to another
+    format, or shown. Ctrl-C stops reading and writes the matrix of the chunks that were read.
     """
     if (file is None) != (not text):
-        raise typer.BadParameter("a model needs texts to read, and texts a model: FILE --text TXT")
+        raise typer.BadParameter("FILE and --text must be used together")
     if file is None and not given:
-        raise typer.BadParameter("name a model and a text, or matrices: FILE --text TXT, or --in IMATRIX")
+        raise typer.BadParameter("requires a model and a text, or matrices: FILE --text TXT, or --in IMATRIX")
     from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 
     writes = file is not None or not statistics
     if writes:
         _check_writable(output)
     matrices = [load_imatrix(path, ctx_size) for path in given or ()]
-    layout = format or (Format.dat if output.suffix == ".dat" else Format.gguf)
+    layout = format or (_Format.dat if output.suffix == ".dat" else _Format.gguf)
 
     def save(*collected: ImportanceMatrix) -> ImportanceMatrix:
         matrix = ImportanceMatrix.merged([*matrices, *collected])
@@ -114,12 +108,13 @@ def imatrix(
     if file is None or not text:
         matrix = save() if writes else ImportanceMatrix.merged(matrices)
     else:
-        from torchgguf.models.importance import ImportanceCollector, chunk_start, cut, read_tokens
+        from torchgguf.cli.loading import load_with_tokenizer
+        from torchgguf.conversion.importance import ImportanceCollector, chunk_start_token, cut, encode_texts
 
         names = ["stdin" if each == STDIN else each for each in text]
         contents = [_read(each) for each in text]
-        model, tokenizer = _load(file, device, threads, dtype)
-        tokens = cut(read_tokens(tokenizer, contents, parse_special), ctx_size, chunk_start(tokenizer))
+        model, tokenizer = load_with_tokenizer(file, device=device, threads=threads, dtype=dtype)
+        tokens = cut(encode_texts(tokenizer, contents, parse_special), ctx_size, chunk_start_token(tokenizer))
         collector = ImportanceCollector(model, process_output=process_output, perplexity=perplexity)
         finished = _collect(
             collector, tokens[:chunks], batch_size, save_every, lambda: save(collector.matrix(names))
@@ -141,9 +136,9 @@ class _TrialError(Exception):
 
 
 def _check_writable(path: Path) -> None:
-    """Begin to write, and give it up: better refused now than after hours of reading.
+    """Start and cancel a write, so that an error appears before hours of reading.
 
-    What is there already is replaced only if it is a matrix too: the name might be that of the model.
+    An existing file is replaced only if it is an importance matrix too: it might be the model.
     """
     from torchgguf.container import GGUFError
     from torchgguf.container.atomic import atomic_write
@@ -153,37 +148,19 @@ def _check_writable(path: Path) -> None:
         try:
             load_imatrix(path)
         except GGUFError as error:
-            raise ValueError(f"{error}. It is not replaced: name another file to write (--output)") from None
+            raise ValueError(f"{error}. It is not replaced: name another output file (--output)") from None
     with suppress(_TrialError), atomic_write(path):
         raise _TrialError
 
 
 def _read(place: str) -> str:
-    """A text, without the end of its last line, as llama-imatrix reads it."""
+    """Read a text without its last line break, as llama-imatrix does."""
     data = sys.stdin.buffer.read() if place == STDIN else Path(place).read_bytes()
     try:
         return data.decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         byte = f"byte {error.start} is {data[error.start]:#04x}"
-        raise ValueError(f"{place}: is no UTF-8 text: {byte}") from None
-
-
-def _load(
-    file: str, device: str | None, threads: int | None, dtype: DType | None
-) -> "tuple[PreTrainedModel, Tokenizer]":
-    import torch
-
-    from torchgguf import AutoModelForCausalLM, AutoTokenizer
-    from torchgguf.models.io.devices import available_device
-
-    place, gguf_file = split_place(file)
-    target = None if device is None else available_device(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    tokenizer = AutoTokenizer.from_pretrained(place, gguf_file)
-    precision = None if dtype is None else getattr(torch, dtype)
-    model = AutoModelForCausalLM.from_pretrained(place, gguf_file, dtype=precision)
-    return model.to(target or model.device), tokenizer
+        raise ValueError(f"{place}: is not a UTF-8 text: {byte}") from None
 
 
 def _collect(
@@ -193,7 +170,7 @@ def _collect(
     save_every: int,
     save: Callable[[], object],
 ) -> bool:
-    """Read the chunks, and save now and then; False if Ctrl-C ended it."""
+    """Read the chunks and save regularly; return whether all were read, without Ctrl-C."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     bar = tqdm(total=len(chunks), desc="reading", unit="chunk", delay=1, leave=False, disable=None)
@@ -223,7 +200,7 @@ def _tell(path: Path, matrix: "ImportanceMatrix") -> None:
     note(f"{one_line(str(path))}: {len(matrix)} tensors, {chunks}")
     if missed := [name for name, each in matrix.activations.items() if not each.counts.all()]:
         which = f"{missed[0]} and {len(missed) - 1} more tensors" if len(missed) > 1 else missed[0]
-        note(f"No token came to some experts in {which}; to those all columns matter alike. Take more text.")
+        note(f"No token reached some experts in {which}: all their columns count the same. Use more text.")
 
 
 def _show(matrix: "ImportanceMatrix") -> None:

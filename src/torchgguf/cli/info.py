@@ -1,4 +1,4 @@
-"""`torchgguf info`: what a GGUF file says of itself, from its header alone."""
+"""`torchgguf info`: show a GGUF file, from its header only."""
 
 import json
 import math
@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchgguf.cli.options import GGUF_HELP, Debug, split_place
-from torchgguf.cli.tables import Rows, finite, metadata_table, show, table
+from torchgguf.cli.options import DebugOption, GGUFArgument, RevisionOption, split_place
+from torchgguf.cli.tables import TableRows, finite, metadata_table, show, table
 
 if TYPE_CHECKING:
     from torchgguf.container import GGUFFile
 
-File = Annotated[str, typer.Argument(metavar="FILE", help=GGUF_HELP)]
-Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the repository.")]
-Json = Annotated[bool, typer.Option("--json", help="Everything, for programs; arrays in full.")]
+_Json = Annotated[bool, typer.Option("--json", help="Everything as JSON; arrays in full.")]
 
 
 @dataclass
@@ -35,31 +33,41 @@ class Totals:
 
     @property
     def bits_per_weight(self) -> float:
-        """Average storage of one parameter."""
+        """The average size of a parameter in bits."""
         return 8 * self.nbytes / self.parameters if self.parameters else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it."""
+        """Return all sums by name."""
         return asdict(self) | {"bits_per_weight": self.bits_per_weight}
 
 
-def info(file: File, revision: Revision = None, as_json: Json = False, debug: Debug = False) -> None:
+def info_command(
+    file: GGUFArgument, revision: RevisionOption = None, as_json: _Json = False, debug: DebugOption = False
+) -> None:
     """Show metadata and tensors of a GGUF file, without reading the tensors.
 
-    Of a file in a repository of the Hugging Face Hub no more is fetched than the beginning that says it.
+    From a repository of the Hugging Face Hub only the beginning of the file is downloaded.
     """
     with open_header(file, revision) as gguf:
         (_print_json if as_json else _print_tables)(gguf)
 
 
 def open_header(file: str, revision: str | None = None) -> "GGUFFile":
-    """Open a file; of one in a repository no more than what it says of itself."""
+    """Open a file; from a repository only its header is downloaded.
+
+    Args:
+        file: a path or REPO:FILE.
+        revision: a branch, tag or commit of the repository.
+
+    Raises:
+        typer.BadParameter: a local file has no revision.
+    """
     from torchgguf.container import open_gguf
 
     place, name = split_place(file)
     if name is None:
         if revision is not None:
-            raise typer.BadParameter("only REPO:FILE has revisions", param_hint="--revision")
+            raise typer.BadParameter("only for REPO:FILE", param_hint="--revision")
         return open_gguf(file)
     from torchgguf.hub import open_remote_gguf
 
@@ -67,7 +75,7 @@ def open_header(file: str, revision: str | None = None) -> "GGUFFile":
 
 
 def totals(gguf: "GGUFFile") -> tuple[Totals, dict[str, Totals]]:
-    """Sums over all tensors, and by type with the largest share first."""
+    """Return the sums over all tensors, and by type with the most bytes first."""
     whole, by_type = Totals(), defaultdict[str, Totals](Totals)
     for tensor in gguf.tensors.values():
         for part in (whole, by_type[tensor.type.name]):
@@ -105,11 +113,11 @@ def _print_json(gguf: "GGUFFile") -> None:
 
 def _print_tables(gguf: "GGUFFile") -> None:
     whole, by_type = totals(gguf)
-    tensors: Rows = [
+    tensors: TableRows = [
         (tensor.name, tensor.type.name, " × ".join(map(str, tensor.shape)), f"{tensor.nbytes:,}")
         for tensor in gguf.tensors.values()
     ]
-    types: Rows = [
+    types: TableRows = [
         (name, f"{part.tensors:,}", f"{part.parameters:,}", f"{part.nbytes:,}", f"{part.bits_per_weight:.3f}")
         for name, part in [*by_type.items(), ("all", whole)]
     ]

@@ -1,27 +1,24 @@
-"""`torchgguf merge`: the files of a split model as one."""
+"""`torchgguf merge`: merge the files of a split model."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from torchgguf.cli.options import Debug, check_folder_of, split_place
+from torchgguf.cli.options import DebugOption, OutputArgument, check_folder_of, split_place
 from torchgguf.cli.terminal import one_line, progress_bar
 
-File = Annotated[
+_File = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
-        help="Any of the files, the others lie beside it; or REPO:FILE on the Hugging Face Hub.",
+        help="Any of the files, with the others in the same folder; or REPO:FILE on the Hugging Face Hub.",
     ),
 ]
-Out = Annotated[
-    str, typer.Argument(metavar="OUT", help="The file to write, or to replace when the new one is whole.")
-]
 
 
-def merge(file: File, out: Out, debug: Debug = False) -> None:
-    """Make one file of a split model. The parts stay as they are."""
+def merge_command(file: _File, out: OutputArgument, debug: DebugOption = False) -> None:
+    """Merge the files of a split model into one. The parts are unchanged."""
     from torchgguf.container import merge_gguf
     from torchgguf.hub import find_gguf
 

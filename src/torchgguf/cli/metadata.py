@@ -1,4 +1,4 @@
-"""`torchgguf metadata`: the metadata of a GGUF file shown, set and removed."""
+"""`torchgguf metadata`: show, set and remove metadata of a GGUF file."""
 
 import json
 import sys
@@ -8,74 +8,78 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from torchgguf.cli.info import open_header
-from torchgguf.cli.options import GGUF_HELP, Debug, split_place
+from torchgguf.cli.options import GGUF_HELP, DebugOption, split_place
 from torchgguf.cli.tables import finite, metadata_table, show
 from torchgguf.cli.terminal import note, one_line, progress_bar
 
 if TYPE_CHECKING:
     from torchgguf.container import Metadata, MetadataType
 
-File = Annotated[
+_File = Annotated[
     str,
-    typer.Argument(metavar="FILE", help=f"{GGUF_HELP} What is on the Hub can be shown, and not changed."),
+    typer.Argument(metavar="FILE", help=f"{GGUF_HELP} Files on the Hub can be shown, but not changed."),
 ]
-Key = Annotated[str | None, typer.Argument(metavar="KEY", help="Show the value of this key alone.")]
-Set = Annotated[
+_Key = Annotated[str | None, typer.Argument(metavar="KEY", help="Show only the value of this key.")]
+_Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Set a value; repeatable. Arrays are JSON; @NAME takes what the file NAME holds, @@ is a @.",
+        help="Set a value; repeatable. Arrays are JSON; @NAME reads the file NAME, @@ stands for @.",
     ),
 ]
-Remove = Annotated[
+_Remove = Annotated[
     list[str] | None, typer.Option("--remove", metavar="KEY", help="Remove a key; repeatable.")
 ]
-Type = Annotated[
+_Type = Annotated[
     str | None,
     typer.Option(
         "--type",
         metavar="TYPE",
-        help="Type of the value to set, such as uint32, string or [float32]; by default the one that the key "
-        "has, or for a new key the one that the format states, or else what the value looks like.",
+        help="The type of the value to set, such as uint32, string or [float32]; by default that of the key. "
+        "A new key gets the type that the format states, or else one that matches the value.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Also do what may leave a file that nothing can load.")]
-Room = Annotated[
+_Force = Annotated[
+    bool, typer.Option("--force", help="Also make changes after which no program may load the file.")
+]
+_Room = Annotated[
     int | None,
     typer.Option(
         "--room",
         min=0,
-        help="Bytes to leave for later edits where the file must be written anew.",
+        help="Bytes to reserve for later edits if the file is rewritten.",
         show_default="16384",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs; arrays in full.")]
+_Json = Annotated[bool, typer.Option("--json", help="As JSON; arrays in full.")]
 
 
-def metadata(
-    file: File,
-    key: Key = None,
-    set: Set = None,
-    remove: Remove = None,
-    type: Type = None,
-    force: Force = False,
-    room: Room = None,
-    as_json: Json = False,
-    debug: Debug = False,
+def metadata_command(
+    file: _File,
+    key: _Key = None,
+    set: _Set = None,
+    remove: _Remove = None,
+    type: _Type = None,
+    force: _Force = False,
+    room: _Room = None,
+    as_json: _Json = False,
+    debug: DebugOption = False,
 ) -> None:
     """Show the metadata of a GGUF file, or change them.
 
-    Where the changed metadata fit before the tensors, only they are written; otherwise the whole file is,
-    and has room then for the next change. If the process dies meanwhile, no more than this change is lost:
-    the next `torchgguf metadata` restores what an unfinished one has left.
+    Only the metadata are written if they fit before the tensors. Otherwise the whole file is rewritten, with
+    room for the next change. If the process dies, only this change is lost: the next `torchgguf metadata`
+    restores the file.
     """
     if not set and not remove:
         if type is not None or force or room is not None:
-            raise typer.BadParameter("--type, --force and --room are for --set and --remove")
+            raise typer.BadParameter("--type, --force and --room require --set or --remove")
         _show(file, key, as_json)
     elif key is not None or as_json:
-        raise typer.BadParameter("either show or change: not both at once")
+        raise typer.BadParameter(
+            "KEY and --json show metadata, --set and --remove change them: do only one at a time"
+        )
     else:
         _edit(file, set or [], remove or [], type, force, room)
 
@@ -98,13 +102,13 @@ def _read(file: str) -> "Metadata":
     from torchgguf.container import undo_unfinished
 
     if undo_unfinished(file):
-        note(f"{one_line(file)}: a change that was not finished has been undone.")
+        note(f"{one_line(file)}: an unfinished change was undone.")
     with open_header(file) as gguf:
         return gguf.metadata
 
 
 def _for_terminal(text: str) -> str:
-    """A file's strings must not steer the terminal; programs get them as they are."""
+    """Escape control characters for a terminal, where strings of a file could be harmful."""
     return "\n".join(map(one_line, text.split("\n"))) if sys.stdout.isatty() else text
 
 
@@ -112,9 +116,9 @@ def _edit(
     file: str, settings: list[str], removed: list[str], type: str | None, force: bool, room: int | None
 ) -> None:
     from torchgguf.container import edit_metadata, type_name
-    from torchgguf.container.editing import ROOM
+    from torchgguf.container.editing.edits import ROOM
+    from torchgguf.container.editing.stated_types import stated_type
     from torchgguf.container.metadata import infer_type
-    from torchgguf.container.stated_types import stated_type
 
     pairs = [setting.partition("=")[::2] for setting in settings]
     for (key, _), setting in zip(pairs, settings, strict=True):
@@ -124,12 +128,14 @@ def _edit(
             raise typer.BadParameter(f"{key} is set twice", param_hint="--set")
     if type is not None and len(pairs) != 1:
         raise typer.BadParameter(
-            "it is for one --set; change keys of other types one by one", param_hint="--type"
+            "requires exactly one --set: change keys of other types separately", param_hint="--type"
         )
     stated = None if type is None else _parse_type(type)
     place, name = split_place(file)
     if name is not None:
-        raise ValueError(f"{file} is on the Hub: fetch it to change it, with `hf download {place} {name}`")
+        raise ValueError(
+            f"{file} is on the Hub: download it before changing it, with `hf download {place} {name}`"
+        )
     old = _read(file)
     types = {} if stated is None else {key: stated for key, _ in pairs}
     known = {key: types.get(key, old.types.get(key, stated_type(key))) for key, _ in pairs}
@@ -144,16 +150,16 @@ def _edit(
             room=ROOM if room is None else room,
             progress=progress,
         )
-    how = "metadata written in place" if edited.in_place else "written anew, tensors and all"
+    how = "metadata written in place" if edited.in_place else "whole file rewritten"
     note(f"{one_line(str(edited.path))}: {how}.")
-    for key in (key for key in values if key not in old):  # in their order
+    for key in (key for key in values if key not in old):  # in this order
         kind = known[key]
         name = type_name(infer_type(values[key]) if kind is None else kind)
-        note(f"{one_line(key)} is new, and of type {name}.")
+        note(f"{one_line(key)} is new and has type {name}.")
 
 
 def _parse_value(text: str, value_type: "MetadataType | None", key: str) -> Any:
-    """Read a value of a type; of a new key without one, whatever the text looks like."""
+    """Parse a value of this type; without a type, by the look of the text."""
     from torchgguf.container import ArrayType, ValueType, type_name
     from torchgguf.container.value_types import SCALARS
 
@@ -172,7 +178,7 @@ def _parse_value(text: str, value_type: "MetadataType | None", key: str) -> Any:
     except (ValueError, KeyError):
         assert value_type is not None
         raise typer.BadParameter(
-            f"{key} is of type {type_name(value_type)}, and {one_line(text[:60])!r} is not",
+            f"{key} must be of type {type_name(value_type)}, got {one_line(text[:60])!r}",
             param_hint="--set",
         ) from None
 
@@ -181,11 +187,11 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text in UTF-8") from None
+        raise ValueError(f"{path} is not a UTF-8 text") from None
 
 
 def _guess(text: str) -> Any:
-    """A number, true, false or an array if it is one in JSON, else the text itself."""
+    """Return a number, bool or array if the text is one in JSON, or else the text itself."""
     try:
         value = json.loads(text)
     except ValueError:

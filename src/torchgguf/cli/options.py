@@ -1,6 +1,6 @@
-"""The options that commands share. `Options` is their one list: names, types, defaults and help."""
+"""Options that several commands share; `Options` are those of `run` and `chat`."""
 
-# No postponed annotations here: typer must find the annotations of `Options` as objects.
+# Without postponed annotations: typer needs the annotations of `Options` as objects.
 import inspect
 import re
 import sys
@@ -25,86 +25,138 @@ def _note_debug(context: typer.Context, wanted: bool) -> None:
     context.meta[DEBUG] = wanted or context.meta.get(DEBUG, False)
 
 
-Debug = Annotated[bool, Option("--debug", callback=_note_debug, help="Show tracebacks of errors.")]
-# Names of places are not taken for paths: Path("./x") is "x", which could be a repository as well.
-FILE_HELP = (
-    "A GGUF file (of a split model, any part), a Hugging Face folder, or on the Hugging Face Hub "
-    "a repository or REPO:FILE."
-)
-GGUF_HELP = "A GGUF file, or REPO:FILE on the Hugging Face Hub; of a split model, any part."
-File = Annotated[str, Argument(metavar="FILE", help=FILE_HELP)]
-_IN_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?):(?P<name>[^:]+)")
-
-
-def check_folder_of(out: str) -> None:
-    """FileNotFoundError if a file cannot be written for want of a folder: said before anything is fetched."""
-    if not (folder := Path(out).parent).is_dir():
-        raise FileNotFoundError(f"{out} cannot be written: there is no folder {folder}")
-
-
-def split_place(file: str) -> tuple[str, str | None]:
-    """Take REPO:FILE apart; what there is here, or cannot be in a repository, stays as it is.
-
-    FileNotFoundError for what is spelled as a place here, and is not there.
-    """
-    if Path(file).exists():
-        return file, None
-    if file.startswith("./") or file.endswith("/"):  # which no Path tells from a repository
-        raise FileNotFoundError(f"there is no {'file' if file.endswith('.gguf') else 'folder'} {file}")
-    if sys.stderr.isatty() and not file.endswith(".gguf"):  # the Hub's client waits long where nobody answers
-        note(f"There is no {one_line(file)} here: looking on the Hugging Face Hub.")
-    in_repository = _IN_REPOSITORY.fullmatch(file)
-    return (file, None) if in_repository is None else (in_repository["repository"], in_repository["name"])
-
-
 class DType(StrEnum):
-    """What the model calculates in."""
+    """The dtype for computations."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
 
 
+# These arguments stay texts, because Path("./x") is "x", which may also be a repository.
+FILE_HELP = (
+    "A GGUF file (for a split model, any part), a Hugging Face folder, or on the Hugging Face Hub "
+    "a repository or REPO:FILE."
+)
+GGUF_HELP = "A GGUF file, or REPO:FILE on the Hugging Face Hub; for a split model, any part."
+FileArgument = Annotated[str, Argument(metavar="FILE", help=FILE_HELP)]
+GGUFArgument = Annotated[str, Argument(metavar="FILE", help=GGUF_HELP)]
+OutputArgument = Annotated[
+    str, Argument(metavar="OUT", help="The file to create, or to replace when the new one is complete.")
+]
+DebugOption = Annotated[bool, Option("--debug", callback=_note_debug, help="Show tracebacks of errors.")]
+DeviceOption = Annotated[
+    str | None, Option("--device", metavar="DEVICE", help="Where to run, such as cpu or cuda:0.")
+]
+DTypeOption = Annotated[DType | None, Option("--dtype", help="The dtype for computations.")]
+RevisionOption = Annotated[
+    str | None, Option("--revision", help="A branch, tag or commit of the repository.")
+]
+ThreadsOption = Annotated[
+    int | None, Option("--threads", min=1, help="CPU threads; by default one for each core.")
+]
+ImatrixOption = Annotated[
+    str | None,
+    Option("--imatrix", metavar="FILE", help="The importance matrix, see `torchgguf imatrix`."),
+]
+TensorTypesOption = Annotated[
+    list[str] | None,
+    Option(
+        "--tensor-type",
+        metavar="PATTERN=TYPE",
+        help="The type of tensors whose names match this regular expression; repeatable.",
+    ),
+]
+
+_IN_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?):(?P<name>[^:]+)")
+
+
+def check_folder_of(out: str) -> None:
+    """Check that the folder of a file to write exists, before any download.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+    """
+    if not (folder := Path(out).parent).is_dir():
+        raise FileNotFoundError(f"cannot write {out}: there is no folder {folder}")
+
+
+def split_place(file: str) -> tuple[str, str | None]:
+    """Split REPO:FILE into repository and name. Local files and other texts stay whole, with None as name.
+
+    Raises:
+        FileNotFoundError: it is spelled as a local path, but does not exist.
+    """
+    if Path(file).exists():
+        return file, None
+    if file.startswith("./") or file.endswith("/"):  # a Path would drop these marks
+        raise FileNotFoundError(f"there is no {'file' if file.endswith('.gguf') else 'folder'} {file}")
+    if sys.stderr.isatty() and not file.endswith(".gguf"):  # offline the Hub's client waits for a long time
+        note(f"There is no local {one_line(file)}: searching the Hugging Face Hub.")
+    in_repository = _IN_REPOSITORY.fullmatch(file)
+    return (file, None) if in_repository is None else (in_repository["repository"], in_repository["name"])
+
+
+def parse_override(text: str) -> tuple[str, str]:
+    """Split PATTERN=TYPE into the pattern and the type."""
+    pattern, equals, kind = text.rpartition("=")
+    if not (pattern and equals and kind):
+        raise typer.BadParameter(f"{text!r} is not PATTERN=TYPE", param_hint="--tensor-type")
+    return pattern, kind
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to load a model and how to let it answer."""
+    """Options for loading a model and for its answers."""
 
     max_new_tokens: Annotated[
-        int, Option("-n", "--max-new-tokens", min=0, help="Longest answer; 0: until the context is full.")
+        int,
+        Option(
+            "-n", "--max-new-tokens", min=0, help="Longest answer in tokens; 0: until the context is full."
+        ),
     ] = 1024
     temperature: Annotated[
-        float, Option("-t", "--temperature", min=0, help="How freely to draw; 0 takes the best token always.")
+        float,
+        Option("-t", "--temperature", min=0, help="Randomness of sampling; 0 always takes the best token."),
     ] = 0.7
-    top_k: Annotated[int, Option("--top-k", min=0, help="Draw from this many best tokens; 0: all.")] = 40
+    top_k: Annotated[int, Option("--top-k", min=0, help="Sample from this many best tokens; 0: all.")] = 40
     top_p: Annotated[
-        float, Option("--top-p", min=0, max=1, help="Draw from the best tokens with this probability in all.")
+        float,
+        Option("--top-p", min=0, max=1, help="Sample from the best tokens with this total probability."),
     ] = 0.95
     min_p: Annotated[
-        float, Option("--min-p", min=0, max=1, help="Drop tokens below this share of the best one's chance.")
+        float, Option("--min-p", min=0, max=1, help="Drop tokens below this share of the best probability.")
     ] = 0.05
     repetition_penalty: Annotated[
-        float, Option("--repetition-penalty", help="Above 1 avoids what has been said before.")
+        float, Option("--repetition-penalty", help="Values above 1 avoid repetition.")
     ] = 1.0
     seed: Annotated[
-        int | None, Option("--seed", min=0, max=2**32 - 1, help="Draw the same answer every time.")
+        int | None, Option("--seed", min=0, max=2**32 - 1, help="Return the same answer every time.")
     ] = None
-    stop: Annotated[list[str] | None, Option("--stop", help="End at this text; repeatable.")] = None
-    system: Annotated[str | None, Option("--system", help="Instructions that come first.")] = None
-    device: Annotated[
-        str | None, Option("--device", metavar="DEVICE", help="Where to run, such as cpu or cuda:0.")
-    ] = None
-    threads: Annotated[int | None, Option("--threads", min=1, help="CPU threads; one a core.")] = None
-    dtype: Annotated[DType | None, Option("--dtype", help="What to calculate in.")] = None
+    stop: Annotated[list[str] | None, Option("--stop", help="Stop at this text; repeatable.")] = None
+    system: Annotated[str | None, Option("--system", help="Instructions before the first message.")] = None
+    device: DeviceOption = None
+    threads: ThreadsOption = None
+    dtype: DTypeOption = None
     dequantize: Annotated[
-        bool, Option("--dequantize", help="Unpack all weights at load: more memory, plain torch layers.")
+        bool, Option("--dequantize", help="Unpack all weights: more memory, plain torch layers.")
     ] = False
     stats: Annotated[
-        bool | None, Option("--stats/--no-stats", help="Tell tokens/s.", show_default="on a terminal")
+        bool | None, Option("--stats/--no-stats", help="Show tokens/s.", show_default="on a terminal")
     ] = None
-    debug: Debug = False
+    debug: DebugOption = False
+
+    @property
+    def wants_stats(self) -> bool:
+        """Whether to show the speed of answers; by default only on a terminal."""
+        return sys.stderr.isatty() if self.stats is None else self.stats
 
     def generation_config(self) -> "GenerationConfig":
-        """What they say of choosing tokens. Raises `typer.BadParameter` for what cannot be meant."""
+        """Return the options for choosing tokens.
+
+        Raises:
+            typer.BadParameter: a value is invalid.
+        """
         from torchgguf.generation import GenerationConfig
 
         sampling = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p")}
@@ -120,7 +172,7 @@ class Options:
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that takes `options: Options` the fields of `Options` as command line options."""
+    """Replace the parameter `options: Options` of a command by command line options, one for each field."""
     own = [p for p in inspect.signature(command).parameters.values() if p.annotation is not Options]
     shared = list(inspect.signature(Options).parameters.values())
 

@@ -1,125 +1,118 @@
-"""`torchgguf quantize`: a GGUF file with other types."""
+"""`torchgguf quantize`: change the types of a GGUF file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from torchgguf.cli.options import Debug, check_folder_of, split_place
+from torchgguf.cli.options import (
+    DebugOption,
+    ImatrixOption,
+    OutputArgument,
+    TensorTypesOption,
+    ThreadsOption,
+    check_folder_of,
+    parse_override,
+    split_place,
+)
 from torchgguf.cli.terminal import note, one_line, progress_bar
 
 if TYPE_CHECKING:
     from torchgguf.packing import Quantization
 
-# What `--help` says of the recipes: bits a weight that an 8B Llama 3 comes to with an importance matrix.
-RECIPES = {
+# The help for recipes: average bits per weight of an 8B Llama 3 with an importance matrix; a description.
+RECIPE_HELP = {
     "F32": (32.00, "single precision, to compute with or to start from"),
     "F16": (16.00, "half precision, to start from"),
     "BF16": (16.00, "bfloat16, as most models are published: to start from"),
-    "Q8_0": (8.50, "nothing lost that anybody notices; simple and fast"),
-    "Q6_K": (6.56, "hardly anything lost"),
-    "Q5_K_M": (5.70, "very little lost"),
+    "Q8_0": (8.50, "no noticeable loss; simple and fast"),
+    "Q6_K": (6.56, "almost no loss"),
+    "Q5_K_M": (5.70, "very small loss"),
     "Q5_K_S": (5.57, "a little smaller than Q5_K_M"),
-    "Q4_K_M": (4.89, "the usual choice: small, with little lost"),
+    "Q4_K_M": (4.89, "the usual choice: small, with little loss"),
     "Q4_K_S": (4.67, "a little smaller than Q4_K_M"),
-    "IQ4_NL": (4.65, "as Q4_K_S; for rows that do not divide by 256 too"),
-    "IQ4_XS": (4.42, "about as good as Q4_K_S, and smaller"),
+    "IQ4_NL": (4.65, "like Q4_K_S; also for rows that are not a multiple of 256"),
+    "IQ4_XS": (4.42, "about as good as Q4_K_S, but smaller"),
     "Q3_K_L": (4.30, "noticeably worse than four bits"),
-    "Q3_K_M": (4.00, "the better half of three bits"),
+    "Q3_K_M": (4.00, "the best balance with three bits"),
     "IQ3_M": (3.76, "better than Q3_K_M for its size"),
     "IQ3_S": (3.66, "better than Q3_K_S for its size"),
-    "Q3_K_S": (3.64, "much is lost"),
+    "Q3_K_S": (3.64, "large loss"),
     "IQ3_XS": (3.50, "between IQ3_S and IQ3_XXS; needs --imatrix"),
-    "IQ3_XXS": (3.25, "the least that still does for most; needs --imatrix"),
-    "Q2_K": (3.16, "a lot is lost"),
-    "Q2_K_S": (2.97, "more still; needs --imatrix"),
+    "IQ3_XXS": (3.25, "the smallest useful type for most models; needs --imatrix"),
+    "Q2_K": (3.16, "very large loss"),
+    "Q2_K_S": (2.97, "even larger loss; needs --imatrix"),
     "IQ2_M": (2.93, "large models only; needs --imatrix"),
     "IQ2_S": (2.74, "large models only; needs --imatrix"),
     "IQ2_XS": (2.59, "large models only; needs --imatrix"),
     "IQ2_XXS": (2.38, "large models only; needs --imatrix"),
     "IQ1_M": (2.15, "very large models only; needs --imatrix"),
     "IQ1_S": (2.00, "very large models only; needs --imatrix"),
-    "Q5_1": (6.04, "older than Q5_K, and worse for its size"),
-    "Q5_0": (5.59, "older than Q5_K, and worse for its size"),
-    "Q4_1": (5.10, "older than Q4_K, and worse for its size"),
+    "Q5_1": (6.04, "older than Q5_K and worse for its size"),
+    "Q5_0": (5.59, "older than Q5_K and worse for its size"),
+    "Q4_1": (5.10, "older than Q4_K and worse for its size"),
     "Q4_0": (4.65, "older than Q4_K; for models trained for it"),
     "MXFP4": (4.25, "4-bit floats in blocks of 32, for models trained for it"),
-    "MXFP4_MOE": (8.50, "MXFP4 for experts, Q8_0 for all else"),
+    "MXFP4_MOE": (8.50, "MXFP4 for experts, Q8_0 for other tensors"),
     "NVFP4": (4.50, "4-bit floats in blocks of 16, for models trained for it"),
     "TQ2_0": (2.52, "for models whose weights are -1, 0 and 1"),
-    "TQ1_0": (2.19, "the same, smaller and slower"),
+    "TQ1_0": (2.19, "like TQ2_0, but smaller and slower"),
     "Q2_0": (2.68, "for models trained for two bits"),
     "Q1_0": (1.48, "for models trained for one bit"),
 }
 
-File = Annotated[
+_File = Annotated[
     str,
     typer.Argument(
-        metavar="IN", help="A GGUF file of any architecture, or REPO:FILE; of a split model, any part."
+        metavar="IN", help="A GGUF file of any architecture, or REPO:FILE; for a split model, any part."
     ),
 ]
-Out = Annotated[
-    str, typer.Argument(metavar="OUT", help="The file to write, or to replace when the new one is whole.")
+_Type = Annotated[str | None, typer.Argument(metavar="TYPE", help="One of the recipes above.")]
+_OutputTensorType = Annotated[
+    str | None, typer.Option("--output-tensor-type", metavar="TYPE", help="The type of the head.")
 ]
-Type = Annotated[str | None, typer.Argument(metavar="TYPE", help="One of the recipes above.")]
-Imatrix = Annotated[
+_TokenEmbeddingType = Annotated[
     str | None,
-    typer.Option("--imatrix", metavar="FILE", help="Which weights matter most: see `torchgguf imatrix`."),
+    typer.Option("--token-embedding-type", metavar="TYPE", help="The type of the token embeddings."),
 ]
-TensorTypes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--tensor-type",
-        metavar="PATTERN=TYPE",
-        help="Another type for tensors whose names have this in them, a regular expression; repeatable.",
-    ),
-]
-OutputTensorType = Annotated[
-    str | None, typer.Option("--output-tensor-type", metavar="TYPE", help="Another type for the head.")
-]
-TokenEmbeddingType = Annotated[
-    str | None,
-    typer.Option("--token-embedding-type", metavar="TYPE", help="Another type for the token embeddings."),
-]
-LeaveOutputTensor = Annotated[bool, typer.Option("--leave-output-tensor", help="Leave the head as it is.")]
-Pure = Annotated[bool, typer.Option("--pure", help="One type for all: the recipe's main one.")]
-AllowRequantize = Annotated[
+_LeaveOutputTensor = Annotated[bool, typer.Option("--leave-output-tensor", help="Do not pack the head.")]
+_Pure = Annotated[bool, typer.Option("--pure", help="Use the main type of the recipe for all tensors.")]
+_AllowRequantize = Annotated[
     bool,
-    typer.Option("--allow-requantize", help="Also pack what is packed already, though that loses twice."),
+    typer.Option("--allow-requantize", help="Also pack tensors that are packed already, which adds errors."),
 ]
-KeepSplit = Annotated[
-    bool, typer.Option("--keep-split", help="Write as many files as there are to read: OUT-00001-of-….")
+_KeepSplit = Annotated[
+    bool, typer.Option("--keep-split", help="Write as many files as IN has: OUT-00001-of-….")
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would become of the tensors; OUT may be left out.")
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the new types without writing; OUT is optional.")
 ]
-Verify = Annotated[
+_Verify = Annotated[
     bool,
-    typer.Option("--verify", help="Open what was written, and compare tensors and answers with those of IN."),
+    typer.Option("--verify", help="Load the written file, and compare tensors and predictions with IN."),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; one a core.")]
 
 
-def quantize(
-    file: File,
-    out: Out,
-    type: Type = None,
-    imatrix: Imatrix = None,
-    tensor_type: TensorTypes = None,
-    output_tensor_type: OutputTensorType = None,
-    token_embedding_type: TokenEmbeddingType = None,
-    leave_output_tensor: LeaveOutputTensor = False,
-    pure: Pure = False,
-    allow_requantize: AllowRequantize = False,
-    keep_split: KeepSplit = False,
-    dry_run: DryRun = False,
-    verify: Verify = False,
-    threads: Threads = None,
-    debug: Debug = False,
+def quantize_command(
+    file: _File,
+    out: OutputArgument,
+    type: _Type = None,
+    imatrix: ImatrixOption = None,
+    tensor_type: TensorTypesOption = None,
+    output_tensor_type: _OutputTensorType = None,
+    token_embedding_type: _TokenEmbeddingType = None,
+    leave_output_tensor: _LeaveOutputTensor = False,
+    pure: _Pure = False,
+    allow_requantize: _AllowRequantize = False,
+    keep_split: _KeepSplit = False,
+    dry_run: _DryRun = False,
+    verify: _Verify = False,
+    threads: ThreadsOption = None,
+    debug: DebugOption = False,
 ) -> None:
     if type is None:
         if not dry_run:
-            raise typer.BadParameter("say what to write and of which type: IN OUT TYPE")
+            raise typer.BadParameter("requires IN, OUT and TYPE")
         type = out
     if dry_run and verify:
         raise typer.BadParameter("a dry run writes nothing", param_hint="--verify")
@@ -146,7 +139,7 @@ def quantize(
         check_folder_of(out)
     if Path(file).is_dir() and not is_gguf(Path(file)):
         way = f"`torchgguf convert {file} OUT --quantization {type}`"
-        raise ValueError(f"{file} is no GGUF file: Hugging Face models are packed by {way}")
+        raise ValueError(f"{file} is not a GGUF file: pack Hugging Face models with {way}")
     path = find_gguf(*split_place(file))
     if dry_run:
         _plan(path, quantization, keep_split)
@@ -154,24 +147,16 @@ def quantize(
         _quantize(path, out, quantization, keep_split, verify)
 
 
-quantize.__doc__ = "\n".join(
+quantize_command.__doc__ = "\n".join(
     [
         "Pack a GGUF file to another type, as llama-quantize does, whatever its architecture.",
         "",
-        "It is best made from F32, F16 or BF16. IN stays as it is. Types are chosen tensor by tensor by a "
-        "recipe; bits a weight are those that an 8B Llama 3 comes to:",
+        "Best results need F32, F16 or BF16 as input. IN is unchanged. A recipe chooses the type of each "
+        "tensor; the list shows the average bits per weight of an 8B Llama 3:",
         "",
-        *(f"- {name}: {bits:.2f}, {description}" for name, (bits, description) in RECIPES.items()),
+        *(f"- {name}: {bits:.2f}, {description}" for name, (bits, description) in RECIPE_HELP.items()),
     ]
 )
-
-
-def parse_override(text: str) -> tuple[str, str]:
-    """Take PATTERN=TYPE apart."""
-    pattern, equals, kind = text.rpartition("=")
-    if not (pattern and equals and kind):
-        raise typer.BadParameter(f"{text!r} is not PATTERN=TYPE", param_hint="--tensor-type")
-    return pattern, kind
 
 
 def _plan(path: Path, quantization: "Quantization", keep_split: bool) -> None:
@@ -181,7 +166,7 @@ def _plan(path: Path, quantization: "Quantization", keep_split: bool) -> None:
     plan = plan_requantization(path, quantization, keep_split=keep_split)
     show_plan(plan.report)
     if plan.obstacle is not None:
-        note(f"warning: it cannot be done like this: {one_line(plan.obstacle)}")
+        note(f"warning: quantizing would fail: {one_line(plan.obstacle)}")
 
 
 def _quantize(path: Path, out: str, quantization: "Quantization", keep_split: bool, verify: bool) -> None:

@@ -1,4 +1,4 @@
-"""`torchgguf run`: one prompt, one answer; or, for other tasks, a line of JSON for each line read."""
+"""`torchgguf run`: one prompt, one answer; for other tasks, one line of JSON for each input line."""
 
 import json
 import sys
@@ -17,49 +17,52 @@ if TYPE_CHECKING:
 
 GENERATION = "text-generation"
 QUESTIONS = "question-answering"
-# What other tasks than generation make something of.
+# Options that all tasks support.
 _FOR_ALL_TASKS = {"device", "threads", "dtype", "dequantize", "debug"}
 
-File = Annotated[str | None, typer.Argument(metavar="FILE", help=FILE_HELP)]
-Prompt = Annotated[
-    str | None, typer.Argument(metavar="PROMPT", help="What to say; '-' or nothing: read standard input.")
+_File = Annotated[str | None, typer.Argument(metavar="FILE", help=FILE_HELP)]
+_Prompt = Annotated[
+    str | None,
+    typer.Argument(metavar="PROMPT", help="The prompt; by default, or with '-', from standard input."),
 ]
-Model = Annotated[str | None, typer.Option("--model", metavar="FILE", help="The same as FILE.")]
-Task = Annotated[str, typer.Option("--task", metavar="TASK", help="What to do, by the name of a pipeline.")]
-Context = Annotated[
-    str | None, typer.Option("--context", help="The text that answers, for --task question-answering.")
+_Model = Annotated[str | None, typer.Option("--model", metavar="FILE", help="The same as FILE.")]
+_Task = Annotated[str, typer.Option("--task", metavar="TASK", help="The task, by the name of a pipeline.")]
+_Context = Annotated[
+    str | None, typer.Option("--context", help="The text with the answers, for --task question-answering.")
 ]
-Raw = Annotated[bool, typer.Option("--raw", help="Continue the text, without the model's chat template.")]
+_Raw = Annotated[
+    bool, typer.Option("--raw", help="Continue the text without the chat template of the model.")
+]
 
 
 @with_options
-def run(
-    file: File = None,
-    prompt: Prompt = None,
-    model: Model = None,
-    task: Task = GENERATION,
-    context: Context = None,
-    raw: Raw = False,
+def run_command(
+    file: _File = None,
+    prompt: _Prompt = None,
+    model: _Model = None,
+    task: _Task = GENERATION,
+    context: _Context = None,
+    raw: _Raw = False,
     *,
     options: Options,
 ) -> None:
-    """Answer a prompt, or continue it if the model knows no conversation.
+    """Answer a prompt, or continue it if the model has no chat template.
 
     With `--task text-classification`, `token-classification`, `question-answering` or `feature-extraction`
-    each line of the input is a text of its own, and the answers are lines of JSON.
+    each line of the input is a separate text, and the answers are lines of JSON.
     """
     if model is not None:  # then the one argument is the prompt
         if prompt is not None:
-            raise typer.BadParameter(f"the model is given twice: {file} and --model {model}")
+            raise typer.BadParameter(f"the model must be named once, got {file} and --model {model}")
         file, prompt = model, file
     if file is None:
         raise typer.BadParameter("name a model: FILE, or --model FILE")
     if raw and options.system is not None:
-        raise typer.BadParameter("--system is said through a chat template, and --raw does without one")
+        raise typer.BadParameter("--system requires a chat template, but --raw ignores it")
     if task != GENERATION:
         task = _other_task(task, raw, options)
     if (context is None) is (task == QUESTIONS):
-        wish = "questions need a text to be answered from" if context is None else f"it is for {QUESTIONS}"
+        wish = f"{QUESTIONS} requires it" if context is None else f"only for {QUESTIONS}"
         raise typer.BadParameter(wish, param_hint="--context")
     text = _read_prompt() if prompt in (None, "-") else prompt
     if not (text if task == GENERATION else text.strip()):
@@ -71,34 +74,34 @@ def run(
 
 
 def _other_task(task: str, raw: bool, options: Options) -> str:
-    """Return the task's own name, if there is one and nothing is asked for that is not for it."""
-    from torchgguf.pipelines.factory import ALIASES, TASKS
+    """Return the full name of a task, after checking that it supports all given options."""
+    from torchgguf.pipelines.factory import TASK_ALIASES, TASKS
 
-    task = ALIASES.get(task, task)
+    task = TASK_ALIASES.get(task, task)
     if task not in TASKS:
-        raise typer.BadParameter(f"there is none but {', '.join((*TASKS, *ALIASES))}", param_hint="--task")
+        raise typer.BadParameter(f"must be one of {', '.join((*TASKS, *TASK_ALIASES))}", param_hint="--task")
     own = [field for field in fields(Options) if field.name not in _FOR_ALL_TASKS]
     idle = [field.name for field in own if getattr(options, field.name) != field.default]
     for name in ["raw", *idle] if raw else idle:
-        raise typer.BadParameter(f"it is for {GENERATION}", param_hint=f"--{name.replace('_', '-')}")
+        raise typer.BadParameter(f"only for {GENERATION}", param_hint=f"--{name.replace('_', '-')}")
     return task
 
 
 def _speak(file: str, text: str, raw: bool, options: Options) -> None:
-    """Answer, piece by piece as it comes."""
-    from torchgguf.cli.session import Session
+    """Print the answer, piece by piece while it is generated."""
+    from torchgguf.cli.loading import start_session
 
-    session = Session(file, options)
-    for piece in _answer(session, text, raw):
+    session = start_session(file, options)
+    for piece in _answer(session, text, options.system, raw):
         sys.stdout.write(piece)
         sys.stdout.flush()
     print()
-    if options.stats or (options.stats is None and sys.stderr.isatty()):
+    if options.wants_stats:
         note(str(session.stats))
 
 
 def _work(task: str, file: str, text: str, context: str | None, options: Options) -> None:
-    """Do another task for each line, and print its answer as soon as it is there."""
+    """Run another task on each line, and print each answer at once."""
     import torch
 
     from torchgguf.pipelines import pipeline
@@ -127,11 +130,10 @@ def _read_prompt() -> str:
     return sys.stdin.read().removesuffix("\n")
 
 
-def _answer(session: "Session", text: str, raw: bool) -> "Iterator[str]":
-    system = session.options.system
+def _answer(session: "Session", text: str, system: str | None, raw: bool) -> "Iterator[str]":
     if raw or not session.has_chat_template:
         if system is not None:
-            raise ValueError("--system is said through a chat template, and this model has none")
+            raise ValueError("--system requires a chat template, but this model has none")
         return session.complete(text)
     first = [] if system is None else [{"role": "system", "content": system}]
     return session.reply([*first, {"role": "user", "content": text}])

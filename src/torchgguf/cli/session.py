@@ -1,26 +1,29 @@
-"""A loaded model and its tokenizer, answering one text or a conversation."""
+"""Sessions: a loaded model and its tokenizer answer one text or a conversation."""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from torchgguf import AutoModelForCausalLM, AutoTokenizer
-from torchgguf.cli.options import Options, split_place
-from torchgguf.models.io.devices import available_device
+from torchgguf.generation import GenerationConfig
+from torchgguf.models import PreTrainedModel
 from torchgguf.nn import DynamicCache
-from torchgguf.tokenization import StreamDecoder
-
-Message = dict[str, str]
+from torchgguf.tokenization import StreamDecoder, Tokenizer
 
 
 @dataclass
 class Stats:
-    """How long an answer took. The first token is counted to the prompt, which has to be read to get it.
+    """The speed of an answer. The first token counts as part of the prompt, which must be read for it.
 
-    `cut_off`: it ended because it became too long.
+    Attributes:
+        prompt_tokens: the number of tokens of the prompt that were read.
+        prompt_seconds: the time until the first token.
+        tokens: the number of tokens of the answer.
+        seconds: the time for all tokens but the first.
+        cut_off: whether the answer ended because it reached its longest length.
     """
 
     prompt_tokens: int
@@ -30,7 +33,7 @@ class Stats:
     cut_off: bool = False
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return one line for users."""
         prompt = self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else 0
         rate = (self.tokens - 1) / self.seconds if self.tokens > 1 and self.seconds else 0
         read = f"prompt: {self.prompt_tokens} tokens, {prompt:.0f}/s"
@@ -39,57 +42,88 @@ class Stats:
 
 
 class Session:
-    """Answers prompts; what the model has read of a conversation is not read again."""
+    """Answer prompts one after another; the model does not read the same beginning twice.
+
+    Args:
+        model: a model with a language head.
+        tokenizer: the tokenizer of the model.
+        generation_config: how to choose tokens; by default that of the model.
+        max_new_tokens: the longest answer in tokens; by default the rest of the context.
+        seed: the seed for sampling; by default answers differ each time.
+
+    Attributes:
+        stats: the speed of the last answer.
+    """
 
     stats: Stats
 
-    def __init__(self, file: str, options: Options) -> None:
-        self._generation_config = options.generation_config()
-        device = None if options.device is None else available_device(options.device)
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
-        dtype = None if options.dtype is None else getattr(torch, options.dtype)
-        self.options = options
-        place, gguf_file = split_place(file)
-        self.tokenizer = AutoTokenizer.from_pretrained(place, gguf_file)
-        self.model = AutoModelForCausalLM.from_pretrained(
-            place, gguf_file, dequantize=options.dequantize, dtype=dtype
-        )
-        self.model.to(device or self.model.device)
-        self._generator = torch.Generator(self.model.device)
-        if options.seed is None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
+        generation_config: GenerationConfig | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self._generation_config = generation_config
+        self._max_new_tokens = max_new_tokens
+        self._generator = torch.Generator(model.device)
+        if seed is None:
             self._generator.seed()
         else:
-            self._generator.manual_seed(options.seed)
+            self._generator.manual_seed(seed)
         self._cache = DynamicCache()
-        self._read: list[int] = []  # the tokens whose keys and values the cache holds
+        self._read: list[int] = []  # the tokens whose keys and values are in the cache
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether the model was taught to hold a conversation."""
+        """Whether the tokenizer has a chat template, so that the model can hold a conversation."""
         return self.tokenizer.chat_template is not None
 
-    def reply(self, messages: list[Message]) -> Iterator[str]:
-        """The next message of a conversation, piece by piece."""
+    def reply(self, messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+        """Generate the next message of a conversation, piece by piece.
+
+        Args:
+            messages: the conversation, each message with `role` and `content`.
+
+        Yields:
+            Pieces of the text.
+
+        Raises:
+            ValueError: the conversation is longer than the context, or the template rejects it.
+        """
         tokens = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         return self._answer(tokens, StreamDecoder(self.tokenizer, skip_special_tokens=True))
 
     def complete(self, text: str) -> Iterator[str]:
-        """How the text goes on, piece by piece."""
+        """Generate the continuation of a text, piece by piece.
+
+        Args:
+            text: the beginning.
+
+        Yields:
+            Pieces of the text that follows.
+
+        Raises:
+            ValueError: the text is longer than the context.
+        """
         tokens = self.tokenizer.encode(text)
         return self._answer(tokens, StreamDecoder(self.tokenizer, skip_special_tokens=True, continues=True))
 
     @torch.inference_mode()
     def _answer(self, tokens: list[int], decoder: StreamDecoder) -> Iterator[str]:
-        # Bloom states none: its positions go on for ever.
+        # Bloom has no limit: ALiBi positions are unbounded.
         length: int = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
         if len(tokens) >= length:
             raise ValueError(f"the text has {len(tokens)} tokens, but the model's context is {length}")
         known = min(_common_prefix(tokens, self._read), len(tokens) - 1)
-        if (limit := self.model.rereads_after) is not None and len(self._read) > limit >= len(tokens):
-            known = 0  # what was read of a text of that length does not do for a shorter one
+        if not (self._cache.can_crop(known) and self._cache.holds_for(len(tokens))):
+            known = 0  # what was read is of no use for this text: it is read anew
         self._cache.crop(known)
-        limit = min(self.options.max_new_tokens or length, length - len(tokens))
+        limit = min(self._max_new_tokens or length, length - len(tokens))
         told: list[int] = []
         start = first = time.perf_counter()
         try:
@@ -114,6 +148,6 @@ class Session:
 
 
 def _common_prefix(left: list[int], right: list[int]) -> int:
-    """How many tokens two texts share at their beginning."""
+    """Return the number of tokens that two texts share at their beginning."""
     pairs = zip(left, right, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

@@ -1,4 +1,4 @@
-"""`torchgguf split`: one GGUF file as several."""
+"""`torchgguf split`: split a GGUF file into several."""
 
 import re
 from pathlib import Path
@@ -6,51 +6,50 @@ from typing import Annotated
 
 import typer
 
-from torchgguf.cli.options import GGUF_HELP, Debug, check_folder_of, split_place
+from torchgguf.cli.options import DebugOption, GGUFArgument, check_folder_of, split_place
 from torchgguf.cli.tables import show, table
 from torchgguf.cli.terminal import progress_bar
 
-File = Annotated[str, typer.Argument(metavar="FILE", help=GGUF_HELP)]
-Prefix = Annotated[
-    str, typer.Argument(metavar="PREFIX", help="How the new files begin: PREFIX-00001-of-00003.gguf.")
+_Prefix = Annotated[
+    str, typer.Argument(metavar="PREFIX", help="The beginning of the new names: PREFIX-00001-of-00003.gguf.")
 ]
-MaxSize = Annotated[
+_MaxSize = Annotated[
     str | None,
     typer.Option(
         "--max-size",
         metavar="SIZE",
-        help="Most bytes of tensors in a file, such as 500M or 2G (of 1000); metadata come on top.",
+        help="Most bytes of tensors in a file, such as 500M or 2G (powers of 1000), without metadata.",
     ),
 ]
-MaxTensors = Annotated[int | None, typer.Option("--max-tensors", min=1, help="Most tensors in a file.")]
-NoTensorFirstSplit = Annotated[
-    bool, typer.Option("--no-tensor-first-split", help="Nothing but metadata in the first file.")
+_MaxTensors = Annotated[int | None, typer.Option("--max-tensors", min=1, help="Most tensors in a file.")]
+_NoTensorFirstSplit = Annotated[
+    bool, typer.Option("--no-tensor-first-split", help="Put only metadata in the first file.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the files without writing them.")]
 
 _SIZE = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # as gguf-split counts them
 
 
-def split(
-    file: File,
-    prefix: Prefix,
-    max_size: MaxSize = None,
-    max_tensors: MaxTensors = None,
-    no_tensor_first_split: NoTensorFirstSplit = False,
-    dry_run: DryRun = False,
-    debug: Debug = False,
+def split_command(
+    file: GGUFArgument,
+    prefix: _Prefix,
+    max_size: _MaxSize = None,
+    max_tensors: _MaxTensors = None,
+    no_tensor_first_split: _NoTensorFirstSplit = False,
+    dry_run: _DryRun = False,
+    debug: DebugOption = False,
 ) -> None:
     """Split a model into several files, as llama.cpp's gguf-split does.
 
-    All of them appear when the last is complete. Files that are there already are never replaced.
+    All of them appear when the last is complete. Existing files are never replaced.
     """
     if (max_size is None) is (max_tensors is None):
-        raise typer.BadParameter("say how much goes into a file: --max-size or --max-tensors")
+        raise typer.BadParameter("exactly one of --max-size and --max-tensors is required")
     if prefix.endswith("/") or Path(prefix).is_dir():
         example = Path(prefix) / "model"
         raise typer.BadParameter(
-            f"{prefix} is a folder: say how the files in it are to begin, such as {example}",
+            f"{prefix} is a folder: add the beginning of the names, such as {example}",
             param_hint="PREFIX",
         )
     from torchgguf.container import open_gguf, plan_split, shard_paths, write_split
@@ -78,7 +77,11 @@ def split(
 
 
 def parse_size(text: str) -> int:
-    """Read a number of bytes, such as `"2G"`."""
+    """Parse a number of bytes, such as `"2G"`.
+
+    Raises:
+        typer.BadParameter: the text is not a size, or it is 0.
+    """
     if (match := _SIZE.fullmatch(text)) is None or (size := int(match[1]) * _UNITS[match[2].upper()]) == 0:
-        raise typer.BadParameter(f"{text!r} is no size such as 500M or 2G", param_hint="--max-size")
+        raise typer.BadParameter(f"{text!r} is not a size such as 500M or 2G", param_hint="--max-size")
     return size

@@ -1,4 +1,4 @@
-"""What the commands that pack tell at their end: what became what, how much was lost, what was compared."""
+"""Show the results of packing: new types and sizes, errors, comparisons."""
 
 import math
 import re
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def show_plan(report: "PackingReport") -> None:
-    """Show what would become of tensors."""
+    """Show the types that tensors would get."""
     tensors = _tensors("tensors", report, ["tensors", "was", "type", "bytes"])
     show(tensors, *_sums(report, "would become"))
 
 
 def show_report(report: "PackingReport", written: Sequence[Path]) -> None:
-    """Show what has become of tensors, and where they are."""
+    """Show the new types and errors of tensors, and the written files."""
     columns = ["tensors", "was", "type", "bytes", "error", "worst"]
     if any(tensor.weighted_error is not None for tensor in report.tensors.values()):
         columns.append("weighted error")
@@ -36,18 +36,22 @@ def show_report(report: "PackingReport", written: Sequence[Path]) -> None:
 
 
 def show_verification(verification: "Verification") -> None:
-    """Show how a file compares with its source; typer.Exit(1) if something is wrong with it."""
+    """Show the comparison of a file with its source.
+
+    Raises:
+        typer.Exit: the file has problems; the code is 1.
+    """
     copied = sum(tensor.copied for tensor in verification.tensors)
-    lines = [f"verified: {len(verification.tensors):,} tensors, {copied:,} of them the same to the last byte"]
+    lines = [f"verified: {len(verification.tensors):,} tensors, {copied:,} of them byte-identical"]
     if (worst := verification.worst) is not None:
         types = f"{worst.source_type.name} to {worst.type.name}"
         lines.append(f"largest error: {worst.error:.3%} in {one_line(worst.name)} ({types})")
     if isinstance(logits := verification.logits, str):
-        lines.append(f"answers not compared: {one_line(logits)}")
+        lines.append(f"predictions not compared: {one_line(logits)}")
     else:
         perplexities = f"{logits.perplexity:.4f} (source {logits.source_perplexity:.4f})"
         lines.append(
-            f"answers to {logits.tokens} tokens: mean KL divergence {logits.kl_divergence:.5f}, "
+            f"predictions for {logits.tokens} tokens: mean KL divergence {logits.kl_divergence:.5f}, "
             f"same best token {logits.same_top:.1%}, perplexity {perplexities}"
         )
     show(*lines)
@@ -58,7 +62,7 @@ def show_verification(verification: "Verification") -> None:
 
 
 def _tensors(title: str, report: "PackingReport", columns: list[str]) -> "Table":
-    """One row for the tensors that all layers have and that became the same."""
+    """Return a table with one row for the same tensor of all layers, if their types are the same."""
     groups = defaultdict[tuple[str, str, str], list["PackedTensor"]](list)
     for tensor in report.tensors.values():
         kind = f"{tensor.type.name} for {tensor.wanted.name}" if tensor.fell_back else tensor.type.name
@@ -98,7 +102,7 @@ def _sums(report: "PackingReport", verb: str) -> "list[Table | str]":
 
 
 def _mean(errors: Sequence[tuple[float, int]]) -> str:
-    """The root of the mean square of relative errors, by numbers of weights; nothing where there is none."""
+    """Return the root mean square of relative errors, weighted by numbers of weights; empty without any."""
     if not errors:
         return ""
     squares = sum(error**2 * count for error, count in errors)

@@ -1,4 +1,4 @@
-"""Files that appear under their names whole or not at all."""
+"""Write files atomically: a file appears under its name when it is complete, or not at all."""
 
 import errno
 import os
@@ -10,16 +10,26 @@ from io import FileIO
 from os import PathLike
 from pathlib import Path
 
-_PREFIX = ".torchgguf-"  # of files that have not got their name yet
+_PREFIX = ".torchgguf-"  # temporary names of unfinished files
 
 
 @contextmanager
 def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
-    """A new unbuffered file, which takes the place of `path` when the block ends without an exception.
+    """Open a new unbuffered file that replaces `path` when the block ends without an exception.
 
-    Until then whatever was there stays, and who has it open or mapped keeps it even afterwards. The new
-    file gets the old one's mode, or that of any new file. A symbolic link stays: what it names is replaced.
-    An OSError that names no file of its own, as that of a full disk, names `path`.
+    Until then the old file stays in place. Processes that have it open or mapped keep the old contents even
+    afterwards. The new file has the mode of the old one, or the default mode if there was none. A symbolic
+    link is kept, and the file that it points to is replaced.
+
+    Args:
+        path: the file to create or replace.
+
+    Yields:
+        The new file, opened for writing.
+
+    Raises:
+        OSError: the system refuses, or `path` is not a regular file. The error names `path` if it names no
+            other file.
     """
     target = Path(path).resolve()
     mode = _mode_of_old(target)
@@ -32,13 +42,13 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
                 yield file
                 os.fsync(descriptor)
                 if name is None and mode is None:
-                    with suppress(FileExistsError):  # somebody was faster: that is replaced
+                    with suppress(FileExistsError):  # another process created the file first: replace it
                         _link(descriptor, target.name, directory)
                         name = target.name
                 if name is None:
                     name = _new_name()
                     _link(descriptor, name, directory)
-            # Which does nothing where it has its name already.
+            # This does nothing if the file has its final name already.
             os.replace(name, target.name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             if name is not None:
@@ -50,11 +60,21 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
 
 @contextmanager
 def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[FileIO]]:
-    """New unbuffered files in one folder: all get their names when the block ends without an exception.
+    """Open new unbuffered files in one folder, which appear when the block ends without an exception.
 
-    FileExistsError if one of them is there already, as several files cannot be replaced at once. The last one
-    is named first, so that a process killed in just that moment leaves a set whose first file is missing, and
-    every file that is there whole. An OSError that names no file of its own names the first.
+    No system call replaces several files at once, so existing files are never replaced. The last file is
+    named first: a process that is killed at that moment leaves a set without its first file, and every file
+    in that set is complete.
+
+    Args:
+        paths: the files to create, all in the same folder.
+
+    Yields:
+        The new files, opened for writing, in the order of `paths`.
+
+    Raises:
+        FileExistsError: one of the files exists already.
+        OSError: the system refuses. The error names the first file if it names no other.
     """
     folder, names = paths[0].parent.resolve(), [path.name for path in paths]
     with _opened(folder) as directory, _errors_named(folder / names[0]), ExitStack() as cleanup:
@@ -99,7 +119,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def _errors_named(target: Path) -> Iterator[None]:
-    """Let an OSError that names no file, or one without its name yet, name `target`."""
+    """Name `target` in an OSError that names no file or only a temporary one."""
     try:
         yield
     except OSError as error:
@@ -109,7 +129,7 @@ def _errors_named(target: Path) -> Iterator[None]:
 
 
 def _exists(path: Path) -> FileExistsError:
-    return FileExistsError(errno.EEXIST, "is there already, and a set of files is never replaced", str(path))
+    return FileExistsError(errno.EEXIST, "exists already, and a set of files is never replaced", str(path))
 
 
 def _mode_of_old(target: Path) -> int | None:
@@ -120,22 +140,22 @@ def _mode_of_old(target: Path) -> int | None:
     if not stat.S_ISREG(mode):
         reason = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
         raise OSError(reason, "only a regular file can be replaced", str(target))
-    if not os.access(target, os.W_OK):  # renaming would not ask
+    if not os.access(target, os.W_OK):  # os.replace does not check this
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
     return stat.S_IMODE(mode)
 
 
 def _create(directory: int) -> tuple[int, str | None]:
-    """A new file without a name, which even a killed process does not leave behind; else one with a name."""
+    """Create a file without a name, which a dead process leaves nowhere; else one with a temporary name."""
     if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
-        with suppress(OSError):  # not every file system has them
+        with suppress(OSError):  # some file systems do not support it
             return os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o666, dir_fd=directory), None
     name = _new_name()
     return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=directory), name
 
 
 def _link(draft: int | str, name: str, directory: int) -> None:
-    """Give a nameless file a name, or one with a name another; FileExistsError if there is such a file."""
+    """Link an unnamed or temporary file under `name`; raise FileExistsError if that name exists."""
     source = f"/proc/self/fd/{draft}" if isinstance(draft, int) else draft
     os.link(source, name, src_dir_fd=directory, dst_dir_fd=directory)
 

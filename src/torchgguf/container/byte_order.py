@@ -1,8 +1,8 @@
-"""Tensors of the other byte order: which bytes of a block belong to one number, and how to turn them.
+"""Swap the byte order of tensors: a table of which bytes of a block belong to one number.
 
-A file of the other order holds what a machine of that order would keep in memory. So the numbers to turn
-are those that ggml's dequantize_row_* functions read as wider than a byte (ggml/src/ggml-quants.c), which
-is not always what the block's struct says: IQ2_XXS, for one, reads its grid indices as bytes.
+A file of the other byte order holds what a machine of that order keeps in memory. So the numbers to swap are
+those that ggml's dequantize_row_* functions (ggml/src/ggml-quants.c) read as wider than one byte. The struct
+of a block sometimes differs from that: IQ2_XXS, for example, reads its grid indices as bytes.
 """
 
 import re
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torchgguf.container.errors import GGUFError
 from torchgguf.container.tensor_types import BLOCK_SIZES, PLAIN, TensorType
 
-# One block each, in the letters of the struct module: H, I, f are numbers, s are bytes that stay.
+# Each block in the codes of the struct module: H, I and f are numbers to swap, s are bytes that stay.
 _BLOCKS = {
     "Q1_0": "H16s",
     "Q2_0": "H16s",
@@ -47,7 +47,7 @@ _BLOCKS = {
 }
 
 
-def _turned(layout: str) -> list[int]:
+def _swapped_order(layout: str) -> list[int]:
     order: list[int] = []
     for count, code in re.findall(r"(\d*)([a-zA-Z])", layout):
         width = 1 if code == "s" else struct.calcsize("=" + code)
@@ -58,15 +58,26 @@ def _turned(layout: str) -> list[int]:
 
 @cache
 def _order(tensor_type: TensorType) -> list[int]:
-    """For each byte of a block, which byte of the other order's block goes there."""
+    """Return, for each byte of a block, the index of its source byte in a block of the other order."""
     if tensor_type in PLAIN:
         return list(reversed(range(BLOCK_SIZES[tensor_type][1])))
     if tensor_type.name not in _BLOCKS:
-        raise GGUFError(f"how {tensor_type.name} lies in a file of the other byte order is not known")
-    return _turned(_BLOCKS[tensor_type.name])
+        raise GGUFError(f"reading {tensor_type.name} from a file of the other byte order is unsupported")
+    return _swapped_order(_BLOCKS[tensor_type.name])
 
 
 def swap_bytes(data: npt.NDArray[np.uint8], tensor_type: TensorType) -> npt.NDArray[np.uint8]:
-    """A copy of whole blocks, flat uint8, with every number in them turned to the other byte order."""
+    """Copy whole blocks with every number in them in the other byte order.
+
+    Args:
+        data: the blocks as flat uint8; its length is a multiple of the block size in bytes.
+        tensor_type: the type of the blocks.
+
+    Returns:
+        A new flat uint8 array of the same length.
+
+    Raises:
+        GGUFError: the layout of the type is unknown.
+    """
     order = _order(tensor_type)
     return data.reshape(-1, len(order))[:, order].reshape(-1)

@@ -1,4 +1,4 @@
-"""Metadata values as the bytes of a little-endian GGUF file."""
+"""Encode metadata values as bytes of a little-endian GGUF file."""
 
 import struct
 from collections.abc import Sequence
@@ -9,23 +9,40 @@ from torchgguf.container.value_types import SCALARS, ArrayType, MetadataType, Sc
 
 
 def encode_value(value: Any, value_type: MetadataType) -> bytes:
-    """A value without its type: that comes before it, in the pair or in the array that holds it."""
+    """Encode a value without its type, which the file stores before the value.
+
+    Args:
+        value: a plain Python value.
+        value_type: the type that the value must match.
+
+    Returns:
+        The bytes of the value.
+
+    Raises:
+        GGUFError: the value does not match the type.
+    """
     if isinstance(value_type, ArrayType):
         return _encode_array(value, value_type.element)
     return _encode_all([value], value_type)
 
 
 def encode_string(text: str) -> bytes:
-    """Length and UTF-8 bytes; surrogate escapes become the bytes that they stand for."""
+    """Encode a string as its length (uint64) and its UTF-8 bytes.
+
+    Surrogate escapes become the bytes that they stand for.
+
+    Raises:
+        GGUFError: the string is not valid Unicode.
+    """
     try:
         data = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise GGUFError(f"the string {brief(text)} cannot be written as UTF-8: {error.reason}") from None
+        raise GGUFError(f"the string {brief(text)} is invalid in UTF-8: {error.reason}") from None
     return struct.pack("<Q", len(data)) + data
 
 
 def type_id(value_type: MetadataType | tuple[ArrayType, ...]) -> ValueType:
-    """What stands on disk for a type; what kind of array it is, the array itself says."""
+    """Return the type id in the file; it is ARRAY for every array, whose element type follows later."""
     return value_type if isinstance(value_type, ValueType) else ValueType.ARRAY
 
 
@@ -37,7 +54,7 @@ def _encode_array(values: Any, element: MetadataType | tuple[ArrayType, ...]) ->
         return head + _encode_all(values, element)
     inner = element if isinstance(element, tuple) else (element,) * len(values)
     if len(inner) != len(values):
-        raise GGUFError(f"{len(values)} lists do not fit a type that says {len(inner)} of them")
+        raise GGUFError(f"the type requires {len(inner)} lists, got {len(values)}")
     return head + b"".join(map(encode_value, values, inner))
 
 
@@ -59,7 +76,7 @@ def _encode_all(values: Sequence[Any], value_type: ValueType) -> bytes:
 def _check(values: Sequence[Any], allowed: frozenset[type], value_type: ValueType) -> None:
     if not set(map(type, values)) <= allowed:
         misfit = next(value for value in values if type(value) not in allowed)
-        raise GGUFError(f"{brief(misfit)} is no {type_name(value_type)}")
+        raise GGUFError(f"{brief(misfit)} is not a {type_name(value_type)}")
 
 
 def _fits(value: Any, scalar: Scalar) -> bool:

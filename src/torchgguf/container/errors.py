@@ -1,13 +1,18 @@
-"""What can be wrong with a GGUF file."""
+"""The errors and warnings for GGUF files."""
 
 from os import PathLike
 
 
 class GGUFError(Exception):
-    """A GGUF file, or what should become one, is not as the format asks. One line: file, reason and place.
+    """A GGUF file, or the data for a new one, is invalid. The message is one line: file, reason, position.
 
-    What the operating system refuses (a missing file, no permission) stays the `OSError` that it is; a full
-    disk is a `GGUFError`, because the file that was asked for does not come to be.
+    Errors of the operating system (a missing file, no permission) stay an `OSError`. A full disk is a
+    `GGUFError`.
+
+    Args:
+        reason: what is invalid.
+        path: the file, if there is one.
+        offset: the position in the file, in bytes.
     """
 
     def __init__(
@@ -19,14 +24,14 @@ class GGUFError(Exception):
 
 
 def brief(value: object) -> str:
-    """The value's repr, cut to what a message can hold."""
+    """Return the repr of a value, cut to 60 characters for use in messages."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 class GGUFTruncatedError(GGUFError):
-    """The file, or the part of it at hand, ends before its header does. With more bytes it may be whole."""
+    """The file, or the part of it that was read, ends before its header does. More bytes may complete it."""
 
 
 class GGUFWarning(UserWarning):
-    """The file can be read, but something in it is unusual enough to be said."""
+    """The file is readable, but something in it is unusual."""

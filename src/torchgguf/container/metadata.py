@@ -1,4 +1,4 @@
-"""Metadata: a dict that remembers how each of its values lies on disk."""
+"""Metadata: a dict that stores the type of each value on disk."""
 
 from __future__ import annotations
 
@@ -22,12 +22,20 @@ _NUMPY = {np.dtype(scalar.code): value_type for value_type, scalar in SCALARS.it
 
 
 class Metadata(dict[str, MetadataValue]):
-    """The key-value pairs of a GGUF file, in their order, as plain Python values.
+    """The key-value pairs of a GGUF file in file order, as plain Python values.
 
-    `types` holds each key's type on disk. A new key gets the type that its value suggests: bool, string,
-    uint32 (else int32, uint64, int64) for an int, float32 for a float, that of the dtype for a NumPy value,
-    and arrays of these for lists; the argument `types` or `set` say another. A key that has a type keeps it,
-    and a value that does not fit it is a GGUFError. Another Metadata brings its types along.
+    A new key gets the type that `infer_type` returns for its value, unless `types` or `set` states another.
+    An existing key keeps its type. Values from another `Metadata` keep their types.
+
+    Args:
+        values: the pairs.
+        types: types of keys on disk, where the inferred ones are not wanted.
+
+    Attributes:
+        types: the type of each key on disk.
+
+    Raises:
+        GGUFError: a value does not fit the type of its key, or no type matches it.
     """
 
     def __init__(
@@ -40,7 +48,17 @@ class Metadata(dict[str, MetadataValue]):
         self.update(values)
 
     def set(self, key: str, value: Any, value_type: MetadataType | None = None) -> None:
-        """Set a value and its type on disk, such as `ValueType.UINT8` or `ArrayType(ValueType.INT32)`."""
+        """Set a value and its type on disk.
+
+        Args:
+            key: the key; a new one goes to the end.
+            value: the value, as a Python or NumPy value.
+            value_type: such as `ValueType.UINT8` or `ArrayType(ValueType.INT32)`; by default inferred from
+                the value.
+
+        Raises:
+            GGUFError: the value does not fit the type.
+        """
         plain = _plain(value)
         try:
             value_type = infer_type(value) if value_type is None else value_type
@@ -50,7 +68,7 @@ class Metadata(dict[str, MetadataValue]):
         self.set_unchecked(key, plain, value_type)
 
     def set_unchecked(self, key: str, value: MetadataValue, value_type: MetadataType) -> None:
-        """Set a plain value that is known to fit its type."""
+        """Set a plain value without a check that it fits its type."""
         super().__setitem__(key, value)
         self.types[key] = value_type
 
@@ -62,7 +80,7 @@ class Metadata(dict[str, MetadataValue]):
         del self.types[key]
 
     def update(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any) -> None:  # type: ignore[override]
-        """Set each of the other's pairs, in its order."""
+        """Set all pairs of `other`, in its order."""
         if isinstance(other, Metadata):
             for key, value in other.items():
                 self.set_unchecked(key, value, other.types[key])
@@ -71,7 +89,7 @@ class Metadata(dict[str, MetadataValue]):
             self[key] = value
 
     def copy(self) -> Metadata:
-        """A copy that shares the values but can gain, lose and replace pairs on its own."""
+        """Return a shallow copy: it shares the values, but has its own keys and types."""
         return Metadata(self)
 
     def __or__(self, other: Mapping[str, Any]) -> Metadata:  # type: ignore[override]
@@ -83,10 +101,10 @@ class Metadata(dict[str, MetadataValue]):
         self.update(other)
         return self
 
-    # dict's own methods would go past __setitem__ and __delitem__, and so past the types.
+    # The methods of dict bypass __setitem__ and __delitem__, and would leave the types unchanged.
 
     def setdefault(self, key: str, default: Any) -> MetadataValue:
-        """The key's value, which is set to `default` if there is none."""
+        """Return the value of a key; set it to `default` first if the key is missing."""
         if key not in self:
             self[key] = default
         return self[key]
@@ -98,7 +116,7 @@ class Metadata(dict[str, MetadataValue]):
         return value
 
     def popitem(self) -> tuple[str, MetadataValue]:
-        """Remove the last key and its type, and return it and its value."""
+        """Remove the last key and its type, and return the key and its value."""
         key, value = super().popitem()
         del self.types[key]
         return key, value
@@ -113,7 +131,18 @@ class Metadata(dict[str, MetadataValue]):
 
 
 def infer_type(value: Any) -> MetadataType:
-    """The type that a new value gets. GGUFError if it suggests none."""
+    """Return the type for a value whose key has no type yet.
+
+    Args:
+        value: bool, str, int, float, a NumPy value, or a list or tuple of these.
+
+    Returns:
+        BOOL for bool, STRING for str, FLOAT32 for float, the first of UINT32, INT32, UINT64 and INT64 that
+        fits an int, the type of the dtype for a NumPy value, and an `ArrayType` for a list.
+
+    Raises:
+        GGUFError: no type matches, the list is empty, or its items have different types.
+    """
     if isinstance(value, np.generic | np.ndarray):
         element = _NUMPY.get(value.dtype)
         if element is not None:
@@ -132,7 +161,7 @@ def infer_type(value: Any) -> MetadataType:
 def _infer_element(values: list[Any] | tuple[Any, ...]) -> ValueType | ArrayType | tuple[ArrayType, ...]:
     kinds = set(map(type, values))
     if not kinds:
-        raise GGUFError("an empty list does not say what it holds: give its type to Metadata")
+        raise GGUFError("an empty list has no element type: pass its type to Metadata")
     if kinds == {int}:
         return _integer_type(min(values), max(values))
     if kinds == {int, float}:
@@ -144,7 +173,7 @@ def _infer_element(values: list[Any] | tuple[Any, ...]) -> ValueType | ArrayType
     if len(arrays) == len(inferred):
         return ArrayType.of(arrays).element
     if len(set(inferred)) > 1:
-        raise GGUFError(f"a list holds one type, not {' and '.join(sorted(kind.__name__ for kind in kinds))}")
+        raise GGUFError(f"a list must hold one type, got {' and '.join(sorted(k.__name__ for k in kinds))}")
     return inferred[0]
 
 
@@ -163,7 +192,7 @@ def _nested(element: ValueType, depth: int) -> MetadataType:
 
 
 def _plain(value: Any) -> Any:
-    """The value as bool, int, float, str or list of these, without subclasses, NumPy types and tuples."""
+    """Convert a value to plain bool, int, float, str or list, without subclasses, NumPy types and tuples."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""The types of tensors: their ids, their blocks, and the torch dtype of those that torch has itself.
+"""The types of tensors: ids, block sizes, and the torch dtypes of plain types.
 
-Ids and sizes come from the `gguf` package. This is the one place that knows where it stands behind ggml.
-torch is imported by what handles tensors, when it does: reading a header does not wait for that.
+Ids and sizes come from the `gguf` package. Where that package is behind ggml, this module corrects it.
+torch is imported only when a tensor is used, so that reading a header does not wait for that import.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ TensorType = GGMLQuantizationType
 
 
 def _type_beyond_gguf(type_id: int, name: str) -> TensorType:
-    """A member of `TensorType` that the installed gguf package does not list yet."""
+    """Return a member of `TensorType`, and add it if the installed gguf package does not list it yet."""
     if type_id in TensorType._value2member_map_:
         return TensorType(type_id)
     member = int.__new__(TensorType, type_id)
     member._name_, member._value_ = name, type_id
-    setattr(TensorType, name, member)  # found by name and by id, as copying and pickling ask for it
+    setattr(TensorType, name, member)  # copying and pickling look it up by name and by id
     TensorType._member_map_[name] = TensorType._value2member_map_[type_id] = member
     return member
 
 
-# Elements and bytes of a block. In ggml/src/ggml-common.h, block_q8_1 holds halves where gguf has floats.
+# Elements and bytes of a block. In ggml/src/ggml-common.h block_q8_1 holds float16, in gguf it is float32.
 BLOCK_SIZES = GGML_QUANT_SIZES | {
     _type_beyond_gguf(42, "Q2_0"): (64, 2 + 16),
     TensorType.Q8_1: (32, 2 + 2 + 32),
@@ -36,7 +36,7 @@ BLOCK_SIZES = GGML_QUANT_SIZES | {
 
 TENSOR_TYPES = {int(member): member for member in BLOCK_SIZES}
 
-# Types that torch has itself, by its name for them; all others are packed.
+# Plain types, with their names in torch; all other types are packed.
 PLAIN = {
     TensorType.F32: "float32",
     TensorType.F16: "float16",
@@ -51,7 +51,7 @@ PLAIN = {
 
 @cache
 def storage_dtype(tensor_type: TensorType) -> torch.dtype:
-    """The dtype of the torch tensor that holds such a tensor: uint8 if it is packed."""
+    """Return the torch dtype that stores a tensor of this type: uint8 for packed types."""
     import torch
 
     dtype: torch.dtype = getattr(torch, PLAIN.get(tensor_type, "uint8"))
@@ -59,5 +59,5 @@ def storage_dtype(tensor_type: TensorType) -> torch.dtype:
 
 
 def type_of_dtype(dtype: torch.dtype) -> TensorType | None:
-    """The type of a plain tensor of that dtype; None if GGUF has none."""
+    """Return the plain type with this torch dtype, or None if GGUF has no such type."""
     return next((plain for plain in PLAIN if storage_dtype(plain) == dtype), None)

@@ -1,4 +1,4 @@
-"""What a GGUF file says of a tensor, and what is needed to write one."""
+"""Descriptions of tensors: as a header lists them, and as a writer needs them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     import torch
 
 MAX_DIMS = 4  # ggml.h: GGML_MAX_DIMS
-MAX_NAME_BYTES = 63  # ggml.h: GGML_MAX_NAME, less the NUL that ends it
+MAX_NAME_BYTES = 63  # ggml.h: GGML_MAX_NAME without the final NUL
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor as the header describes it.
+    """The description of a tensor in a header.
 
-    `shape` counts elements and is in torch's order, the rows' length last (GGUF itself lists it first).
-    `offset` is where the first byte lies in its file, the `shard`-th of the files that were opened.
+    Attributes:
+        name: the name in the file.
+        shape: sizes in elements, in torch's order: the length of a row is last (in the file it is first).
+        type: how the elements are stored.
+        offset: the position of the first byte in its file.
+        nbytes: the size in the file, without padding.
+        shard: the index of its file among the files that were opened.
     """
 
     name: str
@@ -40,12 +45,12 @@ class TensorInfo:
 
     @property
     def storage_shape(self) -> tuple[int, ...]:
-        """The shape of the torch tensor that holds it: the last dimension counts bytes if it is packed."""
+        """The shape of the stored torch tensor; for packed types the last dimension counts bytes."""
         return storage_shape(self.shape, self.type)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the torch tensor that holds it: uint8 if it is packed."""
+        """The dtype of the stored torch tensor: uint8 for packed types."""
         return storage_dtype(self.type)
 
 
@@ -95,12 +100,14 @@ class TensorSource(LazyTensor):
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> TensorSource:
-        """The source of a tensor in memory. Its dtype says its type; packed bytes need `TensorSource`."""
+        """Return the source of a plain tensor in memory, with the type of its dtype.
+
+        Raises:
+            GGUFError: GGUF has no plain type for this dtype; packed bytes need an explicit `TensorSource`.
+        """
         tensor_type = type_of_dtype(tensor.dtype)
         if tensor_type is None:
-            raise GGUFError(
-                f"{tensor.dtype} alone does not say how the tensor is stored: wrap it in a TensorSource"
-            )
+            raise GGUFError(f"{tensor.dtype} has no matching GGUF type: wrap the tensor in a TensorSource")
         return cls(tuple(tensor.shape), tensor_type, lambda: tensor)
 
     def data(self) -> memoryview:
@@ -114,40 +121,54 @@ class TensorSource(LazyTensor):
         return (data if sys.byteorder == "little" else swap_bytes(data, self.type)).data
 
     def load_checked(self) -> torch.Tensor:
-        """The tensor, which is certain to be what this source promises."""
+        """Load the tensor and check its dtype and shape.
+
+        Raises:
+            GGUFError: the loaded tensor does not match `type` and `shape`.
+        """
         tensor = self.load()
         dtype, shape = self.dtype, storage_shape(self.shape, self.type)
         if tensor.dtype != dtype or tuple(tensor.shape) != shape:
             raise GGUFError(
                 f"{self.type.name} of shape {self.shape} must be {dtype} of shape {shape}, "
-                f"but it is {tensor.dtype} of shape {tuple(tensor.shape)}"
+                f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
             )
         return tensor
 
 
 def check_tensor(name: str, shape: tuple[int, ...], tensor_type: TensorType) -> None:
-    """Raise GGUFError if ggml could not hold a tensor of this name, shape and type."""
-    name_bytes = len(encode_string(name)) - 8  # less its length, which stands before it
+    """Check that ggml supports a tensor of this name, shape and type.
+
+    Args:
+        name: the name in the file.
+        shape: sizes in elements, in torch's order.
+        tensor_type: how the elements are stored.
+
+    Raises:
+        GGUFError: the name is too long, there are too many dimensions, a size is zero, or a row is not a
+            whole number of blocks.
+    """
+    name_bytes = len(encode_string(name)) - 8  # without the length before the name
     if name_bytes > MAX_NAME_BYTES:
-        raise GGUFError(f"its name has {name_bytes} bytes, but ggml allows {MAX_NAME_BYTES}")
+        raise GGUFError(f"its name has {name_bytes} bytes, but ggml allows at most {MAX_NAME_BYTES}")
     if len(shape) > MAX_DIMS:
-        raise GGUFError(f"it has {len(shape)} dimensions, but ggml allows {MAX_DIMS}")
+        raise GGUFError(f"it has {len(shape)} dimensions, but ggml allows at most {MAX_DIMS}")
     if min(shape, default=1) < 1:
-        raise GGUFError(f"its shape {shape} holds no elements")
+        raise GGUFError(f"its shape {shape} has a size below 1")
     block_size, _ = BLOCK_SIZES[tensor_type]
     row = shape[-1] if shape else 1
     if row % block_size:
-        raise GGUFError(f"its rows of {row} elements are no whole {tensor_type.name} blocks of {block_size}")
+        raise GGUFError(f"its rows of {row} elements are not whole {tensor_type.name} blocks of {block_size}")
 
 
 def storage_nbytes(shape: tuple[int, ...], tensor_type: TensorType) -> int:
-    """Bytes of a tensor on disk, without padding."""
+    """Return the size of a tensor on disk in bytes, without padding."""
     block_size, type_size = BLOCK_SIZES[tensor_type]
     return prod(shape) // block_size * type_size
 
 
 def storage_shape(shape: tuple[int, ...], tensor_type: TensorType) -> tuple[int, ...]:
-    """The shape of the torch tensor that holds it: in elements, but for packed types rows count bytes."""
+    """Return the shape of the stored torch tensor; for packed types the last dimension counts bytes."""
     if tensor_type in PLAIN:
         return shape
     block_size, type_size = BLOCK_SIZES[tensor_type]

@@ -1,4 +1,4 @@
-"""The types of metadata values: how each lies on disk and which Python values it holds."""
+"""The types of metadata values: their encoding on disk and their Python types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MetadataValue: TypeAlias = bool | int | float | str | list["MetadataValue"]
 
 
 class Scalar(NamedTuple):
-    """One value of a fixed size: its code for `struct` and `numpy.dtype`, and the Python types it takes."""
+    """A type of fixed size: its code for `struct` and `numpy.dtype`, its size in bytes, its Python types."""
 
     code: str
     size: int
@@ -40,17 +40,18 @@ SCALARS = {
 
 @dataclass(frozen=True, slots=True)
 class ArrayType:
-    """The type of an array, said by that of its elements.
+    """The type of an array.
 
-    On disk every inner array states its own type. Where those differ, and for an array of no arrays at all,
-    `element` is a tuple with one type for each.
+    Attributes:
+        element: the type of the elements. On disk every inner array stores its own type; if those types
+            differ, or there are no inner arrays, it is a tuple with one type for each inner array.
     """
 
     element: ValueType | ArrayType | tuple[ArrayType, ...]
 
     @staticmethod
     def of(inner: Sequence[ArrayType]) -> ArrayType:
-        """The type of an array that holds arrays of these types."""
+        """Return the type of an array whose elements are arrays of these types."""
         return ArrayType(inner[0] if len(set(inner)) == 1 else tuple(inner))
 
     def __str__(self) -> str:
@@ -63,15 +64,19 @@ MetadataType: TypeAlias = ValueType | ArrayType
 
 
 def type_name(value_type: MetadataType) -> str:
-    """The type as it is shown to people: `uint32`, `[string]`, `[[int32]]`."""
+    """Return the display name of a type: `uint32`, `[string]`, `[[int32]]`."""
     return value_type.name.lower() if isinstance(value_type, ValueType) else str(value_type)
 
 
 def parse_type(text: str) -> MetadataType:
-    """The type that `type_name` shows so; else a ValueError that lists all."""
+    """Return the type with this display name, the inverse of `type_name`.
+
+    Raises:
+        ValueError: there is no such type; the message lists all.
+    """
     if text.startswith("[") and text.endswith("]"):
         return ArrayType(parse_type(text[1:-1]))
     names = {type_name(known): known for known in (*SCALARS, ValueType.STRING)}
     if text.lower() not in names:
-        raise ValueError(f"unknown type {text!r}: there are {', '.join(names)}, and arrays such as [string]")
+        raise ValueError(f"unknown type {text!r}; known: {', '.join(names)}, and arrays such as [string]")
     return names[text.lower()]

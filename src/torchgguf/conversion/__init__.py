@@ -1,4 +1,4 @@
-"""Whole checkpoints and files in, whole files out: folder to GGUF and back, one type to another."""
+"""Convert whole models: a folder to a GGUF file and back, or a GGUF file to other types."""
 
 from torchgguf.conversion.from_checkpoint import convert_to_gguf, verify_converted
 from torchgguf.conversion.requantize import RequantizationPlan, plan_requantization, requantize

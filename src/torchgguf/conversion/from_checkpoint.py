@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint as a GGUF file, tensor by tensor."""
+"""Convert a Hugging Face checkpoint to a GGUF file, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import gguf
 import torch
 
 from torchgguf.container import Metadata, write_gguf
-from torchgguf.container.writer import Progress
+from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.conversion.layers import PassingLayers
 from torchgguf.conversion.requantize import check_not_read
 from torchgguf.conversion.verification import Verification, verify
@@ -45,53 +45,56 @@ def convert_to_gguf(
     pre: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     report: PackingReport | None = None,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
     **hub: Unpack[HubOptions],
 ) -> Path:
-    """Write a GGUF file of the language model in a folder or in a repository of the Hub.
+    """Convert the language model in a folder or a repository of the Hub to a GGUF file.
 
-    One tensor is read, packed and written at a time, whatever the size of the model. The file is the one that
-    `from_pretrained` and `save_gguf` write, which need memory for the model; where a checkpoint has weights
-    of several dtypes, each is taken as it is. An old file is replaced only once the new one is whole.
+    One tensor is loaded, packed and written at a time, regardless of the size of the model. The result equals
+    that of `from_pretrained` and `save_gguf`, which need memory for the whole model. If the weights of a
+    checkpoint have several dtypes, each keeps its own. An existing file is replaced when the new one is
+    complete.
 
     Args:
         place: a folder or a repository with config.json, weights and tokenizer; or the file with the weights.
-        path: where to; of a folder, or of the current one if there is no path, a file in it that is named as
-            is usual: `Name-Size-Version-Q4_K_M.gguf`.
-        quantization: what to pack to, such as `"Q4_K_M"`. By default all types stay as they are; in any case
-            vectors are F32, and what llama.cpp never packs.
-        imatrix: which weights matter most, for `quantization` only; a `Quantization` may have its own.
-        tokenizer: write the tokenizer too. A file without one does for nothing but its tensors.
-        pre: name of the rule by which the tokenizer splits texts, where it cannot be found by trying.
-        metadata: further keys to set, over all others.
-        report: is told of each tensor.
-        progress: is told `(done, total)` bytes as they are written.
-        hub: what concerns fetching. Of a repository only the files that are needed are fetched.
+        path: the new file, or a folder for it, by default the current one. In a folder the file gets the
+            usual name: `Name-Size-Version-Q4_K_M.gguf`.
+        quantization: the options for packing, or the name of a recipe such as `"Q4_K_M"`. By default all
+            types stay. Vectors, and whatever llama.cpp never packs, are always F32.
+        imatrix: the importance matrix for `quantization`; it replaces the one of a `Quantization`.
+        tokenizer: whether to write the tokenizer too; programs need it to run the model.
+        pre: the name of the rule by which the tokenizer splits texts, if it is not recognized.
+        metadata: more keys to set; they replace all others.
+        report: is filled with the written tensors.
+        progress: is called with `(done, total)` bytes.
+        hub: options for downloads. Only the needed files of a repository are downloaded.
 
     Returns:
         The path of the file.
 
     Raises:
-        CheckpointError: the checkpoint is broken, of an unknown kind, or holds no language model.
-        TokenizerError: the tokenizer is not supported, or no rule is known by which it splits texts.
+        CheckpointError: the checkpoint is invalid, of an unknown kind, or not a language model.
+        TokenizerError: the tokenizer is unsupported, or its splitting rule is unknown.
         FileNotFoundError, PermissionError, ConnectionError: as `torchgguf.hub.find_file`.
         GGUFError: the disk is full; nothing was changed.
-        ValueError: the config says what GGUF cannot, a tensor cannot be packed so (the message names it), or
-            `path` is one of the files to read.
+        ValueError: GGUF does not support the config, packing a tensor is not possible (the message names it),
+            or `path` is one of the files to read.
     """
     if quantization is None:
         if imatrix is not None:
-            raise ValueError("imatrix= is for packing: say to what, such as quantization='Q4_K_M'")
+            raise ValueError("imatrix= requires quantization=, such as quantization='Q4_K_M'")
     else:
         quantization = Quantization.of(quantization, imatrix)
     if pre is not None and not tokenizer:
-        raise ValueError("pre= (--pre) says how a tokenizer splits texts, and none is to be written")
+        raise ValueError(
+            "pre= (--pre) requires a tokenizer, but tokenizer=False (--no-tokenizer) excludes it"
+        )
     target = Path(path or ".")
-    if not target.is_dir() and not target.parent.is_dir():  # said before anything is fetched
-        raise FileNotFoundError(f"{target} cannot be written: there is no folder {target.parent}")
+    if not target.is_dir() and not target.parent.is_dir():  # checked before any download
+        raise FileNotFoundError(f"cannot write {target}: there is no folder {target.parent}")
     checkpoint, config = _open(place, hub)
     vocabulary = _tokenizer(checkpoint, pre) if tokenizer else None
-    for name in (MODEL_CARD, GENERATION_CONFIG):  # of which the file's description is made
+    for name in (MODEL_CARD, GENERATION_CONFIG):  # the metadata are made from these
         checkpoint.fetch(name)
     opened = _read(checkpoint, config)
     described, tensors = saving.gguf_contents(
@@ -112,26 +115,27 @@ def verify_converted(
     path: str | PathLike[str],
     place: str | PathLike[str],
     *,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
     **hub: Unpack[HubOptions],
 ) -> Verification:
-    """Compare a file with the checkpoint that it was made from, tensors and answers: see `verify`.
+    """Compare a file with the checkpoint that it was converted from, see `verify`.
 
     Args:
         path: the file.
         place: the folder or the repository.
-        progress: told `(done, total)` bytes as they are compared.
-        hub: what concerns fetching.
+        progress: is called with `(done, total)` bytes of compared tensors.
+        hub: options for downloads.
 
     Raises:
         CheckpointError, FileNotFoundError, PermissionError, ConnectionError, ValueError: as
-            `convert_to_gguf` raises them of the checkpoint; and what `verify` raises of the file.
+            `convert_to_gguf`, for the checkpoint.
+        GGUFError: as `verify`, for the file.
     """
     checkpoint, config = _open(place, hub)
     opened = _read(checkpoint, config)
     _, tensors = saving.gguf_contents(opened.model, None, {}, None, None, _layers(opened))
     dtypes = {tensor.dtype for filled in opened.match.tensors.values() for _, tensor in filled}
-    # What is computed of halves is no half: they stay as they are, and are widened where they are multiplied.
+    # 16-bit weights stay packed, so that the source needs no more memory; layers multiply them in float32.
     half = _HALVES.get(dtypes.pop()) if len(dtypes) == 1 else None
     packing = None if half is None else GGUFQuantizationConfig(half)
 
@@ -144,7 +148,7 @@ def verify_converted(
 
 
 def file_name(metadata: Metadata, quantization: Quantization | None) -> str:
-    """Return the usual name of a file with these metadata, packed so.
+    """Return the usual name of a file with these metadata and this packing.
 
     Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#gguf-naming-convention
     """
@@ -161,8 +165,8 @@ def _open(place: str | PathLike[str], hub: HubOptions) -> tuple[Checkpoint, Conf
     """Read the config of a language model."""
     if Path(place).exists() and is_gguf(Path(place)):
         raise CheckpointError(
-            f"{place} is no Hugging Face model: `requantize` gives GGUF files other types, and "
-            "`convert_to_checkpoint` makes Hugging Face models of them"
+            f"{place} is a GGUF file, not a Hugging Face model: use `requantize` to change its types, and "
+            "`convert_to_checkpoint` to convert it to a Hugging Face model"
         )
     checkpoint = Checkpoint(place, **hub)
     config = read_config(checkpoint, LoadOptions())
@@ -170,14 +174,14 @@ def _open(place: str | PathLike[str], hub: HubOptions) -> tuple[Checkpoint, Conf
     others = {found.__name__ for task, found in classes.items() if task not in ("base", "causal_lm")}
     if found := others.intersection(config.architectures or ()):
         raise CheckpointError(
-            f"{checkpoint} holds a {found.pop()}, but GGUF files have no place for any head but that of a "
-            f"language model ({classes['causal_lm'].__name__})"
+            f"{checkpoint} contains a {found.pop()}, but GGUF supports only the head of a language model "
+            f"({classes['causal_lm'].__name__})"
         )
     return checkpoint, config
 
 
 def _read(checkpoint: Checkpoint, config: Config) -> OpenModel[PreTrainedModel]:
-    """Build a model without weights, and find where they are."""
+    """Build a model without weights, and find their positions in the checkpoint."""
     model_class = registry.architecture_of_type(config.model_type).classes["causal_lm"]
     options = LoadOptions()
     supply = CheckpointSupply(model_class, checkpoint, config, options, passing=True)
@@ -194,9 +198,9 @@ def _tokenizer(checkpoint: Checkpoint, pre: str | None) -> Tokenizer:
 
 
 def _layers(opened: OpenModel[PreTrainedModel]) -> PassingLayers:
-    """Read layers from the checkpoint; the model is told which dtypes they have there."""
+    """Load layers from the checkpoint; the empty parameters get the dtypes that they have there."""
     for path, filled in opened.match.tensors.items():
-        for slot, tensor in filled:  # layers that share a parameter share it still
+        for slot, tensor in filled:  # layers that share a parameter still share it
             parameter = opened.model.get_parameter(f"{path}.{slot.name}")
             parameter.data = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
     return PassingLayers(opened, Filling(dtype=None))

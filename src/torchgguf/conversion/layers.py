@@ -1,4 +1,4 @@
-"""One layer of a model at a time: the rest of it takes no memory."""
+"""Load one layer of a model at a time; the others take no memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ from torchgguf.models.io.assembling import Filling, OpenModel, fill_layer
 
 
 class PassingLayers:
-    """The layers of a model on the meta device, each with its parameters until the next one is asked for.
+    """The layers of a model on the meta device. One of them has its parameters at any time.
 
     Args:
-        opened: the model; all of it stays as it is but for one layer.
-        filling: what the tensors become when a layer is filled; no layer is packed.
+        opened: the model; all other layers stay empty.
+        filling: how the tensors of a layer are loaded; no layer is packed.
     """
 
     def __init__(self, opened: OpenModel[Any], filling: Filling) -> None:
@@ -28,7 +28,7 @@ class PassingLayers:
 
     @contextmanager
     def __call__(self, path: str) -> Iterator[nn.Module]:
-        """Have the layer at `path` with all its own parameters for the length of a block."""
+        """Yield the layer at `path` with all its own parameters, for the duration of a block."""
         layer = self._opened.model.get_submodule(path)
         if path != self._path:
             self.release()
@@ -37,7 +37,7 @@ class PassingLayers:
         yield layer
 
     def release(self) -> None:
-        """Take the parameters from the layer that has some."""
+        """Remove the parameters of the loaded layer."""
         if self._path is not None:
             layer = self._opened.model.get_submodule(self._path)
             for name, parameter in self._empty.items():

@@ -1,4 +1,4 @@
-"""A GGUF file with other types, of whatever architecture it is."""
+"""Change the types of a GGUF file, of any architecture."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 from torchgguf.container import GGUFFile, TensorType, open_gguf, write_gguf, write_split
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.container.tensors import storage_nbytes
-from torchgguf.container.writer import Progress
+from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.packing import PackedTensor, PackingReport, Quantization, pack_tensors
-from torchgguf.packing.retyping import INTEGERS
+from torchgguf.packing.packing import INTEGERS
 from torchgguf.quants import QuantType
 
 
 class RequantizationPlan(NamedTuple):
-    """What would become of a file.
+    """The expected result of `requantize`.
 
     Attributes:
-        report: the tensors as they would be; errors are not known.
-        obstacle: why it cannot be done so; None if it can.
+        report: the new tensors; their errors are unknown and 0.
+        obstacle: why `requantize` would fail, or None.
     """
 
     report: PackingReport
@@ -34,27 +34,27 @@ def requantize(
     *,
     keep_split: bool = False,
     report: PackingReport | None = None,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
 ) -> list[Path]:
     """Write the model in a GGUF file with other types, one tensor at a time.
 
     Args:
-        path: the file to read; of a split model, any of its files.
-        out: the file to write, or to replace once the new one is whole.
-        quantization: to what; the name of a recipe, such as `"Q4_K_M"`, where nothing else is asked for.
-        keep_split: write as many files as there are to read, with the same tensors in each; they are named
+        path: the file to read; for a split model, any of its files.
+        out: the file to create or replace.
+        quantization: the options, or only the name of a recipe such as `"Q4_K_M"`.
+        keep_split: write as many files as the source has, with the same tensors in each; their names are
             `out-00001-of-00003.gguf` and so on.
-        report: is filled with what became what, and with how much was lost.
-        progress: told `(done, total)` bytes as they are written.
+        report: is filled with the new tensors and their errors.
+        progress: is called with `(done, total)` bytes.
 
     Returns:
-        The paths of what was written.
+        The paths of the written files.
 
     Raises:
-        ValueError: `out` is one of the files to read, of which the importance matrix is one; a tensor cannot
-            be packed so, and the message names it; or with `keep_split` there is no split to keep.
-        GGUFError: the file to read is not sound or not whole, or the disk is full; nothing was changed.
-        FileExistsError: with `keep_split`, one of the files is there already.
+        ValueError: `out` is one of the files to read or the importance matrix; packing a tensor is not
+            possible (the message names it); or with `keep_split`, the model is not split.
+        GGUFError: the source is invalid or incomplete, or the disk is full; nothing was changed.
+        FileExistsError: with `keep_split`, one of the new files exists already.
     """
     quantization = Quantization.of(quantization)
     with open_gguf(path) as file:
@@ -76,7 +76,16 @@ def requantize(
 def plan_requantization(
     path: str | PathLike[str], quantization: Quantization, *, keep_split: bool = False
 ) -> RequantizationPlan:
-    """Say what `requantize` would write, without reading a tensor."""
+    """Return what `requantize` would write, without reading any tensor.
+
+    Args:
+        path: as in `requantize`.
+        quantization: as in `requantize`.
+        keep_split: as in `requantize`.
+
+    Raises:
+        GGUFError: the file is invalid.
+    """
     with open_gguf(path) as file:
         choices = quantization.plan(file.metadata, {name: info.shape for name, info in file.tensors.items()})
         report, obstacle = PackingReport(), None
@@ -96,19 +105,23 @@ def plan_requantization(
 
 
 def check_not_read(out: str | PathLike[str], *read: str | PathLike[str] | None) -> None:
-    """ValueError if a file to write is one of those to read."""
+    """Check that a file to write is not one of the files to read.
+
+    Raises:
+        ValueError: it is one of them.
+    """
     if Path(out).resolve() in {Path(path).resolve() for path in read if path is not None}:
-        raise ValueError(f"{out} is what is to be read, and would be lost: name another file to write")
+        raise ValueError(f"{out} is a file to read and would be lost: name another output file")
 
 
 def _check_model(file: GGUFFile) -> None:
     if (kind := file.metadata.get("general.type")) == "imatrix":
-        raise ValueError(f"{file.paths[0]} holds no model: its general.type is {kind!r}")
+        raise ValueError(f"{file.paths[0]} is not a model: its general.type is {kind!r}")
 
 
 def _check_split(file: GGUFFile) -> None:
     if len(file.paths) == 1:
-        raise ValueError(f"{file.paths[0]} is a whole model: there is no split to keep")
+        raise ValueError(f"{file.paths[0]} is a complete model: there is no split to keep")
 
 
 def _tensor_type(kind: QuantType) -> TensorType:

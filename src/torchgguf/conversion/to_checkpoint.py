@@ -1,4 +1,4 @@
-"""A GGUF file as a Hugging Face checkpoint: a folder that transformers and vLLM read."""
+"""Convert a GGUF file to a Hugging Face checkpoint: a folder that transformers and vLLM can load."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ from torchgguf.models.io.description import MODEL_CARD, model_card
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.supply import GGUFSupply
 from torchgguf.tokenization import Tokenizer
-from torchgguf.tokenization.files import TOKENIZER_FILES
-from torchgguf.tokenization.saving import file_contents
+from torchgguf.tokenization.sources.files import TOKENIZER_FILES
 
-# general.sampling.* -> field of generation_config.json; llama.cpp's converter reads them so
+# general.sampling.* -> field of generation_config.json, as in llama.cpp's converter
 _SAMPLING = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -35,7 +34,7 @@ _SAMPLING = {
     "min_p": "min_p",
     "penalty_repeat": "repetition_penalty",
 }
-_NO_TOKENIZER = "no_vocab"  # as llama.cpp's converter calls it
+_NO_TOKENIZER = "no_vocab"  # the name that llama.cpp's converter writes
 
 
 def convert_to_checkpoint(
@@ -48,32 +47,32 @@ def convert_to_checkpoint(
     tokenizer: bool = True,
     **hub: Unpack[HubOptions],
 ) -> torch.dtype:
-    """Write the model in a GGUF file as config.json, model.safetensors and what else belongs to them.
+    """Convert a GGUF file to a folder with config.json, model.safetensors and the files that belong to them.
 
-    One layer is unpacked at a time, whatever the size of the model. All files appear together, when all are
-    written; an earlier checkpoint in the folder is replaced then, with its tokenizer if a new one is written.
-    Other files in it stay, a model card too.
+    One layer is unpacked at a time, regardless of the size of the model. All files appear when the last is
+    complete. Then they replace an earlier checkpoint in the folder, and its tokenizer if there is a new one.
+    Other files in the folder stay, and so does an existing model card.
 
     Args:
-        place: the file; or a folder or a repository of the Hub, with `gguf_file` in it.
-        folder: where to. It is made if need be.
-        gguf_file: name of the file in there; of a split model, any of its files.
-        dtype: of the weights. `"auto"`: the one that the file's matrices have, if that is one for all of them
-            and nothing else in the file needs a wider one; else float32, which loses nothing but
-            of F64.
-        max_shard_size: bytes, or a text such as `"5GB"`, above which weights go to several files.
-        tokenizer: write the tokenizer's files too, if the file has one; else those in the folder stay.
-        hub: what concerns fetching.
+        place: the file; or a folder or a repository of the Hub that contains `gguf_file`.
+        folder: the folder to write; it is created if it does not exist.
+        gguf_file: the name of the file in `place`; for a split model, any of its files.
+        dtype: the dtype of the weights. `"auto"` keeps float16 or bfloat16 if all matrices of the file have
+            it and it represents all other weights exactly. Otherwise it is float32, to which only F64 loses.
+        max_shard_size: the largest size of a weights file in bytes, or as a text such as `"5GB"`.
+        tokenizer: whether to write the tokenizer of the file, if it has one; otherwise tokenizer files in the
+            folder stay.
+        hub: options for downloads.
 
     Returns:
-        The dtype that the weights have.
+        The dtype of the weights.
 
     Raises:
-        GGUFError: the file is not sound, or holds no model that is known.
-        TokenizerError: its tokenizer is not supported.
+        GGUFError: the file is invalid, or its architecture is unsupported.
+        TokenizerError: its tokenizer is unsupported.
         FileNotFoundError, PermissionError, ConnectionError: as `torchgguf.hub.find_file`.
         OSError: the disk is full, or the system refuses; nothing was changed.
-        ValueError: `dtype` or `max_shard_size` is none.
+        ValueError: `dtype` or `max_shard_size` is invalid.
     """
     with open_gguf(find_gguf(place, gguf_file, **hub)) as file:
         model_class = registry.architecture_of_file(file).classes["causal_lm"]
@@ -93,7 +92,7 @@ def convert_to_checkpoint(
 
 
 def _exact_dtype(file: GGUFFile, architecture: Architecture) -> torch.dtype:
-    """Return the narrowest dtype that holds all weights as they are in the file."""
+    """Return the narrowest dtype that represents all weights of the file exactly."""
     wide = [name for name, info in file.tensors.items() if info.type is TensorType.F32]
     types = {info.type for info in file.tensors.values()} - {TensorType.F32}
     if types not in ({TensorType.F16}, {TensorType.BF16}):
@@ -109,32 +108,32 @@ def _exact_dtype(file: GGUFFile, architecture: Architecture) -> torch.dtype:
 
 
 def _generation_config(supply: GGUFSupply, metadata: Mapping[str, Any]) -> GenerationConfig:
-    """Say what ends a text, and how tokens are meant to be drawn."""
+    """Return the tokens that end a text, and the sampling options that the file recommends."""
     config = supply.generation_config() or GenerationConfig.from_model_config(supply.config)
     stated = {}
     for name, field in _SAMPLING.items():
         if (value := metadata.get(key := f"general.sampling.{name}")) is not None:
             if not isinstance(value, (int, float)):
-                raise GGUFError(f"{key} must be a number, not {type(value).__name__}")
+                raise GGUFError(f"{key} must be a number, got {type(value).__name__}")
             stated[field] = _shortest(value)
     if not stated:
         return config
     draws = stated.get("temperature", 1) > 0
-    if not draws:  # llama.cpp takes the best token then, whatever else is stated
+    if not draws:  # llama.cpp then takes the best token and ignores other options
         stated = {field: stated[field] for field in ("repetition_penalty",) if field in stated}
     try:
         return GenerationConfig.from_dict({**config.to_dict(), **stated, "do_sample": draws})
     except ValueError as error:
-        raise GGUFError(f"general.sampling.* cannot be meant: {error}") from None
+        raise GGUFError(f"general.sampling.* is invalid: {error}") from None
 
 
 def _shortest(value: float) -> float:
-    """Write a float32 as people do: 0.7, not 0.699999988079071."""
+    """Return the shortest decimal number for a float32: 0.7, not 0.699999988079071."""
     return value if isinstance(value, int) else float(str(np.float32(value)))
 
 
 def _remove_older_tokenizer(folder: Path, written: Mapping[str, bytes]) -> None:
-    """Remove what an earlier tokenizer has left, and readers would take for a part of this one."""
+    """Remove files of an earlier tokenizer that would be read as part of the new one."""
     for pattern in TOKENIZER_FILES:
         for path in folder.glob(pattern):
             if path.relative_to(folder).as_posix() not in written:
@@ -142,13 +141,13 @@ def _remove_older_tokenizer(folder: Path, written: Mapping[str, bytes]) -> None:
 
 
 def _model_card(file: GGUFFile, folder: Path) -> dict[str, bytes]:
-    """Return the contents of a model card by its name, unless there is one: somebody has written that."""
+    """Return the contents of a model card by its name, unless the folder has one already."""
     card = None if (folder / MODEL_CARD).exists() else model_card(file.metadata)
     return {} if card is None else {MODEL_CARD: card.encode(errors="replace")}
 
 
 def _tokenizer_files(file: GGUFFile) -> dict[str, bytes]:
-    """Return the contents of the tokenizer's files by their names."""
+    """Return the contents of the tokenizer files by their names."""
     if file.metadata.get("tokenizer.ggml.model", _NO_TOKENIZER) == _NO_TOKENIZER:
         return {}
-    return {name: text.encode() for name, text in file_contents(Tokenizer.from_gguf(file)).items()}
+    return {name: text.encode() for name, text in Tokenizer.from_gguf(file).file_contents().items()}

@@ -1,4 +1,4 @@
-"""A file compared with what it was made from: tensor by tensor, and by what the models say to a text."""
+"""Compare a file with its source: tensor by tensor, and by the predictions of both models for a text."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch import Tensor
 from torchgguf import kernels
 from torchgguf.container import GGUFError, TensorSource, TensorType, open_gguf
 from torchgguf.container.tensor_types import PLAIN
-from torchgguf.container.writer import Progress
+from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.models import AutoModelForCausalLM, registry
 from torchgguf.quants import quant_type
 from torchgguf.tokenization import AutoTokenizer, TokenizerError
 
-_SLAB = 1 << 21  # weights that are unpacked at a time: 16 MB in float64
+_SLAB = 1 << 21  # weights in a slab: 16 MB in float64
 _MOST_TOKENS = 256
 
 TEXT = """\
@@ -49,14 +49,14 @@ down, she said, but it does not forget.
 
 
 class TensorComparison(NamedTuple):
-    """A tensor of the new file beside the one that it was made from.
+    """A tensor of the new file compared with its source.
 
     Attributes:
-        name: of both.
-        source_type: what it was.
-        type: what it is.
-        error: the root of the mean square error, over that of the mean square of what it was.
-        copied: it has the type that it had, and the same bytes.
+        name: the name of both.
+        source_type: the type before.
+        type: the type after.
+        error: the relative error sqrt(sum((new - old)^2) / sum(old^2)).
+        copied: whether type and bytes are unchanged.
     """
 
     name: str
@@ -67,14 +67,15 @@ class TensorComparison(NamedTuple):
 
 
 class LogitsComparison(NamedTuple):
-    """What two models say to the same text.
+    """The predictions of two models for the same text.
 
     Attributes:
-        tokens: how many were read.
-        kl_divergence: of the new model's probabilities from the source's, mean over the tokens, in nats.
-        same_top: how often both find the same token the most likely, 0 to 1.
-        source_perplexity: of the text, to the source.
-        perplexity: of the text, to the new model.
+        tokens: the number of tokens in the text.
+        kl_divergence: from the probabilities of the source to those of the new model, mean over the tokens,
+            in nats.
+        same_top: how often both models predict the same token, 0 to 1.
+        source_perplexity: the perplexity of the text for the source.
+        perplexity: the perplexity of the text for the new model.
     """
 
     tokens: int
@@ -86,12 +87,12 @@ class LogitsComparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Verification:
-    """How a file compares with what it was made from.
+    """The comparison of a file with its source.
 
     Attributes:
-        tensors: those that both have in the same shape.
-        logits: what the models say; or why that was not compared.
-        problems: what is wrong, a line each. None if the file is as it should be.
+        tensors: the tensors that both contain in the same shape.
+        logits: the predictions of the models, or the reason why they were not compared.
+        problems: errors in the file, one line each; empty for a correct file.
     """
 
     tensors: tuple[TensorComparison, ...]
@@ -100,7 +101,7 @@ class Verification:
 
     @property
     def worst(self) -> TensorComparison | None:
-        """The tensor with the largest error; None if there is none with any."""
+        """The tensor with the largest error, or None if no tensor has one."""
         worst = max(self.tensors, key=lambda tensor: tensor.error, default=None)
         return worst if worst is not None and worst.error > 0 else None
 
@@ -111,21 +112,24 @@ def verify(
     load_source: Callable[[], Any] | None = None,
     *,
     text: str = TEXT,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
 ) -> Verification:
-    """Open a file that has been written, and compare it with its source.
+    """Open a written file and compare it with its source.
 
     Args:
-        path: the file; of a split model, any of its files.
-        sources: the tensors that it was made from, by the names that they have in it.
-        load_source: returns the model that it was made from. Without it, and where there is no model for the
-            file's architecture, no tokenizer, or too little memory for the larger of both, only tensors are
-            compared, and `Verification.logits` says why.
-        text: what both models are to read.
-        progress: told `(done, total)` bytes of the file's tensors as they are compared.
+        path: the file; for a split model, any of its files.
+        sources: the original tensors, by their names in the file.
+        load_source: returns the original model. Without it only tensors are compared. The same happens if
+            this package has no model for the architecture, there is no tokenizer, or memory is too small for
+            the larger model. Then `Verification.logits` states the reason.
+        text: the text that both models read.
+        progress: is called with `(done, total)` bytes of compared tensors.
+
+    Returns:
+        The comparison.
 
     Raises:
-        GGUFError: the file cannot be opened.
+        GGUFError: the file is invalid.
     """
     problems: list[str] = []
     tensors = tuple(_compare_tensors(path, sources, problems, progress))
@@ -137,9 +141,18 @@ def verify(
 
 
 def verify_requantized(
-    path: str | PathLike[str], source: str | PathLike[str], *, progress: Progress | None = None
+    path: str | PathLike[str], source: str | PathLike[str], *, progress: ByteProgress | None = None
 ) -> Verification:
-    """Compare a file with the one whose types it has other ones for: see `verify`."""
+    """Compare a requantized file with its source, see `verify`.
+
+    Args:
+        path: the new file.
+        source: the original file.
+        progress: is called with `(done, total)` bytes of compared tensors.
+
+    Raises:
+        GGUFError: one of the files is invalid.
+    """
     with open_gguf(source) as file:
         tensors = file.sources(passing=True)
         return verify(path, tensors, lambda: AutoModelForCausalLM.from_pretrained(source), progress=progress)
@@ -149,14 +162,14 @@ def _compare_tensors(
     path: str | PathLike[str],
     sources: Mapping[str, TensorSource],
     problems: list[str],
-    progress: Progress | None,
+    progress: ByteProgress | None,
 ) -> list[TensorComparison]:
     compared = []
     with open_gguf(path) as file:
         total, done = sum(info.nbytes for info in file.tensors.values()), 0
         new = file.sources(passing=True)
         problems += [f"tensor {name!r} is missing" for name in sources if name not in new]
-        problems += [f"tensor {name!r} is in no source" for name in new if name not in sources]
+        problems += [f"tensor {name!r} is not in the source" for name in new if name not in sources]
         for name, source in new.items():
             if name in sources and source.shape != sources[name].shape:
                 problems.append(f"tensor {name!r} has shape {source.shape}, its source {sources[name].shape}")
@@ -174,25 +187,25 @@ def _compare(name: str, source: TensorSource, new: TensorSource, problems: list[
         same = torch.equal(old_rows.contiguous().view(torch.uint8), new_rows.contiguous().view(torch.uint8))
         if same:
             return TensorComparison(name, source.type, new.type, 0.0, copied=True)
-        problems.append(f"tensor {name!r} is {new.type.name} as its source, but not the same")
+        problems.append(f"tensor {name!r} is {new.type.name} like its source, but its bytes differ")
     error, finite = _relative_error(old_rows, source.type, new_rows, new.type)
     if not finite:
-        problems.append(f"tensor {name!r} has weights that are no finite numbers")
+        problems.append(f"tensor {name!r} has weights that are not finite")
     elif error > 1:
-        problems.append(f"tensor {name!r} has errors larger than its weights: {error:.3g} times")
+        problems.append(f"tensor {name!r} has errors {error:.3g} times as large as its weights")
     return TensorComparison(name, source.type, new.type, error, copied=False)
 
 
 def _relative_error(
     old: Tensor, old_type: TensorType, new: Tensor, new_type: TensorType
 ) -> tuple[float, bool]:
-    """The error as in `TensorComparison`, and whether all new weights are finite numbers."""
+    """Return the error as in `TensorComparison`, and whether all new weights are finite."""
     error = norm = 0.0
     finite = True
     rows = [tensor.reshape(-1, *tensor.shape[-1:]) for tensor in (old, new)]
     step = max(_SLAB // max(rows[0].shape[-1], 1), 1)
     for old_slab, new_slab in zip(*(tensor.split(step) for tensor in rows), strict=True):
-        # In float32 squares might overflow, or vanish.
+        # In float32 squares may overflow or underflow.
         was, now = _numbers(old_slab, old_type).double(), _numbers(new_slab, new_type).double()
         finite = finite and bool(now.isfinite().all())
         error += float((now - was).square_().sum())
@@ -207,7 +220,7 @@ def _numbers(rows: Tensor, tensor_type: TensorType) -> Tensor:
 def _compare_models(
     path: Path, load_source: Callable[[], Any], source_nbytes: int, text: str, problems: list[str]
 ) -> LogitsComparison | str:
-    """Compare what the models say to a text; or tell why that cannot be."""
+    """Compare the predictions of the models for a text, or return why that is not possible."""
     with open_gguf(path) as file:
         try:
             registry.architecture_of_file(file)
@@ -215,23 +228,23 @@ def _compare_models(
             return str(error)
         needed, available = max(source_nbytes, file.size), _available_memory()
     if needed > available:
-        return f"the larger model takes {needed:,} bytes, and {available:,.0f} are free"
+        return f"the larger model needs {needed:,} bytes, but {available:,.0f} are free"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         expected, tokens = _log_probabilities(load_source(), tokenizer(text)["input_ids"])
     except (GGUFError, TokenizerError, ValueError) as error:
         return str(error)
     if not expected.isfinite().all():
-        return "the source's answers are no finite numbers"
-    gc.collect()  # the one model is gone before the other comes
+        return "the predictions of the source are not finite"
+    gc.collect()  # free the first model before loading the second
     try:
         found, _ = _log_probabilities(AutoModelForCausalLM.from_pretrained(path), tokens)
     except (GGUFError, ValueError) as error:
-        problems.append(f"the model cannot be loaded: {error}")
-        return "the model cannot be loaded"
+        problems.append(f"loading the model failed: {error}")
+        return "loading the model failed"
     if not found.isfinite().all():
-        problems.append("the model's answers are no finite numbers")
-        return "the model's answers are no finite numbers"
+        problems.append("the predictions of the model are not finite")
+        return "the predictions of the model are not finite"
     next_tokens = torch.tensor(tokens[1:])
     return LogitsComparison(
         tokens=len(tokens),
@@ -244,20 +257,20 @@ def _compare_models(
 
 @torch.inference_mode()
 def _log_probabilities(model: Any, tokens: list[int]) -> tuple[Tensor, list[int]]:
-    """What may come after each token, `(tokens, vocabulary)`; and the tokens that were read."""
+    """Return the log probabilities of the next tokens, `(tokens, vocabulary)`, and the tokens."""
     tokens = tokens[: getattr(model.config, "max_position_embeddings", _MOST_TOKENS)][:_MOST_TOKENS]
-    with kernels.multiplying_in(torch.float32):  # in BF16 the products' rounding would count as the weights'
+    with kernels.multiplying_in(torch.float32):  # BF16 products would add rounding errors
         logits = model(torch.tensor([tokens])).logits[0].float()
     return F.log_softmax(logits, dim=-1), tokens
 
 
 def _perplexity(log_probabilities: Tensor, next_tokens: Tensor) -> float:
-    """Infinite where it is beyond numbers."""
+    """Return the perplexity; infinity if it overflows."""
     return float(F.nll_loss(log_probabilities[:-1].double(), next_tokens).exp())
 
 
 def _available_memory() -> float:
-    """Bytes that can be had without swapping; without end where the system does not say."""
+    """Return the free memory in bytes without swapping, or infinity if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     except OSError:

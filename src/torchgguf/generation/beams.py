@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchgguf.generation.decoding import Strategy
 from torchgguf.generation.logits_process import Processor
+from torchgguf.generation.plan import Plan
 from torchgguf.generation.stopping import also_ended
 
 # Added to the scores of what must lose. Finite, as even such a beam goes on where there is no better one.
@@ -55,10 +55,11 @@ class Beams:
         return Beams(*(torch.cat(pair, dim=1) for pair in pairs))
 
 
-@dataclass(kw_only=True)
-class BeamSearch(Strategy):
+@dataclass
+class BeamSearch:
     """Beam search, and with `do_sample` beam sampling; the context repeats each prompt `num_beams` times."""
 
+    plan: Plan
     num_beams: int
     num_return_sequences: int
     length_penalty: float
@@ -68,8 +69,8 @@ class BeamSearch(Strategy):
 
     def search(self) -> Beams:
         """Return what follows each prompt in the `num_return_sequences` best texts, best first."""
-        start = self.context.input_ids.shape[1]
-        with self.mode():
+        start = self.plan.context.input_ids.shape[1]
+        with self.plan.mode():
             tokens, rows, scores, ended = (
                 value[:, : self.num_return_sequences] for value in vars(self._search()).values()
             )
@@ -77,13 +78,13 @@ class BeamSearch(Strategy):
         return Beams(tokens[..., start : start + new], rows[..., :new], scores, ended)
 
     def _search(self) -> Beams:
-        context = self.context
+        context = self.plan.context
         logits = context.first_logits()
         running = self._start(logits)
         finished = replace(running, scores=torch.full_like(running.scores, LOST))
         hope = torch.ones_like(running.ended[:, :1])  # whether a prompt's running texts may still win
-        for new in range(1, self.max_new_tokens + 1):
-            candidates = self._continued(running, logits, last=new == self.max_new_tokens)
+        for new in range(1, self.plan.max_new_tokens + 1):
+            candidates = self._continued(running, logits, last=new == self.plan.max_new_tokens)
             goes_on = candidates.scores + candidates.ended * LOST
             running = replace(candidates, scores=goes_on).best(self.num_beams)
             finished = self._finished(finished, candidates, hope, new)
@@ -98,7 +99,7 @@ class BeamSearch(Strategy):
 
     def _start(self, logits: Tensor) -> Beams:
         """K copies of each prompt, of which only the first counts: else all would go on alike."""
-        tokens = self.context.input_ids.unflatten(0, (-1, self.num_beams))
+        tokens = self.plan.context.input_ids.unflatten(0, (-1, self.num_beams))
         scores = logits.new_zeros(tokens.shape[:2])
         scores[:, 1:] = LOST
         return Beams(tokens, tokens[..., :0], scores, torch.zeros_like(scores, dtype=torch.bool))
@@ -106,25 +107,27 @@ class BeamSearch(Strategy):
     def _continued(self, running: Beams, logits: Tensor, last: bool) -> Beams:
         """M ways to go on from the beams of each prompt, by one token."""
         scores = logits.log_softmax(-1)
-        processors: list[Processor] = [*self.processors, *self.warpers]
+        processors: list[Processor] = [*self.plan.processors, *self.plan.warpers]
         for process in processors:
-            scores = process(self.context.input_ids, scores)
+            scores = process(self.plan.context.input_ids, scores)
         so_far = None
-        if self.record is not None:
-            self.record.add(logits=logits, scores=scores, **self.context.states)
-            so_far = self.record.scores
+        if self.plan.record is not None:
+            self.plan.record.add(logits=logits, scores=scores, **self.plan.context.states)
+            so_far = self.plan.record.scores
 
         batch, vocabulary = len(running.scores), scores.shape[-1]
         total = (scores.view(batch, self.num_beams, -1) + running.scores[..., None]).flatten(1)
-        if self.do_sample:
-            chosen = total.softmax(-1).multinomial(self.candidates, generator=self.generator)
+        if self.plan.do_sample:
+            drawn = total.softmax(-1).multinomial(self.candidates, generator=self.plan.generator)
+            # Best first, as `topk` below: the order of drawing must not decide which of them may win.
+            chosen = drawn.gather(1, total.gather(1, drawn).sort(dim=-1, descending=True).indices)
         else:
             chosen = total.topk(self.candidates).indices
         beam, token = chosen // vocabulary, chosen % vocabulary
         first_row = torch.arange(batch, device=beam.device)[:, None] * self.num_beams
         texts = running.take(beam).grown(token, first_row + beam)
         ended = torch.full((token.numel(),), last, device=token.device)
-        ended = also_ended(ended, self.criteria, texts.tokens.flatten(0, 1), so_far)
+        ended = also_ended(ended, self.plan.criteria, texts.tokens.flatten(0, 1), so_far)
         return replace(texts, scores=total.gather(1, chosen), ended=ended.view_as(token))
 
     def _finished(self, finished: Beams, candidates: Beams, hope: Tensor, new: int) -> Beams:
@@ -142,7 +145,7 @@ class BeamSearch(Strategy):
     def _may_win(self, running: Beams, finished: Beams, new: int) -> Tensor:
         """Whether a prompt's best running text could, by a guess at its length, beat the worst that ended."""
         patient = self.early_stopping == "never" and self.length_penalty > 0
-        length = self.max_new_tokens if patient else new
+        length = self.plan.max_new_tokens if patient else new
         attainable: Tensor = running.scores[:, :1] / length**self.length_penalty
         worst = finished.scores.amin(1, keepdim=True).where(finished.ended, LOST)
         return (attainable > worst).any(1, keepdim=True)

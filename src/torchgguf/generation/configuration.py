@@ -45,7 +45,7 @@ class GenerationConfig:
         max_cache_len: positions that a static cache has room for, if not more are needed: a model is compiled
             again for another size.
         prefill_chunk_size: read prompts so many tokens at a time.
-        return_dict_in_generate: return not just tokens but an output with a `past_key_values` and, as asked
+        return_dict_in_generate: return not just tokens but an output with a `cache` and, as asked
             for by `output_scores`, `output_logits`, `output_attentions` and `output_hidden_states`, more.
 
     Raises:

@@ -8,17 +8,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from torchgguf.nn import StaticCache
+from torchgguf.nn import Cache
 
 
 class CausalLM(Protocol):
     """What decoding asks of a model.
 
-    Called with `input_ids` (batch, new), the `past_key_values` of the tokens before and, only if rows are
+    Called with `input_ids` (batch, new), the `cache` of the tokens before and, only if rows are
     padded, `attention_mask` (batch, past + new; with a static cache, all that it has room for) and
     `position_ids` (batch, new); returns `.logits`, whose last position belongs to the last token, and the
-    grown `.past_key_values`. Asked by `output_hidden_states=True` and the like it returns these too. It may
-    have a `rereads_after` (see `GenerationMixin`).
+    grown `.cache`. Asked by `output_hidden_states=True` and the like it returns these too.
     """
 
     def __call__(self, input_ids: Tensor, /, **inputs: Any) -> Any:
@@ -32,18 +31,21 @@ class Context:
     model: CausalLM
     input_ids: Tensor  # (batch, length); grows
     padding: Tensor | None  # (batch,) how many tokens at the left of each row are padding; None: no padding
-    cache: Any = None
+    cache: Cache | None = None
     use_cache: bool = True
     prefill_chunk_size: int | None = None
     repeats: int = 1  # how many continuations of each row
     wanted: tuple[str, ...] = ()  # what else the model shall return: "hidden_states", "attentions"
     states: dict[str, tuple[Tensor, ...]] = field(init=False, default_factory=dict)  # what it did return
     _seen: int = field(init=False, default=0)  # how many tokens the cache holds
+    _blank: int = field(init=False)  # how many tokens at the left are padding in all rows
     _flags: dict[str, bool] = field(init=False)
 
     def __post_init__(self) -> None:
         """Start after what a given cache holds."""
         self._seen = 0 if self.cache is None else self.cache.get_seq_length()
+        # Rows are repeated and reordered, but a continuation of each prompt is always among them.
+        self._blank = 0 if self.padding is None else int(self.padding.min())
         self._flags = {f"output_{name}": True for name in self.wanted}
 
     def first_logits(self) -> Tensor:
@@ -74,40 +76,33 @@ class Context:
         """Go on with these rows, (batch,), of those so far."""
         self.input_ids = self.input_ids[rows]
         self.padding = None if self.padding is None else self.padding[rows]
-        if self.use_cache:
+        if self.cache is not None:
             self.cache.reorder_cache(rows)
 
     def _forward(self, end: int) -> Any:
         """Run the model up to token `end`, from where the cache ends."""
-        if self._is_void(end):
+        if self.cache is not None and not self.cache.holds_for(end - self._blank):
             self.cache.crop(0)
             self._seen = 0
         inputs: dict[str, Any] = {} if self.padding is None else self._layout(self.padding, end)
         output = self.model(
             self.input_ids[:, self._seen : end],
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=self.use_cache,
             logits_to_keep=1,
             **inputs,
             **self._flags,
         )
         if self.use_cache:
-            self.cache, self._seen = output.past_key_values, end
+            self.cache, self._seen = output.cache, end
         if self.wanted:
             self.states = {name: getattr(output, name) for name in self.wanted}
         return output
 
-    def _is_void(self, end: int) -> bool:
-        """Tell whether texts, without their padding, get longer than what the cache's keys are good for."""
-        if self._seen == 0 or (limit := getattr(self.model, "rereads_after", None)) is None:
-            return False
-        blank = 0 if self.padding is None else int(self.padding.min())
-        return bool(self._seen - blank <= limit < end - blank)
-
     def _layout(self, padding: Tensor, end: int) -> dict[str, Tensor]:
         """Where tokens are: a mask of those to look at, and the new ones' positions."""
         # A compiled model is compiled again for a mask of another shape.
-        length = self.cache.max_cache_len if isinstance(self.cache, StaticCache) else end
+        length = end if self.cache is None else self.cache.capacity or end
         place, start = torch.arange(max(length, end), device=padding.device), padding[:, None]
         return {
             "attention_mask": (place[:length] >= start).long(),

@@ -30,7 +30,7 @@ class GenerationMixin:
       generation_config, or any field of `GenerationConfig` for this call alone;
       generator: a `torch.Generator` on the model's device, for sampling that can be repeated;
       tokenizer: what `stop_strings` are looked for with;
-      past_key_values: a cache that holds the keys and values of the first tokens of `input_ids`;
+      cache, or past_key_values: holds the keys and values of the first tokens of `input_ids`;
       logits_processor: callables `(input_ids, scores) -> scores`, applied before temperature and the like;
       stopping_criteria: callables `(input_ids, scores) -> (batch,) bool`, as `Criterion` says.
     They raise `TypeError` that names an unknown option and `ValueError` for options that cannot go together.
@@ -38,11 +38,6 @@ class GenerationMixin:
 
     config: Any
     generation_config: GenerationConfig | None = None
-
-    @property
-    def rereads_after(self) -> int | None:
-        """The length of text beyond which a cache is void: what is longer is read anew, from its start."""
-        return None
 
     @overload
     def generate(
@@ -69,10 +64,10 @@ class GenerationMixin:
         `return_dict_in_generate` it returns an output with more in it.
         """
         try:
-            prompts, run = prepare(self, input_ids, **options)
-            if isinstance(run, BeamSearch) and streamer is None:
-                return _searched(prompts, run)
-            return _decoded(prompts, _streamable(run), streamer)
+            prepared = prepare(self, input_ids, **options)
+            if isinstance(prepared.run, BeamSearch) and streamer is None:
+                return _searched(prepared.prompts, prepared.run)
+            return _decoded(prepared.prompts, _streamable(prepared.run), streamer)
         finally:  # an iterator over the stream must not wait for ever
             if streamer is not None:
                 streamer.end()
@@ -80,9 +75,9 @@ class GenerationMixin:
     def generate_stream(self, input_ids: Tensor | None = None, **options: Any) -> Iterator[Tensor]:
         """Like `generate`, but an iterator over the new token of each row, (batch,), as they come.
 
-        It may be left at any point; a cache given as `past_key_values` then lacks only the last token.
+        It may be left at any point; a given `cache` then lacks only the last token.
         """
-        return _streamable(prepare(self, input_ids, **options)[1]).steps()
+        return _streamable(prepare(self, input_ids, **options).run).steps()
 
     def stream(
         self,
@@ -93,11 +88,11 @@ class GenerationMixin:
         **options: Any,
     ) -> Iterator[str]:
         """Like `generate` for one prompt, but an iterator over the pieces of the new text as they come."""
-        prompts, run = prepare(self, input_ids, tokenizer=tokenizer, **options)
-        if len(prompts) != 1:
-            raise ValueError(f"stream() follows one sequence, not a batch of {len(prompts)}")
+        prepared = prepare(self, input_ids, tokenizer=tokenizer, **options)
+        if len(prepared.prompts) != 1:
+            raise ValueError(f"stream() follows one sequence, not a batch of {len(prepared.prompts)}")
         decoder = decoder_for(tokenizer, skip_special_tokens=skip_special_tokens)
-        return pieces(_streamable(run).steps(), decoder)
+        return pieces(_streamable(prepared.run).steps(), decoder)
 
     def compute_transition_scores(
         self,
@@ -126,22 +121,22 @@ def _decoded(prompts: Tensor, run: Decoding, streamer: BaseStreamer | None) -> T
         if streamer is not None:
             streamer.put(token.cpu())
     sequences = torch.cat((prompts, torch.stack(new, dim=1)), dim=1)
-    if run.record is None:
+    if run.plan.record is None:
         return sequences
-    return GenerateDecoderOnlyOutput(sequences, past_key_values=run.context.cache, **run.record.fields())
+    return GenerateDecoderOnlyOutput(sequences, cache=run.plan.context.cache, **run.plan.record.fields())
 
 
 def _searched(prompts: Tensor, run: BeamSearch) -> Tensor | GenerateOutput:
     best = run.search()
     sequences = torch.cat((prompts, best.tokens.flatten(0, 1)), dim=1)
-    if run.record is None:
+    if run.plan.record is None:
         return sequences
     return GenerateBeamDecoderOnlyOutput(
         sequences,
-        sequences_scores=None if run.record.scores is None else best.scores.flatten(),
+        sequences_scores=None if run.plan.record.scores is None else best.scores.flatten(),
         beam_indices=best.rows.flatten(0, 1).int(),
-        past_key_values=run.context.cache,
-        **run.record.fields(),
+        cache=run.plan.context.cache,
+        **run.plan.record.fields(),
     )
 
 

@@ -6,7 +6,6 @@ Shapes: B rows, R sequences returned, V vocabulary. Rows are sequences, or with 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ Steps = tuple[Tensor, ...]
 LayersOfSteps = tuple[tuple[Tensor, ...], ...]
 
 
-@dataclass
 class GenerateDecoderOnlyOutput(ModelOutput):
     """Output of greedy decoding and sampling.
 
@@ -28,7 +26,7 @@ class GenerateDecoderOnlyOutput(ModelOutput):
         logits: the same as the model made it.
         attentions: of each step the model's `attentions`; the first step read the prompts.
         hidden_states: of each step the model's `hidden_states`.
-        past_key_values: the cache; it holds all tokens but the last.
+        cache: keys and values; it holds all tokens but the last.
     """
 
     sequences: Tensor
@@ -36,10 +34,9 @@ class GenerateDecoderOnlyOutput(ModelOutput):
     logits: Steps | None = None
     attentions: LayersOfSteps | None = None
     hidden_states: LayersOfSteps | None = None
-    past_key_values: Any = None
+    cache: Any = None
 
 
-@dataclass
 class GenerateBeamDecoderOnlyOutput(ModelOutput):
     """Output of beam search.
 
@@ -48,7 +45,7 @@ class GenerateBeamDecoderOnlyOutput(ModelOutput):
         sequences_scores: of each the sum of its tokens' scores, over its length to the power of
             `length_penalty`, `(R,)`; if `output_scores`.
         scores: as in `GenerateDecoderOnlyOutput`, but log-probabilities.
-        logits, attentions, hidden_states, past_key_values: as there.
+        logits, attentions, hidden_states, cache: as there.
         beam_indices: of each new token the row that it was chosen from, `(R, new tokens)`; -1 after the end.
     """
 
@@ -59,7 +56,7 @@ class GenerateBeamDecoderOnlyOutput(ModelOutput):
     beam_indices: Tensor | None = None
     attentions: LayersOfSteps | None = None
     hidden_states: LayersOfSteps | None = None
-    past_key_values: Any = None
+    cache: Any = None
 
 
 GenerateOutput = GenerateDecoderOnlyOutput | GenerateBeamDecoderOnlyOutput

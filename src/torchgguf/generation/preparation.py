@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,14 +16,29 @@ from torchgguf.generation.decoding import Decoding
 from torchgguf.generation.logits_process import Processor, processors_for
 from torchgguf.generation.logits_warp import warpers_for
 from torchgguf.generation.outputs import Record
+from torchgguf.generation.plan import Plan
 from torchgguf.generation.resolution import DEFAULT_NEW_TOKENS, resolve
 from torchgguf.generation.stopping import Criterion, EosTokenCriteria, MaxTimeCriteria, StopStringCriteria
 from torchgguf.generation.streamers import Decoder
-from torchgguf.nn import Cache, StaticCache
+from torchgguf.nn import Cache, StaticCache, accept_second_names
 
 _STATES = ("hidden_states", "attentions")
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What `generate` does.
+
+    Attributes:
+        prompts: `(batch, length)`, once for each sequence asked for.
+        run: what continues them.
+    """
+
+    prompts: Tensor
+    run: Decoding | BeamSearch
+
+
+@accept_second_names
 def prepare(
     model: Any,
     input_ids: Tensor | None,
@@ -31,12 +47,12 @@ def prepare(
     generation_config: GenerationConfig | None = None,
     generator: torch.Generator | None = None,
     tokenizer: Decoder | None = None,
-    past_key_values: Any = None,
+    cache: Cache | None = None,
     logits_processor: Sequence[Processor] | None = None,
     stopping_criteria: Sequence[Criterion] | None = None,
     **settings: Any,
-) -> tuple[Tensor, Decoding | BeamSearch]:
-    """The prompts, once for each sequence asked for, and what will continue them; see `GenerationMixin`."""
+) -> Prepared:
+    """Prepare what a call asks for; arguments and errors are those of `GenerationMixin`."""
     own = model.generation_config or GenerationConfig.from_model_config(model.config)
     config = resolve(own, generation_config, settings)
     prompts = _prompts(input_ids, config).to(getattr(model, "device", None))
@@ -47,44 +63,47 @@ def prepare(
     repeats = max(beams, sequences)
     new = _new_tokens(config, length)
     room = length + new - 1  # the last token is never read
-    if past_key_values is not None:
-        _check_cache(past_key_values, config, prompts, tokens, room)
+    if cache is not None:
+        _check_cache(cache, config, prompts, tokens, room)
 
-    criteria = [*_criteria(config, tokenizer), *(stopping_criteria or ())]
+    paddings = None if padding is None else padding.repeat_interleave(repeats)
     record = _record(config)
     context = Context(
         model=model,
         input_ids=tokens,
         padding=padding,
-        cache=_new_cache(model, config, room) if past_key_values is None else past_key_values,
+        cache=_new_cache(model, config, room) if cache is None else cache,
         use_cache=config.use_cache is not False,
         prefill_chunk_size=config.prefill_chunk_size,
         repeats=repeats,
         wanted=() if record is None else tuple(n for n in _STATES if getattr(config, f"output_{n}")),
     )
-    paddings = None if padding is None else padding.repeat_interleave(repeats)
-    strategy: dict[str, Any] = {
-        "context": context,
-        "max_new_tokens": new,
-        "processors": [*processors_for(config, length, length + new, paddings), *(logits_processor or ())],
-        "warpers": warpers_for(config),
-        "do_sample": bool(config.do_sample),
-        "criteria": criteria,
-        "generator": generator,
-        "record": record,
-        "lasting": past_key_values is not None or record is not None,
-    }
+    plan = Plan(
+        context=context,
+        max_new_tokens=new,
+        processors=[*processors_for(config, length, length + new, paddings), *(logits_processor or ())],
+        warpers=warpers_for(config),
+        do_sample=bool(config.do_sample),
+        criteria=[*_criteria(config, tokenizer), *(stopping_criteria or ())],
+        generator=generator,
+        record=record,
+        lasting=cache is not None or record is not None,
+    )
     prompts = prompts.repeat_interleave(sequences, 0)
-    if beams == 1:
-        pad = _filling(config) if criteria and len(prompts) > 1 else None
-        return prompts, Decoding(**strategy, pad_token_id=pad)
-    return prompts, BeamSearch(
-        **strategy,
+    if beams > 1:
+        return Prepared(prompts, _beam_search(plan, config, beams, sequences))
+    pad = _filling(config) if plan.criteria and len(prompts) > 1 else None
+    return Prepared(prompts, Decoding(plan, pad_token_id=pad))
+
+
+def _beam_search(plan: Plan, config: GenerationConfig, beams: int, sequences: int) -> BeamSearch:
+    return BeamSearch(
+        plan,
         num_beams=beams,
         num_return_sequences=sequences,
         length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
         early_stopping=config.early_stopping or False,
-        fill=_beam_filling(config) if criteria else 0,
+        fill=_beam_filling(config) if plan.criteria else 0,
         candidates=max(2, 1 + len(config.eos_token_ids)) * beams,
     )
 
@@ -127,20 +146,20 @@ def _new_cache(model: Any, config: GenerationConfig, room: int) -> Cache | None:
     return StaticCache(model.config, max(room, config.max_cache_len or 0))
 
 
-def _check_cache(cache: Any, config: GenerationConfig, prompts: Tensor, aligned: Tensor, room: int) -> None:
+def _check_cache(cache: Cache, config: GenerationConfig, prompts: Tensor, aligned: Tensor, room: int) -> None:
     if config.use_cache is False:
-        raise ValueError("past_key_values need use_cache: without it they are of no use")
+        raise ValueError("a given cache needs use_cache=True")
     if config.cache_implementation is not None:
-        raise ValueError("past_key_values are a cache already: leave out cache_implementation")
+        raise ValueError("cache and cache_implementation exclude each other: leave one of them out")
     if aligned is not prompts and not torch.equal(aligned, prompts):
-        raise ValueError("prompts padded on the right cannot go with past_key_values: pad on the left")
+        raise ValueError("with a given cache, prompts must be padded on the left, not on the right")
     if cache.get_seq_length() >= prompts.shape[1]:
         raise ValueError(
-            f"past_key_values hold {cache.get_seq_length()} tokens, input_ids only {prompts.shape[1]}: "
+            f"the cache holds {cache.get_seq_length()} tokens, input_ids only {prompts.shape[1]}: "
             "input_ids must be the whole text, with at least one new token"
         )
-    if isinstance(cache, StaticCache) and cache.max_cache_len < room:
-        raise ValueError(f"past_key_values have max_cache_len={cache.max_cache_len}, the text needs {room}")
+    if cache.capacity is not None and cache.capacity < room:
+        raise ValueError(f"the cache has max_cache_len={cache.capacity}, the text needs {room}")
 
 
 def _criteria(config: GenerationConfig, tokenizer: Decoder | None) -> list[Criterion]:

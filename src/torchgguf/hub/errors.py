@@ -1,4 +1,4 @@
-"""What can go wrong while fetching, as built-in errors of one line, where huggingface_hub has many lines."""
+"""Replace the long errors of huggingface_hub by built-in exceptions with one line."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ LOGIN = "`hf auth login`, or `token=`"
 
 
 def list_alike(there: Iterable[str], wanted: Iterable[str]) -> str:
-    """Name the files that end as the wanted ones do."""
+    """List the files that have the same endings as the wanted ones, for messages."""
     endings = {PurePosixPath(name).suffix for name in wanted}
     alike = sorted(name for name in there if PurePosixPath(name).suffix in endings)
     more = f", … {len(alike)} in all" if len(alike) > SHOWN_NAMES else ""
@@ -18,7 +18,7 @@ def list_alike(there: Iterable[str], wanted: Iterable[str]) -> str:
 
 
 def transport_error() -> type[Exception]:
-    """Return the base of the errors of whichever HTTP client huggingface_hub is built on."""
+    """Return the base class of the errors of the HTTP client that huggingface_hub uses."""
     from huggingface_hub import errors
 
     base: Any = errors.HfHubHTTPError.__bases__[0]
@@ -28,7 +28,13 @@ def transport_error() -> type[Exception]:
 
 @contextmanager
 def explained_errors(repository: str, names: Sequence[str], options: Mapping[str, Any]) -> Iterator[None]:
-    """Replace huggingface_hub's errors by those that `find_file` promises."""
+    """Replace errors of huggingface_hub by those that `find_file` documents.
+
+    Args:
+        repository: the repository, for messages.
+        names: the wanted files, for messages.
+        options: the `HubOptions` of the request.
+    """
     from huggingface_hub import errors
 
     try:
@@ -46,18 +52,20 @@ def _explain(
 
     cause = error if error.__cause__ is None or isinstance(error, errors.HfHubHTTPError) else error.__cause__
     revision, file, hub = options.get("revision") or "main", " or ".join(names), constants.ENDPOINT
-    not_kept = f"{file} of the repository {repository} ({revision}) has not been fetched before"
-    no_folder = f"; nor is there a folder {repository}"
-    forbids = f"forbids it; where the Hub may be asked, `hf download {repository}` fetches it{no_folder}"
+    not_kept = f"{file} of the repository {repository} ({revision}) has not been downloaded before"
+    no_folder = f"; there is no local folder {repository} either"
+    forbids = (
+        f"forbids a download; with access to the Hub, `hf download {repository}` downloads it{no_folder}"
+    )
     match cause:
         case errors.HFValidationError():
             return FileNotFoundError(f"there is no folder {repository}")
         case errors.GatedRepoError():
             page = f"{hub}/{repository}"
-            return PermissionError(f"{repository} is gated: ask for access at {page}, then log in ({LOGIN})")
+            return PermissionError(f"{repository} is gated: request access at {page}, then log in ({LOGIN})")
         case errors.RepositoryNotFoundError():
             what = f"there is no folder {repository}, and no such repository at {hub}"
-            return FileNotFoundError(f"{what}; if it is a private one, log in ({LOGIN})")
+            return FileNotFoundError(f"{what}; if the repository is private, log in ({LOGIN})")
         case errors.RevisionNotFoundError():
             return FileNotFoundError(f"the repository {repository} has no revision {revision}")
         case errors.RemoteEntryNotFoundError():
@@ -71,15 +79,15 @@ def _explain(
             return FileNotFoundError(f"{not_kept}, and HF_HUB_OFFLINE {forbids}")
         case errors.HfHubHTTPError() if cause.response.status_code in (401, 403):
             said = cause.server_message or cause.response.reason_phrase
-            return PermissionError(f"{hub} refuses {repository} to this login: {said} ({LOGIN})")
+            return PermissionError(f"{hub} denies access to {repository} with this login: {said} ({LOGIN})")
         case errors.HfHubHTTPError():
             said = f"{cause.response.status_code} {cause.response.reason_phrase}"
-            return ConnectionError(f"{hub} fails with {said}, and {not_kept}")
-        case _ if type(cause) is ConnectionError:  # our own words
+            return ConnectionError(f"{hub} failed with {said}, and {not_kept}")
+        case _ if type(cause) is ConnectionError:  # raised by this package
             return error
         case _ if not isinstance(cause, OSError | ValueError) or isinstance(cause, ConnectionError):
             said = " ".join(f"{cause}".split()) or type(cause).__name__
-            return ConnectionError(f"{hub} cannot be reached ({said}), and {not_kept}{no_folder}")
+            return ConnectionError(f"{hub} is unreachable ({said}), and {not_kept}{no_folder}")
     return error
 
 

@@ -1,4 +1,4 @@
-"""Finding files in a folder or in a repository of the Hugging Face Hub, from which they are fetched."""
+"""Find files in a folder or in a repository of the Hugging Face Hub, and download them from there."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,25 +7,25 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, Unpack
 
-from torchgguf.container.shards import shard_names
+from torchgguf.container.reading.shards import shard_names
 from torchgguf.hub.errors import explained_errors, list_alike
 
-# huggingface_hub is imported where it is used: that takes long, and local files need none of it.
+# huggingface_hub is imported where it is used: importing it is slow, and local files do not need it.
 
-Place: TypeAlias = str | PathLike[str]
+Location: TypeAlias = str | PathLike[str]
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
 class HubOptions(TypedDict, total=False):
-    """What concerns fetching from a repository.
+    """Options for downloads from a repository.
 
     Attributes:
-        revision: branch, tag or commit; `"main"` by default.
-        token: to log in with; True: the one that `hf auth login` stored, False: none. By default the stored
-            one, if there is one.
-        cache_dir: where files are kept; by default where all programs that use huggingface_hub keep them.
-        local_files_only: take what has been fetched before, and ask no server.
-        force_download: fetch again what has been fetched before.
+        revision: a branch, tag or commit; by default `"main"`.
+        token: the token for the login; True requires the one that `hf auth login` stored, False uses none.
+            By default the stored one is used if it exists.
+        cache_dir: the folder for downloaded files; by default the common cache of huggingface_hub.
+        local_files_only: use only files that were downloaded before, without a request.
+        force_download: download files again that were downloaded before.
     """
 
     revision: str | None
@@ -35,14 +35,23 @@ class HubOptions(TypedDict, total=False):
     force_download: bool
 
 
-def find_file(place: Place, *names: str, **options: Unpack[HubOptions]) -> Path:
-    """Return the path of the first of `names` that is in this folder or repository.
+def find_file(place: Location, *names: str, **options: Unpack[HubOptions]) -> Path:
+    """Return the path of the first of several files that exists in a folder or repository.
+
+    Args:
+        place: the folder or repository.
+        names: names of files in it, in order of preference.
+        options: options for downloads.
+
+    Returns:
+        The path of the file; one from a repository is downloaded.
 
     Raises:
-        FileNotFoundError: there is none of them, or no such place; or it would have to be fetched, which
-            `local_files_only` or `HF_HUB_OFFLINE` forbids.
-        PermissionError: the Hub wants another login.
-        ConnectionError: the Hub cannot be reached, or fails.
+        FileNotFoundError: there is no such file, folder or repository; or `local_files_only` or
+            `HF_HUB_OFFLINE` forbids the download.
+        PermissionError: the login has no access.
+        ConnectionError: the Hub is unreachable or failed.
+        TypeError: an option is unknown.
         ValueError: the options contradict each other.
     """
     _check(options)
@@ -70,14 +79,14 @@ def _fetch_first(repository: str, names: Sequence[str], options: HubOptions) -> 
     )
     for name in names:
         if kept[name] is _CACHED_NO_EXIST and _COMMIT.fullmatch(revision or ""):
-            continue  # what a commit has not it never gets
+            continue  # the files of a commit never change
         try:
             return Path(hf_hub_download(repository, name, **options))
         except LocalEntryNotFoundError as error:
             missing = error
             if isinstance(error.__cause__, OfflineModeIsEnabled | None):
                 continue
-            # The Hub cannot be reached, and need not be asked for the others.
+            # The Hub is unreachable: do not wait for the other files, use one from the cache.
             if path := next((path for path in kept.values() if isinstance(path, str)), None):
                 return Path(path)
             break
@@ -86,10 +95,19 @@ def _fetch_first(repository: str, names: Sequence[str], options: HubOptions) -> 
     raise missing
 
 
-def find_files(place: Place, names: Sequence[str], **options: Unpack[HubOptions]) -> list[Path]:
-    """Return the paths of all of `names`, which from a repository come together and of one commit.
+def find_files(place: Location, names: Sequence[str], **options: Unpack[HubOptions]) -> list[Path]:
+    """Return the paths of several files; from a repository they belong to the same commit.
 
-    Raises the same errors as `find_file`.
+    Args:
+        place: the folder or repository.
+        names: names of files in it.
+        options: options for downloads.
+
+    Returns:
+        The paths, in the order of `names`.
+
+    Raises:
+        FileNotFoundError, PermissionError, ConnectionError, TypeError, ValueError: as `find_file`.
     """
     if len(names) < 2 or Path(place).exists():
         return [find_file(place, name, **options) for name in names]
@@ -102,16 +120,25 @@ def find_files(place: Place, names: Sequence[str], **options: Unpack[HubOptions]
         folder = Path(snapshot_download(str(place), allow_patterns=patterns, **options))
     fetched: HubOptions = {**options, "revision": folder.name, "force_download": False}
     paths = []
-    for name in names:  # what is there costs no request, and for what is not this says why
+    for name in names:  # cached files need no request, and missing ones raise the right error
         with explained_errors(str(place), [name], options):
             paths.append(Path(hf_hub_download(str(place), name, **fetched)))
     return paths
 
 
-def find_folder(place: Place, patterns: Sequence[str], **options: Unpack[HubOptions]) -> Path:
-    """Return the folder itself, or one with those files of a repository that are like these patterns.
+def find_folder(place: Location, patterns: Sequence[str], **options: Unpack[HubOptions]) -> Path:
+    """Return a local folder: `place` itself, or a copy of a repository with the files that match patterns.
 
-    They come together and of one commit, and may be none. Raises the same errors as `find_file`.
+    Args:
+        place: the folder or repository.
+        patterns: glob patterns of files to download; they may match nothing.
+        options: options for downloads.
+
+    Returns:
+        The folder; files from a repository belong to the same commit.
+
+    Raises:
+        FileNotFoundError, PermissionError, ConnectionError, TypeError, ValueError: as `find_file`.
     """
     _check(options)
     if (folder := Path(place)).exists():
@@ -123,17 +150,25 @@ def find_folder(place: Place, patterns: Sequence[str], **options: Unpack[HubOpti
         return Path(snapshot_download(str(place), allow_patterns=list(patterns), **options))
 
 
-def find_gguf(place: Place, gguf_file: Place | None = None, **options: Unpack[HubOptions]) -> Path:
-    """Return the path of a GGUF file: `place` itself, or `gguf_file` in this folder or repository.
+def find_gguf(place: Location, gguf_file: Location | None = None, **options: Unpack[HubOptions]) -> Path:
+    """Return the path of a GGUF file.
 
-    From a repository the file is fetched, and if it is one of a split model, all of that. Raises the same
-    errors as `find_file`.
+    Args:
+        place: the file itself, or a folder or repository with `gguf_file` in it.
+        gguf_file: the name of the file in `place`.
+        options: options for downloads.
+
+    Returns:
+        The path; from a repository all files of a split model are downloaded.
+
+    Raises:
+        FileNotFoundError, PermissionError, ConnectionError, TypeError, ValueError: as `find_file`.
     """
     _check(options)
     file = Path(place)
     if gguf_file is not None:
         name = str(gguf_file)
-        # Whether a split model in a folder is whole will show when it is opened.
+        # Opening a split model in a folder checks that all its files exist.
         names = [name] if file.exists() else shard_names(name)
         return find_files(place, names, **options)[names.index(name)]
     if file.is_dir():

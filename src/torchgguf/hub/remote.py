@@ -1,4 +1,4 @@
-"""The header of a GGUF file in a repository, read without fetching the file."""
+"""Read the header of a GGUF file in a repository, without downloading the whole file."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,27 +7,34 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from torchgguf.container import GGUFError, GGUFFile, GGUFTruncatedError, open_gguf, parse_header
-from torchgguf.container.mapping import Shard
-from torchgguf.container.parser import Header
+from torchgguf.container.reading.mapping import Shard
+from torchgguf.container.reading.parser import GGUFHeader
 from torchgguf.hub.errors import explained_errors, transport_error
 from torchgguf.hub.files import HubOptions, find_gguf
 
 # huggingface_hub is imported where it is used, as in `files`.
 
-FIRST_BYTES = 1 << 20  # a small vocabulary fits; where that is not enough, as much again is asked for
+FIRST_BYTES = 1 << 20  # enough for a small vocabulary; if it is not, the same amount again is requested
 MOST_BYTES = 1 << 28  # ten times the header of any real file
 
 Fetch = Callable[[int, int], bytes]
 
 
 def open_remote_gguf(repository: str, name: str, **options: Unpack[HubOptions]) -> GGUFFile:
-    """Read the header of a GGUF file in a repository; of a split model, those of all its files.
+    """Read the header of a GGUF file in a repository; for a split model, those of all its files.
 
-    The tensors themselves cannot be asked for. Where no server may be asked, this opens what was fetched
-    before.
+    Accessing a tensor raises a GGUFError. Offline, this opens the file that was downloaded before.
+
+    Args:
+        repository: the repository.
+        name: the name of the file in it.
+        options: options for downloads.
+
+    Returns:
+        The open file, with metadata and descriptions of tensors.
 
     Raises:
-        GGUFError: it is no sound GGUF file.
+        GGUFError: the file is not valid GGUF.
         FileNotFoundError, PermissionError, ConnectionError: as `find_file`.
     """
     from huggingface_hub import is_offline_mode
@@ -46,15 +53,15 @@ def open_remote_gguf(repository: str, name: str, **options: Unpack[HubOptions]) 
 
 
 def _locate(repository: str, name: str, options: HubOptions) -> tuple[int, Fetch]:
-    """Return the size of a file, and what fetches its bytes from one place to another."""
+    """Return the size of a file in bytes, and a function that downloads its bytes from start to end."""
     import huggingface_hub
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-    utils: Any = huggingface_hub.utils  # which loads its names on demand, so that mypy knows of none
+    utils: Any = huggingface_hub.utils  # it loads its names on demand, so mypy does not know them
     token = options.get("token")
     about = get_hf_file_metadata(hf_hub_url(repository, name, revision=options.get("revision")), token=token)
     if about.size is None:
-        raise ConnectionError(f"{constants.ENDPOINT} does not say how large {name} of {repository} is")
+        raise ConnectionError(f"{constants.ENDPOINT} does not report the size of {name} in {repository}")
     url = hf_hub_url(repository, name, revision=about.commit_hash)
     headers = {**utils.build_hf_headers(token=token), "Accept-Encoding": "identity"}
 
@@ -63,8 +70,8 @@ def _locate(repository: str, name: str, options: HubOptions) -> tuple[int, Fetch
         timeout, data = constants.HF_HUB_DOWNLOAD_TIMEOUT, bytearray()
         with utils.http_stream_backoff("GET", url, headers=ranged, timeout=timeout) as response:
             utils.hf_raise_for_status(response)
-            first = start if response.status_code == 206 else 0  # 200: it knows no ranges
-            with suppress(transport_error()):  # what came before the connection broke off is good
+            first = start if response.status_code == 206 else 0  # 200: the server does not support ranges
+            with suppress(transport_error()):  # bytes before a broken connection are valid
                 for piece in response.iter_bytes():
                     data += piece
                     if first + len(data) >= end:
@@ -76,7 +83,7 @@ def _locate(repository: str, name: str, options: HubOptions) -> tuple[int, Fetch
         while start + len(data) < end:
             if not (more := read(start + len(data), end)):
                 raise ConnectionError(
-                    f"{constants.ENDPOINT} sends less of {name} of {repository} than it has"
+                    f"{constants.ENDPOINT} sent fewer bytes of {name} in {repository} than it has"
                 )
             data += more
         return data
@@ -84,8 +91,8 @@ def _locate(repository: str, name: str, options: HubOptions) -> tuple[int, Fetch
     return about.size, fetch
 
 
-def _read_header(path: Path, size: int, fetch: Fetch) -> Header:
-    """Ask for the first bytes, and for as many again as there are, until the header is whole."""
+def _read_header(path: Path, size: int, fetch: Fetch) -> GGUFHeader:
+    """Download the first bytes, and double their number until the header is complete."""
     if size == 0:
         raise GGUFError("is empty", path=path)
     data = b""

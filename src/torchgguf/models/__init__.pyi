@@ -5,7 +5,6 @@ from torchgguf.models.architectures.bloom import (
     BloomForSequenceClassification as BloomForSequenceClassification,
     BloomForTokenClassification as BloomForTokenClassification,
     BloomModel as BloomModel,
-    BloomPreTrainedModel as BloomPreTrainedModel,
 )
 from torchgguf.models.architectures.gpt2 import (
     GPT2Config as GPT2Config,
@@ -58,6 +57,14 @@ from torchgguf.models.architectures.qwen2_moe import (
     Qwen2MoeForSequenceClassification as Qwen2MoeForSequenceClassification,
     Qwen2MoeForTokenClassification as Qwen2MoeForTokenClassification,
     Qwen2MoeModel as Qwen2MoeModel,
+)
+from torchgguf.models.architectures.qwen3 import (
+    Qwen3Config as Qwen3Config,
+    Qwen3ForCausalLM as Qwen3ForCausalLM,
+    Qwen3ForQuestionAnswering as Qwen3ForQuestionAnswering,
+    Qwen3ForSequenceClassification as Qwen3ForSequenceClassification,
+    Qwen3ForTokenClassification as Qwen3ForTokenClassification,
+    Qwen3Model as Qwen3Model,
 )
 from torchgguf.models.auto import (
     AutoConfig as AutoConfig,

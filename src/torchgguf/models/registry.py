@@ -15,6 +15,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "phi3": ("phi3",),
     "qwen2": ("qwen2",),
     "qwen2moe": ("qwen2_moe",),
+    "qwen3": ("qwen3",),
 }
 
 MODEL_TYPES = tuple(sorted(model_type for row in ROWS.values() for model_type in row))

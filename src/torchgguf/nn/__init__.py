@@ -3,7 +3,16 @@
 from torchgguf.nn.activations import find_activation
 from torchgguf.nn.alibi import alibi_mask, alibi_slopes
 from torchgguf.nn.attention import ATTENTION, AttentionFunction, check_attention
-from torchgguf.nn.cache import Cache, DynamicCache, StaticCache
+from torchgguf.nn.cache import (
+    Cache,
+    Convolution,
+    DynamicCache,
+    KeyValues,
+    Lengths,
+    Recurrent,
+    State,
+    StaticCache,
+)
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
 from torchgguf.nn.layers import (
     Conv1D,
@@ -13,10 +22,11 @@ from torchgguf.nn.layers import (
     QuantizedEmbedding,
     QuantizedLinear,
 )
-from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, next_positions
+from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, new_padding, next_positions
 from torchgguf.nn.norm import LayerNorm, RMSNorm
 from torchgguf.nn.outputs import ModelOutput
-from torchgguf.nn.rotary import RotaryEmbedding, rotate
+from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate
+from torchgguf.nn.second_names import accept_second_names
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
 __all__ = [
@@ -25,11 +35,14 @@ __all__ = [
     "AttentionMask",
     "Cache",
     "Conv1D",
+    "Convolution",
     "DynamicCache",
     "Embedding",
     "Experts",
     "Gate",
+    "KeyValues",
     "LayerNorm",
+    "Lengths",
     "Linear",
     "ModelOutput",
     "PackedLayer",
@@ -38,10 +51,14 @@ __all__ = [
     "QuantizedExperts",
     "QuantizedLinear",
     "RMSNorm",
+    "Recurrent",
     "RotaryEmbedding",
+    "Rotation",
     "Slot",
     "SlottedLayer",
+    "State",
     "StaticCache",
+    "accept_second_names",
     "alibi_mask",
     "alibi_slopes",
     "attention_masks",
@@ -49,6 +66,7 @@ __all__ = [
     "check_attention",
     "find_activation",
     "load_balancing_loss",
+    "new_padding",
     "next_positions",
     "rotate",
 ]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchgguf.nn.cache import Cache, StaticCache
+from torchgguf.nn.cache import Cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,11 @@ class AttentionMask:
     allowed: Tensor | None
     causal: bool
     bias: Tensor | None = None
+
+    def to(self, device: torch.device | str | int) -> "AttentionMask":
+        """Return the mask on a device."""
+        allowed, bias = (None if x is None else x.to(device) for x in (self.allowed, self.bias))
+        return AttentionMask(allowed, self.causal, bias)
 
 
 def causal_mask(
@@ -82,10 +87,23 @@ def _explicit_mask(padding: Tensor | None, queries: Tensor, total: int, window: 
 
 def next_positions(cache: Cache | None, new: int, device: torch.device) -> Tensor:
     """Return the positions `(1, T)` of `new` tokens that follow those in the cache."""
-    if isinstance(cache, StaticCache) and cache.filled is not None:
-        return (torch.arange(new, device=device) + cache.filled.to(device))[None]
-    past = 0 if cache is None else cache.get_seq_length()
-    return torch.arange(past, past + new, device=device)[None]
+    return (torch.arange(new, device=device) if cache is None else cache.positions(new, device))[None]
+
+
+def new_padding(attention_mask: Tensor | None, new: int, cache: Cache | None) -> Tensor | None:
+    """Return which new positions are padding: what recurrent layers and convolutions must leave out.
+
+    Args:
+        attention_mask: as in `attention_masks`.
+        new: the number T of new positions.
+        cache: what the layers will be given.
+
+    Returns:
+        Bool `(B, T)`, or None where there is no padding.
+    """
+    if attention_mask is None:
+        return None
+    return attention_mask[:, next_positions(cache, new, attention_mask.device)[0]] == 0
 
 
 def attention_masks(
@@ -110,15 +128,16 @@ def attention_masks(
     batch, new, _ = inputs_embeds.shape
     device = inputs_embeds.device
     padding = None if attention_mask is None else attention_mask.to(device)
-    if isinstance(cache, StaticCache):
+    past = 0 if cache is None else cache.known_length
+    if cache is not None and cache.capacity is not None:
         asked = padding is not None and device.type == "cpu" and not torch.compiler.is_compiling()
-        past = cache.get_seq_length() if asked else 0
-        _check_shape(padding, batch, past + new, cache.max_cache_len)
-        if cache.filled is not None:
-            queries = next_positions(cache, new, device)[0]
-            return {w: static_mask(padding, queries, cache.max_cache_len, w) for w in set(windows)}
+        filled = cache.get_seq_length() if asked else 0
+        _check_shape(padding, batch, filled + new, cache.capacity)
+        if past is None:
+            queries = cache.positions(new, device)
+            return {w: static_mask(padding, queries, cache.capacity, w) for w in set(windows)}
         padding = None if padding is None else padding[:, :new]
-    past = 0 if cache is None else cache.get_seq_length()
+    assert past is not None
     _check_shape(padding, batch, past + new, past + new)
     return {w: causal_mask(padding, new, past, w, device) for w in set(windows)}
 

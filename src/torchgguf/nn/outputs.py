@@ -2,17 +2,32 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, dataclass_transform
 
 from torch.utils import _pytree as pytree
 
+from torchgguf.nn.second_names import SECOND_NAMES, accept_second_names, first_name
 
-@dataclass
+
+@dataclass_transform()
 class ModelOutput:
-    """Base of all outputs. Fields that are None count for nothing: as names, by position or unpacked."""
+    """Base of all outputs, whose subclasses are dataclasses by being defined.
+
+    Fields that are None count for nothing: as names, by position or unpacked. Fields with a second name (see
+    `second_names`) are constructed, read and set by either name; names and positions show the first only.
+    """
 
     def __init_subclass__(cls) -> None:
-        """Let torch find the tensors inside, as FSDP does to know when gradients come back."""
+        """Make a dataclass of the class, add second names, and register it with torch.
+
+        Torch finds the tensors inside, as FSDP does to know when gradients come back.
+        """
+        dataclass(cls)
+        cls.__init__ = accept_second_names(cls.__init__)  # type: ignore[method-assign]
+        names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        for second, first in SECOND_NAMES.items():
+            if first in names:
+                setattr(cls, second, _alias(first))
         pytree.register_pytree_node(
             cls,
             lambda output: (list(output.values()), list(output.keys())),
@@ -34,18 +49,32 @@ class ModelOutput:
 
     def items(self) -> tuple[tuple[str, Any], ...]:
         """Return names and values of what is there."""
-        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
+        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
         return tuple((name, value) for name, value in pairs if value is not None)
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of this name, or `default` if it is not there."""
+        return dict(self.items()).get(first_name(key), default)
+
     def __getitem__(self, key: int | slice | str) -> Any:
-        """Get a value by name, or by its place among those that are there."""
+        """Return a value by name, or by its place among those that are there."""
         if not isinstance(key, str):
             return self.to_tuple()[key]
-        return dict(self.items())[key]
+        return dict(self.items())[first_name(key)]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Set the field of this name.
+
+        Raises:
+            KeyError: the output has no such field.
+        """
+        if (name := first_name(key)) not in {field.name for field in fields(self)}:  # type: ignore[arg-type]
+            raise KeyError(key)
+        setattr(self, name, value)
 
     def __contains__(self, key: str) -> bool:
-        """Tell whether the value of this name is there."""
-        return key in self.keys()
+        """Return whether the value of this name is there."""
+        return first_name(key) in self.keys()
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the values that are there, as a tuple does."""
@@ -54,3 +83,13 @@ class ModelOutput:
     def __len__(self) -> int:
         """Count the values that are there."""
         return len(self.items())
+
+
+def _alias(name: str) -> property:
+    def read(output: ModelOutput) -> Any:
+        return getattr(output, name)
+
+    def write(output: ModelOutput, value: Any) -> None:
+        setattr(output, name, value)
+
+    return property(read, write)

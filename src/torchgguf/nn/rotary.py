@@ -7,10 +7,12 @@ there), the rest belongs to the row.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from torchgguf.nn.cache.lengths import ALL_LENGTHS, Lengths
 
 RopeParameters = Mapping[str, Any]
 # (inverse frequencies (D/2,) float32, factor on cosine and sine)
@@ -122,6 +124,14 @@ SCALINGS: dict[str, Callable[[RopeParameters, int], Frequencies]] = {
 }
 
 
+class Rotation(NamedTuple):
+    """What `rotate` needs, `(B, T, 1, R)` each, and the lengths of texts that it is valid in (None: all)."""
+
+    cos: Tensor
+    sin: Tensor
+    lengths: Lengths | None
+
+
 class RotaryEmbedding(nn.Module):
     """Cosines and sines of every position, computed once a forward and shared by all layers.
 
@@ -151,16 +161,32 @@ class RotaryEmbedding(nn.Module):
         except KeyError as error:
             raise ValueError(f"rope_parameters of type {self.rope_type!r} lack {error}") from None
 
-    def forward(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Turn positions `(B, T)` into `cos` and `sin` for `rotate`, each `(B, T, 1, R)` in `dtype`."""
-        frequencies = self.inv_freq = self.inv_freq.to(position_ids.device)
+    def forward(self, position_ids: Tensor, dtype: torch.dtype) -> Rotation:
+        """Return the rotation of positions.
+
+        Args:
+            position_ids: `(B, T)`.
+            dtype: of the cosines and sines.
+        """
+        frequencies, lengths = self.inv_freq.to(position_ids.device), None
+        self.inv_freq = frequencies
         if self.long_inv_freq is not None:
             self.long_inv_freq = self.long_inv_freq.to(position_ids.device)
             long = position_ids.max() >= self.original_length
             frequencies = torch.where(long, self.long_inv_freq, frequencies)
+            lengths = self._lengths(long)
         angles = position_ids[..., None, None].float() * frequencies
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
-        return torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype)
+        return Rotation(
+            torch.cat((cos, cos), dim=-1).to(dtype), torch.cat((-sin, sin), dim=-1).to(dtype), lengths
+        )
+
+    def _lengths(self, long: Tensor) -> Lengths:
+        """Return the lengths of texts that have the frequencies of long texts, or those that have not."""
+        if torch.compiler.is_compiling():  # a graph does not ask what is in a tensor
+            lowest = long * (self.original_length + 1)
+            return lowest, torch.where(long, ALL_LENGTHS[1], self.original_length)
+        return (self.original_length + 1, None) if long else (None, self.original_length)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""What to pack to which type, and the packing of whole files, tensor by tensor. Knows no model."""
+"""Choose types for tensors, and pack whole files tensor by tensor. This layer knows no model."""
 
 from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
+from torchgguf.packing.packing import Quantization, pack_tensors
 from torchgguf.packing.planning import Choice, plan_types, stays_wide
 from torchgguf.packing.recipes import RECIPES, Recipe, file_type_of, recipe
 from torchgguf.packing.report import PackedTensor, PackingReport
-from torchgguf.packing.retyping import Quantization, pack_tensors
 
 __all__ = [
     "RECIPES",

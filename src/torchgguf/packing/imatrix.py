@@ -1,8 +1,8 @@
-"""Importance matrices: how strongly texts drive each column of a model's weight matrices.
+"""Importance matrices: the mean squared activation for each column of a model's weight matrices.
 
-An error in a weight costs as much as the activations that the weight is multiplied by: their mean squares,
-one a column, say of which weights packing must take care. Files of them come from llama.cpp's
-`llama-imatrix` or from `torchgguf imatrix`.
+The effect of an error in a weight is proportional to the activation that the weight is multiplied by. So the
+mean squares of activations, one for each column, show which weights need small errors. llama.cpp's
+`llama-imatrix` and `torchgguf imatrix` create such files.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from typing import Literal, Self
 from torch import Tensor
 
 from torchgguf.container import GGUFError
-from torchgguf.container.parser import MAGIC
-from torchgguf.packing import imatrix_gguf, imatrix_legacy
-from torchgguf.packing.activations import CHUNK_SIZE, Activations, Statistics
+from torchgguf.container.layout import MAGIC
+from torchgguf.packing.column_statistics import CHUNK_SIZE, Activations, Statistics
+from torchgguf.packing.imatrix_gguf import read_gguf_imatrix, write_gguf_imatrix
+from torchgguf.packing.imatrix_legacy import read_legacy_imatrix, write_legacy_imatrix
 
-Format = Literal["gguf", "dat"]
+ImatrixFormat = Literal["gguf", "dat"]
 
-_WRITERS = {"gguf": imatrix_gguf.write, "dat": imatrix_legacy.write}
+_WRITERS = {"gguf": write_gguf_imatrix, "dat": write_legacy_imatrix}
 
 
 @dataclass(frozen=True, repr=False)
 class ImportanceMatrix(Statistics):
-    """Sums of squared activations, and what they say of the weights that they go into.
+    """Statistics of activations, and the importance of weights that follows from them.
 
-    `len` counts the tensors that something is known of; iterating gives their names.
+    `len` is the number of tensors in it; iterating yields their names.
     """
 
     def __iter__(self) -> Iterator[str]:
@@ -45,21 +46,21 @@ class ImportanceMatrix(Statistics):
         )
 
     def get(self, name: str, shape: Sequence[int] | None = None) -> Tensor | None:
-        """Return how much errors in each column of a tensor matter: the mean squares of its activations.
+        """Return the importance of each column of a tensor: the mean squares of its activations.
 
-        An expert that no token has come to is given ones: all its columns matter alike.
+        For an expert that no token reached all columns are 1.
 
         Args:
-            name: of the tensor in a GGUF file.
-            shape: of the tensor, the length of its rows last. Files in the older format do not tell experts
-                from columns, so it takes a shape to get those apart.
+            name: the name of the tensor in a GGUF file.
+            shape: the shape of the tensor, the length of its rows last. Files in the older format store
+                experts and columns in one row, and only the shape separates them.
 
         Returns:
-            float32 `(columns,)`, or `(experts, columns)` if the tensor holds the matrices of several; None if
-            nothing is known of it.
+            float32 `(columns,)`, or `(experts, columns)` if the tensor contains several matrices; None if the
+            importance matrix does not contain the tensor.
 
         Raises:
-            ValueError: a tensor of this shape has another number of columns, or of experts.
+            ValueError: the number of columns or experts does not match the shape.
         """
         if (known := self.activations.get(name)) is None:
             return None
@@ -69,36 +70,39 @@ class ImportanceMatrix(Statistics):
             if means.numel() != experts * columns or len(means) not in (1, experts):
                 raise ValueError(
                     f"the importance matrix has {known} for {name}, but the tensor's shape is "
-                    f"{tuple(shape)}: was the matrix made from another model?"
+                    f"{tuple(shape)}: does the matrix belong to another model?"
                 )
             means = means.view(experts, columns)
         return means[0] if len(means) == 1 else means
 
-    def save(self, path: str | PathLike[str], format: Format = "gguf") -> None:
-        """Write a file that llama.cpp reads too; what was there before is replaced once all is written.
+    def save(self, path: str | PathLike[str], format: ImatrixFormat = "gguf") -> None:
+        """Write a file that llama.cpp can read. It replaces an existing file when it is complete.
 
         Args:
-            path: where to.
-            format: `"gguf"`, or `"dat"` for the older one, which holds means in place of sums and counts, and
-                of the datasets the last one's name.
+            path: the file to create or replace.
+            format: `"gguf"`, or `"dat"` for the older format. That one stores means in place of sums and
+                counts, and only the name of the last dataset.
 
         Raises:
-            ValueError: there is no such format, or nothing to write.
-            GGUFError: the name of a tensor is too long for it, or the disk is full.
+            ValueError: the format is unknown, or the matrix is empty.
+            GGUFError: the name of a tensor is too long for the format, or the disk is full.
             OSError: the system refuses.
         """
         if format not in _WRITERS:
-            raise ValueError(f"importance matrices are written as {' or '.join(_WRITERS)}, not as {format!r}")
+            raise ValueError(f"format must be {' or '.join(_WRITERS)}, got {format!r}")
         if not self.activations:
-            raise ValueError("the importance matrix knows of no tensor: there is nothing to write")
+            raise ValueError("the importance matrix is empty: there is nothing to write")
         _WRITERS[format](path, self)
 
     @classmethod
     def merged(cls, matrices: Iterable[Self]) -> Self:
-        """Return the matrix of all texts together, with chunks of the size that the first one's have.
+        """Return the importance matrix of all texts together.
+
+        Args:
+            matrices: at least one; the chunk size of the result is that of the first.
 
         Raises:
-            ValueError: a tensor has other sizes in one than in another, or there is no matrix at all.
+            ValueError: the sizes of a tensor differ between matrices, or there are no matrices.
         """
         matrices = list(matrices)
         if not matrices:
@@ -116,23 +120,23 @@ class ImportanceMatrix(Statistics):
 
 
 def load_imatrix(path: str | PathLike[str], chunk_size: int = CHUNK_SIZE) -> ImportanceMatrix:
-    """Read an importance matrix in either of llama.cpp's formats, which its content tells.
+    """Load an importance matrix in either of llama.cpp's formats. The contents decide which one it is.
 
     Args:
-        path: of the file, whatever its name.
-        chunk_size: tokens of a chunk, which files in the older format do not state: how much such a matrix
-            counts for when it is merged with others.
+        path: the file; its name does not matter.
+        chunk_size: the length of a chunk in tokens for the older format, which does not store it. It decides
+            how much the matrix counts when it is merged with others.
 
     Raises:
-        GGUFError: the file is no importance matrix, is not whole, or holds what cannot be.
-        OSError: it is missing or may not be read.
+        GGUFError: the file is not an importance matrix, or it is incomplete or invalid.
+        OSError: the file is missing or not readable.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise GGUFError("is not a regular file", path=path)
     with path.open("rb") as file:
         is_gguf = file.read(len(MAGIC)) == MAGIC
-    read = imatrix_gguf.read(path) if is_gguf else imatrix_legacy.read(path, chunk_size)
+    read = read_gguf_imatrix(path) if is_gguf else read_legacy_imatrix(path, chunk_size)
     for name, activations in read.activations.items():
         if not activations.are_squares:
             raise GGUFError(f"sums of {name} are negative, infinite or not a number", path=path)

@@ -1,7 +1,7 @@
-"""Importance matrices as GGUF files, the format of `llama-imatrix` since 2025.
+"""Read and write importance matrices as GGUF files, the format of `llama-imatrix` since 2025.
 
 For each tensor there are `NAME.in_sum2`, float32 `(experts, columns)`, and `NAME.counts`, float32
-`(experts, 1)`; a single row has one dimension less (llama.cpp: tools/imatrix/imatrix.cpp).
+`(experts, 1)`; a single row is stored without the first dimension (llama.cpp: tools/imatrix/imatrix.cpp).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torchgguf.container import (
     open_gguf,
     write_gguf,
 )
-from torchgguf.packing.activations import Activations, Statistics
+from torchgguf.packing.column_statistics import Activations, Statistics
 
 _KIND = "imatrix"
 _TYPE, _DATASETS, _COUNT, _SIZE = (
@@ -42,8 +42,8 @@ _TYPES: dict[str, MetadataType] = {
 }
 
 
-def read(path: str | PathLike[str]) -> Statistics:
-    """Read a file; errors are those of `load_imatrix`. The sums stay mapped from it."""
+def read_gguf_imatrix(path: str | PathLike[str]) -> Statistics:
+    """Read a file; errors are those of `load_imatrix`. The sums stay views of the mapped file."""
     file = open_gguf(path)
     try:
         _check_metadata(file.metadata)
@@ -54,7 +54,7 @@ def read(path: str | PathLike[str]) -> Statistics:
     return Statistics(activations, datasets, count, size)  # type: ignore[arg-type]  # as their types say
 
 
-def write(path: str | PathLike[str], statistics: Statistics) -> None:
+def write_gguf_imatrix(path: str | PathLike[str], statistics: Statistics) -> None:
     """Write a file; errors are those of `ImportanceMatrix.save`."""
     values = {
         _TYPE: _KIND,
@@ -74,16 +74,16 @@ def write(path: str | PathLike[str], statistics: Statistics) -> None:
 
 def _check_metadata(metadata: Metadata) -> None:
     if (kind := metadata.get(_TYPE)) != _KIND:
-        raise GGUFError(f"is no importance matrix: {_TYPE} is {kind!r}, not {_KIND!r}")
+        raise GGUFError(f"is not an importance matrix: {_TYPE} must be {_KIND!r}, got {kind!r}")
     for key, expected in _TYPES.items():
         if metadata.types.get(key) != expected:
-            raise GGUFError(f"{key} is {'not of its type' if key in metadata else 'missing'}")
+            raise GGUFError(f"{key} {'has a wrong type' if key in metadata else 'is missing'}")
     if metadata[_SIZE] == 0:
-        raise GGUFError(f"{_SIZE} is 0")
+        raise GGUFError(f"{_SIZE} must be at least 1, got 0")
 
 
 def _names(file: GGUFFile) -> list[str]:
-    """Names of the tensors that the file is about."""
+    """Return the names of the tensors that the statistics belong to."""
     names: dict[str, set[str]] = {}
     others = []
     for tensor in file.tensors:
@@ -93,11 +93,11 @@ def _names(file: GGUFFile) -> list[str]:
         else:
             others.append(tensor)
     if not names:
-        raise GGUFError("holds no activations")
+        raise GGUFError("contains no activations")
     if half := [name for name, parts in names.items() if len(parts) == 1]:
-        raise GGUFError(f"{half[0]} has {names[half[0]].pop()} only, and needs {_SUMS} and {_COUNTS}")
+        raise GGUFError(f"{half[0]} needs {_SUMS} and {_COUNTS}, but has only {names[half[0]].pop()}")
     if others:
-        message = f"{file.paths[0]}: what {others[0]} means is not known; {len(others)} such are left out"
+        message = f"{file.paths[0]}: ignored {len(others)} unknown tensors such as {others[0]}"
         warnings.warn(message, GGUFWarning, stacklevel=4)
     return list(names)
 
@@ -105,11 +105,13 @@ def _names(file: GGUFFile) -> list[str]:
 def _activations(file: GGUFFile, name: str) -> Activations:
     for part in (_SUMS, _COUNTS):
         if (found := file.tensors[name + part].type) is not TensorType.F32:
-            raise GGUFError(f"{name}{part} must be F32, not {found.name}")
+            raise GGUFError(f"{name}{part} must be F32, got {found.name}")
     sums, counts = file[name + _SUMS], file[name + _COUNTS].flatten()
     if sums.numel() % len(counts):
-        raise GGUFError(f"{name} has {sums.numel()} sums, which {len(counts)} counts cannot share evenly")
-    # NaN is in no range.
+        raise GGUFError(
+            f"{name} has {sums.numel()} sums, which is not a multiple of its {len(counts)} counts"
+        )
+    # NaN fails every comparison.
     if not bool(((counts >= 0) & (counts < 2**53)).all()):
-        raise GGUFError(f"{name}{_COUNTS} holds what is no count")
+        raise GGUFError(f"{name}{_COUNTS} contains an invalid count")
     return Activations(sums.view(len(counts), -1), counts.double().round().to(torch.int64))

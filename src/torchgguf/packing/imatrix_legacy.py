@@ -1,9 +1,10 @@
-"""Importance matrices in the binary format that `llama-imatrix` wrote before GGUF, and writes as "dat".
+"""Read and write importance matrices in the older binary format of `llama-imatrix`, now called "dat".
 
-Little-endian, all integers int32: the number of entries; for each the length of its name, the name, `calls`,
-the number of values, and as many float32: means times `calls`, those of all experts one after the other.
-Then, missing from the oldest files, the number of chunks, and the length and name of the dataset
-(llama.cpp: tools/imatrix/imatrix.cpp, common/imatrix-loader.cpp).
+The file is little-endian, and all integers are int32. It begins with the number of entries. Each entry has
+the length of its name, the name, `calls`, the number of values, and these values as float32: means times
+`calls`, with all experts one after the other. Then follow the number of chunks, and the length and name of
+the dataset, which the oldest files do not have (llama.cpp: tools/imatrix/imatrix.cpp,
+common/imatrix-loader.cpp).
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ import torch
 
 from torchgguf.container import GGUFError
 from torchgguf.container.atomic import atomic_write
-from torchgguf.container.cursor import Cursor
-from torchgguf.container.lookalike import describe
-from torchgguf.container.parser import MAX_ENTRIES
+from torchgguf.container.reading.cursor import Cursor
+from torchgguf.container.reading.lookalike import guess_format
+from torchgguf.container.reading.parser import MAX_ENTRIES
 from torchgguf.container.tensors import MAX_NAME_BYTES
-from torchgguf.packing.activations import Activations, Statistics
+from torchgguf.packing.column_statistics import Activations, Statistics
 
 _MAX_DATASET_BYTES = 1 << 16
 
 
-def read(path: str | PathLike[str], chunk_size: int) -> Statistics:
+def read_legacy_imatrix(path: str | PathLike[str], chunk_size: int) -> Statistics:
     """Read a file; errors are those of `load_imatrix`.
 
-    Each call counts as `chunk_size` rows of activations, as in llama-imatrix.
+    Args:
+        path: the file.
+        chunk_size: how many activations each call counts for, as in llama-imatrix.
     """
     with Path(path).open("rb") as file:
         try:
@@ -54,12 +57,16 @@ def read(path: str | PathLike[str], chunk_size: int) -> Statistics:
     if cursor.position < len(data):
         dataset = _text(cursor, "the name of the dataset", _MAX_DATASET_BYTES)
     if chunks < 0 or cursor.position < len(data):
-        raise cursor.error(f"{chunks} chunks cannot be" if chunks < 0 else "something follows its end")
+        raise cursor.error(
+            f"the number of chunks must not be negative, got {chunks}"
+            if chunks < 0
+            else "there is data after its end"
+        )
     return Statistics(activations, [dataset] if dataset else [], chunks, chunk_size)
 
 
-def write(path: str | PathLike[str], statistics: Statistics) -> None:
-    """Write a file; errors are those of `ImportanceMatrix.save`. What was never seen at all is left out."""
+def write_legacy_imatrix(path: str | PathLike[str], statistics: Statistics) -> None:
+    """Write a file, without tensors whose counts are all 0; errors are those of `ImportanceMatrix.save`."""
     seen = {name: each for name, each in statistics.activations.items() if bool(each.counts.any())}
     with atomic_write(path) as file:
         _write(file, struct.pack("<i", len(seen)))
@@ -81,10 +88,10 @@ def _write(file: FileIO, data: bytes) -> None:
 def _entry(cursor: Cursor, name: str, chunk_size: int) -> Activations:
     calls, count = (cursor.number("i", f"entry {name!r}") for _ in range(2))
     if calls < 0 or count < 1:
-        raise cursor.error(f"entry {name!r} has {count} values of {calls} calls")
+        raise cursor.error(f"entry {name!r} is invalid: {count} values of {calls} calls")
     start = cursor.take(4 * count, f"entry {name!r} of {count} values")
     values = torch.from_numpy(np.frombuffer(cursor.data, "<f4", count, start).astype(np.float32))
-    # Without calls the values are means, says llama-quantize: those of one call.
+    # With 0 calls the values are means, as of one call: so does llama-quantize read them.
     counts = torch.tensor([max(calls, 1) * chunk_size])
     return Activations((values * chunk_size)[None], counts)
 
@@ -94,7 +101,7 @@ def _text(cursor: Cursor, what: str, limit: int) -> str:
     if not 0 <= length <= limit:
         if cursor.position <= 8:
             raise _unknown(cursor)
-        raise cursor.error(f"{what} cannot have {length} bytes", cursor.position - 4)
+        raise cursor.error(f"{what} must have 0 to {limit} bytes, got {length}", cursor.position - 4)
     start = cursor.take(length, what)
     return str(cursor.data[start : cursor.position], "utf-8", "surrogateescape")
 
@@ -105,7 +112,7 @@ def _packed(text: str) -> bytes:
 
 
 def _unknown(cursor: Cursor) -> GGUFError:
-    """Say what the file seems to be in place of an importance matrix."""
-    guess = describe(bytes(cursor.data[:64]))
-    seems = f": it looks like {guess}" if guess else ", neither in GGUF nor in llama.cpp's older format"
-    return GGUFError(f"is no importance matrix{seems}", path=cursor.path)
+    """Return an error that states what the file probably is."""
+    guess = guess_format(bytes(cursor.data[:64]))
+    seems = f": it looks like {guess}" if guess else ", neither as GGUF nor in llama.cpp's older format"
+    return GGUFError(f"is not an importance matrix{seems}", path=cursor.path)

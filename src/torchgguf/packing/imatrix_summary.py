@@ -1,4 +1,4 @@
-"""Figures of each tensor of an importance matrix: those of `llama-imatrix --show-statistics`."""
+"""Summarize each tensor of an importance matrix, as `llama-imatrix --show-statistics` does."""
 
 import math
 import re
@@ -8,24 +8,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchgguf.packing.activations import Activations
+from torchgguf.packing.column_statistics import Activations
 from torchgguf.packing.imatrix import ImportanceMatrix
 
-_INACTIVE = 1e-5  # no more than this is no activity
+_INACTIVE = 1e-5  # mean squares up to this count as inactive
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures of a tensor's mean squares, those of all columns of all experts that were seen.
+    """Statistics of the mean squares of a tensor, over all columns of all experts that tokens reached.
 
     Attributes:
-        name: of the tensor.
-        elements: how many mean squares there are.
-        total, least, most, mean, deviation: of them.
-        active: share of those that are not next to nothing.
-        entropy: of them as shares of the total, in bits.
-        outliers: share of those more than one deviation above the mean.
-        similarity: cosine between the sums and those of the same tensor one layer before; 0 without one.
+        name: the name of the tensor.
+        elements: the number of mean squares.
+        total: their sum.
+        least: the smallest.
+        most: the largest.
+        mean: their mean.
+        deviation: their standard deviation.
+        active: the share of values above 1e-5.
+        entropy: the entropy of their shares of the total, in bits.
+        outliers: the share of values more than one standard deviation above the mean.
+        similarity: the cosine between the sums and those of the same tensor in the previous layer; 0 without
+            one.
     """
 
     name: str
@@ -42,12 +47,12 @@ class Summary:
 
     @property
     def evenness(self) -> float:
-        """How much of the entropy that they would have if all were the same."""
+        """The entropy divided by that of equal values."""
         return self.entropy / math.log2(self.elements) if self.elements > 1 else 1.0
 
 
 def summarize(matrix: ImportanceMatrix) -> list[Summary]:
-    """Return figures of all tensors that anything was seen of, in the matrix's order."""
+    """Return the summaries of all tensors with activations, in the order of the matrix."""
     return [
         _summary(name, each, matrix.activations.get(_one_layer_before(name)))
         for name, each in matrix.activations.items()

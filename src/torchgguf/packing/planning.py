@@ -1,4 +1,4 @@
-"""Which tensor of a file becomes which type: the recipe's choice, what the user asks for, what rows allow."""
+"""Choose the type of each tensor: by the recipe, by the user's options, and by what row lengths allow."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torchgguf.packing.recipes import Recipe
-from torchgguf.packing.rules import ModelFacts, Place
+from torchgguf.packing.rules import ModelFacts, TensorPlace
 from torchgguf.packing.variants import choose
 from torchgguf.quants import QuantType, QuantTypeLike, quant_type
 
-#: Patterns, found anywhere in a tensor's name, and the types of the tensors that have such names.
+#: Patterns that match anywhere in the name of a tensor, each with the type of these tensors.
 Overrides = Sequence[tuple[str, QuantTypeLike]]
 
-# Roles by the names of tensors; all others are "other". The first that is found counts.
+# Roles by the names of tensors. The first match counts, and all other tensors have the role "other".
 _ROLES = {
     role: re.compile(pattern)
     for role, pattern in {
@@ -32,7 +32,7 @@ _ROLES = {
     }.items()
 }
 
-# Matrices that stay as they are: small, or of great effect, or taken apart by llama.cpp in one type only.
+# Matrices that are never packed: small ones, critical ones, and those that llama.cpp reads in one type only.
 _KEPT = (
     r"(?<!weight)$",
     r"_norm\.weight$",
@@ -53,7 +53,7 @@ _KEPT_BY_ARCHITECTURE = {
     ),
 }
 
-# What rows of another length become. llama-quantize has no answer for Q1_0 and NVFP4, and gives up.
+# Types for rows that do not divide into blocks. For Q1_0 and NVFP4 llama-quantize has none and fails.
 _FALLBACKS = {
     **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
     **dict.fromkeys(("Q1_0", "Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
@@ -69,12 +69,12 @@ _OF_EVERY_LAYER = ("ffn_up", "ffn_gate", "ffn_down")
 
 
 class Choice(NamedTuple):
-    """What a tensor becomes.
+    """The new type of a tensor.
 
     Attributes:
-        type: what it is to be.
-        wanted: what it would have been, had the length of its rows allowed it.
-        needs_importance: packing to this type is refused where no importances are known.
+        type: the new type.
+        wanted: the type before the fallback; it differs if rows do not divide into its blocks.
+        needs_importance: whether packing to `type` requires importances.
     """
 
     type: QuantType
@@ -97,21 +97,21 @@ def plan_types(
     """Choose the types of a file's tensors, as llama-quantize does.
 
     Args:
-        recipe: the rule.
-        metadata: of the file, whatever its architecture.
-        tensors: all of the file's, with their shapes in torch's order.
-        has_imatrix: whether importances are known.
-        overrides: types by pattern, in place of the recipe's; the first pattern found in a name counts.
-        output_type: of the head; of the token embeddings too, if the head has no weights of its own.
-        token_embedding_type: of the token embeddings.
-        pure: everything the recipe's main type, but for what the options above say.
-        leave_output: the head stays as it is.
+        recipe: the rules.
+        metadata: the metadata of the file, of any architecture.
+        tensors: the shapes of all tensors in the file, in torch's order.
+        has_imatrix: whether there is an importance matrix.
+        overrides: types by pattern, which replace those of the recipe; the first matching pattern counts.
+        output_type: the type of the head, and of the token embeddings if the head is tied to them.
+        token_embedding_type: the type of the token embeddings.
+        pure: whether all tensors get the main type of the recipe, except for the options above.
+        leave_output: whether the head is not packed.
 
     Returns:
-        The choices, in the order of `tensors`. What is never packed is not among them.
+        The choices by name, in the order of `tensors`, without tensors that are never packed.
 
     Raises:
-        ValueError: a pattern is none, or is found in the name of no tensor that can be packed.
+        ValueError: a pattern is invalid, or matches no tensor that can be packed.
     """
     facts = model_facts(metadata)
     names = [
@@ -134,7 +134,7 @@ def plan_types(
             by_name = facts.experts > 1 and role in _OF_EVERY_LAYER
             layer = _layer(name) if by_name else before[role]
             matrices = shape[-3] if len(shape) > 2 else 1
-            place = Place(facts, layer, layers[role], before[role], matrices, has_imatrix)
+            place = TensorPlace(facts, layer, layers[role], before[role], matrices, has_imatrix)
             wanted = choose(recipe, role, place)
             odd_head = role == "output" and shape[-1] % recipe.type.block_size
             fitting = _fitting(quant_type("Q8_0") if odd_head else wanted, shape[-1])
@@ -144,14 +144,18 @@ def plan_types(
 
 
 def model_facts(metadata: Mapping[str, Any]) -> ModelFacts:
-    """Find in a file's metadata what types depend on; what they do not say counts as none."""
+    """Read the properties that types depend on from the metadata of a file; missing ones are 0.
+
+    Raises:
+        ValueError: a property is not a number.
+    """
     architecture = str(metadata.get("general.architecture", ""))
 
     def number(key: str, default: int = 0) -> int:
         stated = metadata.get(f"{architecture}.{key}", default)
         value = next(iter(stated), default) if isinstance(stated, list) else stated
         if not isinstance(value, int):
-            raise ValueError(f"{architecture}.{key} must be a number, not {value!r}")
+            raise ValueError(f"{architecture}.{key} must be an integer, got {value!r}")
         return value
 
     heads = number("attention.head_count")
@@ -166,13 +170,13 @@ def model_facts(metadata: Mapping[str, Any]) -> ModelFacts:
 
 
 def is_packable(name: str, shape: Sequence[int], architecture: str = "") -> bool:
-    """Tell whether a tensor is ever packed: matrices are, but for those that are `stays_wide`."""
+    """Return whether a tensor can be packed: all matrices can, except for those that `stays_wide` names."""
     dimensions = next((len(shape) - i for i, size in enumerate(shape) if size > 1), 1)
     return dimensions > 1 and not stays_wide(name, architecture)
 
 
 def stays_wide(name: str, architecture: str = "") -> bool:
-    """Tell by a tensor's name whether it is never packed, whatever the type of the others."""
+    """Return whether a tensor of this name is never packed."""
     return re.search("|".join((*_KEPT, *_KEPT_BY_ARCHITECTURE.get(architecture, ()))), name) is not None
 
 
@@ -186,7 +190,7 @@ def _layer(name: str) -> int:
 
 
 def _visiting_order(name: str) -> tuple[int, str]:
-    """Layers by number, within them and before them all else by name: so the first are counted."""
+    """Return a sort key: tensors outside of layers first, then layers by number; in each by name."""
     return _layer(name), name
 
 
@@ -199,20 +203,20 @@ def _asked(
     token_embedding_type: QuantTypeLike | None,
     pure: bool,
 ) -> dict[str, QuantType]:
-    """Return the types that the user asks for, in place of the recipe's."""
+    """Return the types that the options choose instead of the recipe, by name of the tensor."""
     asked = dict.fromkeys(names, recipe.type) if pure else {}
     embeddings = [name for name in names if _role(name) == "token_embd"]
     if output_type is not None and tied and not pure:
         asked |= dict.fromkeys(embeddings, quant_type(output_type))
     overridden = set()
-    for pattern, kind in reversed(overrides):  # so that the first has the last word
+    for pattern, kind in reversed(overrides):  # so that the first pattern wins
         found = [name for name in names if _compiled(pattern).search(name)]
         if not found:
-            raise ValueError(f"no tensor that can be packed has a name with {pattern!r} in it")
+            raise ValueError(f"the pattern {pattern!r} matches no tensor that can be packed")
         asked |= dict.fromkeys(found, quant_type(kind))
         overridden.update(found)
     if token_embedding_type is not None:
-        # A table for every layer is something else, and may be overridden.
+        # Embeddings for each layer are another tensor, and patterns may override them.
         own = [name for name in embeddings if name == _EMBEDDING or name not in overridden]
         asked |= dict.fromkeys(own, quant_type(token_embedding_type))
     if output_type is not None and _HEAD in names:
@@ -224,11 +228,11 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern, re.IGNORECASE)
     except re.error as error:
-        raise ValueError(f"{pattern!r} is no pattern for names of tensors: {error}") from None
+        raise ValueError(f"the pattern {pattern!r} is invalid: {error}") from None
 
 
 def _fitting(wanted: QuantType, columns: int) -> QuantType:
-    """Return the type or, if rows do not divide into its blocks, what llama-quantize takes in its place."""
+    """Return the type or, if rows do not divide into its blocks, the fallback of llama-quantize."""
     for kind in (wanted, quant_type(_FALLBACKS.get(wanted.name, wanted.name))):
         if columns % kind.block_size == 0:
             return kind

@@ -1,11 +1,11 @@
-"""Recipes: what type each tensor of a file becomes, by its role and its place in the model.
+"""Recipes: the new type of each tensor in a file, from its role and its position in the model.
 
-A line of the table is read from left to right: a tensor in a role takes the first type whose conditions hold
-(they stand after a colon, joined by `&`) and, where none do, the recipe's own. So `attn_v="Q5_K:first_two
-Q4_K"` makes the value projections of the first two layers Q5_K, and those of all others Q4_K. The output is
-Q6_K where a line does not say. Kinds of models that differ stand in variants.py.
+A line of the table lists cases for roles, separated by spaces. A tensor gets the first type whose conditions
+are true (they follow a colon, joined by `&`), or else the type of the recipe. For example
+`attn_v="Q5_K:first_two Q4_K"` chooses Q5_K for the value projections of the first two layers, and Q4_K for
+all others. The output is Q6_K unless the line states another type. Models that differ are in variants.py.
 
-What is chosen is what llama-quantize chooses; its reasons are in src/llama-quant.cpp of llama.cpp.
+The choices are those of llama-quantize; src/llama-quant.cpp of llama.cpp explains them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from torchgguf.quants import QuantType, quant_type
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """How to choose the types of a file.
+    """The rules that choose the types of a file.
 
     Attributes:
         name: such as `"Q4_K_M"`.
-        type: what most tensors become.
+        type: the type of most tensors.
         file_type: `general.file_type` of such a file; llama.h: llama_ftype.
-        roles: the cases for the tensors of a role, which are tried in turn; for `"rest"` those of all roles
-            that are not named.
-        needs_importance: names of the types that lose too much where no importances are known.
+        roles: the cases of each role, tried in order; `"rest"` stands for all roles that are not listed.
+        needs_importance: names of the types that lose too much without an importance matrix.
     """
 
     name: str
@@ -40,23 +39,27 @@ class Recipe:
 
 
 def recipe(name: str | Recipe) -> Recipe:
-    """Return the recipe of this name, in any case, or of this alias; else a ValueError that lists all."""
+    """Return a recipe by its name or alias, in upper or lower case.
+
+    Raises:
+        ValueError: there is no such recipe; the message lists all.
+    """
     if isinstance(name, Recipe):
         return name
     key = str(name).upper()
     key = ALIASES.get(key, key)
     if key not in RECIPES:
-        raise ValueError(f"unknown quantization {name!r}: known are {', '.join((*RECIPES, *ALIASES))}")
+        raise ValueError(f"unknown quantization {name!r}; known: {', '.join((*RECIPES, *ALIASES))}")
     return RECIPES[key]
 
 
 def file_type_of(type_name: str) -> int | None:
-    """Return `general.file_type` of a file whose tensors are mostly of one type; None if there is none."""
+    """Return `general.file_type` of a file with mostly this type, or None if there is no number for it."""
     known = RECIPES.get(type_name)
     return known.file_type if known is not None and known.type.name == type_name else None
 
 
-# Of llama.h's llama_ftype, those that are called otherwise, or that the gguf package may not know yet.
+# Numbers of llama.h's llama_ftype with another name, or that the gguf package may not list yet.
 _FILE_TYPES = {
     "F32": LlamaFileType.ALL_F32.value,
     "MXFP4": LlamaFileType.MOSTLY_MXFP4_MOE.value,
@@ -120,7 +123,7 @@ _TABLE = (
     _recipe("IQ1_S", output="Q5_K", token_embd="Q2_K", attn_v="Q4_K:small_attention Q2_K",
             attn_output="IQ2_XXS", ffn_down="Q2_K:first_eighth_by_count"),
 )  # fmt: skip
-# Types that llama-quantize has no recipe for: all that can be packed is of that type.
+# Types without a recipe in llama-quantize: every packable tensor gets that type.
 SINGLE_TYPES = {name: _recipe(name, output="") for name in ("MXFP4", "NVFP4")}
 RECIPES: dict[str, Recipe] = {each.name: each for each in _TABLE} | SINGLE_TYPES
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}

@@ -1,4 +1,4 @@
-"""What became what in packing, at which size, and how much was lost."""
+"""Reports of packing: old and new types, sizes and errors."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from torchgguf.container import TensorType
 
 
 class PackedTensor(NamedTuple):
-    """A tensor as it was written.
+    """One written tensor.
 
     Attributes:
-        name: of the tensor.
-        shape: in weights, in torch's order.
-        source_type: what it was.
-        type: what it has become.
-        wanted: what it would have become, had the length of its rows allowed it.
-        nbytes: without padding.
-        error: the root of the mean square error, over that of the mean square; 0 if nothing was lost.
-        weighted_error: the same with squares weighed by their column's importance; None if none is known.
+        name: the name in the file.
+        shape: sizes in weights, in torch's order.
+        source_type: the type before.
+        type: the type after.
+        wanted: the type that the recipe or the user chose; it differs from `type` if rows do not divide into
+            its blocks.
+        nbytes: the new size in bytes, without padding.
+        error: the relative error sqrt(sum((new - old)^2) / sum(old^2)); 0 if nothing was lost.
+        weighted_error: the same with squares weighted by the importance of their column; None without one.
     """
 
     name: str
@@ -34,17 +35,17 @@ class PackedTensor(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """How many weights the tensor has."""
+        """The number of weights in the tensor."""
         return prod(self.shape)
 
     @property
     def fell_back(self) -> bool:
-        """Whether the length of its rows forced another type on it."""
+        """Whether the length of its rows required another type than the wanted one."""
         return self.type is not self.wanted
 
 
 class Total(NamedTuple):
-    """What all tensors of a type come to."""
+    """Sums over all tensors of one type; `nbytes` without padding."""
 
     tensors: int
     weights: int
@@ -53,40 +54,40 @@ class Total(NamedTuple):
 
 @dataclass
 class PackingReport:
-    """The tensors of a file in the order in which they were written, filled as they are.
+    """The tensors of a file in the order of writing. Packing fills it.
 
     Attributes:
-        tensors: by name.
+        tensors: the written tensors by name.
     """
 
     tensors: dict[str, PackedTensor] = field(default_factory=dict)
 
     def add(self, tensor: PackedTensor) -> None:
-        """Take down a tensor."""
+        """Add a written tensor."""
         self.tensors[tensor.name] = tensor
 
     @property
     def weights(self) -> int:
-        """Weights of all tensors."""
+        """The number of weights in all tensors."""
         return sum(tensor.weights for tensor in self.tensors.values())
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors, without padding."""
+        """The size of all tensors in bytes, without padding."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits that a weight takes on average; 0 if there are none."""
+        """The average size of a weight in bits; 0 without weights."""
         return 8 * self.nbytes / max(self.weights, 1)
 
     @property
     def fallbacks(self) -> list[PackedTensor]:
-        """The tensors that the length of their rows forced another type on."""
+        """The tensors whose rows required another type than the wanted one."""
         return [tensor for tensor in self.tensors.values() if tensor.fell_back]
 
     def totals(self) -> dict[TensorType, Total]:
-        """Sum up by type, what takes most bytes first."""
+        """Return the sums by type, the largest number of bytes first."""
         totals: dict[TensorType, Total] = {}
         for tensor in self.tensors.values():
             count, weights, nbytes = totals.get(tensor.type, (0, 0, 0))

@@ -1,4 +1,4 @@
-"""What the type of a tensor may depend on: its place in the model, and conditions of that by name."""
+"""Conditions for the type of a tensor: its position in the model, and named conditions on that."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torchgguf.quants import QuantType, quant_type
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What types depend on of a model.
+    """The properties of a model that types depend on.
 
     Attributes:
         architecture: `general.architecture` of its file.
-        layers: those that predict further tokens included.
-        nextn_layers: how many these are.
-        experts: of a layer; none in a dense model.
-        heads, kv_heads: of the first layer.
+        layers: the number of layers, including those that predict further tokens.
+        nextn_layers: the number of layers that predict further tokens.
+        experts: the number of experts in a layer; 0 in a dense model.
+        heads: the number of attention heads in the first layer.
+        kv_heads: the number of key/value heads in the first layer.
     """
 
     architecture: str = ""
@@ -30,20 +31,20 @@ class ModelFacts:
 
     @property
     def shares_heads(self) -> bool:
-        """Whether four heads or more share keys and values, whose matrices are small then."""
+        """Whether four or more heads share keys and values; the key and value matrices are then small."""
         return self.kv_heads > 0 and self.heads // self.kv_heads >= 4
 
 
-class Place(NamedTuple):
-    """Where in a model a tensor is.
+class TensorPlace(NamedTuple):
+    """The position of a tensor in a model.
 
     Attributes:
         model: the model.
-        layer: in which layer.
-        layers: of how many.
-        before: how many tensors come before it in the same role; a layer of experts has several.
-        matrices: in the tensor, one an expert.
-        has_imatrix: whether importances are known.
+        layer: the index of the layer.
+        layers: the number of layers.
+        before: the number of earlier tensors with the same role; a layer of experts may have several.
+        matrices: the number of matrices in the tensor, one for each expert.
+        has_imatrix: whether there is an importance matrix.
     """
 
     model: ModelFacts
@@ -54,13 +55,13 @@ class Place(NamedTuple):
     has_imatrix: bool
 
 
-def _more_bits(at: Place) -> bool:
-    """The first and the last eighth, and every third of the layers between."""
+def _more_bits(at: TensorPlace) -> bool:
+    """Return whether a layer is in the first or last eighth, or every third one between."""
     eighth = at.layers // 8
     return at.layer < eighth or at.layer >= 7 * at.layers // 8 or (at.layer - eighth) % 3 == 2
 
 
-CONDITIONS: dict[str, Callable[[Place], bool]] = {
+CONDITIONS: dict[str, Callable[[TensorPlace], bool]] = {
     "first_two": lambda at: at.layer < 2,
     "first_four": lambda at: at.layer < 4,
     "first_sixteenth": lambda at: at.layer < at.layers // 16,
@@ -77,13 +78,13 @@ CONDITIONS: dict[str, Callable[[Place], bool]] = {
 
 
 class Case(NamedTuple):
-    """A type, and the conditions under which it is taken: all must hold."""
+    """A type, and the conditions for choosing it: all must be true."""
 
     type: QuantType
     conditions: tuple[str, ...]
 
-    def holds(self, at: Place) -> bool:
-        """Tell whether they do."""
+    def holds(self, at: TensorPlace) -> bool:
+        """Return whether all conditions are true."""
         return all(CONDITIONS[name](at) for name in self.conditions)
 
 
@@ -91,7 +92,7 @@ Cases = tuple[Case, ...]
 
 
 def cases(**roles: str) -> dict[str, Cases]:
-    """Read the cases of roles, as a recipe's line has them."""
+    """Parse the cases of roles, in the notation of the recipe table."""
     return {role: tuple(map(_case, text.split())) for role, text in roles.items()}
 
 
@@ -99,5 +100,5 @@ def _case(text: str) -> Case:
     type_name, _, conditions = text.partition(":")
     names = conditions.split("&") if conditions else []
     if unknown := set(names) - CONDITIONS.keys():
-        raise ValueError(f"{text!r} has no condition {min(unknown)!r} to go by")
+        raise ValueError(f"{text!r}: unknown condition {min(unknown)!r}")
     return Case(quant_type(type_name), tuple(names))

@@ -1,8 +1,8 @@
-"""Where a kind of model departs from a recipe, and what type a tensor becomes in the end.
+"""Choose the type of a tensor, from a recipe and its exceptions for kinds of models.
 
-These are the kinds that llama-quantize tells apart (src/llama-quant.cpp and the model types of
-src/llama-model.cpp, of llama.cpp). A file of any architecture can be packed, so they are named here as the
-format names them, whether there is a model for them or not.
+The kinds are those that llama-quantize distinguishes (src/llama-quant.cpp and the model types of
+src/llama-model.cpp in llama.cpp). Files of any architecture can be packed, so the architectures have their
+names in the format, and this package may not have a model for them.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torchgguf.packing.recipes import RECIPES, SINGLE_TYPES, Recipe
-from torchgguf.packing.rules import Cases, ModelFacts, Place, cases
+from torchgguf.packing.rules import Cases, ModelFacts, TensorPlace, cases
 from torchgguf.quants import QuantType
 
 Variant = Mapping[str, Mapping[str, Cases]]
-"""By recipe, the roles that take other types there."""
+"""For each recipe, the roles that get other types."""
 
-# MXFP4_MOE tells experts from all else in every model.
+# MXFP4_MOE distinguishes experts from other tensors in every model.
 _PACKED = tuple(
     each.name
     for each in RECIPES.values()
     if each.type.dtype is None and each.name not in (*SINGLE_TYPES, "MXFP4_MOE")
 )
 
-_EIGHT_EXPERTS = {  # attention is small beside them
+_EIGHT_EXPERTS = {  # the attention is small compared with the experts
     **dict.fromkeys(_PACKED, cases(attn_v="Q8_0", attn_k="Q8_0", attn_output="")),
     **dict.fromkeys(
         ("Q4_K_M", "Q4_K_S", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_XS", "IQ3_XXS"),
@@ -35,7 +35,7 @@ _EIGHT_EXPERTS = {  # attention is small beside them
         cases(attn_v="Q4_K", attn_k="Q4_K", attn_output="Q5_K"),
     ),
 }
-_SEVENTY_BILLION = {  # many heads share few value projections
+_SEVENTY_BILLION = {  # many heads share a few value projections
     **dict.fromkeys(("Q4_K_S", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ3_M"), cases(attn_v="Q5_K")),
     **dict.fromkeys(("Q2_K_S", "IQ3_S", "IQ3_XS"), cases(attn_v="Q5_K:shared_heads")),
     "IQ3_XXS": cases(attn_v="Q5_K:shared_heads IQ3_S:no_imatrix"),
@@ -50,7 +50,7 @@ _FALCON = {
     "Q4_K_S": cases(output="Q8_0", ffn_down=""),
 }
 _EXPERTS_ONLY = "MXFP4:stacked Q8_0"
-_BAILINGMOE3 = {  # other tensors of several matrices are no experts there
+_BAILINGMOE3 = {  # its other tensors with several matrices are not experts
     "MXFP4_MOE": cases(
         output="Q8_0", rest="Q8_0", ffn_gate=_EXPERTS_ONLY, ffn_up=_EXPERTS_ONLY, ffn_down=_EXPERTS_ONLY
     )
@@ -62,8 +62,8 @@ _BY_ARCHITECTURE: dict[str, Variant] = {
     "glm5-next": dict.fromkeys(_PACKED, cases(attn_q_lora="Q8_0")),
 }
 _BY_EXPERTS: dict[int, Variant] = {8: _EIGHT_EXPERTS}
-# Models of 70 billion weights, by architecture and how many layers they have; where it says so, only those
-# whose heads share keys and values.
+# Models of 70 billion weights, by architecture and number of layers. True: only if heads share keys and
+# values.
 _BY_SIZE: dict[tuple[str, int], tuple[Variant, bool]] = {
     ("llama", 80): (_SEVENTY_BILLION, True),
     ("llama-embed", 80): (_SEVENTY_BILLION, True),
@@ -74,8 +74,14 @@ _BY_SIZE: dict[tuple[str, int], tuple[Variant, bool]] = {
 }
 
 
-def choose(recipe: Recipe, role: str, at: Place) -> QuantType:
-    """Return the type for a tensor, whatever the length of its rows."""
+def choose(recipe: Recipe, role: str, at: TensorPlace) -> QuantType:
+    """Return the type for a tensor, without regard to the length of its rows.
+
+    Args:
+        recipe: the recipe.
+        role: the role of the tensor, see planning.py.
+        at: its position in the model.
+    """
     variants = (each[recipe.name] for each in _variants(at.model) if recipe.name in each)
     for roles in (*variants, recipe.roles):
         if (found := roles.get(role, roles.get("rest"))) is not None:
@@ -84,7 +90,7 @@ def choose(recipe: Recipe, role: str, at: Place) -> QuantType:
 
 
 def _variants(model: ModelFacts) -> list[Variant]:
-    """Those that apply to a model; of two that name a role, the first counts."""
+    """Return the variants that apply to a model; for each role the first one counts."""
     sized, only_shared = _BY_SIZE.get((model.architecture, model.layers - model.nextn_layers), ({}, False))
     return [
         _BY_ARCHITECTURE.get(model.architecture, {}),

@@ -1,4 +1,4 @@
-"""Tasks: text in, text or labels out."""
+"""Pipelines: one for each task, with text as input and text or labels as output."""
 
 from torchgguf.pipelines.base import Pipeline
 from torchgguf.pipelines.factory import TASKS, pipeline

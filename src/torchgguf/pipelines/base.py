@@ -1,4 +1,4 @@
-"""`Pipeline`: what all tasks have in common: one input or many, in batches, on a device."""
+"""`Pipeline`, the base class of all tasks: one input or many, in batches, on a device."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from torchgguf.tokenization import Tokenizer
 
 
 class Pipeline:
-    """Text in, answers out. Call it with one input, a list, or anything that yields inputs.
+    """A callable that answers one input, a list of inputs, or any iterable of inputs.
 
-    One input gives one answer, a list a list. Any other iterable, such as a generator, gives an iterator that
-    reads on as answers are taken, so that neither inputs nor answers need to fit in memory.
+    For one input it returns one answer, for a list it returns a list. For any other iterable, such as a
+    generator, it returns an iterator that reads inputs only as answers are requested, so that neither inputs
+    nor answers need to fit in memory.
 
     Args:
-        model: a model with the head for the task, where it is to run.
-        tokenizer: the model's.
-        batch_size: how many inputs the model sees at once; it changes no answer.
-        options: of the task, in place of its defaults; each call may say them otherwise.
+        model: a model with the head for the task, on the device where it shall run.
+        tokenizer: the tokenizer of the model.
+        batch_size: the number of inputs in a batch; it does not change the answers.
+        options: options of the task, which replace its defaults; each call may replace them again.
 
     Raises:
-        TypeError: an option that the task does not know.
-        ValueError: an input that the task cannot take.
+        TypeError: the task has no such option.
+        ValueError: the input is invalid for the task.
     """
 
     task: ClassVar[str]
-    #: Answers a batch of inputs, in their order, given the options of the task.
+    #: Answer a batch of inputs, in their order; the arguments are the options of the task.
     answer: Callable[..., list[Any]]
     model: Any
 
@@ -49,45 +50,43 @@ class Pipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         device: torch.device = self.model.device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model computes in."""
+        """The dtype in which the model computes."""
         dtype: torch.dtype = self.model.dtype
         return dtype
 
     @property
     def context_length(self) -> int | None:
-        """How many tokens the model can read; None: any number, as with Bloom's ALiBi."""
+        """The longest input of the model in tokens; None if it is unlimited, as with Bloom's ALiBi."""
         return getattr(self.model.config, "max_position_embeddings", None)
 
     def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
-        """Write the model and its tokenizer to a folder, from which `pipeline` makes this again."""
+        """Save the model and its tokenizer to a folder, from which `pipeline` can load them."""
         self.model.save_pretrained(save_directory)
         self.tokenizer.save_pretrained(save_directory)
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **options: Any) -> Any:
-        """Answer; the options are those of the task."""
+        """Answer one input or several; the options are those of the task."""
         size = self.batch_size if batch_size is None else _checked_size(batch_size)
         self._check_options(options)
         options = self.merged(options)
         if self.is_single(inputs):
             return self.single(next(self._stream(iter([inputs]), 1, options)), options)
         try:
-            if isinstance(inputs, Mapping | bytes):  # which yield no texts
+            if isinstance(inputs, Mapping | bytes):  # iterating over these does not yield texts
                 raise TypeError
-            source = iter(
-                inputs
-            )  # asked itself: datasets that only have indices can be iterated over as well
+            source = iter(inputs)  # also accepts datasets that have only indices
         except TypeError:
-            raise ValueError(f"{self.task} takes texts, not {inputs!r:.80}") from None
+            raise ValueError(f"{self.task} requires texts, got {inputs!r:.80}") from None
         answers = self._stream(source, size, options)
         if not isinstance(inputs, Sequence):
             return answers
-        # The bar shows itself only where there is something to wait for, and someone to see it.
+        # The bar appears only after a second, and only on a terminal.
         return list(tqdm(answers, self.task, total=len(inputs), delay=1, leave=False, disable=None))
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
@@ -97,39 +96,46 @@ class Pipeline:
             raise TypeError(f"{self.task}: {error}") from None
 
     def merged(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of a call, and those of the pipeline where the call says nothing."""
+        """Return the options of a call, completed by those of the pipeline."""
         return {**self.options, **options}
 
     def _stream(self, source: Iterator[Any], size: int, options: dict[str, Any]) -> Iterator[Any]:
         while batch := list(islice(source, size)):
-            with torch.inference_mode():  # not around the yield, where it would reach into others' code
+            with torch.inference_mode():  # not around the yield, where it would affect the code of the caller
                 answers = self.answer(batch, **options)
             yield from answers
 
     def is_single(self, inputs: Any) -> bool:
-        """Tell one input from several."""
+        """Return whether this is one input, not several."""
         return isinstance(inputs, str)
 
     def single(self, answer: Any, options: Mapping[str, Any]) -> Any:
-        """Return the answer to one input that was given by itself, in the form transformers gives it."""
+        """Return the answer to a single input, in the same form as in transformers."""
         return answer
 
     def text(self, value: Any) -> str:
-        """Return an input that must be a text; `ValueError` if it is none."""
+        """Return an input if it is a text; otherwise raise `ValueError`."""
         if not isinstance(value, str):
-            raise ValueError(f"{self.task} takes texts, not {value!r:.80}")
+            raise ValueError(f"{self.task} requires texts, got {value!r:.80}")
         return value
 
     def batch(self, rows: Sequence[Sequence[int]], side: str = "right") -> dict[str, Tensor]:
-        """Return `input_ids` and `attention_mask`, both `(len(rows), longest)`, padded on one side.
+        """Make a batch of rows with padding on one side.
 
-        Padding is masked, so any token will do where the tokenizer names none.
+        Padding is masked. If the tokenizer has no padding token, another token is used.
+
+        Args:
+            rows: the tokens of each row.
+            side: where to pad, `"left"` or `"right"`.
+
+        Returns:
+            `input_ids` and `attention_mask`, both int64 `(len(rows), longest)`.
 
         Raises:
             ValueError: a row has no tokens.
         """
         if not all(rows):
-            raise ValueError(f"{self.task}: there is nothing to read in an empty text")
+            raise ValueError(f"{self.task}: the text is empty")
         tokenizer = self.tokenizer
         fill = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
         longest = max(map(len, rows))
@@ -147,5 +153,5 @@ class Pipeline:
 
 def _checked_size(batch_size: int) -> int:
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     return batch_size

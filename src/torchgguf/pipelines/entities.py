@@ -1,4 +1,4 @@
-"""From labels of tokens to entities: tokens of a word agree, and neighbours with the same label join."""
+"""Join labelled tokens to words, and neighbours with the same label to entities."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Span:
-    """Tokens that are characters `start` to `end` of the text.
+class LabelledSpan:
+    """Consecutive tokens of a text, with the probabilities of their labels.
 
-    `scores` are the probabilities of all labels; `continues` says that they go on a word begun before.
+    Attributes:
+        token_ids: the tokens.
+        start: the first character of the text in it.
+        end: the character after its last one.
+        scores: the probabilities of all labels, `(labels,)`.
+        continues: whether it continues the word of the span before.
     """
 
     token_ids: list[int]
@@ -24,20 +29,20 @@ class Span:
     continues: bool = False
 
 
-def _first(tokens: list[Span]) -> Tensor:
+def _first(tokens: list[LabelledSpan]) -> Tensor:
     return tokens[0].scores
 
 
-def _most_certain(tokens: list[Span]) -> Tensor:
+def _most_certain(tokens: list[LabelledSpan]) -> Tensor:
     return max(tokens, key=lambda token: token.scores.max().item()).scores
 
 
-def _average(tokens: list[Span]) -> Tensor:
+def _average(tokens: list[LabelledSpan]) -> Tensor:
     return torch.stack([token.scores for token in tokens]).mean(0)
 
 
-# How the scores of a word come from those of its tokens; None: words play no part.
-WORD_SCORES: dict[str, Callable[[list[Span]], Tensor] | None] = {
+# How to combine the scores of tokens to those of a word; None: do not join tokens to words.
+WORD_SCORES: dict[str, Callable[[list[LabelledSpan]], Tensor] | None] = {
     "none": None,
     "simple": None,
     "first": _first,
@@ -46,25 +51,36 @@ WORD_SCORES: dict[str, Callable[[list[Span]], Tensor] | None] = {
 }
 
 
-def words(tokens: list[Span], strategy: str) -> list[Span]:
+def words(tokens: list[LabelledSpan], strategy: str) -> list[LabelledSpan]:
     """Join the tokens of each word, by a strategy in `WORD_SCORES`."""
     combine = WORD_SCORES[strategy]
     if combine is None:
         return tokens
-    groups: list[list[Span]] = []
+    groups: list[list[LabelledSpan]] = []
     for token in tokens:
         if groups and token.continues:
             groups[-1].append(token)
         else:
             groups.append([token])
-    return [Span(_token_ids(group), group[0].start, group[-1].end, combine(group)) for group in groups]
+    return [
+        LabelledSpan(_token_ids(group), group[0].start, group[-1].end, combine(group)) for group in groups
+    ]
 
 
 def entities(
-    spans: list[Span], labels: dict[int, str], decode: Callable[[list[int]], str]
+    spans: list[LabelledSpan], labels: dict[int, str], decode: Callable[[list[int]], str]
 ) -> list[dict[str, Any]]:
-    """Join neighbours that are labelled alike; a label `B-...` begins a new entity, `I-...` goes on."""
-    groups: list[tuple[str, list[Span]]] = []
+    """Join neighbours with the same label; a label `B-...` begins a new entity, `I-...` continues one.
+
+    Args:
+        spans: tokens or words of a text, in order.
+        labels: label names by index.
+        decode: returns the text of tokens.
+
+    Returns:
+        One dict for each entity: `entity_group`, `score`, `word`, `start` and `end`.
+    """
+    groups: list[tuple[str, list[LabelledSpan]]] = []
     for span in spans:
         prefix, tag = _split(labels[int(span.scores.argmax())])
         if groups and groups[-1][0] == tag and prefix != "B":
@@ -84,9 +100,9 @@ def entities(
 
 
 def _split(label: str) -> tuple[str, str]:
-    """Take a label apart into `B` or `I`, which is what a label without either means, and its tag."""
+    """Split a label into `B` or `I`, and its tag; a label without either counts as `I`."""
     return (label[0], label[2:]) if label[:2] in ("B-", "I-") else ("I", label)
 
 
-def _token_ids(spans: list[Span]) -> list[int]:
+def _token_ids(spans: list[LabelledSpan]) -> list[int]:
     return [token_id for span in spans for token_id in span.token_ids]

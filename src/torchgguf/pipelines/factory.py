@@ -1,4 +1,4 @@
-"""`pipeline`: a model, its tokenizer and a task, put together by their names."""
+"""`pipeline`: create a pipeline from the names of a task, a model and a tokenizer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from torchgguf.compat import split_options
 from torchgguf.hub import HubOptions
 from torchgguf.models import (
     AutoConfig,
@@ -21,7 +22,6 @@ from torchgguf.models import (
     registry,
 )
 from torchgguf.models.io.devices import available_device
-from torchgguf.models.io.options import remaining
 from torchgguf.pipelines.base import Pipeline
 from torchgguf.pipelines.feature_extraction import FeatureExtractionPipeline
 from torchgguf.pipelines.question_answering import QuestionAnsweringPipeline
@@ -30,11 +30,11 @@ from torchgguf.pipelines.text_generation import TextGenerationPipeline
 from torchgguf.pipelines.token_classification import TokenClassificationPipeline
 from torchgguf.tokenization import AutoTokenizer, Tokenizer
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Task(NamedTuple):
-    """What does a task, and what loads a model for it; `head` is the `task` of the models' class."""
+    """The pipeline of a task, the auto class that loads its models, and the `task` of their classes."""
 
     pipeline: type[Pipeline]
     auto: type[AutoModel]
@@ -54,9 +54,9 @@ TASKS: dict[str, Task] = {
     ),
     "feature-extraction": Task(FeatureExtractionPipeline, AutoModel, "base"),
 }
-ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
+TASK_ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 
-# Options of transformers' pipeline that are not here, with the values that ask for nothing else than is done.
+# Options of transformers' pipeline that are unsupported here, with the values that have no effect.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "assistant_model": (None,),
     "binary_output": (None, False),
@@ -90,37 +90,37 @@ def pipeline(
     batch_size: int = 1,
     **options: Any,
 ) -> Any:
-    """Put a pipeline together.
+    """Create a pipeline.
 
     Args:
-        task: a name in `TASKS`, or "sentiment-analysis" or "ner"; by default what the model's head is for.
+        task: a name in `TASKS`, or "sentiment-analysis" or "ner"; by default the task of the model's head.
         model: a GGUF file, a folder, a repository of the Hugging Face Hub, or a model.
-        config: in place of the model's own.
-        tokenizer: where it comes from if not from where the model does, or the tokenizer itself.
-        gguf_file: name of the file in the folder or repository.
-        revision: branch, tag or commit of the repository.
-        token: login for it.
-        device: where to run: a number of a GPU (without one, the CPU), `"cpu"`, `"cuda:0"`, ...; by default
-            the first GPU if there is one.
+        config: replaces the config of the model.
+        tokenizer: the tokenizer, or where to load it from; by default from the same place as the model.
+        gguf_file: the name of the file in the folder or repository.
+        revision: a branch, tag or commit of the repository.
+        token: the token for the login to the Hub.
+        device: the index of a GPU (on a machine without GPU: the CPU), `"cpu"`, `"cuda:0"`, ...; by default
+            the first GPU, or else the CPU.
         device_map: how to spread the model over devices, instead of `device`.
-        dtype: of the activations and of plain weights; `"auto"` is that of the checkpoint.
+        dtype: the dtype of activations and plain weights; `"auto"` is that of the checkpoint.
         torch_dtype: the older name of `dtype`.
-        model_kwargs: more for the model's `from_pretrained`, such as `quantization_config`.
-        batch_size: how many inputs the model sees at once.
-        options: of the task, to hold for every call; and `HubOptions`.
+        model_kwargs: more options for `from_pretrained` of the model, such as `quantization_config`.
+        batch_size: the number of inputs in a batch.
+        options: options of the task, which apply to every call; and `HubOptions`.
 
     Returns:
         The task's `Pipeline`.
 
     Raises:
-        TypeError: the model or the tokenizer is none of these, or the task does not know an option.
-        ValueError: an unknown task or device, a model that is not for the task, an option whose value is not
-            supported, or arguments that contradict each other.
+        TypeError: the model or the tokenizer has another type, or the task has no such option.
+        ValueError: the task or device is unknown, the model does not match the task, the value of an option
+            is unsupported, or arguments contradict each other.
         CheckpointError, GGUFError, FileNotFoundError, PermissionError, ConnectionError: as `from_pretrained`.
     """
     if model is None:
-        raise ValueError("name a model: pipeline(task, model=...), a file, a folder or a repository")
-    options = remaining(options, _NEUTRAL)
+        raise ValueError("pipeline(task, model=...) requires a model: a file, a folder or a repository")
+    (options,) = split_options(options, _NEUTRAL)
     stated = {"gguf_file": gguf_file, "revision": revision, "token": token}
     source: dict[str, Any] = {name: value for name, value in stated.items() if value is not None}
     loading = _loading(
@@ -133,20 +133,20 @@ def pipeline(
     for given in (options, loading):
         source |= {name: given.pop(name) for name in HubOptions.__annotations__ if name in given}
     if device is not None and "device_map" in loading:
-        raise ValueError("give device or device_map, not both")
+        raise ValueError("pass either device or device_map, not both")
     _check_kind("model", model, PreTrainedModel)
     target = None if "device_map" in loading else _device(device)
     row = TASKS[name := _task_name(task, model, source)]
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         _check_kind("tokenizer", tokenizer, Tokenizer)
-        # Beside a model these say where in the model's place its file is.
+        # Next to a model these options belong to the place of the model only.
         own = () if isinstance(model, PreTrainedModel) else ("gguf_file", "revision")
         place = {option: value for option, value in source.items() if option not in own}
         tokenizer = AutoTokenizer.from_pretrained(tokenizer, **place)
     if isinstance(model, PreTrainedModel):
         _check_loaded(model, name, device, loading)
         if tokenizer is None:
-            raise ValueError("a model that is loaded already does not name its tokenizer: give tokenizer=")
+            raise ValueError("a loaded model has no tokenizer: pass tokenizer=")
     else:
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(model, **source)
@@ -161,47 +161,47 @@ def _check_kind(argument: str, value: object, kind: type) -> None:
     if not isinstance(value, (kind, str, PathLike)):
         actual = f"{type(value).__module__}.{type(value).__qualname__}"
         raise TypeError(
-            f"{argument}= is a path, a repository or a {kind.__name__} of torchgguf, not a {actual}"
+            f"{argument}= must be a path, a repository or a {kind.__name__} of torchgguf, got a {actual}"
         )
 
 
 def _loading(model_kwargs: Mapping[str, Any], **named: Any) -> dict[str, Any]:
-    """Return the options of `from_pretrained`, which may stand in either place but not in both."""
+    """Merge options of `from_pretrained` from both places; the same one in both is an error."""
     given = {name: value for name, value in named.items() if value is not None}
     if twice := given.keys() & model_kwargs.keys():
-        raise ValueError(f"{min(twice)} is given twice: as an argument and in model_kwargs")
+        raise ValueError(f"{min(twice)} is both an argument and in model_kwargs: pass it once")
     return {**given, **model_kwargs}
 
 
 def _check_loaded(model: PreTrainedModel, task: str, device: object, loading: Mapping[str, Any]) -> None:
     if loading:
-        raise ValueError(f"{', '.join(loading)}: for loading, and the model is loaded already")
+        raise ValueError(f"{', '.join(loading)}: only for loading, but the model is loaded already")
     if device is not None and getattr(model, "hf_device_map", None) is not None:
-        raise ValueError("device: the model is where its device_map has put it, so leave this out")
-    # Features are of the model without its head, whichever that is.
+        raise ValueError("device: the device_map of the model decides, so do not pass it")
+    # Features come from the model without its head, so any head is accepted.
     if TASKS[task].auto is not AutoModel and model.task != TASKS[task].head:
         fitting = TASKS[task].auto.__name__
-        raise ValueError(f"{type(model).__name__} is not for {task}: load the model with {fitting}")
+        raise ValueError(f"{type(model).__name__} does not support {task}: load the model with {fitting}")
 
 
 def _task_name(task: str | None, model: Any, source: dict[str, Any]) -> str:
     if task is not None:
-        name = ALIASES.get(task, task)
+        name = TASK_ALIASES.get(task, task)
         if name not in TASKS:
-            raise ValueError(f"task {task!r} is unknown; these are: {', '.join((*TASKS, *ALIASES))}")
+            raise ValueError(f"unknown task {task!r}; known: {', '.join((*TASKS, *TASK_ALIASES))}")
         return name
     if isinstance(model, PreTrainedModel):
         stated, head = [type(model).__name__], model.task
     else:
         config = AutoConfig.from_pretrained(model, **source)
-        if not (stated := config.architectures or []):  # as in GGUF files, which hold language models
+        if not (stated := config.architectures or []):  # as in GGUF files, which contain language models
             return "text-generation"
         classes = registry.architecture_of_type(config.model_type).classes
         head = next((task for task, found in classes.items() if found.__name__ in stated), None)
     for name, row in TASKS.items():
         if row.head == head:
             return name
-    raise ValueError(f"{stated[0]} does not say which task it is for; name one of {', '.join(TASKS)}")
+    raise ValueError(f"{stated[0]} matches no task: pass one of {', '.join(TASKS)}")
 
 
 def _device(device: int | str | torch.device | None) -> torch.device:
@@ -212,5 +212,5 @@ def _device(device: int | str | torch.device | None) -> torch.device:
     if torch.cuda.is_available():
         return available_device(torch.device("cuda", device or 0))
     if device is not None:
-        logger.warning("device=%d is a GPU, and there is none: the pipeline runs on the CPU", device)
+        _logger.warning("device=%d: there is no GPU, the pipeline falls back to the CPU", device)
     return torch.device("cpu")

@@ -6,10 +6,10 @@ from torchgguf.pipelines.base import Pipeline
 
 
 class FeatureExtractionPipeline(Pipeline):
-    """The last hidden states of each text, `[1][tokens][hidden_size]`.
+    """Return the last hidden states of each text, `[1][tokens][hidden_size]`.
 
-    Options: `return_tensors` gives a tensor `(1, tokens, hidden_size)` in place of lists; `truncation` and
-    `tokenize_kwargs` are the tokenizer's.
+    Options: with `return_tensors` the answer is a tensor `(1, tokens, hidden_size)` instead of lists;
+    `truncation` and `tokenize_kwargs` go to the tokenizer.
     """
 
     task = "feature-extraction"

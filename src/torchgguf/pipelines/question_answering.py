@@ -1,4 +1,4 @@
-"""Question answering: the part of a context that answers a question."""
+"""Question answering: find the part of a context that answers a question."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,9 +12,13 @@ from torchgguf.pipelines.base import Pipeline
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a context, as the model sees it: `tokens` are those of the question and then its own.
+    """A part of a context as the model reads it.
 
-    `asked` is how many of them are the question's, `offsets` the characters that the others are.
+    Attributes:
+        pair: the index of the question.
+        tokens: the tokens of the question, then those of the part.
+        asked: the number of tokens of the question.
+        offsets: the first character and the one after the last, for each token of the part.
     """
 
     pair: int
@@ -24,15 +28,17 @@ class Part:
 
 
 class QuestionAnsweringPipeline(Pipeline):
-    """`{"score", "start", "end", "answer"}` of each `{"question": ..., "context": ...}`.
+    """Return `{"score", "start", "end", "answer"}` for each `{"question": ..., "context": ...}`.
 
-    The answer is characters `start` to `end` of the context; its score the product of the probabilities that
-    it starts and ends there, within the context. Contexts longer than the model can read are read in parts.
+    The answer is characters `start` to `end` of the context. Its score is the product of two probabilities
+    within the context: that the answer starts there, and that it ends there. Contexts longer than the context
+    length of the model are read in parts.
 
-    Options: `top_k` gives a list of so many answers if above 1; `max_answer_len` in tokens; `max_seq_len` of
-    a part with its question, by default what the model can read; `doc_stride`, how many tokens neighbouring
-    parts share; `handle_impossible_answer` lets the empty answer compete, for which a model trained on
-    questions without answers points at the very first token.
+    Options: `top_k` above 1 returns a list of so many answers; `max_answer_len` is the longest answer in
+    tokens; `max_seq_len` is the longest part with its question in tokens, by default the context length of
+    the model; `doc_stride` is the number of tokens that neighbouring parts share. With
+    `handle_impossible_answer` the empty answer is a candidate too. A model that was trained on questions
+    without answers predicts the very first token for it.
     """
 
     task = "question-answering"
@@ -40,10 +46,10 @@ class QuestionAnsweringPipeline(Pipeline):
     def __call__(
         self, inputs: Any = None, *, question: Any = None, context: Any = None, **options: Any
     ) -> Any:
-        """Answer questions given as `question=` and `context=`, or as mappings with these keys."""
+        """Answer questions, passed as `question=` and `context=` or as mappings with these keys."""
         if question is not None or context is not None:
             if inputs is not None or question is None or context is None:
-                raise ValueError("give both question= and context=, or mappings with these keys")
+                raise ValueError("pass both question= and context=, or mappings with these keys")
             if isinstance(question, str):
                 inputs = {"question": question, "context": context}
             else:
@@ -53,7 +59,7 @@ class QuestionAnsweringPipeline(Pipeline):
         return super().__call__(inputs, **options)
 
     def is_single(self, inputs: Any) -> bool:
-        """Tell one question from several."""
+        """Return whether this is one question, not several."""
         return isinstance(inputs, Mapping)
 
     def answer(
@@ -66,10 +72,10 @@ class QuestionAnsweringPipeline(Pipeline):
         doc_stride: int | None = None,
         handle_impossible_answer: bool = False,
     ) -> list[Any]:
-        """Read all contexts, as many parts at once as there are questions, and answer each question."""
+        """Answer each question; a batch has as many parts as there are questions."""
         for name, value in (("top_k", top_k), ("max_answer_len", max_answer_len)):
             if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+                raise ValueError(f"{name} must be at least 1, got {value}")
         limits = [length for length in (max_seq_len, self.context_length) if length is not None]
         texts = [_texts(pair) for pair in inputs]
         parts = [part for i in range(len(texts)) for part in self._parts(i, *texts[i], limits, doc_stride)]
@@ -95,16 +101,18 @@ class QuestionAnsweringPipeline(Pipeline):
     def _parts(
         self, pair: int, question: str, context: str, limits: list[int], doc_stride: int | None
     ) -> Iterator[Part]:
-        """Cut a context so that each part and the question keep within the limits."""
+        """Cut a context so that each part fits the limits together with the question."""
         asked = list(self.tokenizer(question).input_ids)
         told = self.tokenizer(context, return_offsets_mapping=True, add_special_tokens=False)
         tokens, offsets = list(told.input_ids), list(told.offset_mapping)
         room = min((limit - len(asked) for limit in limits), default=max(1, len(tokens)))
         if room < 1:
-            raise ValueError(f"the question has {len(asked)} tokens, which leaves no room in {min(limits)}")
+            raise ValueError(
+                f"the question has {len(asked)} tokens, but question and context must fit in {min(limits)}"
+            )
         shared = min(128, room // 2) if doc_stride is None else doc_stride
         if not 0 <= shared < room:
-            raise ValueError(f"doc_stride must be below the {room} tokens that a part has, not {shared}")
+            raise ValueError(f"doc_stride must be 0 to {room - 1}, less than a part has tokens, got {shared}")
         for start in range(0, max(1, len(tokens) - shared), room - shared):
             part = slice(start, start + room)
             yield Part(pair, asked + tokens[part], len(asked), offsets[part])
@@ -127,7 +135,7 @@ def _answer(score: float, context: str, start: int, end: int) -> dict[str, Any]:
 
 
 def _best(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sort by score; of what several parts have found, keep the best."""
+    """Sort by score, and keep the best of answers that several parts share."""
     best: dict[tuple[int, int], dict[str, Any]] = {}
     for found in sorted(candidates, key=lambda found: -found["score"]):
         best.setdefault((found["start"], found["end"]), found)
@@ -148,4 +156,6 @@ def _texts(pair: Any) -> tuple[str, str]:
         context = pair.get("context")
         if isinstance(context, str) and context.strip():
             return pair["question"], context
-    raise ValueError('a question is {"question": ..., "context": ...}, both of them texts')
+    raise ValueError(
+        'a question must be {"question": ..., "context": ...}, both texts and the context not empty'
+    )

@@ -11,35 +11,35 @@ from torchgguf.generation.configuration import FIELDS
 from torchgguf.generation.stopping import Criterion
 from torchgguf.pipelines.base import Pipeline
 
-# What holds where neither the call nor the model's generation_config says otherwise, as in transformers.
-DEFAULTS = {"do_sample": True, "temperature": 0.7}
-DEFAULT_NEW_TOKENS = 256
-_RETURNS = "return_full_text, return_text and return_tensors cannot go together"
+# Defaults if neither the call nor the generation_config of the model sets them, as in transformers.
+_DEFAULTS = {"do_sample": True, "temperature": 0.7}
+_DEFAULT_NEW_TOKENS = 256
+_RETURNS = "only one of return_full_text, return_text and return_tensors is allowed"
 
 
 class TextGenerationPipeline(Pipeline):
-    """A list of `{"generated_text": ...}` of each text, one for every sequence asked for.
+    """Return a list of `{"generated_text": ...}` for each text, one for each requested sequence.
 
-    A conversation, a list of `{"role": ..., "content": ...}`, is answered: `generated_text` is then the
-    conversation with the answer. One that ends with the assistant's own words has those continued.
+    For a conversation, a list of `{"role": ..., "content": ...}`, `generated_text` is the conversation with
+    the answer. If the last message is from the assistant, that message is continued.
 
-    Options: `return_full_text=False` leaves the prompt out; `return_tensors=True` gives
-    `"generated_token_ids"` instead; `prefix` comes before every text, and lengths do not count it;
-    `stop_sequence`, one text or several, ends a continuation; `handle_long_generation="hole"` cuts the start
-    of a prompt that leaves too little room; `continue_final_message`, `tools`, `documents` are the chat
-    template's; `add_special_tokens`, `truncation` and `tokenizer_encode_kwargs` the tokenizer's;
-    `skip_special_tokens` and `clean_up_tokenization_spaces` are the decoder's. All others are those of
+    Options: `return_full_text=False` omits the prompt; `return_tensors=True` returns
+    `"generated_token_ids"` instead; `prefix` is put before every text and does not count in length limits;
+    `stop_sequence`, one text or several, ends a continuation; `handle_long_generation="hole"` cuts off the
+    beginning of a prompt that is too long. `continue_final_message`, `tools` and `documents` go to the chat
+    template; `add_special_tokens`, `truncation` and `tokenizer_encode_kwargs` to the tokenizer;
+    `skip_special_tokens` and `clean_up_tokenization_spaces` to the decoder. All other options go to
     `generate`.
     """
 
     task = "text-generation"
 
     def is_single(self, inputs: Any) -> bool:
-        """Tell one text or conversation from several."""
+        """Return whether this is one text or conversation, not several."""
         return isinstance(inputs, str) or _is_chat(inputs)
 
     def merged(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of a call over those of the pipeline, of which a generation_config says all."""
+        """Merge options; a generation_config in the call replaces all of its fields in the pipeline."""
         own = self.options
         if options.get("generation_config") is not None:
             own = {name: value for name, value in own.items() if name not in FIELDS}
@@ -69,7 +69,7 @@ class TextGenerationPipeline(Pipeline):
         if sum(option is not None for option in (return_full_text, return_text, return_tensors)) > 1:
             raise ValueError(_RETURNS)
         if generate_options.get("return_dict_in_generate"):
-            raise ValueError("return_dict_in_generate is for model.generate: a pipeline returns texts")
+            raise ValueError("return_dict_in_generate is unsupported in a pipeline: use model.generate")
         if stop_sequence is not None:
             generate_options |= {"stop_strings": stop_sequence}
         if prefix:
@@ -111,11 +111,11 @@ class TextGenerationPipeline(Pipeline):
     def _check(self, text: Any, prefix: str, template: Mapping[str, Any]) -> None:
         if isinstance(text, str):
             if template:
-                raise ValueError(f"{', '.join(template)}: for conversations only, and this is a text")
+                raise ValueError(f"{', '.join(template)}: only for conversations, but this is a text")
         elif not _is_chat(text):
-            raise ValueError(f"text-generation takes texts and conversations, not {text!r:.80}")
+            raise ValueError(f"text-generation requires texts or conversations, got {text!r:.80}")
         elif prefix:
-            raise ValueError("prefix: for texts only, and this is a conversation")
+            raise ValueError("prefix: only for texts, but this is a conversation")
 
     def _text_tokens(self, text: str, encoding: Mapping[str, Any], first: int | None) -> list[int]:
         tokens = list(self.tokenizer(text, **encoding).input_ids)
@@ -124,7 +124,7 @@ class TextGenerationPipeline(Pipeline):
     def _chat_tokens(self, chat: Any, template: Mapping[str, Any], encoding: Mapping[str, Any]) -> list[int]:
         continues = _continues(chat, template.get("continue_final_message"))
         options = {**template, **encoding, "continue_final_message": continues}
-        options.pop("add_special_tokens", None)  # the template writes those itself
+        options.pop("add_special_tokens", None)  # the template adds them
         tokens: list[int] = self.tokenizer.apply_chat_template(
             chat, add_generation_prompt=not continues, return_dict=False, **options
         )
@@ -135,8 +135,8 @@ class TextGenerationPipeline(Pipeline):
     ) -> list[list[list[int]]]:
         """Return the new tokens of every sequence of every row.
 
-        Limits that count the prompt would count its padding as well, and what is left of the context is
-        that of the longest: only rows with the same limits are continued together.
+        Limits that include the prompt would include its padding too, and the remaining context depends on
+        the length of the prompt. So a batch contains only rows with the same limits.
         """
         options = {"tokenizer": self.tokenizer, **options, **self._defaults(said)}
         limited = "max_new_tokens" in said or "max_length" in said
@@ -156,7 +156,7 @@ class TextGenerationPipeline(Pipeline):
         return new
 
     def _without_filling(self, row: list[int], new: list[int], said: Mapping[str, Any]) -> list[int]:
-        """Cut off what fills a row while others go on: what comes after its end."""
+        """Remove the tokens after the end of a row, which fill it while other rows continue."""
         criteria: list[Criterion] = []
         if ends := GenerationConfig(eos_token_id=said.get("eos_token_id")).eos_token_ids:
             criteria.append(EosTokenCriteria(ends))
@@ -169,39 +169,39 @@ class TextGenerationPipeline(Pipeline):
         return new
 
     def _said(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the call, a config given with it, and the model's own say of generating."""
+        """Return the generation options of the call, of its config, and of the model, in this priority."""
         own = self.model.generation_config or GenerationConfig.from_model_config(self.model.config)
         said: dict[str, Any] = {}
         for config in (own, options.get("generation_config")):
             said |= {} if config is None else _stated(**config.to_dict())
-        return _stated(**{**said, **options})  # None in the call takes back what configs say
+        return _stated(**{**said, **options})  # None in the call resets a value of the configs
 
     def _defaults(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        defaults = {**DEFAULTS, **_stated(pad_token_id=self.tokenizer.pad_token_id)}
+        defaults = {**_DEFAULTS, **_stated(pad_token_id=self.tokenizer.pad_token_id)}
         if not {**defaults, **said}["do_sample"]:
             del defaults["temperature"]
         return {name: value for name, value in defaults.items() if name not in said}
 
     def _default_new_tokens(self, row: list[int]) -> int:
-        """Stay within what the model can read, so far as there is room at all."""
-        room = (self.context_length or DEFAULT_NEW_TOKENS + len(row)) - len(row)
-        return min(DEFAULT_NEW_TOKENS, room) if room > 0 else DEFAULT_NEW_TOKENS
+        """Return the default number of new tokens, within the context length if there is room."""
+        room = (self.context_length or _DEFAULT_NEW_TOKENS + len(row)) - len(row)
+        return min(_DEFAULT_NEW_TOKENS, room) if room > 0 else _DEFAULT_NEW_TOKENS
 
     def _lengths_with(self, prefix: str, options: Mapping[str, Any]) -> dict[str, int]:
-        """Return limits of whole texts, if any hold, so that a prefix does not count."""
+        """Return the limits of whole texts, raised by the length of the prefix."""
         said, more = self._said(options), len(self.tokenizer(prefix, add_special_tokens=False).input_ids)
         limits = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
         return {name: said[name] + more for name, new in limits.items() if said.get(name) and new not in said}
 
     def _cut(self, row: list[int], how: str, said: Mapping[str, Any]) -> list[int]:
         if how != "hole":
-            raise ValueError(f"handle_long_generation={how!r} is unknown; 'hole' is known")
+            raise ValueError(f"unknown handle_long_generation={how!r}; known: hole")
         length = self.context_length
-        new = said.get("max_new_tokens", said.get("max_length", len(row) + DEFAULT_NEW_TOKENS) - len(row))
+        new = said.get("max_new_tokens", said.get("max_length", len(row) + _DEFAULT_NEW_TOKENS) - len(row))
         if length is None or len(row) + new <= length:
             return row
         if not 0 < new < length:
-            raise ValueError(f"the model reads {length} tokens: {new} new ones leave no room for a prompt")
+            raise ValueError(f"the context has {length} tokens: {new} new ones leave no room for a prompt")
         return row[new - length :]
 
 
@@ -216,7 +216,7 @@ def _is_chat(inputs: Any) -> bool:
 
 
 def _continues(chat: Any, stated: bool | None) -> bool:
-    """Few models know several messages of the assistant in a row: a last one is taken for a beginning."""
+    """Return whether to continue the last message; by default if it is from the assistant."""
     return chat[-1].get("role") == "assistant" if stated is None else stated
 
 

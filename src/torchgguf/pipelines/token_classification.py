@@ -1,19 +1,20 @@
-"""Token classification: labels of the tokens in a text, or of the entities that they make up."""
+"""Token classification: labels of the tokens in a text, or of entities."""
 
 from typing import Any
 
 from torch import Tensor
 
 from torchgguf.pipelines.base import Pipeline
-from torchgguf.pipelines.entities import WORD_SCORES, Span, entities, words
+from torchgguf.pipelines.entities import WORD_SCORES, LabelledSpan, entities, words
 
 
 class TokenClassificationPipeline(Pipeline):
-    """A list of `{"entity", "score", "index", "word", "start", "end"}` of each text, one a token.
+    """Return a list of `{"entity", "score", "index", "word", "start", "end"}` for each text, one a token.
 
-    Options: `aggregation_strategy` joins tokens to entities (`"entity_group"` in place of `"entity"` and
-    `"index"`): "simple" those labelled alike, "first", "max" and "average" after having the tokens of each
-    word agree; words are what spaces part. `ignore_labels` are left out, by default `["O"]`.
+    Options: `aggregation_strategy` joins tokens to entities, which have `"entity_group"` in place of
+    `"entity"` and `"index"`. "simple" joins neighbours with the same label. "first", "max" and "average"
+    first choose one label for each word, that is for text between spaces. `ignore_labels` are dropped, by
+    default `["O"]`.
     """
 
     task = "token-classification"
@@ -29,7 +30,7 @@ class TokenClassificationPipeline(Pipeline):
         """Label the tokens of each text."""
         if aggregation_strategy not in WORD_SCORES:
             known = ", ".join(WORD_SCORES)
-            raise ValueError(f"aggregation_strategy={aggregation_strategy!r} is unknown; these are: {known}")
+            raise ValueError(f"unknown aggregation_strategy={aggregation_strategy!r}; known: {known}")
         ignored = ["O"] if ignore_labels is None else ignore_labels
         texts = [self.text(text) for text in inputs]
         encoded = self.tokenizer(texts, return_offsets_mapping=True, truncation=truncation)
@@ -46,16 +47,16 @@ class TokenClassificationPipeline(Pipeline):
             answers.append([e for e in found if e.get("entity", e.get("entity_group")) not in ignored])
         return answers
 
-    def _tokens(self, text: str, ids: list[int], offsets: Any, scores: Tensor) -> dict[int, Span]:
-        """Gather the tokens of the text itself, without those that were added around it, by their place."""
+    def _tokens(self, text: str, ids: list[int], offsets: Any, scores: Tensor) -> dict[int, LabelledSpan]:
+        """Return the tokens of the text by position, without the special tokens around it."""
         tokens, added = {}, set(self.tokenizer.all_special_ids)
         for index, (token, (start, end)) in enumerate(zip(ids, offsets, strict=True)):
             if token not in added:
                 goes_on = start > 0 and " " not in text[start - 1 : start + 1]
-                tokens[index] = Span([token], int(start), int(end), scores[index], goes_on)
+                tokens[index] = LabelledSpan([token], int(start), int(end), scores[index], goes_on)
         return tokens
 
-    def _labelled(self, token: Span, index: int) -> dict[str, Any]:
+    def _labelled(self, token: LabelledSpan, index: int) -> dict[str, Any]:
         best = int(token.scores.argmax())
         return {
             "entity": self.model.config.id2label[best],

@@ -1,11 +1,11 @@
-"""Tokenizers out of GGUF files and of Hugging Face's, and chat templates."""
+"""Tokenizers from GGUF files and from Hugging Face's files, and chat templates."""
 
 from torchgguf.tokenization.auto import AutoTokenizer
-from torchgguf.tokenization.encoding import BatchEncoding
+from torchgguf.tokenization.encoding.batch_encoding import BatchEncoding
+from torchgguf.tokenization.encoding.streaming import StreamDecoder
 from torchgguf.tokenization.errors import ChatTemplateError, TokenizerError
 from torchgguf.tokenization.gpt2 import GPT2Tokenizer, GPT2TokenizerFast
-from torchgguf.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
-from torchgguf.tokenization.streaming import StreamDecoder
+from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from torchgguf.tokenization.tokenizer import Tokenizer
 
 tokenizer_from_gguf = Tokenizer.from_gguf

@@ -1,4 +1,4 @@
-"""Finding the tokenizer that a path or a repository names."""
+"""`AutoTokenizer`: the tokenizer that a path or a repository names."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any, TypeVar
 from tokenizers import AddedToken
 
 from torchgguf.hub import find_gguf
-from torchgguf.tokenization.declared import class_name
-from torchgguf.tokenization.files import find_tokenizer_files
-from torchgguf.tokenization.gguf_source import GGUFSource
-from torchgguf.tokenization.options import LoadOptions
-from torchgguf.tokenization.pipelines import open_source
-from torchgguf.tokenization.pre_tokenizers import PreTokenizer
-from torchgguf.tokenization.source import Source
-from torchgguf.tokenization.tokenizer import SETTINGS, Tokenizer
-from torchgguf.tokenization.vocabulary import PREFIX
+from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.options import TokenizerOptions
+from torchgguf.tokenization.sources.declared import class_name
+from torchgguf.tokenization.sources.files import find_tokenizer_files
+from torchgguf.tokenization.sources.gguf import MetadataSource
+from torchgguf.tokenization.sources.opening import open_tokenizer_source
+from torchgguf.tokenization.sources.source import TokenizerSource
+from torchgguf.tokenization.tokenizer import Tokenizer
+from torchgguf.tokenization.vocab.values import PREFIX
 
 AnyTokenizer = TypeVar("AnyTokenizer", bound=Tokenizer)
 
 
 class AutoTokenizer:
-    """Makes the tokenizer that belongs to a model: `AutoTokenizer.from_pretrained(...)`."""
+    """Loads the tokenizer of a model: `AutoTokenizer.from_pretrained(...)`."""
 
     def __init__(self) -> None:
-        raise TypeError("AutoTokenizer is not made itself: call AutoTokenizer.from_pretrained(...)")
+        raise TypeError("AutoTokenizer has no instances: call AutoTokenizer.from_pretrained(...)")
 
     @staticmethod
     def from_pretrained(
@@ -37,26 +37,30 @@ class AutoTokenizer:
         gguf_file: str | PathLike[str] | None = None,
         **options: Any,
     ) -> Tokenizer:
-        """The tokenizer of a GGUF file, or that of a folder or repository with Hugging Face's files.
+        """Load the tokenizer of a GGUF file, or of Hugging Face's files in a folder or repository.
 
-        The GGUF file is named by its path, or as `gguf_file` in its folder or repository. `options` are those
-        of `Tokenizer` and `HubOptions`; special tokens such as `pad_token="<pad>"`, None for none, and lists
-        of them as `extra_special_tokens`; and
+        No code of a repository is ever run, and there is one kind of tokenizer, so `trust_remote_code` and
+        `use_fast` change nothing.
 
-        - `subfolder`: where in the folder or repository the files are;
-        - `pre`: for a GGUF file the splitting rule that replaces its own; else the rule's name to be written
-          into one, where it cannot be found by trying;
-        - `add_prefix_space`: whether texts get a leading space;
-        - `tokenizer_type`: a model type such as "gpt2", whose tokenizer it is, and `config`: the model's,
-          which says it where no file does. Neither is for GGUF files, which say it themselves.
+        Args:
+            pretrained_model_name_or_path: a GGUF file, a folder, or the name of a repository.
+            gguf_file: the name of the GGUF file in its folder or repository.
+            options: those of `Tokenizer` and `HubOptions`; special tokens such as `pad_token="<pad>"`, None
+                for no such token, and lists of them as `extra_special_tokens`; and
 
-        Other options of transformers are taken where they ask for nothing special. No code of a repository
-        is ever run, and there is one kind of tokenizer, so `trust_remote_code` and `use_fast` change nothing.
+                - `subfolder`: where in the folder or repository the files are;
+                - `pre`: for a GGUF file, the splitting rule that replaces its own; for other files, the
+                  rule's name to write into a GGUF file, where it is not found by trying;
+                - `add_prefix_space`: whether to add a space before each text;
+                - `tokenizer_type`: a model type such as "gpt2", whose tokenizer it is, and `config`: the
+                  model's, which states it where no file does. Neither is for GGUF files, which state it.
+
+                Other options of transformers are accepted where they ask for nothing special.
 
         Raises:
             FileNotFoundError: there is no such file, or no tokenizer in the folder.
-            TokenizerError: it is incomplete, contradicts itself, or is not supported.
-            TypeError, ValueError: there is no such option, or it asks for what is not done.
+            TokenizerError: the tokenizer is incomplete, contradicts itself, or is unsupported.
+            TypeError, ValueError: an option is unknown, or asks for something that is not supported.
             PermissionError, ConnectionError: as `torchgguf.hub.find_file` raises them.
         """
         return load(Tokenizer, pretrained_model_name_or_path, gguf_file, options)
@@ -69,14 +73,26 @@ def load(
     options: Mapping[str, Any],
     tokenizer_class: str | None = None,
 ) -> AnyTokenizer:
-    """What `from_pretrained` does. `tokenizer_class` replaces that of the files."""
-    told = LoadOptions.of(options, SETTINGS)
+    """Load a tokenizer, as `from_pretrained` does.
+
+    Args:
+        kind: the class of the tokenizer.
+        place: a GGUF file, a folder, or the name of a repository.
+        gguf_file: the name of the GGUF file in its folder or repository.
+        options: those of `AutoTokenizer.from_pretrained`.
+        tokenizer_class: the tokenizer's class in transformers, in place of what the files state.
+    """
+    loading = TokenizerOptions.of(options)
     if gguf_file is not None or Path(place).suffix == ".gguf":
-        tokenizer = _from_gguf(kind, place, gguf_file, told)
+        tokenizer = _from_gguf(kind, place, gguf_file, loading)
     else:
-        tokenizer = kind.from_source(_open_files(place, told, tokenizer_class), **told.settings)
-    source = tokenizer._source
-    if told.legacy is False and isinstance(source, GGUFSource) and source.stated[PREFIX + "model"] == "llama":
+        tokenizer = kind.from_source(_open_files(place, loading, tokenizer_class), **loading.settings)
+    source = tokenizer.source
+    if (
+        loading.legacy is False
+        and isinstance(source, MetadataSource)
+        and source.stated[PREFIX + "model"] == "llama"
+    ):
         warnings.warn(
             "legacy=False: a text after a special token begins with a space, as for llama.cpp", stacklevel=3
         )
@@ -85,36 +101,40 @@ def load(
 
 
 def _from_gguf(
-    kind: type[AnyTokenizer], place: str | PathLike[str], gguf_file: Any, told: LoadOptions
+    kind: type[AnyTokenizer], place: str | PathLike[str], gguf_file: Any, loading: TokenizerOptions
 ) -> AnyTokenizer:
-    if told.tokenizer_type is not None:
-        raise ValueError("tokenizer_type= is for Hugging Face's files: a GGUF file says itself what it holds")
-    if told.subfolder and gguf_file is None:
-        raise ValueError("subfolder= is where gguf_file= is, which is missing")
-    name = str(PurePosixPath(told.subfolder, gguf_file)) if told.subfolder else gguf_file
-    file = find_gguf(place, name, **told.hub)
+    if loading.tokenizer_type is not None:
+        raise ValueError("tokenizer_type= is for Hugging Face's files: a GGUF file states what it holds")
+    if loading.subfolder and gguf_file is None:
+        raise ValueError("subfolder= needs gguf_file=, which is missing")
+    name = str(PurePosixPath(loading.subfolder, gguf_file)) if loading.subfolder else gguf_file
+    file = find_gguf(place, name, **loading.hub)
     return kind.from_gguf(
-        file, pre=told.pre, add_prefix_space=told.add_prefix_space, **told.special, **told.settings
+        file,
+        pre=loading.pre,
+        add_prefix_space=loading.add_prefix_space,
+        **loading.special,
+        **loading.settings,
     )
 
 
-def _open_files(place: str | PathLike[str], told: LoadOptions, tokenizer_class: str | None) -> Source:
-    if isinstance(told.pre, PreTokenizer):
-        raise ValueError("pre= is the name of a rule, where it is to be written into a GGUF file")
-    files = find_tokenizer_files(place, told.subfolder or "", **told.hub)
-    if told.config is not None:
-        files = replace(files, model={"model_type": told.config.model_type, **files.model})
+def _open_files(
+    place: str | PathLike[str], loading: TokenizerOptions, tokenizer_class: str | None
+) -> TokenizerSource:
+    if isinstance(loading.pre, PreTokenizer):
+        raise ValueError("pre= must be the name of a rule, as it is to be written into a GGUF file")
+    files = find_tokenizer_files(place, loading.subfolder or "", **loading.hub)
+    if loading.config is not None:
+        files = replace(files, model={"model_type": loading.config.model_type, **files.model})
     if tokenizer_class is not None:
         files = replace(files, config={**files.config, "tokenizer_class": tokenizer_class})
-    if (kind := told.tokenizer_type) is not None:
+    if (kind := loading.tokenizer_type) is not None:
         config = {**files.config, "tokenizer_class": None}
         files = replace(files, config=config, model={**files.model, "model_type": kind})
         if not class_name(files):
-            raise ValueError(
-                f"tokenizer_type={kind!r} is not known: leave it out where files say what they are"
-            )
+            raise ValueError(f"tokenizer_type={kind!r} is unknown: omit it where files state what they are")
     special: dict[str, Any] = {
         name.removesuffix("_token"): token.__getstate__() if isinstance(token, AddedToken) else token
-        for name, token in told.special.items()
+        for name, token in loading.special.items()
     }
-    return open_source(files, told.pre, special, told.add_prefix_space)
+    return open_tokenizer_source(files, loading.pre, special, loading.add_prefix_space)

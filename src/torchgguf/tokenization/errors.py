@@ -1,9 +1,9 @@
-"""What can be wrong with a tokenizer's file or with what is asked of it."""
+"""The errors of tokenizers and of chat templates."""
 
 
 class TokenizerError(ValueError):
-    """The tokenizer's metadata is incomplete, contradicts itself, or is of a kind that is not supported."""
+    """A tokenizer is incomplete, contradicts itself, or is unsupported."""
 
 
 class ChatTemplateError(ValueError):
-    """A chat template is missing, does not compile, refuses the conversation, or asks for too much."""
+    """A chat template is missing, is invalid, refuses the conversation, or exceeds its budget."""

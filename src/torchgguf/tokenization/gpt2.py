@@ -1,4 +1,4 @@
-"""GPT-2's tokenizer by its own name."""
+"""`GPT2Tokenizer`: GPT-2's tokenizer by its own name."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from os import PathLike
 from typing import Any, Self
 
 from torchgguf.tokenization.auto import load
-from torchgguf.tokenization.file_source import FileSource
-from torchgguf.tokenization.files import TokenizerFiles
-from torchgguf.tokenization.pipelines import byte_level_pipeline
-from torchgguf.tokenization.pre_tokenizers import GPT2
+from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS
+from torchgguf.tokenization.sources.files import TokenizerFiles
+from torchgguf.tokenization.sources.huggingface import FileSource
+from torchgguf.tokenization.sources.older_files import byte_level_pipeline
 from torchgguf.tokenization.tokenizer import Tokenizer
 
 _END = "<|endoftext|>"
 
 
 class GPT2Tokenizer(Tokenizer):
-    """Byte-level BPE as GPT-2 has it, from its vocab.json and merges.txt.
-
-    `vocab`, `merges`: the files, or what they hold: ids by token, and merges in their order. The
-    special tokens are added to a vocabulary that lacks them. `add_prefix_space`: a text begins with a space,
-    so that its first word is the token that it is elsewhere. `options` and errors are those of `Tokenizer`.
-    """
+    """GPT-2's byte-level BPE, from its vocab.json and merges.txt."""
 
     def __init__(
         self,
@@ -37,11 +32,30 @@ class GPT2Tokenizer(Tokenizer):
         add_bos_token: bool = False,
         **options: Any,
     ) -> None:
+        """Load the tokenizer. The special tokens are added to a vocabulary that lacks them.
+
+        Args:
+            vocab: the path of vocab.json, or the ids by token.
+            merges: the path of merges.txt, or the merges in their order.
+            errors: what bytes become that are not UTF-8, as in `bytes.decode`.
+            unk_token: the unknown token.
+            bos_token: the token that begins a text.
+            eos_token: the token that ends a text.
+            pad_token: the token for padding, if there is one.
+            add_prefix_space: add a space before each text, so that its first word has the token that it has
+                elsewhere.
+            add_bos_token: add BOS before each text.
+            options: others of `Tokenizer`.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            TokenizerError: the vocabulary or the merges are invalid.
+        """
         special = {"unk": unk_token, "bos": bos_token, "eos": eos_token}
         if pad_token is not None:
             special["pad"] = pad_token
         files = TokenizerFiles(
-            byte_level_pipeline(vocab, merges, GPT2),
+            byte_level_pipeline(vocab, merges, PRE_TOKENIZERS["gpt-2"]),
             config={"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": add_prefix_space},
         )
         source = FileSource(files, special=special)
@@ -54,7 +68,7 @@ class GPT2Tokenizer(Tokenizer):
         gguf_file: str | PathLike[str] | None = None,
         **options: Any,
     ) -> Self:
-        """The tokenizer of a folder, repository or GGUF file; see `AutoTokenizer.from_pretrained`."""
+        """Load the tokenizer of a folder, repository or GGUF file; see `AutoTokenizer.from_pretrained`."""
         return load(cls, pretrained_model_name_or_path, gguf_file, options, "GPT2Tokenizer")
 
 

@@ -1,20 +1,22 @@
-"""What `from_pretrained` may be told of a tokenizer, sorted: where it is, how to read it, what to set."""
+"""The options of `from_pretrained` of a tokenizer, sorted: where it is, how to read it, what to set."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from tokenizers import AddedToken
 
+from torchgguf.compat import rename_option, split_options
 from torchgguf.hub import HubOptions
-from torchgguf.tokenization.declared import ROLES
-from torchgguf.tokenization.encoder import TextEncoder
-from torchgguf.tokenization.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.encoding.encoder import Encoder
+from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.sources.declared import ROLES
+from torchgguf.tokenization.tokenizer import SETTINGS
 
-# Options of transformers that are not here, with the values that ask for nothing else than is done.
+# Options of transformers that are not here, with the values that ask for nothing but what is done.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "backend": (None, "tokenizers"),
     "code_revision": (None,),
@@ -28,28 +30,29 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_fast": (None, True, False),
     "verbose": (None, True, False),
 }
-# Those who write this shall know what they get.
-_SAID: dict[str, tuple[Any, str]] = {
+# Of these, the values that a warning explains.
+_EXPLAINED: dict[str, tuple[bool, str]] = {
     "trust_remote_code": (True, "no code of a repository is ever run: its tokenizer is read from its files"),
-    "use_fast": (False, "there is but one kind of tokenizer, with the ids of the slow ones"),
+    "use_fast": (False, "there is only one kind of tokenizer, with the ids of the slow ones"),
 }
-_OF_CALLS = frozenset(TextEncoder.__call__.__kwdefaults__ or ()) - {"padding_side", "split_special_tokens"}
+_OF_CALLS = frozenset(Encoder.__call__.__kwdefaults__ or ()) - {"padding_side", "split_special_tokens"}
 # fmt: off
 _OF_MODELS = frozenset({
     "attn_implementation", "dequantize", "device", "device_map", "dtype", "load_in_4bit", "load_in_8bit",
     "low_cpu_mem_usage", "quantization_config", "torch_dtype", "use_cache", "use_safetensors",
 })
 # fmt: on
+_ROLE_NAMES = [f"{role}_token" for role in ROLES]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadOptions:
-    """The options of `AutoTokenizer.from_pretrained`, where each is explained.
+class TokenizerOptions:
+    """The options of `AutoTokenizer.from_pretrained`, which explains each.
 
     Attributes:
-        hub: those that concern fetching.
-        special: tokens that replace those of the files, such as `pad_token`; None for none at all.
-        settings: those of the tokenizer's class.
+        hub: those for fetching files.
+        special: tokens that replace those of the files, such as `pad_token`; None removes the role.
+        settings: those of `Tokenizer`.
     """
 
     subfolder: str | None = None
@@ -63,39 +66,29 @@ class LoadOptions:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, options: Mapping[str, Any], settings: Collection[str]) -> Self:
-        """Sort what `from_pretrained` was given; `settings` are the names that the tokenizer's class knows.
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Sort the options of `from_pretrained`.
 
         Raises:
-            ValueError: an option of transformers asks for what is not done.
+            ValueError: an option of transformers asks for something that is not supported.
             TypeError: there is no such option.
         """
-        for name in options.keys() & _NEUTRAL.keys():
-            if options[name] not in _NEUTRAL[name]:
-                raise ValueError(f"{name}={options[name]!r} is not supported")
-            value, what_is_done = _SAID.get(name, (None, ""))
-            if options[name] is value is not None:
+        named = dict(options)
+        rename_option(named, "use_auth_token", "token")
+        names = {option.name for option in fields(cls)} - {"hub", "special", "settings"}
+        groups = split_options(named, _NEUTRAL, HubOptions.__annotations__, _ROLE_NAMES, SETTINGS, names)
+        hub, special, settings, own, unknown = groups
+        for name, (value, what_is_done) in _EXPLAINED.items():
+            if options.get(name) is value:
                 warnings.warn(f"{name}={value}: {what_is_done}", stacklevel=4)
-        rest = {name: value for name, value in options.items() if name not in _NEUTRAL}
-        older = rest.pop("use_auth_token", None)
-        if rest.get("token") is None and older is not None:
-            rest["token"] = older
-        sorted_: dict[str, Any] = {
-            "hub": _take(rest, HubOptions.__annotations__),
-            "special": _take(rest, [f"{role}_token" for role in ROLES]),
-            "settings": _take(rest, settings),
-            **_take(rest, [option.name for option in fields(cls)]),
-        }
-        for name in rest:
-            if name in _OF_CALLS:
-                hint = f"say it when you call the tokenizer, as in tokenizer(text, {name}=...)"
-            elif name in _OF_MODELS:
-                hint = "it is one of the model's"
-            else:
-                hint = f"there are {', '.join(sorted(settings))}"
-            raise TypeError(f"from_pretrained of a tokenizer has no option {name}=: {hint}")
-        return cls(**sorted_)
+        for name in unknown:
+            raise TypeError(f"from_pretrained of a tokenizer has no option {name}=: {_hint(name)}")
+        return cls(**own, hub=HubOptions(**hub), special=special, settings=settings)  # type: ignore[typeddict-item]
 
 
-def _take(options: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: options.pop(name) for name in list(options) if name in names}
+def _hint(name: str) -> str:
+    if name in _OF_CALLS:
+        return f"pass it to the tokenizer, as in tokenizer(text, {name}=...)"
+    if name in _OF_MODELS:
+        return "it belongs to the model"
+    return f"there are {', '.join(sorted(SETTINGS))}"

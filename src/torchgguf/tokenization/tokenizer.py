@@ -1,53 +1,149 @@
-"""The tokenizer that users meet, wherever it came from."""
+"""`Tokenizer`: the face of a tokenizer, with the interface of transformers, whatever it was loaded from."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-from tokenizers import AddedToken, models
+from tokenizers import AddedToken
 
 from torchgguf.container import GGUFFile, Metadata, open_gguf
-from torchgguf.tokenization.batch import check_side
-from torchgguf.tokenization.chat import ChatTokenizer, templates_metadata
-from torchgguf.tokenization.declared import ROLES, as_token
+from torchgguf.tokenization import saving
+from torchgguf.tokenization.chat.templates import ChatTemplates
+from torchgguf.tokenization.encoding.decoder import TokenDecoder
+from torchgguf.tokenization.encoding.encoder import Encoder
+from torchgguf.tokenization.encoding.forwarding import PartAttribute, part_method
+from torchgguf.tokenization.encoding.roles import RoleId, RoleToken
+from torchgguf.tokenization.encoding.surroundings import Surroundings
+from torchgguf.tokenization.encoding.tokens import TokenTable
 from torchgguf.tokenization.errors import TokenizerError
-from torchgguf.tokenization.gguf_source import GGUFSource
-from torchgguf.tokenization.lookup import TokenIds, flat, is_batch
-from torchgguf.tokenization.pre_tokenizers import PreTokenizer
-from torchgguf.tokenization.saving import save_pretrained, save_vocabulary
-from torchgguf.tokenization.source import Source
-from torchgguf.tokenization.special_tokens import ROLE_KEYS
-from torchgguf.tokenization.streaming import StreamDecoder
-from torchgguf.tokenization.vocabulary import PREFIX
+from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
+from torchgguf.tokenization.sources.chat_templates import NAMES_KEY, templates_metadata
+from torchgguf.tokenization.sources.declared import ROLES, as_token
+from torchgguf.tokenization.sources.gguf import MetadataSource
+from torchgguf.tokenization.sources.source import TokenizerSource
+from torchgguf.tokenization.vocab.special_tokens import ROLE_KEYS
+from torchgguf.tokenization.vocab.values import PREFIX
+from torchgguf.tokenization.vocab.vocabulary import Vocabulary
 
-# What transformers' clean-up writes for what, in its order.
-_CLEAN_UP = (
-    *((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'")),
-    *((" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")),
-)
 _ROLES = {f"{role}_token": role for role in ROLES}
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
-class Tokenizer(ChatTokenizer):
+class _AddsToken:
+    """`tokenizer.add_bos_token` and the like: whether each text gets that token."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._role = name.removeprefix("add_").removesuffix("_token")
+
+    def __get__(self, tokenizer: Tokenizer, owner: type | None = None) -> bool:
+        return tokenizer._surroundings.adds[self._role]
+
+    def __set__(self, tokenizer: Tokenizer, wanted: bool) -> None:
+        tokenizer._surroundings.add(self._role, wanted)
+
+
+class Tokenizer:
     """A tokenizer with the interface of transformers' tokenizers; see `from_gguf` and `AutoTokenizer`.
 
-    The arguments replace what its source says, each what it is called, and `errors`: what is made of bytes
-    that are no character, as in `bytes.decode`. `name_or_path`: what `from_pretrained` was given.
-    TokenizerError if the source describes no tokenizer, or one that is not supported.
+    It consists of parts, which document its methods: `TokenTable`, `Surroundings`, `Encoder`, `TokenDecoder`
+    and `ChatTemplates`. Copies and pickles are independent of the original.
+
+    Attributes:
+        add_bos_token, add_eos_token: whether each text gets BOS and EOS; setting one replaces whatever else
+            the tokenizer adds around texts.
+        roles: the ids by role, which `bos_token_id`, `bos_token` and so on read and set.
+        name_or_path: the argument of `from_pretrained`.
     """
 
     is_fast = True
     name_or_path = ""
+    pad_token_type_id = 0
+
+    bos_token_id, bos_token = RoleId(), RoleToken()
+    eos_token_id, eos_token = RoleId(), RoleToken()
+    unk_token_id, unk_token = RoleId(), RoleToken()
+    sep_token_id, sep_token = RoleId(), RoleToken()
+    pad_token_id, pad_token = RoleId(), RoleToken()
+    cls_token_id, cls_token = RoleId(), RoleToken()
+    mask_token_id, mask_token = RoleId(), RoleToken()
+    eot_token_id, eot_token = RoleId(), RoleToken()
+    eom_token_id, eom_token = RoleId(), RoleToken()
+    fim_pre_token_id, fim_pre_token = RoleId(), RoleToken()
+    fim_suf_token_id, fim_suf_token = RoleId(), RoleToken()
+    fim_mid_token_id, fim_mid_token = RoleId(), RoleToken()
+    fim_pad_token_id, fim_pad_token = RoleId(), RoleToken()
+    fim_rep_token_id, fim_rep_token = RoleId(), RoleToken()
+    fim_sep_token_id, fim_sep_token = RoleId(), RoleToken()
+
+    source = PartAttribute[TokenizerSource]("_tokens")
+    roles = PartAttribute[dict[str, int]]("_tokens")
+    vocabulary = PartAttribute[Vocabulary]("_tokens")
+    vocab = PartAttribute[dict[str, int]]("_tokens")
+    vocab_size = PartAttribute[int]("_tokens")
+    added_tokens_encoder = PartAttribute[dict[str, int]]("_tokens")
+    added_tokens_decoder = PartAttribute[dict[int, AddedToken]]("_tokens")
+    all_special_ids = PartAttribute[list[int]]("_tokens")
+    all_special_tokens = PartAttribute[list[str]]("_tokens")
+    extra_special_tokens = PartAttribute[list[str]]("_tokens")
+    additional_special_tokens = PartAttribute[list[str]]("_tokens")
+    special_tokens_map = PartAttribute[dict[str, str]]("_tokens")
+    eog_token_ids = PartAttribute[list[int]]("_tokens")
+    get_vocab = part_method("_tokens", TokenTable.get_vocab)
+    get_added_vocab = part_method("_tokens", TokenTable.get_added_vocab)
+    convert_tokens_to_ids = part_method("_tokens", TokenTable.convert_tokens_to_ids)
+    convert_ids_to_tokens = part_method("_tokens", TokenTable.convert_ids_to_tokens)
+    check_id = part_method("_tokens", TokenTable.check_id)
+    __len__ = part_method("_tokens", TokenTable.__len__)
+
+    add_bos_token, add_eos_token = _AddsToken(), _AddsToken()
+    added_ends = PartAttribute[dict[str, bool] | None]("_surroundings")
+    wrapping = part_method("_surroundings", Surroundings.wrapping)
+    num_special_tokens_to_add = part_method("_surroundings", Surroundings.num_special_tokens_to_add)
+    build_inputs_with_special_tokens = part_method(
+        "_surroundings", Surroundings.build_inputs_with_special_tokens
+    )
+    create_token_type_ids_from_sequences = part_method(
+        "_surroundings", Surroundings.create_token_type_ids_from_sequences
+    )
+    get_special_tokens_mask = part_method("_surroundings", Surroundings.get_special_tokens_mask)
+
+    padding_side = PartAttribute[str]("_encoder")
+    truncation_side = PartAttribute[str]("_encoder")
+    model_max_length = PartAttribute[int]("_encoder")
+    model_input_names = PartAttribute[Sequence[str]]("_encoder")
+    split_special_tokens = PartAttribute[bool]("_encoder")
+    max_len_single_sentence = PartAttribute[int]("_encoder")
+    max_len_sentences_pair = PartAttribute[int]("_encoder")
+    __call__ = part_method("_encoder", Encoder.__call__)
+    pad = part_method("_encoder", Encoder.pad)
+    encode = part_method("_encoder", Encoder.encode)
+    encode_plus = part_method("_encoder", Encoder.encode_plus)
+    batch_encode_plus = part_method("_encoder", Encoder.batch_encode_plus)
+    tokenize = part_method("_encoder", Encoder.tokenize)
+
+    errors = PartAttribute[str]("_decoder")
+    clean_up_tokenization_spaces = PartAttribute[bool]("_decoder")
+    add_space_prefix = PartAttribute[bool]("_decoder")
+    decode = part_method("_decoder", TokenDecoder.decode)
+    batch_decode = part_method("_decoder", TokenDecoder.batch_decode)
+    convert_tokens_to_string = part_method("_decoder", TokenDecoder.convert_tokens_to_string)
+    spell = part_method("_decoder", TokenDecoder.spell)
+
+    chat_template = PartAttribute[str | Mapping[str, str] | None]("_chat")
+    chat_templates = PartAttribute[dict[str, str]]("_chat")
+    chat_control_tokens = PartAttribute[Sequence[str] | None]("_chat")
+    get_chat_template = part_method("_chat", ChatTemplates.get_chat_template)
+    apply_chat_template = part_method("_chat", ChatTemplates.apply_chat_template)
+    control_tokens = part_method("_chat", ChatTemplates.control_tokens)
 
     def __init__(
         self,
-        source: Source,
+        source: TokenizerSource,
         *,
         add_bos_token: bool | None = None,
         add_eos_token: bool | None = None,
@@ -61,33 +157,37 @@ class Tokenizer(ChatTokenizer):
         split_special_tokens: bool | None = None,
         errors: str = "replace",
     ) -> None:
-        self._source = source
-        self._read()
-        defaults = source.defaults
-        self.roles = dict(self.vocabulary.roles)
-        self._adds = {"bos": self._model.add_bos, "eos": self._model.add_eos}
-        self._wrapping = self._model.wrapping
-        self.chat_templates = dict(defaults.chat_templates)
-        self._template_keys = list(templates_metadata(self.chat_templates))
-        self._as_stated = self._settings()
+        """Load a tokenizer. The arguments replace the attributes of the same names that the source states.
 
-        self.padding_side = check_side(padding_side or defaults.padding_side)
-        self.truncation_side = check_side(truncation_side or defaults.truncation_side)
-        self.model_max_length = _first(model_max_length, defaults.model_max_length)
-        self.model_input_names = tuple(model_input_names or defaults.model_input_names)
-        self.split_special_tokens = _first(split_special_tokens, defaults.split_special_tokens)
-        self.clean_up_tokenization_spaces = _first(
-            clean_up_tokenization_spaces, defaults.clean_up_tokenization_spaces
+        Raises:
+            TokenizerError: the source describes no tokenizer, or one that is unsupported.
+            ValueError: a side is invalid.
+        """
+        defaults = source.defaults
+        self._tokens = TokenTable(source)
+        self._surroundings = Surroundings(self._tokens)
+        self._encoder = Encoder(
+            self._tokens,
+            self._surroundings,
+            padding_side=padding_side or defaults.padding_side,
+            truncation_side=truncation_side or defaults.truncation_side,
+            model_max_length=_first(model_max_length, defaults.model_max_length),
+            model_input_names=model_input_names or defaults.model_input_names,
+            split_special_tokens=_first(split_special_tokens, defaults.split_special_tokens),
         )
-        self.errors = errors
+        clean_up = _first(clean_up_tokenization_spaces, defaults.clean_up_tokenization_spaces)
+        self._decoder = TokenDecoder(self._tokens, errors=errors, clean_up_tokenization_spaces=clean_up)
+        control_tokens = _first(chat_control_tokens, source.config.get("chat_control_tokens"))
+        self._chat = ChatTemplates(self._encoder, defaults.chat_templates, control_tokens)
+        self._stated = self._settings()
+
         if add_bos_token is not None:
             self.add_bos_token = add_bos_token
         if add_eos_token is not None:
             self.add_eos_token = add_eos_token
         if chat_template is not None:
             self.chat_template = chat_template
-        self.chat_control_tokens = _first(chat_control_tokens, source.config.get("chat_control_tokens"))
-        self.wrapping()
+        self.wrapping()  # checks that all tokens it needs are there
 
     @classmethod
     def from_gguf(
@@ -98,29 +198,43 @@ class Tokenizer(ChatTokenizer):
         add_prefix_space: bool | None = None,
         **options: Any,
     ) -> Self:
-        """The tokenizer of a GGUF file, opened or named by its path, or of its metadata.
+        """Load the tokenizer of a GGUF file.
 
-        `pre`: the name of a splitting rule, or a `PreTokenizer`, to replace the file's. `add_prefix_space`:
-        whether texts get a leading space, if not as the file says. `options` are those of the class, and
-        `bos_token`, `pad_token` and the like to replace the file's special tokens.
+        Args:
+            source: the file's path, the opened file, or its metadata.
+            pre: the name of a splitting rule, or a `PreTokenizer`, that replaces the file's.
+            add_prefix_space: whether to add a space before each text, by default as the file states.
+            options: those of the class, and `bos_token`, `pad_token` and the like, which replace the file's
+                special tokens.
+
+        Raises:
+            TokenizerError: the file holds no tokenizer, or one that is unsupported.
         """
         if not isinstance(source, Mapping | GGUFFile):
             with open_gguf(source) as file:
                 return cls.from_gguf(file.metadata, pre=pre, add_prefix_space=add_prefix_space, **options)
         metadata = source.metadata if isinstance(source, GGUFFile) else source
         if add_prefix_space is None:
-            return cls.from_source(GGUFSource.of(metadata, pre), **options)
+            return cls.from_source(MetadataSource.of(metadata, pre), **options)
         metadata = metadata.copy() if isinstance(metadata, Metadata) else Metadata(metadata)
         metadata[f"{PREFIX}add_space_prefix"] = add_prefix_space
-        tokenizer = cls.from_source(GGUFSource.of(metadata, pre), **options)
+        tokenizer = cls.from_source(MetadataSource.of(metadata, pre), **options)
         if tokenizer.add_space_prefix != add_prefix_space:
             kind = metadata[f"{PREFIX}model"]
-            raise TokenizerError(f"tokenizers of the kind {kind!r} have no place for {add_prefix_space=}")
+            raise TokenizerError(f"tokenizers of the kind {kind!r} do not support {add_prefix_space=}")
         return tokenizer
 
     @classmethod
-    def from_source(cls, source: Source, **options: Any) -> Self:
-        """The tokenizer that a source describes. `options` are those of `from_gguf`."""
+    def from_source(cls, source: TokenizerSource, **options: Any) -> Self:
+        """Load the tokenizer that a source describes.
+
+        Args:
+            source: the source.
+            options: those of `from_gguf`, except `pre` and `add_prefix_space`.
+
+        Raises:
+            TokenizerError: the source describes no tokenizer, or one that is unsupported.
+        """
         special = {name: options.pop(name) for name in list(options) if name in (*_ROLES, *_LISTS)}
         tokenizer = cls.__new__(cls)
         Tokenizer.__init__(tokenizer, source, **options)
@@ -131,21 +245,25 @@ class Tokenizer(ChatTokenizer):
         tokenizer.add_special_tokens(special)
         return tokenizer
 
-    def _read(self) -> None:
-        self._model = self._source.read()
-        self._pieces: dict[int, bytes] = {}
-
     def to_gguf(self, vocab_size: int | None = None) -> Metadata:
-        """The metadata `tokenizer.*` of a GGUF file.
+        """Return the metadata `tokenizer.*` of a GGUF file.
 
-        Of a tokenizer from such a file, each value and type as it came, but for what was set since; of one
-        from other files, what llama.cpp's converter writes. `vocab_size`: the model's number of embeddings;
-        where there are fewer tokens, names are made up. TokenizerError if GGUF cannot say what the tokenizer
-        does, ValueError if the model has too few embeddings.
+        A tokenizer of a GGUF file keeps each value and type, except what was set since it was loaded. A
+        tokenizer of other files gets what llama.cpp's converter writes.
+
+        Args:
+            vocab_size: the model's number of embeddings; names are made up where there are fewer tokens.
+
+        Raises:
+            TokenizerError: GGUF does not support what the tokenizer does.
+            ValueError: the model has fewer embeddings than there are tokens, or far more.
         """
-        metadata = self._source.metadata(replace(self._model, wrapping=self._wrapping), vocab_size)
-        for key, value in self._settings().items():
-            if value == self._as_stated.get(key):
+        model = replace(self._tokens.model, wrapping=self._surroundings.fixed)
+        metadata = self.source.metadata(model, vocab_size)
+        settings = self._settings()
+        for key in self._stated | settings:
+            value = settings.get(key)
+            if value == self._stated.get(key):
                 continue
             if value is None:
                 metadata.pop(key, None)
@@ -154,60 +272,98 @@ class Tokenizer(ChatTokenizer):
         return metadata
 
     def _settings(self) -> dict[str, Any]:
-        """What can be set, by its metadata key."""
+        """Return the metadata of what can be set; None for what is not."""
         return {
             **{PREFIX + keys[0]: self.roles.get(role) for role, keys in ROLE_KEYS.items()},
-            **{f"{PREFIX}add_{role}_token": adds for role, adds in self._adds.items()},
-            **self._template_settings(),
+            **{f"{PREFIX}add_{role}_token": adds for role, adds in self._surroundings.adds.items()},
+            NAMES_KEY: None,
+            **templates_metadata(self.chat_templates),
         }
+
+    def file_contents(self, filename_prefix: str | None = None) -> dict[str, str]:
+        """Return the contents of the files that `save_pretrained` writes, by the files' names.
+
+        Args:
+            filename_prefix: what the names begin with, before a hyphen.
+
+        Raises:
+            ValueError: the name of a chat template is invalid as the name of a file.
+        """
+        return saving.file_contents(self._encoder, self._decoder, self._chat, filename_prefix)
 
     def save_pretrained(
         self, save_directory: str | PathLike[str], filename_prefix: str | None = None
     ) -> tuple[str, ...]:
         """Write tokenizer.json, tokenizer_config.json and chat templates, as transformers and vLLM read them.
 
-        Returns the files' paths. The directory is made if it is not there.
+        Args:
+            save_directory: where to write; created if it is missing.
+            filename_prefix: what the files' names begin with, before a hyphen.
+
+        Returns:
+            The files' paths.
+
+        Raises:
+            ValueError: the name of a chat template is invalid as the name of a file.
         """
-        return save_pretrained(self, Path(save_directory), filename_prefix)
+        return saving.write_files(self.file_contents(filename_prefix), Path(save_directory))
 
     def save_vocabulary(
         self, save_directory: str | PathLike[str], filename_prefix: str | None = None
     ) -> tuple[str, ...]:
-        """Write a byte-level BPE's vocab.json and merges.txt, and return their paths.
+        """Write vocab.json and merges.txt of a byte-level BPE.
 
-        ValueError for other kinds, whose vocabulary has no such files.
+        Args:
+            save_directory: where to write; created if it is missing.
+            filename_prefix: what the files' names begin with, before a hyphen.
+
+        Returns:
+            The files' paths.
+
+        Raises:
+            ValueError: the tokenizer is of another kind, whose vocabulary has no such files.
         """
-        return save_vocabulary(self, Path(save_directory), filename_prefix)
+        return saving.write_vocabulary(self._tokens.model, Path(save_directory), filename_prefix)
 
     def add_tokens(
         self, new_tokens: str | AddedToken | Sequence[str | AddedToken], special_tokens: bool = False
     ) -> int:
-        """Have texts searched for these tokens; those that the vocabulary lacks are added at its end.
+        """Search texts for these tokens; those that the vocabulary lacks are appended to it.
 
-        `special_tokens`: `skip_special_tokens` leaves them out. Returns how many were lacking: the model then
-        needs `resize_token_embeddings(len(tokenizer))`. TokenizerError if one cannot be matched as it asks.
+        Args:
+            new_tokens: the tokens.
+            special_tokens: make them special, so that `skip_special_tokens` omits them.
+
+        Returns:
+            How many were appended: the model then needs `resize_token_embeddings(len(tokenizer))`.
+
+        Raises:
+            TokenizerError: a token is invalid, or an option of it is unsupported for this source.
         """
         several = [new_tokens] if isinstance(new_tokens, str | AddedToken) else list(new_tokens)
         tokens = [as_token(t, special_tokens) if isinstance(t, str) else t for t in several]
         if special_tokens:
             for token in tokens:
                 token.special = True
-        if not tokens:
-            return 0
-        before = len(self)
-        self._source = self._source.with_tokens(tokens)
-        self._read()
-        return len(self) - before
+        return self._tokens.add(tokens) if tokens else 0
 
     def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
-        """Give roles to tokens, as in `{"pad_token": "<pad>"}`, and add those that are lacking.
+        """Assign roles to tokens, and append those that the vocabulary lacks.
 
-        The key "extra_special_tokens", or "additional_special_tokens", lists more of them. Returns how many
-        were lacking. ValueError for another key.
+        Args:
+            special_tokens_dict: the tokens by role, as in `{"pad_token": "<pad>"}`. The key
+                "extra_special_tokens", or "additional_special_tokens", lists more of them.
+
+        Returns:
+            How many were appended.
+
+        Raises:
+            ValueError: a key is unknown.
+            TokenizerError: as `add_tokens` raises it.
         """
         if unknown := special_tokens_dict.keys() - _ROLES.keys() - set(_LISTS):
             raise ValueError(
-                f"{min(unknown)!r} is no role of a token; known are {', '.join((*_ROLES, *_LISTS))}"
+                f"{min(unknown)!r} is not a role of a token; known are {', '.join((*_ROLES, *_LISTS))}"
             )
         named = {_ROLES[key]: value for key, value in special_tokens_dict.items() if key in _ROLES}
         lists = (special_tokens_dict.get(key) or () for key in _LISTS)
@@ -219,77 +375,16 @@ class Tokenizer(ChatTokenizer):
             self.roles[role] = self.vocabulary.ids[str(getattr(token, "content", token))]
         return count
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_model", "_pieces")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._read()
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # else both would share their parts
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} tokens, bos={self.bos_token!r}, eos={self.eos_token!r})"
 
-    def decode(
-        self,
-        token_ids: TokenIds | Sequence[TokenIds] | Mapping[str, Any],
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-    ) -> Any:
-        """The text of tokens; of a batch of them the list of texts, and of an encoding that of its ids.
 
-        Bytes that make no character become U+FFFD, unless `errors` says otherwise.
-        `clean_up_tokenization_spaces`: remove the space before punctuation and contractions, whether or not
-        the text had one. What a tokenizer's files say of it is not heeded for BPE, as by transformers: it
-        spoils texts.
-        """
-        ids: Any = token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids
-        if is_batch(ids):
-            return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in ids]
-        decoder = StreamDecoder(self, skip_special_tokens)
-        text = decoder.push(ids) + decoder.flush()
-        if clean_up_tokenization_spaces is None:
-            is_bpe = isinstance(self._model.backend.model, models.BPE)
-            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces and not is_bpe
-        if clean_up_tokenization_spaces:
-            for old, new in _CLEAN_UP:
-                text = text.replace(old, new)
-        return text
-
-    def batch_decode(self, sequences: Sequence[TokenIds] | torch.Tensor, **options: Any) -> list[str]:
-        """The text of each sequence; `options` are those of `decode`. One sequence alone makes one text."""
-        texts = self.decode(sequences, **options)
-        return [texts] if isinstance(texts, str) else list(texts)
-
-    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """The text of tokens as they are written in the vocabulary, whether or not they are in it."""
-        return str(self._model.backend.decoder.decode(list(tokens)))
-
-    def spell(self, token_ids: TokenIds, skip_special_tokens: bool = False) -> bytes:
-        """The bytes that tokens stand for, one after the other."""
-        hidden = self.vocabulary.hidden if skip_special_tokens else ()
-        return b"".join([self._piece(i) for i in flat(token_ids) if i not in hidden])
-
-    def _piece(self, token_id: int) -> bytes:
-        piece = self._pieces.get(token_id)
-        if piece is None:
-            vocabulary = self.vocabulary
-            token = vocabulary.tokens[self.check_id(token_id)]
-            if token_id in vocabulary.special:
-                piece = self._model.spell_special(token)
-            else:
-                piece = vocabulary.bytes_.get(token_id) or self._model.spell(token)
-            self._pieces[token_id] = piece
-        return piece
-
-    @property
-    def add_space_prefix(self) -> bool:
-        """Whether each text is given a leading space, which decoding takes away."""
-        return bool(self._model.add_space_prefix)
+def _first(stated: Any, default: Any) -> Any:
+    return default if stated is None else stated
 
 
-def _first(told: Any, default: Any) -> Any:
-    return default if told is None else told
-
-
-# What a tokenizer can be told where it is made.
+# The options of a tokenizer that are set when it is loaded.
 SETTINGS = (*(Tokenizer.__init__.__kwdefaults__ or ()), *_LISTS)

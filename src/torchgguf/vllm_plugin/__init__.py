@@ -1,21 +1,22 @@
-"""Lets vLLM serve GPT-2 with `--model-impl transformers`. vLLM finds and loads this by itself.
+"""A plugin that lets vLLM serve GPT-2 with `--model-impl transformers`. vLLM finds and loads it.
 
-Without it vLLM 0.32 drops the biases of GPT-2's attention and stops: see `transformers_backend`. The mended
-class takes the place of vLLM's by name only: vLLM imports models when and where it is safe to touch a GPU.
+Without it vLLM 0.32 drops the biases of GPT-2's attention and stops, see `transformers_backend`. The
+corrected class replaces vLLM's by name only, because vLLM imports models when and where access to a GPU is
+safe.
 """
 
 import logging
 from importlib.util import find_spec
 
 BACKEND = "TransformersForCausalLM"
-"""What vLLM calls the class that runs a language model of transformers, and what ours is called."""
+"""The name of the class that runs a language model of transformers, in vLLM and here."""
 
-# A child of vLLM's own logger, so that it is shown where and how vLLM's lines are.
-logger = logging.getLogger(f"vllm.{__name__}")
+# A child of vLLM's logger, so that messages appear where and how vLLM's do.
+_logger = logging.getLogger(f"vllm.{__name__}")
 
 
 def register() -> None:
-    """Put the mended class in the place of vLLM's, which calls this in each of its processes."""
+    """Replace vLLM's class by the corrected one; vLLM calls this in each of its processes."""
     try:
         from vllm import ModelRegistry
     except ImportError as error:
@@ -29,8 +30,12 @@ def register() -> None:
 
 
 def warn_of_misfit(reason: str) -> None:
-    """Say that something to be mended was not found. The server may do well without."""
-    logger.warning(
-        "torchgguf's plugin does not fit this vLLM: %s. GPT-2 with `--model-impl transformers` may fail.",
+    """Log that something to be corrected was not found. The server may work without it.
+
+    Args:
+        reason: what was not found.
+    """
+    _logger.warning(
+        "torchgguf's plugin does not match this vLLM: %s. GPT-2 with `--model-impl transformers` may fail.",
         reason,
     )

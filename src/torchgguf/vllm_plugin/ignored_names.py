@@ -1,22 +1,22 @@
-"""Names of weights that a checkpoint may hold and a model need not have."""
+"""Names of weights that a checkpoint may contain but a model does not have."""
 
 import re
 from collections.abc import Iterable
 
 
 def only_unexpected(pattern: re.Pattern[str], own: Iterable[str]) -> re.Pattern[str]:
-    """The pattern, made to miss the model's own weights.
+    """Restrict a pattern so that it does not match the weights of the model.
 
-    Transformers means `_keys_to_ignore_on_load_unexpected` for weights that the model does not have. GPT-2's
-    `attn.bias` is there for the causal masks that old checkpoints hold; searched for in every name, it finds
-    `h.0.attn.c_attn.bias` too.
+    In transformers `_keys_to_ignore_on_load_unexpected` applies to weights that the model does not have. For
+    GPT-2 `attn.bias` stands for the causal masks in old checkpoints; searched for in every name, it also
+    matches `h.0.attn.c_attn.bias`.
 
     Args:
-        pattern: is searched for in names.
-        own: the names of the weights that the model has. In a checkpoint a prefix may stand before them.
+        pattern: the pattern, searched for in names.
+        own: the names of the weights of the model. In a checkpoint they may have a prefix.
 
     Returns:
-        `pattern` itself if it finds none of them.
+        The restricted pattern, or `pattern` itself if it matches none of the weights.
     """
     found = [re.escape(name) for name in own if pattern.search(name)]
     if not found:

@@ -3,7 +3,7 @@
 Shape letters: B batch, T new positions, S positions seen including the new ones, H heads, D head size.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import InitVar
 from typing import Any, ClassVar
 
@@ -12,18 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf.container import GGUFError
-from torchgguf.models.blocks.decoder import DecoderForCausalLM
-from torchgguf.models.blocks.heads import (
-    ForQuestionAnswering,
-    ForSequenceClassification,
-    ForTokenClassification,
-)
+from torchgguf.models.blocks import heads
+from torchgguf.models.blocks.attention import SelfAttention
 from torchgguf.models.blocks.outputs import (
-    BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions,
     CausalLMOutputWithCrossAttentions,
 )
 from torchgguf.models.blocks.stack import LayerStack
+from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
@@ -36,19 +32,9 @@ from torchgguf.models.core.config_map import (
     largest_dimension,
     tensor_count,
 )
-from torchgguf.models.core.weight_map import Row, RowPermutation, WeightMap
+from torchgguf.models.core.weight_map import HEAD, Row, RowPermutation
 from torchgguf.models.pretrained.config import PreTrainedConfig
-from torchgguf.models.pretrained.model import PreTrainedModel
-from torchgguf.nn import (
-    AttentionFunction,
-    AttentionMask,
-    Cache,
-    Embedding,
-    LayerNorm,
-    Linear,
-    alibi_mask,
-    alibi_slopes,
-)
+from torchgguf.nn import AttentionMask, Cache, Embedding, LayerNorm, Linear, alibi_mask, alibi_slopes
 
 
 @config_dataclass
@@ -151,53 +137,41 @@ BLOOM = Architecture(
         Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
         Unwritable("apply_residual_connection_post_layernorm", False),
     ),
-    weights=WeightMap(
-        (
-            Row("token_embd", "word_embeddings"),
-            Row("token_embd_norm", "word_embeddings_layernorm"),
-            Row("output_norm", "ln_f"),
-            Row("output", "lm_head"),
-            Row("blk.{}.attn_norm", "h.{}.input_layernorm"),
-            Row(
-                "blk.{}.attn_qkv",
-                "h.{}.self_attention.query_key_value",
-                RowPermutation(_heads_together),
-            ),
-            Row("blk.{}.attn_output", "h.{}.self_attention.dense"),
-            Row("blk.{}.ffn_norm", "h.{}.post_attention_layernorm"),
-            Row("blk.{}.ffn_up", "h.{}.mlp.dense_h_to_4h"),
-            Row("blk.{}.ffn_down", "h.{}.mlp.dense_4h_to_h"),
-        )
+    rows=(
+        Row("token_embd", "word_embeddings"),
+        Row("token_embd_norm", "word_embeddings_layernorm"),
+        Row("output_norm", "ln_f"),
+        Row("output", HEAD),
+        Row("blk.{}.attn_norm", "h.{}.input_layernorm"),
+        Row(
+            "blk.{}.attn_qkv",
+            "h.{}.self_attention.query_key_value",
+            RowPermutation(_heads_together),
+        ),
+        Row("blk.{}.attn_output", "h.{}.self_attention.dense"),
+        Row("blk.{}.ffn_norm", "h.{}.post_attention_layernorm"),
+        Row("blk.{}.ffn_up", "h.{}.mlp.dense_h_to_4h"),
+        Row("blk.{}.ffn_down", "h.{}.mlp.dense_4h_to_h"),
     ),
 )
 
 
-class BloomAttention(nn.Module):
+class BloomAttention(SelfAttention):
     """Self-attention; one projection gives, head by head, its query, its key and its value."""
 
     def __init__(self, config: BloomConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.layer_idx = layer_idx
+        scaling = (config.hidden_size // config.n_head) ** -0.5
+        super().__init__(layer_idx, scaling, config.attention_dropout)
         self.heads = config.n_head
-        self.scaling = (config.hidden_size // config.n_head) ** -0.5
         self.query_key_value = Linear(config.hidden_size, 3 * config.hidden_size)
         self.dense = Linear(config.hidden_size, config.hidden_size)
-        self.attention_dropout = config.attention_dropout
         self.hidden_dropout = nn.Dropout(config.hidden_dropout)
 
-    def forward(
-        self, x: Tensor, mask: AttentionMask, cache: Cache | None, attend: AttentionFunction
-    ) -> tuple[Tensor, Tensor | None]:
-        """Map `(B, T, hidden_size)` to itself; also the probabilities, if `attend` makes them."""
-        batch, new, _ = x.shape
-        heads = self.query_key_value(x).view(batch, new, self.heads, 3, -1)
-        query, key, value = (part.transpose(1, 2) for part in heads.unbind(3))
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
-        dropout = self.attention_dropout if self.training else 0.0
-        output, probabilities = attend(query, key, value, mask, self.scaling, dropout)
-        output = self.dense(output.transpose(1, 2).reshape(batch, new, -1))
-        return self.hidden_dropout(output), probabilities
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        """Map `(B, T, hidden_size)` to itself."""
+        query, key, value = self.query_key_value(x).unflatten(2, (self.heads, 3, -1)).unbind(3)
+        output: Tensor = self.hidden_dropout(self.dense(self.attend(query, key, value, step)))
+        return output
 
 
 class BloomMLP(nn.Module):
@@ -227,28 +201,22 @@ class BloomBlock(nn.Module):
         self.mlp = BloomMLP(config)
         self.adds_to_normalised = config.apply_residual_connection_post_layernorm
 
-    def forward(
-        self, x: Tensor, mask: AttentionMask, cache: Cache | None, attend: AttentionFunction
-    ) -> tuple[Tensor, Tensor | None]:
-        """Map the stream `(B, T, hidden_size)` to the next layer's; also the attention probabilities."""
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        """Map the stream `(B, T, hidden_size)` to the next layer's."""
         normalised = self.input_layernorm(x)
-        attended, probabilities = self.self_attention(normalised, mask, cache, attend)
-        x = attended + (normalised if self.adds_to_normalised else x)
+        x = self.self_attention(normalised, step) + (normalised if self.adds_to_normalised else x)
         normalised = self.post_attention_layernorm(x)
-        return self.mlp(normalised) + (normalised if self.adds_to_normalised else x), probabilities
+        output: Tensor = self.mlp(normalised) + (normalised if self.adds_to_normalised else x)
+        return output
 
 
-class BloomPreTrainedModel(PreTrainedModel, architecture=BLOOM):
-    """Base of the Bloom models."""
-
-    base_model_prefix = "transformer"
-
-
-class BloomModel(BloomPreTrainedModel, LayerStack):
+class BloomModel(LayerStack, architecture=BLOOM):
     """Bloom without a head. Only `attention_mask` tells how far apart tokens are, `position_ids` do not."""
 
+    base_model_prefix = "transformer"
     layers_name = "h"
     norm_name = "ln_f"
+    argument_order = ("input_ids", "cache", "attention_mask", "inputs_embeds", "use_cache")
     output_class = BaseModelOutputWithPastAndCrossAttentions
 
     def __init__(self, config: BloomConfig, attn_implementation: str | None = None) -> None:
@@ -264,84 +232,32 @@ class BloomModel(BloomPreTrainedModel, LayerStack):
         """Return the module that looks up tokens."""
         return self.word_embeddings
 
-    def prepare(
-        self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Cache | None
-    ) -> tuple[Tensor, Iterable[tuple[Any, ...]]]:
-        """Normalise what was embedded, and give every layer the one mask with its biases."""
+    def embed(self, x: Tensor, position_ids: Tensor) -> Tensor:
+        """Normalise what was embedded."""
+        embedded: Tensor = self.word_embeddings_layernorm(x)
+        return embedded
+
+    def make_masks(
+        self, attention_mask: Tensor | None, x: Tensor, cache: Cache | None
+    ) -> Mapping[int | None, AttentionMask]:
+        """Make the one mask with the biases of all heads."""
         self.slopes = self.slopes.to(x.device)
-        mask = alibi_mask(self.slopes, attention_mask, x, cache)
-        return self.word_embeddings_layernorm(x), [(mask,)] * len(self.h)
-
-    def forward(  # type: ignore[override]  # the order is that of transformers
-        self,
-        input_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        use_cache: bool | None = None,
-        **options: Any,
-    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
-        """Run the model; arguments and errors are those of `LayerStack.forward`."""
-        return super().forward(
-            input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **options,
-        )
+        return {None: alibi_mask(self.slopes, attention_mask, x, cache)}
 
 
-class BloomWithHead(BloomPreTrainedModel):
-    """Bloom with a head that scores tokens or texts: it takes its inputs in the order of transformers."""
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        **options: Any,
-    ) -> Any:
-        """Run the model and its head, and return what the head's class says.
-
-        Arguments and errors are those of `LayerStack.forward` and of `DecoderForCausalLM`,
-        `ForSequenceClassification` or `ForTokenClassification`; `labels` ask for the loss.
-        """
-        return super().forward(
-            input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
-            use_cache=use_cache,
-            **options,
-        )
-
-
-class BloomForCausalLM(BloomWithHead, DecoderForCausalLM):  # type: ignore[misc]  # by the order of inputs
-    """Bloom that predicts the next token."""
-
-    base_class = BloomModel
+class BloomForCausalLM(heads.ForCausalLM, base=BloomModel):
     output_class = CausalLMOutputWithCrossAttentions
+    argument_order = ("input_ids", "cache", "attention_mask", "inputs_embeds", "labels", "use_cache")
 
 
-class BloomForSequenceClassification(BloomWithHead, ForSequenceClassification):  # type: ignore[misc]
-    """Bloom that judges texts."""
-
-    base_class = BloomModel
+class BloomForSequenceClassification(heads.ForSequenceClassification, base=BloomModel):
+    argument_order = BloomForCausalLM.argument_order
 
 
-class BloomForTokenClassification(BloomWithHead, ForTokenClassification):  # type: ignore[misc]
-    """Bloom that judges tokens."""
-
-    base_class = BloomModel
+class BloomForTokenClassification(heads.ForTokenClassification, base=BloomModel):
     head_name = "classifier"
+    argument_order = BloomForCausalLM.argument_order
 
 
-class BloomForQuestionAnswering(BloomPreTrainedModel, ForQuestionAnswering):
-    """Bloom that finds answers in a text."""
-
-    base_class = BloomModel
+class BloomForQuestionAnswering(heads.ForQuestionAnswering, base=BloomModel):
+    argument_order = ()

@@ -5,22 +5,18 @@ H heads, D head size.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from torchgguf.container import GGUFError
-from torchgguf.models.blocks.decoder import DecoderForCausalLM
-from torchgguf.models.blocks.heads import (
-    ForQuestionAnswering,
-    ForSequenceClassification,
-    ForTokenClassification,
-)
+from torchgguf.models.blocks import heads
+from torchgguf.models.blocks.attention import SelfAttention
 from torchgguf.models.blocks.outputs import BaseModelOutputWithPast
 from torchgguf.models.blocks.stack import LayerStack
+from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
@@ -33,20 +29,10 @@ from torchgguf.models.core.config_map import (
     largest_dimension,
     tensor_count,
 )
-from torchgguf.models.core.weight_map import Row, WeightMap
+from torchgguf.models.core.weight_map import HEAD, Row
 from torchgguf.models.pretrained.config import PreTrainedConfig
 from torchgguf.models.pretrained.model import PreTrainedModel
-from torchgguf.nn import (
-    AttentionFunction,
-    AttentionMask,
-    Cache,
-    Conv1D,
-    Embedding,
-    LayerNorm,
-    attention_masks,
-    find_activation,
-    next_positions,
-)
+from torchgguf.nn import Cache, Conv1D, Embedding, LayerNorm, find_activation
 
 
 @config_dataclass
@@ -144,56 +130,48 @@ GPT2 = Architecture(
         Unwritable("scale_attn_weights", True),
         Unwritable("scale_attn_by_inverse_layer_idx", False),
     ),
-    weights=WeightMap(
-        (
-            Row("token_embd", "wte"),
-            Row("position_embd", "wpe"),
-            Row("output_norm", "ln_f"),
-            Row("output", "lm_head"),
-            Row("blk.{}.attn_norm", "h.{}.ln_1"),
-            Row("blk.{}.attn_qkv", "h.{}.attn.c_attn"),
-            Row("blk.{}.attn_output", "h.{}.attn.c_proj"),
-            Row("blk.{}.ffn_norm", "h.{}.ln_2"),
-            Row("blk.{}.ffn_up", "h.{}.mlp.c_fc"),
-            Row("blk.{}.ffn_down", "h.{}.mlp.c_proj"),
-        )
+    rows=(
+        Row("token_embd", "wte"),
+        Row("position_embd", "wpe"),
+        Row("output_norm", "ln_f"),
+        Row("output", HEAD),
+        Row("blk.{}.attn_norm", "h.{}.ln_1"),
+        Row("blk.{}.attn_qkv", "h.{}.attn.c_attn"),
+        Row("blk.{}.attn_output", "h.{}.attn.c_proj"),
+        Row("blk.{}.ffn_norm", "h.{}.ln_2"),
+        Row("blk.{}.ffn_up", "h.{}.mlp.c_fc"),
+        Row("blk.{}.ffn_down", "h.{}.mlp.c_proj"),
     ),
 )
 
 
-class GPT2Attention(nn.Module):
+class GPT2Attention(SelfAttention):
     """Self-attention, queries, keys and values by one projection."""
 
     def __init__(self, config: GPT2Config, layer_idx: int) -> None:
-        super().__init__()
-        self.layer_idx = layer_idx
-        self.heads = config.n_head
-        self.scaling = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
+        scaling = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
-            self.scaling /= layer_idx + 1
+            scaling /= layer_idx + 1
+        super().__init__(layer_idx, scaling, config.attn_pdrop)
+        self.heads = config.n_head
         self.upcast = config.reorder_and_upcast_attn
-        self.dropout = config.attn_pdrop
         self.c_attn = Conv1D(3 * config.n_embd, config.n_embd)
         self.c_proj = Conv1D(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
-    def forward(
-        self, x: Tensor, mask: AttentionMask, cache: Cache | None, attend: AttentionFunction
-    ) -> tuple[Tensor, Tensor | None]:
-        """Map `(B, T, n_embd)` to itself; also the probabilities, if `attend` makes them."""
-        batch, new, _ = x.shape
-        heads = self.c_attn(x).view(batch, new, 3, self.heads, -1)
-        query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
-        if self.upcast:
-            query, key = query.float(), key.float()
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        """Map `(B, T, n_embd)` to itself."""
+        query, key, value = self.c_attn(x).unflatten(2, (3, self.heads, -1)).unbind(2)
+        output: Tensor = self.resid_dropout(self.c_proj(self.attend(query, key, value, step)))
+        return output
+
+    def compare(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
+        """Compare as all attention does, with `reorder_and_upcast_attn` in float32."""
+        if not self.upcast:
+            return super().compare(query, key, value, step)
         # Autocast would make what is wide narrow again.
-        with torch.autocast(x.device.type, enabled=False) if self.upcast else nullcontext():
-            dropout = self.dropout if self.training else 0.0
-            output, probabilities = attend(query, key, value, mask, self.scaling, dropout)
-        output = self.c_proj(output.transpose(1, 2).reshape(batch, new, -1))
-        return self.resid_dropout(output), probabilities
+        with torch.autocast(query.device.type, enabled=False):
+            return super().compare(query.float(), key.float(), value, step)
 
 
 class GPT2MLP(nn.Module):
@@ -222,13 +200,11 @@ class GPT2Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = GPT2MLP(config)
 
-    def forward(
-        self, x: Tensor, mask: AttentionMask, cache: Cache | None, attend: AttentionFunction
-    ) -> tuple[Tensor, Tensor | None]:
-        """Map the stream `(B, T, n_embd)` to the next layer's; also the attention probabilities."""
-        attended, probabilities = self.attn(self.ln_1(x), mask, cache, attend)
-        x = x + attended
-        return x + self.mlp(self.ln_2(x)), probabilities
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        """Map the stream `(B, T, n_embd)` to the next layer's."""
+        x = x + self.attn(self.ln_1(x), step)
+        output: Tensor = x + self.mlp(self.ln_2(x))
+        return output
 
 
 class GPT2PreTrainedModel(PreTrainedModel, architecture=GPT2):
@@ -252,6 +228,14 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
 
     layers_name = "h"
     norm_name = "ln_f"
+    argument_order = (
+        "input_ids",
+        "cache",
+        "attention_mask",
+        "token_type_ids",
+        "position_ids",
+        "inputs_embeds",
+    )
 
     def __init__(self, config: GPT2Config, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
@@ -266,34 +250,30 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
         """Return the module that looks up tokens."""
         return self.wte
 
-    def prepare(
-        self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Cache | None
-    ) -> tuple[Tensor, Iterable[tuple[Any, ...]]]:
-        """Add what stands for the positions, and give every layer the one mask."""
-        new, known = x.shape[1], self.config.n_positions
-        if position_ids is None:
-            position_ids = next_positions(cache, new, x.device)
+    def embed(self, x: Tensor, position_ids: Tensor) -> Tensor:
+        """Add what stands for the positions."""
+        known = self.config.n_positions
         # A GPU is not asked: to wait for its answer would take longer than the lookup.
         asked = position_ids.device.type == "cpu" and not torch.compiler.is_compiling()
         if asked and (last := int(position_ids.max())) >= known:
             raise ValueError(f"there is no position {last}: the model has n_positions={known}, from 0 on")
-        positions: Tensor = self.wpe(position_ids.reshape(-1, new))
-        mask = attention_masks([None], attention_mask, x, cache)[None]
-        return self.drop(x + positions.to(x.dtype)), [(mask,)] * len(self.h)
+        positions: Tensor = self.wpe(position_ids.reshape(-1, x.shape[1]))
+        embedded: Tensor = self.drop(x + positions.to(x.dtype))
+        return embedded
 
-    def forward(  # type: ignore[override]  # the order is that of transformers
+    def forward(
         self,
         input_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
         attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
-        *,
         use_cache: bool | None = None,
+        *,
+        token_type_ids: Tensor | None = None,
         return_dict: bool = True,
         **options: Any,
-    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
+    ) -> Any:
         """Run the model.
 
         Arguments and errors are those of `LayerStack.forward`, and one more: `token_type_ids` say of what
@@ -305,10 +285,10 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
             embeds = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
             input_ids, inputs_embeds = None, embeds + self.wte(token_type_ids)
         output = super().forward(
-            _as_rows(input_ids, 1),
+            input_ids=_as_rows(input_ids, 1),
             attention_mask=_as_rows(attention_mask, 1),
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=_as_rows(inputs_embeds, 2),
             use_cache=use_cache,
             **options,
@@ -319,7 +299,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
         if output.hidden_states is not None:
             output.hidden_states = (*output.hidden_states[:-1], last)
         if not (self.config.use_cache if use_cache is None else use_cache):
-            output.past_key_values = None  # though it was used, and grew
+            output.cache = None  # though it was used, and grew
         return output if return_dict else output.to_tuple()
 
 
@@ -328,60 +308,15 @@ def _as_rows(tensor: Tensor | None, dims: int) -> Tensor | None:
     return None if tensor is None else tensor.reshape(-1, *tensor.shape[-dims:])
 
 
-class GPT2WithHead(GPT2PreTrainedModel):
-    """GPT-2 with a head that scores tokens or texts: it takes its inputs in the order of transformers."""
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        *,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        **options: Any,
-    ) -> Any:
-        """Run the model and its head, and return what the head's class says.
-
-        Arguments and errors are those of `GPT2Model.forward` and of `DecoderForCausalLM`,
-        `ForSequenceClassification` or `ForTokenClassification`; `labels` ask for the loss.
-        """
-        return super().forward(
-            input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
-            use_cache=use_cache,
-            **options,
-        )
+class GPT2LMHeadModel(GPT2PreTrainedModel, heads.ForCausalLM, base=GPT2Model): ...
 
 
-class GPT2LMHeadModel(GPT2WithHead, DecoderForCausalLM):  # type: ignore[misc]  # by the order of inputs
-    """GPT-2 that predicts the next token."""
-
-    base_class = GPT2Model
+class GPT2ForSequenceClassification(GPT2PreTrainedModel, heads.ForSequenceClassification, base=GPT2Model): ...
 
 
-class GPT2ForSequenceClassification(GPT2WithHead, ForSequenceClassification):  # type: ignore[misc]
-    """GPT-2 that judges texts."""
-
-    base_class = GPT2Model
-
-
-class GPT2ForTokenClassification(GPT2WithHead, ForTokenClassification):  # type: ignore[misc]
-    """GPT-2 that judges tokens."""
-
-    base_class = GPT2Model
+class GPT2ForTokenClassification(GPT2PreTrainedModel, heads.ForTokenClassification, base=GPT2Model):
     head_name = "classifier"
 
 
-class GPT2ForQuestionAnswering(GPT2PreTrainedModel, ForQuestionAnswering):
-    """GPT-2 that finds answers in texts."""
-
-    base_class = GPT2Model
+class GPT2ForQuestionAnswering(GPT2PreTrainedModel, heads.ForQuestionAnswering, base=GPT2Model):
+    argument_order = ()

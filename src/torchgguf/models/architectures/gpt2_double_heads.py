@@ -4,18 +4,16 @@ Shape letters: B batch, C choices of a question, T positions.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchgguf.models.architectures.gpt2 import GPT2LMHeadModel
+from torchgguf.models.architectures.gpt2 import GPT2LMHeadModel, GPT2Model
 from torchgguf.models.blocks.losses import next_token_loss
 from torchgguf.nn import Cache, Linear, ModelOutput, find_activation
 
 
-@dataclass
 class GPT2DoubleHeadsModelOutput(ModelOutput):
     """Output of `GPT2DoubleHeadsModel`: `logits` `(B, C, T, vocab_size)` and `mc_logits` `(B, C)`.
 
@@ -26,7 +24,7 @@ class GPT2DoubleHeadsModelOutput(ModelOutput):
     mc_loss: Tensor | None = None
     logits: Tensor | None = None
     mc_logits: Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -73,6 +71,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
     """GPT-2 that predicts the next token, and chooses among texts."""
 
     accepts_loss_kwargs = False
+    argument_order = (*GPT2Model.argument_order, "mc_token_ids", "labels", "mc_labels")
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         config.num_labels = 1
@@ -80,23 +79,18 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         self.multiple_choice_head = GPT2SequenceSummary(config)
         self.multiple_choice_head.apply(self.init_weights)
 
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # the order is that of `argument_order`
         self,
         input_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
         attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
+        *,
         mc_token_ids: Tensor | None = None,
         labels: Tensor | None = None,
         mc_labels: Tensor | None = None,
-        *,
-        use_cache: bool | None = None,
         return_dict: bool = True,
         logits_to_keep: int | Tensor = 0,
-        **options: Any,
-    ) -> GPT2DoubleHeadsModelOutput | tuple[Any, ...]:
+        **inputs: Any,
+    ) -> Any:
         """Score tokens and choices, inputs being `(B, C, T)`: a `GPT2DoubleHeadsModelOutput`.
 
         Arguments and errors are those of `GPT2Model.forward`, and these: `mc_token_ids` `(B, C)`, the
@@ -104,16 +98,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         where none is to be predicted, which ask for `loss`; `mc_labels` `(B,)`, which choice is right, for
         `mc_loss`; `logits_to_keep`, to score only so many last positions (0: all), or those of an index.
         """
-        decoded = self.base_model(
-            input_ids,
-            past_key_values,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            use_cache=use_cache,
-            **options,
-        )
+        decoded = self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
         states: Tensor = decoded.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(states[..., kept, :])
@@ -129,7 +114,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
             mc_loss=mc_loss,
             logits=logits,
             mc_logits=mc_logits,
-            past_key_values=decoded.past_key_values,
+            cache=decoded.cache,
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
         )

@@ -1,18 +1,13 @@
 """Llama (Touvron et al. 2023, arXiv 2302.13971) and all in its form: Llama 2 and 3, SmolLM, TinyLlama, …"""
 
-from collections.abc import Iterable
-
-from torchgguf.models.blocks.decoder import DecoderConfig, DecoderForCausalLM, DecoderLayer, DecoderModel
-from torchgguf.models.blocks.heads import (
-    ForQuestionAnswering,
-    ForSequenceClassification,
-    ForTokenClassification,
-)
-from torchgguf.models.blocks.tables import DECODER_ROWS, DECODER_RULES
+from torchgguf.models.blocks import heads, tables
+from torchgguf.models.blocks.attention import Attention
+from torchgguf.models.blocks.decoder import DecoderConfig, DecoderLayer, DecoderModel
+from torchgguf.models.blocks.mlp import MLP
+from torchgguf.models.blocks.windows import NO_WINDOW
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Harmless, Implied, Only
-from torchgguf.models.core.weight_map import Row, WeightMap, interleaved_rotary_rows
 
 
 @config_dataclass
@@ -28,27 +23,13 @@ class LlamaConfig(DecoderConfig):
 
 
 LLAMA_RULES = (
-    *DECODER_RULES,
+    *tables.DECODER_RULES,
     Only("expert_count", 0, "mixture-of-experts models such as Mixtral are not supported"),
     Only("expert_used_count", 0, "mixture-of-experts models such as Mixtral are not supported"),
     Harmless(("tensor_data_layout",)),  # how Meta's own files lay; the tensors' layout is the same
 )
 
-LLAMA_WEIGHTS = WeightMap(
-    (
-        *DECODER_ROWS,
-        Row(
-            "blk.{}.attn_q",
-            "layers.{}.self_attn.q_proj",
-            interleaved_rotary_rows("num_attention_heads"),
-        ),
-        Row(
-            "blk.{}.attn_k",
-            "layers.{}.self_attn.k_proj",
-            interleaved_rotary_rows("num_key_value_heads"),
-        ),
-    )
-)
+LLAMA_ROWS = (*tables.STREAM, *tables.PRE_NORMS, *tables.INTERLEAVED_ATTENTION, *tables.GATED_MLP)
 
 LLAMA = Architecture(
     gguf="llama",
@@ -57,9 +38,9 @@ LLAMA = Architecture(
         *LLAMA_RULES,
         Implied("attention_bias", lambda tensors: "blk.0.attn_q.bias" in tensors),
         Implied("mlp_bias", lambda tensors: "blk.0.ffn_gate.bias" in tensors),
-        Only("attention.sliding_window", 0, "a Llama looks back without limit"),
+        NO_WINDOW,
     ),
-    weights=LLAMA_WEIGHTS,
+    rows=LLAMA_ROWS,
     matches=lambda metadata: not metadata.get("llama.attention.sliding_window"),
 )
 
@@ -67,28 +48,20 @@ LLAMA = Architecture(
 class LlamaModel(DecoderModel, architecture=LLAMA):
     """Llama without a head."""
 
-    def make_layers(self, config: LlamaConfig) -> Iterable[DecoderLayer]:
-        """Make layers whose biases are in all projections of a kind, or in none."""
-        return (
-            DecoderLayer(
-                config,
-                i,
-                qkv_bias=config.attention_bias,
-                output_bias=config.attention_bias,
-                mlp_bias=config.mlp_bias,
-            )
-            for i in range(config.num_hidden_layers)
-        )
+    def make_layer(self, config: LlamaConfig, layer_idx: int) -> DecoderLayer:
+        """Make a layer whose biases are in all projections of a kind, or in none."""
+        attention = Attention(config, layer_idx, bias=config.attention_bias)
+        return DecoderLayer(config, attention, MLP(config, bias=config.mlp_bias))
 
 
-class LlamaForCausalLM(DecoderForCausalLM, base=LlamaModel): ...
+class LlamaForCausalLM(heads.ForCausalLM, base=LlamaModel): ...
 
 
-class LlamaForSequenceClassification(ForSequenceClassification, base=LlamaModel): ...
+class LlamaForSequenceClassification(heads.ForSequenceClassification, base=LlamaModel): ...
 
 
-class LlamaForTokenClassification(ForTokenClassification, base=LlamaModel): ...
+class LlamaForTokenClassification(heads.ForTokenClassification, base=LlamaModel): ...
 
 
-class LlamaForQuestionAnswering(ForQuestionAnswering, base=LlamaModel):
+class LlamaForQuestionAnswering(heads.ForQuestionAnswering, base=LlamaModel):
     base_model_prefix = "transformer"  # what released checkpoints call it

@@ -4,24 +4,19 @@ Its files call themselves `llama`, and most state no window: later Mistrals have
 Those whose name says so are Mistrals as well. Without a window the two compute the same.
 """
 
-from collections.abc import Iterable
-from typing import Any
-
 from torchgguf.container import Metadata
-from torchgguf.models.architectures.llama import LLAMA_RULES, LLAMA_WEIGHTS
-from torchgguf.models.blocks.decoder import DecoderConfig, DecoderForCausalLM, DecoderLayer, DecoderModel
-from torchgguf.models.blocks.heads import (
-    ForQuestionAnswering,
-    ForSequenceClassification,
-    ForTokenClassification,
-)
+from torchgguf.models.architectures.llama import LLAMA_ROWS, LLAMA_RULES
+from torchgguf.models.blocks import heads
+from torchgguf.models.blocks.attention import Attention
+from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
+from torchgguf.models.blocks.mlp import MLP
+from torchgguf.models.blocks.windows import LayerWindows, UniformlyWindowedConfig
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Header, Rule
 
 
 @config_dataclass
-class MistralConfig(DecoderConfig):
+class MistralConfig(UniformlyWindowedConfig):
     """Fields beyond those of all decoders, and other defaults."""
 
     model_type = "mistral"
@@ -34,21 +29,6 @@ class MistralConfig(DecoderConfig):
     sliding_window: int | None = 4096
 
 
-class Window(Rule):
-    """How far back a position looks; 0, and nothing stated, is without limit."""
-
-    keys = ("attention.sliding_window",)
-
-    def read(self, header: Header) -> dict[str, Any]:
-        """Read the window."""
-        window = header.positive(self.keys[0], int) if header.get(self.keys[0], 0) else None
-        return {"sliding_window": window}
-
-    def write(self, config: MistralConfig) -> dict[str, Any]:
-        """Write the window, if there is one."""
-        return {} if config.sliding_window is None else {self.keys[0]: config.sliding_window}
-
-
 def _is_mistral(metadata: Metadata) -> bool:
     names = (metadata.get(f"general.{key}") for key in ("name", "basename"))
     return bool(metadata.get("llama.attention.sliding_window")) or any(
@@ -59,8 +39,8 @@ def _is_mistral(metadata: Metadata) -> bool:
 MISTRAL = Architecture(
     gguf="llama",
     config_class=MistralConfig,
-    rules=(*LLAMA_RULES, Window()),
-    weights=LLAMA_WEIGHTS,
+    rules=(*LLAMA_RULES, LayerWindows(MistralConfig)),
+    rows=LLAMA_ROWS,
     matches=_is_mistral,
 )
 
@@ -68,20 +48,18 @@ MISTRAL = Architecture(
 class MistralModel(DecoderModel, architecture=MISTRAL):
     """Mistral without a head."""
 
-    def make_layers(self, config: MistralConfig) -> Iterable[DecoderLayer]:
-        """Make layers with the same window and no biases."""
-        return (
-            DecoderLayer(config, i, window=config.sliding_window) for i in range(config.num_hidden_layers)
-        )
+    def make_layer(self, config: MistralConfig, layer_idx: int) -> DecoderLayer:
+        """Make a layer with the window and no biases."""
+        return DecoderLayer(config, Attention(config, layer_idx, config.sliding_window), MLP(config))
 
 
-class MistralForCausalLM(DecoderForCausalLM, base=MistralModel): ...
+class MistralForCausalLM(heads.ForCausalLM, base=MistralModel): ...
 
 
-class MistralForSequenceClassification(ForSequenceClassification, base=MistralModel): ...
+class MistralForSequenceClassification(heads.ForSequenceClassification, base=MistralModel): ...
 
 
-class MistralForTokenClassification(ForTokenClassification, base=MistralModel): ...
+class MistralForTokenClassification(heads.ForTokenClassification, base=MistralModel): ...
 
 
-class MistralForQuestionAnswering(ForQuestionAnswering, base=MistralModel): ...
+class MistralForQuestionAnswering(heads.ForQuestionAnswering, base=MistralModel): ...

@@ -1,33 +1,29 @@
 """Phi-3, Phi-3.5 and Phi-4 (Abdin et al. 2024, arXiv 2404.14219, 2412.08905): fused projections, LongRoPE."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from torchgguf.container import GGUFError
-from torchgguf.models.blocks.decoder import (
-    MLP,
-    Attention,
-    DecoderConfig,
-    DecoderForCausalLM,
-    DecoderLayer,
-    DecoderModel,
-)
-from torchgguf.models.blocks.heads import ForSequenceClassification, ForTokenClassification
+from torchgguf.models.blocks import heads, tables
+from torchgguf.models.blocks.attention import Attention
+from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
+from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.rope_rule import ORIGINAL, Rope, original_length
-from torchgguf.models.blocks.tables import COMMON_ROWS, COMMON_RULES
+from torchgguf.models.blocks.step import Step
+from torchgguf.models.blocks.windows import LayerWindows, UniformlyWindowedConfig
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Header, Rule
-from torchgguf.models.core.weight_map import Row, WeightMap
+from torchgguf.models.core.config_map import Header
+from torchgguf.models.core.weight_map import Row
 from torchgguf.nn import Linear
 from torchgguf.nn.rotary import rotated_size
 
 
 @config_dataclass
-class Phi3Config(DecoderConfig):
+class Phi3Config(UniformlyWindowedConfig):
     """Fields beyond those of all decoders, and other defaults.
 
     With a `rope_type` of "longrope", texts longer than `original_max_position_embeddings` have another set of
@@ -49,7 +45,6 @@ class Phi3Config(DecoderConfig):
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 32000
     pad_token_id: int | None = 32000
-    sliding_window: int | None = None
 
     def __post_init__(self, *legacy: Any) -> None:
         """Refuse what Phi-3 in transformers refuses, or would ignore."""
@@ -93,30 +88,17 @@ def _part(size: int, head_dim: int) -> float:
     return part if int(head_dim * part) == size else math.nextafter(part, 1.0)
 
 
-class SlidingWindow(Rule):
-    """How far back all layers look; 0 is without limit."""
-
-    keys = ("attention.sliding_window",)
-
-    def read(self, header: Header) -> dict[str, Any]:
-        """Read the window."""
-        return {"sliding_window": header.positive(self.keys[0], int) if header.get(self.keys[0], 0) else None}
-
-    def write(self, config: Phi3Config) -> dict[str, Any]:
-        """Write the window."""
-        return {self.keys[0]: config.sliding_window or 0}
-
-
 PHI3 = Architecture(
     gguf="phi3",
     config_class=Phi3Config,
-    rules=(*COMMON_RULES, Phi3Rope(), SlidingWindow()),
-    weights=WeightMap(
-        (
-            *COMMON_ROWS,
-            Row("blk.{}.attn_qkv", "layers.{}.self_attn.qkv_proj"),
-            Row("blk.{}.ffn_up", "layers.{}.mlp.gate_up_proj"),
-        )
+    rules=(*tables.COMMON_RULES, Phi3Rope(), LayerWindows(Phi3Config, always_stated=True)),
+    rows=(
+        *tables.STREAM,
+        *tables.PRE_NORMS,
+        *tables.ATTENTION_OUTPUT,
+        *tables.MLP_OUTPUT,
+        Row("blk.{}.attn_qkv", "layers.{}.self_attn.qkv_proj"),
+        Row("blk.{}.ffn_up", "layers.{}.mlp.gate_up_proj"),
     ),
 )
 
@@ -125,7 +107,7 @@ class Phi3Attention(Attention):
     """Attention whose queries, keys and values come from one projection."""
 
     def __init__(self, config: Phi3Config, layer_idx: int) -> None:
-        super().__init__(config, layer_idx, config.sliding_window, qkv_bias=False, output_bias=False)
+        super().__init__(config, layer_idx, config.sliding_window)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def add_projections(self, hidden_size: int, bias: bool) -> None:
@@ -137,17 +119,17 @@ class Phi3Attention(Attention):
         query, key, value = self.qkv_proj(x).split((self.query_size, self.key_size, self.key_size), dim=-1)
         return query, key, value
 
-    def forward(self, x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, step: Step) -> Tensor:
         """Attend as `Attention` does, and drop some of it while training."""
-        attended, probabilities = super().forward(x, *inputs)
-        return self.resid_dropout(attended), probabilities
+        attended: Tensor = self.resid_dropout(super().forward(x, step))
+        return attended
 
 
 class Phi3MLP(MLP):
     """MLP whose gate and up come from one projection."""
 
     def __init__(self, config: Phi3Config) -> None:
-        super().__init__(config, bias=False)
+        super().__init__(config)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def add_projections(self, hidden_size: int, intermediate_size: int, bias: bool) -> None:
@@ -159,7 +141,7 @@ class Phi3MLP(MLP):
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
         return gate, up
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, step: Step | None = None) -> Tensor:
         """Map as `MLP` does, and drop some of it while training."""
         dropped: Tensor = self.resid_dropout(super().forward(x))
         return dropped
@@ -168,23 +150,15 @@ class Phi3MLP(MLP):
 class Phi3Model(DecoderModel, architecture=PHI3):
     """Phi-3 without a head."""
 
-    def make_layers(self, config: Phi3Config) -> Iterable[DecoderLayer]:
-        """Make layers with fused projections and the same window."""
-        return (
-            DecoderLayer(config, i, attention=Phi3Attention(config, i), mlp=Phi3MLP(config))
-            for i in range(config.num_hidden_layers)
-        )
+    def make_layer(self, config: Phi3Config, layer_idx: int) -> DecoderLayer:
+        """Make a layer with fused projections and the window of all layers."""
+        return DecoderLayer(config, Phi3Attention(config, layer_idx), Phi3MLP(config))
 
 
-class Phi3ForCausalLM(DecoderForCausalLM, base=Phi3Model):
-    @property
-    def rereads_after(self) -> int | None:
-        """The length where LongRoPE changes its frequencies, by which keys in the cache have been rotated."""
-        scaled = self.config.rope_parameters["rope_type"] == "longrope"
-        return self.config.original_max_position_embeddings if scaled else None
+class Phi3ForCausalLM(heads.ForCausalLM, base=Phi3Model): ...
 
 
-class Phi3ForSequenceClassification(ForSequenceClassification, base=Phi3Model): ...
+class Phi3ForSequenceClassification(heads.ForSequenceClassification, base=Phi3Model): ...
 
 
-class Phi3ForTokenClassification(ForTokenClassification, base=Phi3Model): ...
+class Phi3ForTokenClassification(heads.ForTokenClassification, base=Phi3Model): ...

@@ -1,34 +1,20 @@
-"""The decoder that llama-like models share: grouped-query attention, rotary embedding, gated MLP, RMS norms.
+"""The decoder that llama-like models share: layers of a mixer and an MLP, each behind a norm.
 
-Shape letters: B batch, T new positions, S positions seen including the new ones, H query heads, K key/value
-heads, D head size.
+Shape letters: B batch, T new positions.
 """
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from torchgguf.generation import GenerationMixin
-from torchgguf.models.blocks.heads import ModelWithHead
-from torchgguf.models.blocks.losses import next_token_loss
-from torchgguf.models.blocks.outputs import CausalLMOutputWithPast
+from torchgguf.models.blocks.attention import SelfAttention
 from torchgguf.models.blocks.rotary_config import RotaryConfig
 from torchgguf.models.blocks.stack import LayerStack
+from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.nn import (
-    AttentionFunction,
-    AttentionMask,
-    Cache,
-    Embedding,
-    Linear,
-    RMSNorm,
-    RotaryEmbedding,
-    attention_masks,
-    find_activation,
-    next_positions,
-    rotate,
-)
+from torchgguf.nn import Embedding, RMSNorm, RotaryEmbedding, Rotation
 
 
 @config_dataclass
@@ -63,226 +49,72 @@ class DecoderConfig(RotaryConfig):
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even for rotary embedding, but it is {self.head_dim}")
 
-
-class Attention(nn.Module):
-    """Self-attention; `window` is how far back a position looks (None: to the start)."""
-
-    def __init__(
-        self, config: Any, layer_idx: int, window: int | None, qkv_bias: bool, output_bias: bool
-    ) -> None:
-        super().__init__()
-        self.layer_idx = layer_idx
-        self.window = window
-        self.head_dim = config.head_dim
-        self.scaling = config.head_dim**-0.5
-        self.dropout = config.attention_dropout
-        # Of all heads together.
-        self.query_size = config.num_attention_heads * self.head_dim
-        self.key_size = config.num_key_value_heads * self.head_dim
-        self.add_projections(config.hidden_size, qkv_bias)
-        self.o_proj = Linear(self.query_size, config.hidden_size, bias=output_bias)
-
-    def add_projections(self, hidden_size: int, bias: bool) -> None:
-        """Make what `project` needs."""
-        self.q_proj = Linear(hidden_size, self.query_size, bias=bias)
-        self.k_proj = Linear(hidden_size, self.key_size, bias=bias)
-        self.v_proj = Linear(hidden_size, self.key_size, bias=bias)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries `(B, T, H * D)`, keys and values `(B, T, K * D)`."""
-        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
-
-    def forward(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        mask: AttentionMask,
-        cache: Cache | None,
-        attend: AttentionFunction,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Map `(B, T, hidden_size)` to itself; also the probabilities, if `attend` makes them."""
-        batch, new, _ = x.shape
-        heads = (batch, new, -1, self.head_dim)
-        query, key, value = self.project(x)
-        query = rotate(query.view(heads), cos, sin).transpose(1, 2)
-        key = rotate(key.view(heads), cos, sin).transpose(1, 2)
-        value = value.view(heads).transpose(1, 2)
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
-        dropout = self.dropout if self.training else 0.0
-        output, probabilities = attend(query, key, value, mask, self.scaling, dropout)
-        return self.o_proj(output.transpose(1, 2).reshape(batch, new, -1)), probabilities
-
-
-class MLP(nn.Module):
-    """`down(act(gate(x)) * up(x))`."""
-
-    def __init__(self, config: Any, bias: bool, intermediate_size: int | None = None) -> None:
-        super().__init__()
-        size = config.intermediate_size if intermediate_size is None else intermediate_size
-        self.add_projections(config.hidden_size, size, bias)
-        self.down_proj = Linear(size, config.hidden_size, bias=bias)
-        self.act_fn = find_activation("hidden_act", config.hidden_act)
-
-    def add_projections(self, hidden_size: int, intermediate_size: int, bias: bool) -> None:
-        """Make what `project` needs."""
-        self.gate_proj = Linear(hidden_size, intermediate_size, bias=bias)
-        self.up_proj = Linear(hidden_size, intermediate_size, bias=bias)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return gate and up, each `(..., intermediate_size)`."""
-        return self.gate_proj(x), self.up_proj(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(..., hidden_size)` to itself."""
-        gate, up = self.project(x)
-        down: Tensor = self.down_proj(self.act_fn(gate) * up)
-        return down
+    @property
+    def windows(self) -> list[int | None]:
+        """How many positions back each layer sees; None: all."""
+        return [None] * self.num_hidden_layers
 
 
 class DecoderLayer(nn.Module):
-    """Attention and MLP, or what is in their place, each on the normalised stream and added back to it."""
+    """A mixer of positions and an MLP, each on the normalised stream and added back to it.
 
-    def __init__(
-        self,
-        config: Any,
-        layer_idx: int,
-        *,
-        window: int | None = None,
-        qkv_bias: bool = False,
-        output_bias: bool = False,
-        mlp_bias: bool = False,
-        attention: Attention | None = None,
-        mlp: nn.Module | None = None,
-    ) -> None:
+    A mixer may be attention or anything else that maps `(x, step)` to a tensor of x's shape; so may an MLP.
+    `layer_name` of each is the attribute under which it lies.
+
+    Args:
+        config: with `hidden_size` and `rms_norm_eps`.
+        mixer: None: the layer has only an MLP.
+        mlp: None: the layer has only a mixer.
+        norm: class of the norms.
+    """
+
+    def __init__(self, config: Any, mixer: Any, mlp: Any, norm: type[RMSNorm] = RMSNorm) -> None:
         super().__init__()
-        self.self_attn = attention or Attention(config, layer_idx, window, qkv_bias, output_bias)
-        self.mlp = MLP(config, mlp_bias) if mlp is None else mlp
-        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mixer_name = self.mlp_name = None
+        if mixer is not None:
+            self.mixer_name = mixer.layer_name
+            self.add_module(mixer.layer_name, mixer)
+        if mlp is not None:
+            self.mlp_name = mlp.layer_name
+            self.add_module(mlp.layer_name, mlp)
+        if mixer is not None:
+            self.input_layernorm = norm(config.hidden_size, eps=config.rms_norm_eps)
+        if mlp is not None:
+            self.post_attention_layernorm = norm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def forward(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        mask: AttentionMask,
-        cache: Cache | None,
-        attend: AttentionFunction,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Map the stream `(B, T, hidden_size)` to the next layer's; also the attention probabilities."""
-        attended, probabilities = self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, attend)
-        x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x)), probabilities
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        """Map the stream `(B, T, hidden_size)` to the next layer's."""
+        if self.mixer_name is not None:
+            x = x + getattr(self, self.mixer_name)(self.input_layernorm(x), step)
+        if self.mlp_name is not None:
+            x = x + getattr(self, self.mlp_name)(self.post_attention_layernorm(x), step)
+        return x
 
 
 class DecoderModel(LayerStack):
-    """Embedding, layers and the last norm. Subclasses say how a layer is made."""
+    """Embedding, layers and the last norm. Subclasses define how a layer is made."""
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
-        # The row of padding learns nothing, as in transformers; files may name a token that there is not.
+        # The row of padding learns nothing, as in transformers; files may name a token that does not exist.
         padding = config.pad_token_id
         if padding is not None and padding not in range(config.vocab_size):
             padding = None
         self.embed_tokens: nn.Module = Embedding(config.vocab_size, config.hidden_size, padding)
-        layers = list(self.make_layers(config))
-        self.layers = nn.ModuleList(layers)
-        self.windows = [layer.self_attn.window for layer in layers]
+        self.layers = nn.ModuleList(self.make_layer(config, i) for i in range(config.num_hidden_layers))
+        self.windows = {part.window for part in self.layers.modules() if isinstance(part, SelfAttention)}
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary_emb = RotaryEmbedding(config.rope_parameters, config.head_dim)
         self.post_init()
 
-    def make_layers(self, config: Any) -> Iterable[DecoderLayer]:
-        """Make the layers, first to last."""
+    def make_layer(self, config: Any, layer_idx: int) -> nn.Module:
+        """Make a layer: any module that maps `(x, step)` to a tensor of x's shape."""
         raise NotImplementedError
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that looks up tokens."""
         return self.embed_tokens
 
-    def prepare(
-        self,
-        x: Tensor,
-        attention_mask: Tensor | None,
-        position_ids: Tensor | None,
-        cache: Cache | None,
-    ) -> tuple[Tensor, Iterable[tuple[Any, ...]]]:
-        """Give every layer the angles of the positions and the mask for its window."""
-        if position_ids is None:
-            position_ids = next_positions(cache, x.shape[1], x.device)
-        cos, sin = self.rotary_emb(position_ids, x.dtype)
-        masks = attention_masks(self.windows, attention_mask, x, cache)
-        return x, [(cos, sin, masks[window]) for window in self.windows]
-
-
-class DecoderForCausalLM(ModelWithHead, GenerationMixin):
-    """A decoder with a head that scores the next token; `output_class` is what `forward` returns."""
-
-    output_class: ClassVar[type[CausalLMOutputWithPast]] = CausalLMOutputWithPast
-    task = "causal_lm"
-    head_name = "lm_head"
-    head_bias = False
-    accepts_loss_kwargs = True
-    loss_type = "ForCausalLM"  # by which that Trainer knows that the first label of a text is not predicted
-    lm_head: nn.Module
-
-    def head_size(self, config: Any) -> int:
-        """Return the size of the vocabulary."""
-        size: int = config.vocab_size
-        return size
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the module that scores tokens."""
-        return self.lm_head
-
-    def set_output_embeddings(self, module: nn.Module) -> None:
-        """Replace the module that scores tokens."""
-        self.lm_head = module
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        *,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
-        logits_to_keep: int | Tensor = 0,
-        num_items_in_batch: Tensor | int | None = None,
-        **inputs: Any,
-    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Score the next token at every position: an `output_class`.
-
-        Arguments and errors are those of `LayerStack.forward`, and three more. `labels`, tokens `(B, T)`
-        with -100 where none is to be predicted, ask for the loss, and `num_items_in_batch` is what it divides
-        by (see `next_token_loss`). `logits_to_keep` scores only so many last positions (0: all), or those of
-        an index. `inputs` are what else the model below takes.
-        """
-        decoded = self.base_model(
-            input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            **inputs,
-        )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(decoded.last_hidden_state[:, kept])
-        output = self.output_class(
-            loss=None if labels is None else next_token_loss(logits, labels, num_items_in_batch),
-            logits=logits,
-            past_key_values=decoded.past_key_values,
-            hidden_states=decoded.hidden_states,
-            attentions=decoded.attentions,
-        )
-        return output if return_dict else output.to_tuple()
+    def make_rotations(self, position_ids: Tensor, dtype: torch.dtype) -> Mapping[str, Rotation]:
+        """Compute the angles of the new positions, once for all layers."""
+        return {"default": self.rotary_emb(position_ids, dtype)}

@@ -1,7 +1,7 @@
 """Heads: what is laid on a model's last states to judge texts, tokens or spans.
 
 An architecture's class says which model lies below; the names of the parameters are transformers'. What
-that takes (`position_ids`, `past_key_values`, `inputs_embeds`, `output_hidden_states`, …) a model with a head
+that takes (`position_ids`, `cache`, `inputs_embeds`, `output_hidden_states`, …) a model with a head
 takes too, by name. Shapes: B batch, T new positions.
 """
 
@@ -11,14 +11,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from torchgguf.models.blocks.losses import sequence_loss, span_loss, token_loss
+from torchgguf.generation import GenerationMixin
+from torchgguf.models.blocks.losses import next_token_loss, sequence_loss, span_loss, token_loss
 from torchgguf.models.blocks.outputs import (
+    CausalLMOutputWithPast,
     QuestionAnsweringModelOutput,
     SequenceClassifierOutputWithPast,
     TokenClassifierOutput,
 )
 from torchgguf.models.pretrained.model import PreTrainedModel
-from torchgguf.nn import Linear
+from torchgguf.nn import Cache, Linear
 
 
 class ModelWithHead(PreTrainedModel):
@@ -46,7 +48,9 @@ class ModelWithHead(PreTrainedModel):
         """
         if base is not None:
             cls.base_class, cls.architecture = base, base.architecture
-            cls.base_model_prefix = vars(cls).get("base_model_prefix", base.base_model_prefix)
+            for name in ("base_model_prefix", "argument_order"):
+                if name not in vars(cls):
+                    setattr(cls, name, getattr(base, name))
         super().__init_subclass__(**options)
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
@@ -65,6 +69,91 @@ class ModelWithHead(PreTrainedModel):
         """The layer over the last states."""
         head: nn.Module = getattr(self, self.head_name)
         return head
+
+
+class ForCausalLM(ModelWithHead, GenerationMixin):
+    """Predicts the next token.
+
+    Attributes:
+        output_class: what `forward` returns.
+    """
+
+    task = "causal_lm"
+    output_class: ClassVar[type[Any]] = CausalLMOutputWithPast
+    head_name = "lm_head"
+    head_bias = False
+    accepts_loss_kwargs = True
+    loss_type = "ForCausalLM"  # transformers' Trainer: the first label of a text is not predicted
+    lm_head: nn.Module
+
+    def head_size(self, config: Any) -> int:
+        """Return the size of the vocabulary."""
+        size: int = config.vocab_size
+        return size
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the module that scores tokens."""
+        return self.lm_head
+
+    def set_output_embeddings(self, module: nn.Module) -> None:
+        """Replace the module that scores tokens."""
+        self.lm_head = module
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        *,
+        return_dict: bool = True,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """Score the next token at every position: an `output_class`.
+
+        Arguments and errors are those of `LayerStack.forward`, and three more.
+
+        Args:
+            input_ids: tokens `(B, T)`.
+            attention_mask: `(B, S)`, zero at padding.
+            position_ids: `(B or 1, T)`.
+            cache: of the positions before these.
+            inputs_embeds: `(B, T, hidden_size)`, in place of `input_ids`.
+            labels: tokens `(B, T)` with -100 where none is to be predicted; they ask for the loss.
+            use_cache: whether to make a cache if none is given.
+            return_dict: return an `output_class`, or its `to_tuple()` if False.
+            logits_to_keep: score only so many last positions (0: all), or those of an index.
+            num_items_in_batch: what the loss is divided by (see `next_token_loss`).
+            inputs: of the model without the head.
+        """
+        decoded = self.base_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            cache=cache,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **inputs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.head(decoded.last_hidden_state[..., kept, :])
+        output = self.output_class(
+            loss=None if labels is None else next_token_loss(logits, labels, num_items_in_batch),
+            logits=logits,
+            cache=decoded.cache,
+            hidden_states=decoded.hidden_states,
+            attentions=decoded.attentions,
+        )
+        self.complete(output, decoded, attention_mask)
+        return output if return_dict else output.to_tuple()
+
+    def complete(self, output: Any, decoded: Any, attention_mask: Tensor | None) -> None:
+        """Add to an output what only some kinds of models have, given that of the model without a head."""
 
 
 class ForSequenceClassification(ModelWithHead):
@@ -100,7 +189,7 @@ class ForSequenceClassification(ModelWithHead):
         output = SequenceClassifierOutputWithPast(
             loss=None if labels is None else sequence_loss(logits, labels, self.config),
             logits=logits,
-            past_key_values=decoded.past_key_values,
+            cache=decoded.cache,
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
         )

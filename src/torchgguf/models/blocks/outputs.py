@@ -5,56 +5,48 @@ Shapes: B batch, T new positions, S positions seen including the new ones, H que
 `(B, T, hidden_size)`; `attentions` are every layer's probabilities `(B, H, T, S)`; `loss` is a scalar.
 """
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from torchgguf.nn import Cache, ModelOutput
 
 
-@dataclass
 class BaseModelOutputWithPast(ModelOutput):
     """Output of a model without a head: `last_hidden_state` `(B, T, hidden_size)`."""
 
     last_hidden_state: Tensor
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class BaseModelOutputWithPastAndCrossAttentions(BaseModelOutputWithPast):
     """The same, of models that may look at an encoder: `cross_attentions` are like `attentions`."""
 
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class MoeModelOutputWithPast(BaseModelOutputWithPast):
     """The same, of mixtures of experts: `router_logits` are what each router says, `(B * T, num_experts)`."""
 
     router_logits: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class CausalLMOutputWithPast(ModelOutput):
     """Output of a language model: `logits` `(B, T or logits_to_keep, vocab_size)`, `loss` in nats a token."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class CausalLMOutputWithCrossAttentions(CausalLMOutputWithPast):
     """The same, of models that may look at an encoder: `cross_attentions` are like `attentions`."""
 
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class MoeCausalLMOutputWithPast(ModelOutput):
     """The same, of mixtures of experts: `router_logits` are what each router says, `(B * T, num_experts)`.
 
@@ -64,24 +56,22 @@ class MoeCausalLMOutputWithPast(ModelOutput):
     loss: Tensor | None = None
     aux_loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     router_logits: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class SequenceClassifierOutputWithPast(ModelOutput):
     """Output of a model that judges whole texts: `logits` `(B, num_labels)`."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class TokenClassifierOutput(ModelOutput):
     """Output of a model that judges each token: `logits` `(B, T, num_labels)`."""
 
@@ -91,7 +81,6 @@ class TokenClassifierOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class QuestionAnsweringModelOutput(ModelOutput):
     """Output of a model that finds answers in a text: where they start and end, `(B, T)` each."""
 

@@ -3,60 +3,79 @@
 Shape letters: B batch, T new positions, S positions seen including the new ones.
 """
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Mapping, Set
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from torchgguf.models.blocks.outputs import BaseModelOutputWithPast
+from torchgguf.models.blocks.step import Record, Step
 from torchgguf.models.pretrained.model import PreTrainedModel
-from torchgguf.nn import ATTENTION, Cache, DynamicCache, check_attention
+from torchgguf.nn import (
+    ATTENTION,
+    AttentionMask,
+    Cache,
+    DynamicCache,
+    Rotation,
+    attention_masks,
+    check_attention,
+    next_positions,
+)
 
 
 class LayerStack(PreTrainedModel):
     """A model without a head: embedding, layers and the last norm.
 
-    `attn_implementation` is a name in `ATTENTION`, as in `PreTrainedModel.from_pretrained`. A layer is given
-    the stream `(B, T, hidden_size)`, what `prepare` has for it, the cache and the attention function; it
-    returns the stream and the attention probabilities, or None for them.
+    `attn_implementation` is a name in `ATTENTION`, as in `PreTrainedModel.from_pretrained`. A layer is any
+    module that maps the stream `(B, T, hidden_size)` and the `Step` to the stream.
 
     Attributes:
         layers_name: the attribute that holds the layers.
         norm_name: the attribute that holds the last norm.
         output_class: what `forward` returns.
+        windows: all that any layer has: how many positions back it sees, None: all.
     """
 
     task = "base"
     layers_name: ClassVar[str] = "layers"
     norm_name: ClassVar[str] = "norm"
     output_class: ClassVar[type[BaseModelOutputWithPast]] = BaseModelOutputWithPast
+    windows: Set[int | None] = frozenset({None})
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config)
         self.attn_implementation = attn_implementation or config.attn_implementation or "sdpa"
         check_attention(self.attn_implementation)
 
-    def prepare(
-        self,
-        x: Tensor,
-        attention_mask: Tensor | None,
-        position_ids: Tensor | None,
-        cache: Cache | None,
-    ) -> tuple[Tensor, Iterable[tuple[Any, ...]]]:
-        """Make of the embedded tokens what goes into the first layer, and what else each layer is given."""
-        raise NotImplementedError
+    def embed(self, x: Tensor, position_ids: Tensor) -> Tensor:
+        """Make of the embedded tokens `(B, T, hidden_size)` what goes into the first layer."""
+        return x
+
+    def make_rotations(self, position_ids: Tensor, dtype: torch.dtype) -> Mapping[str, Rotation]:
+        """Compute the angles of the new positions `(B or 1, T)`, by kind; by default there are none."""
+        return {}
+
+    def make_masks(
+        self, attention_mask: Tensor | None, x: Tensor, cache: Cache | None
+    ) -> Mapping[int | None, AttentionMask]:
+        """Make the masks of one forward pass, one for each window that any layer has."""
+        return attention_masks(self.windows, attention_mask, x, cache)
 
     def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         *,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        output_router_logits: bool | None = None,
         return_dict: bool = True,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Run the layers.
@@ -65,11 +84,13 @@ class LayerStack(PreTrainedModel):
             input_ids: tokens `(B, T)`; or give `inputs_embeds` `(B, T, hidden_size)`.
             attention_mask: `(B, S)`, zero where a position, cached ones included, is padding on either side.
             position_ids: `(B or 1, T)`; by default they count on from the cache.
-            past_key_values: cache of the positions before these; it is updated in place.
+            cache: of the positions before these; it is updated in place.
             inputs_embeds: in place of `input_ids`.
             use_cache: whether to make a cache if none is given; by default the config says.
             output_attentions: also return all probabilities; with `attn_implementation="eager"` only.
             output_hidden_states: also return the stream before, between and after the layers.
+            output_router_logits: also return the scores of all routers, of a mixture of experts; by default
+                the config says.
             return_dict: return an `output_class`, or its `to_tuple()` if False.
 
         Raises:
@@ -79,25 +100,70 @@ class LayerStack(PreTrainedModel):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if output_attentions and self.attn_implementation != "eager":
             raise ValueError('output_attentions=True needs a model loaded with attn_implementation="eager"')
-        attend = ATTENTION[self.attn_implementation]
-        cache = past_key_values
+        if output_router_logits is None:
+            output_router_logits = getattr(self.config, "output_router_logits", False)
+        elif output_router_logits and not hasattr(self.config, "output_router_logits"):
+            raise ValueError(f"output_router_logits=True: {type(self).__name__} has no routers")
         if cache is None and (self.config.use_cache if use_cache is None else use_cache):
             cache = DynamicCache()
-        x = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
-        x, inputs = self.prepare(x, attention_mask, position_ids, cache)
+        x: Tensor = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        if position_ids is None:
+            position_ids = next_positions(cache, x.shape[1], x.device)
+        record = Record([] if output_attentions else None, [] if output_router_logits else None)
+        x = self.embed(x, position_ids)
+        step = Step(
+            self.make_masks(attention_mask, x, cache),
+            ATTENTION[self.attn_implementation],
+            self.make_rotations(position_ids, x.dtype),
+            cache,
+            record,
+        )
 
-        states, attentions = [x], []
-        for layer, given in zip(getattr(self, self.layers_name), inputs, strict=True):
-            x, probabilities = self.run_layer(layer, x, *given, cache, attend)
+        states = [x]
+        for layer in getattr(self, self.layers_name):
+            x = self.run_layer(layer, x, step)
             if output_hidden_states:
                 states.append(x)
-            if output_attentions:
-                attentions.append(probabilities)
         x = states[-1] = getattr(self, self.norm_name)(x)
+        kept = {name: tuple(values) for name, values in record.items() if values is not None}
         output = self.output_class(
             last_hidden_state=x,
-            past_key_values=cache,
+            cache=cache,
             hidden_states=tuple(states) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
+            **kept,
         )
         return output if return_dict else output.to_tuple()
+
+    def run_layer(self, layer: nn.Module, x: Tensor, step: Step) -> Tensor:
+        """Return `layer(x, step)`; while gradient checkpointing, without the cache.
+
+        A layer that is run again in the backward pass would append its keys to the cache a second time.
+
+        Raises:
+            ValueError: the cache is not empty: positions and masks have counted on what it holds.
+        """
+        if self.checkpoint_layer is None or not (self.training and torch.is_grad_enabled()):
+            output: Tensor = layer(x, step)
+            return output
+        if step.cache is not None:
+            if step.cache.get_seq_length() > 0:
+                raise ValueError(
+                    "gradient checkpointing is unsupported with a cache that holds positions: "
+                    "leave the cache out, or disable gradient checkpointing"
+                )
+            # Python shows a warning of one place once.
+            warnings.warn("no cache is made while gradient checkpointing: set use_cache=False", stacklevel=1)
+
+        names: list[str] = []
+
+        def run(x: Tensor) -> tuple[Tensor, ...]:
+            # What is recorded must be an output of the function that is checkpointed.
+            record = step.record.empty()
+            output = layer(x, replace(step, cache=None, record=record))
+            names[:] = [name for name, _ in record.flat()]
+            return output, *(tensor for _, tensor in record.flat())
+
+        x, *recorded = self.checkpoint_layer(run, x)
+        for name, tensor in zip(names, recorded, strict=True):
+            step.record.add(name, tensor)
+        return x

@@ -2,25 +2,66 @@
 
 from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.core.config_map import Field, Implied, Only, Unwritable, largest_dimension, tensor_count
-from torchgguf.models.core.weight_map import Row
+from torchgguf.models.core.weight_map import HEAD, Row, Stack, interleaved_rotary_rows
 
-# What is left when projections are fused, or the MLP is another.
-COMMON_ROWS = (
-    Row("token_embd", "embed_tokens"),
-    Row("output_norm", "norm"),
-    Row("output", "lm_head"),
+# What all decoders have around their layers.
+STREAM = (Row("token_embd", "embed_tokens"), Row("output_norm", "norm"), Row("output", HEAD))
+
+PRE_NORMS = (
     Row("blk.{}.attn_norm", "layers.{}.input_layernorm"),
-    Row("blk.{}.attn_output", "layers.{}.self_attn.o_proj"),
     Row("blk.{}.ffn_norm", "layers.{}.post_attention_layernorm"),
-    Row("blk.{}.ffn_down", "layers.{}.mlp.down_proj"),
 )
 
-# Queries and keys are left to each architecture: some lay their rows out for another rotary embedding.
-DECODER_ROWS = (
-    *COMMON_ROWS,
-    Row("blk.{}.attn_v", "layers.{}.self_attn.v_proj"),
+ATTENTION_OUTPUT = (Row("blk.{}.attn_output", "layers.{}.self_attn.o_proj"),)
+_VALUE_AND_OUTPUT = (Row("blk.{}.attn_v", "layers.{}.self_attn.v_proj"), *ATTENTION_OUTPUT)
+
+ATTENTION = (
+    Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj"),
+    Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj"),
+    *_VALUE_AND_OUTPUT,
+)
+
+# Of files whose queries and keys lie as another rotary embedding wants them.
+INTERLEAVED_ATTENTION = (
+    Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", interleaved_rotary_rows("num_attention_heads")),
+    Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj", interleaved_rotary_rows("num_key_value_heads")),
+    *_VALUE_AND_OUTPUT,
+)
+
+QK_NORMS = (
+    Row("blk.{}.attn_q_norm", "layers.{}.self_attn.q_norm"),
+    Row("blk.{}.attn_k_norm", "layers.{}.self_attn.k_norm"),
+)
+
+MLP_OUTPUT = (Row("blk.{}.ffn_down", "layers.{}.mlp.down_proj"),)
+
+GATED_MLP = (
     Row("blk.{}.ffn_gate", "layers.{}.mlp.gate_proj"),
     Row("blk.{}.ffn_up", "layers.{}.mlp.up_proj"),
+    *MLP_OUTPUT,
+)
+
+EXPERTS = (
+    Row("blk.{}.ffn_gate_inp", "layers.{}.mlp.gate"),
+    Row("blk.{}.ffn_gate_exps", "layers.{}.mlp.experts.gate_proj"),
+    Row("blk.{}.ffn_up_exps", "layers.{}.mlp.experts.up_proj"),
+    Row("blk.{}.ffn_down_exps", "layers.{}.mlp.experts.down_proj"),
+)
+
+SHARED_EXPERT = (
+    Row("blk.{}.ffn_gate_inp_shexp", "layers.{}.mlp.shared_expert_gate"),
+    Row("blk.{}.ffn_gate_shexp", "layers.{}.mlp.shared_expert.gate_proj"),
+    Row("blk.{}.ffn_up_shexp", "layers.{}.mlp.shared_expert.up_proj"),
+    Row("blk.{}.ffn_down_shexp", "layers.{}.mlp.shared_expert.down_proj"),
+)
+
+# Checkpoints hold the matrices of each expert apart.
+EXPERT_STACKS = (
+    Stack(
+        "layers.{}.mlp.experts.gate_up_proj",
+        ("layers.{}.mlp.experts.{}.gate_proj.weight", "layers.{}.mlp.experts.{}.up_proj.weight"),
+    ),
+    Stack("layers.{}.mlp.experts.down_proj", ("layers.{}.mlp.experts.{}.down_proj.weight",)),
 )
 
 # What is left when not all of a head is rotated.

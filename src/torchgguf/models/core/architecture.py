@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torchgguf.container import GGUFError, GGUFFile, Metadata
 from torchgguf.models.core.config import Config
 from torchgguf.models.core.config_map import Field, Header, Rule, read_fields
-from torchgguf.models.core.weight_map import Stack, WeightMap
+from torchgguf.models.core.weight_map import Row, Stack, WeightMap
 
 # metadata key -> config field: read for generation; written by the tokenizer, whose keys they are
 _TOKEN_IDS = {
@@ -27,7 +28,7 @@ class Architecture:
         gguf: the value of `general.architecture`, and the prefix of its keys.
         config_class: what the metadata is read into.
         rules: the config map.
-        weights: the weight map.
+        rows: of the weight map.
         matches: tells apart architectures that share `gguf`, by the metadata.
         stacks: parameters that Hugging Face checkpoints hold in parts.
         states_head: whether files have a head even where its weights are the embedding's, as llama.cpp wants.
@@ -37,7 +38,7 @@ class Architecture:
     gguf: str
     config_class: type[Config]
     rules: Sequence[Rule]
-    weights: WeightMap
+    rows: Sequence[Row]
     matches: Callable[[Metadata], bool] = lambda metadata: True
     stacks: Sequence[Stack] = ()
     states_head: bool = False
@@ -47,6 +48,11 @@ class Architecture:
         """List a class under its task, such as `"base"` or `"causal_lm"`; the first of a task is the one."""
         if model_class.task is not None:
             self.classes.setdefault(model_class.task, model_class)
+
+    @cached_property
+    def weights(self) -> WeightMap:
+        """The weight map."""
+        return WeightMap(self.rows)
 
     @property
     def sizes(self) -> list[str]:

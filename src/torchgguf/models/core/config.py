@@ -136,6 +136,8 @@ class Config:
 
     model_type: ClassVar[str] = ""
     attribute_map: ClassVar[Mapping[str, str]] = {}
+    # What transformers' Trainer leaves out when it evaluates; by default older ones look for another name.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache"]
     _attn_implementation: ClassVar[str | None] = None
 
     vocab_size: int = 32000

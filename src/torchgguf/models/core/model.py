@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from torchgguf.models.core.architecture import Architecture
+from torchgguf.models.core.argument_order import in_order
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.recompute import GradientCheckpointing
-from torchgguf.nn import Linear, QuantizedEmbedding, QuantizedLinear
+from torchgguf.nn import Experts, Linear, QuantizedEmbedding, QuantizedLinear, accept_second_names
 from torchgguf.nn.slots import slots
 
 
@@ -19,6 +20,8 @@ class Model(GradientCheckpointing):
     Attributes:
         architecture: the tables for reading and writing GGUF files.
         task: the name of the class in `architecture.classes`, or None if it is not listed there.
+        argument_order: names of the arguments that `forward` accepts by position, if they are not as it
+            declares them.
         base_model_prefix: name of the attribute of a model with a head that contains the model without it.
         gguf: the GGUF file that the model came from, as far as saving needs it, or None.
         origin: the Hugging Face checkpoint that the model came from, or None.
@@ -26,6 +29,7 @@ class Model(GradientCheckpointing):
 
     architecture: ClassVar[Architecture]
     task: ClassVar[str | None] = None
+    argument_order: ClassVar[tuple[str, ...]] = ()
     base_model_prefix: ClassVar[str] = "model"
     gguf: GGUFSource | None = None
     origin: Origin | None = None
@@ -35,7 +39,7 @@ class Model(GradientCheckpointing):
         self.config = config
 
     def __init_subclass__(cls, architecture: Architecture | None = None, **options: Any) -> None:
-        """Register the class with its architecture.
+        """Register the class with its architecture, and accept the arguments of transformers in its order.
 
         Args:
             architecture: of the class and of its subclasses; by default that of its base.
@@ -46,6 +50,9 @@ class Model(GradientCheckpointing):
             cls.architecture = architecture
         if hasattr(cls, "architecture"):
             cls.architecture.register(cls)
+        if vars(cls).keys() & {"forward", "argument_order"}:
+            forward = in_order(cls.forward, cls.argument_order) if cls.argument_order else cls.forward
+            cls.forward = accept_second_names(forward)
 
     def tie_weights(self) -> None:
         """Share the weights of the embedding with the head, if the config asks for it."""
@@ -67,6 +74,9 @@ class Model(GradientCheckpointing):
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
+        elif isinstance(module, Experts):
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, std=self.config.initializer_range)
 
     @property
     def base_model(self) -> "Model":

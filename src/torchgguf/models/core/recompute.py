@@ -5,16 +5,12 @@ price of about a third more time for a training step.
 """
 
 import inspect
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-
-from torchgguf.nn import Cache
 
 _OPTIONS = {  # `checkpoint` hands what it does not know to the layer, so it is known here
     name
@@ -24,9 +20,9 @@ _OPTIONS = {  # `checkpoint` hands what it does not know to the layer, so it is 
 
 
 class GradientCheckpointing(nn.Module):
-    """Adds gradient checkpointing to a model that calls its layers by `run_layer`."""
+    """Adds gradient checkpointing to a model that calls layers by `checkpoint_layer` if it is not None."""
 
-    _checkpoint: Callable[..., Any] | None = None
+    checkpoint_layer: Callable[..., Any] | None = None
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
@@ -55,33 +51,9 @@ class GradientCheckpointing(nn.Module):
     def _set_checkpoint(self, function: Callable[..., Any] | None) -> None:
         for module in self.modules():
             if isinstance(module, GradientCheckpointing):
-                module._checkpoint = function
+                module.checkpoint_layer = function
 
     @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether layers are run again in the backward pass."""
-        return self._checkpoint is not None
-
-    def run_layer(self, layer: nn.Module, *args: Any) -> Any:
-        """Return `layer(*args)`; when checkpointing, while training, without the cache among `args`.
-
-        A layer that is run again would add its keys to the cache a second time.
-
-        Raises:
-            ValueError: that cache is not a new one: positions and masks have counted on what it holds.
-        """
-        if self._checkpoint is None or not (self.training and torch.is_grad_enabled()):
-            return layer(*args)
-        return self._checkpoint(layer, *(_without_cache(arg) for arg in args))
-
-
-def _without_cache(arg: Any) -> Any:
-    if not isinstance(arg, Cache):
-        return arg
-    if arg.get_seq_length() > 0:
-        raise ValueError(
-            "gradient checkpointing cannot go with past_key_values: leave them out, or disable it"
-        )
-    # Python shows a warning of one place once.
-    warnings.warn("no cache is made while gradient checkpointing: set use_cache=False", stacklevel=1)
-    return None
+        return self.checkpoint_layer is not None

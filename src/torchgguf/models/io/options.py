@@ -1,12 +1,13 @@
 """Sort the options of `from_pretrained`: those of loading, of fetching, and fields of the config."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import Any, Self
 
 import torch
 
+from torchgguf.compat import NeutralOptions, rename_option, split_options
 from torchgguf.generation import GenerationConfig
 from torchgguf.hub import HubOptions
 from torchgguf.models.core.config import Config
@@ -14,7 +15,7 @@ from torchgguf.models.io.devices import DeviceMap, single_device
 from torchgguf.models.quantizers.protocol import QuantizationConfig
 
 # Options of transformers that are not here, with the values that ask for nothing else than what is done.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+_NEUTRAL: NeutralOptions = {
     "adapter_kwargs": (None,),
     "code_revision": (None,),
     "device_mesh": (None,),
@@ -81,12 +82,11 @@ class LoadOptions:
             ValueError: the value of an option is unsupported, or contradicts another option.
             TypeError: an option is of a wrong type, such as a config of transformers.
         """
-        rest = remaining(options, _NEUTRAL)
-        older = rest.pop("torch_dtype", None)
-        if rest.get("dtype") is None:
-            rest["dtype"] = older
-        hub: Any = _take(rest, HubOptions.__annotations__)
-        own = _take(rest, {option.name for option in fields(cls)} - {"hub", "changes"})
+        names = {option.name for option in fields(cls)} - {"hub", "changes"}
+        renamed = dict(options)
+        rename_option(renamed, "torch_dtype", "dtype")
+        hub: Any
+        hub, own, changes = split_options(renamed, _NEUTRAL, HubOptions.__annotations__, names)
         for name, kinds in _KINDS.items():
             if not isinstance(value := own.get(name), kinds | None):
                 kind = f"{type(value).__module__}.{type(value).__name__}"
@@ -97,7 +97,7 @@ class LoadOptions:
             )
         if own.get("dequantize") and own.get("quantization_config") is not None:
             raise ValueError("dequantize=True contradicts quantization_config=")
-        return cls(**own, hub=hub, changes=rest)
+        return cls(**own, hub=hub, changes=changes)
 
     def without_checkpoint(self) -> None:
         """Refuse options that do not apply to GGUF files.
@@ -113,19 +113,3 @@ class LoadOptions:
     def device(self) -> torch.device:
         """The device that weights are loaded onto. A device map may move them from the CPU afterwards."""
         return single_device(self.device_map) or torch.device("cpu")
-
-
-def remaining(options: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-    """Return the options that are left when those have been checked that ask for nothing.
-
-    Raises:
-        ValueError: one of those asks for something.
-    """
-    for name in options.keys() & neutral.keys():
-        if options[name] not in neutral[name]:
-            raise ValueError(f"{name}={options[name]!r} is not supported")
-    return {name: value for name, value in options.items() if name not in neutral}
-
-
-def _take(options: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: options.pop(name) for name in list(options) if name in names}

@@ -24,7 +24,7 @@ from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, Checkp
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, Layout
 from torchgguf.tokenization import TokenizerError
-from torchgguf.tokenization.models import read_tokens
+from torchgguf.tokenization.kinds.table import read_tokens
 
 # Ends of the names of masks, frequencies and positions that older versions of transformers saved. They follow
 # from the config, and nothing reads them.

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from torchgguf.compat import NeutralOptions, split_options
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import floating_dtype
 from torchgguf.models.core.model import Model, head_sharing
@@ -15,13 +16,12 @@ from torchgguf.models.io import gguf_writing
 from torchgguf.models.io.assembling import load_pretrained
 from torchgguf.models.io.checkpoint import CheckpointError
 from torchgguf.models.io.checkpoint_writing import save_checkpoint
-from torchgguf.models.io.options import remaining
 from torchgguf.models.pretrained import resizing
 from torchgguf.nn import PackedLayer
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
 
 # Options of transformers' save_pretrained that are unsupported here, with the values that change nothing.
-_SAVING: dict[str, tuple[Any, ...]] = {
+_SAVING: NeutralOptions = {
     "distributed_checkpoint": (False,),
     "is_main_process": (True,),
     "push_to_hub": (False,),
@@ -121,7 +121,8 @@ class PreTrainedModel(Model):
             TypeError: an option is unknown.
             ValueError: the value of an option is unsupported, or another library packed the weights.
         """
-        if unknown := remaining(options, _SAVING):
+        (unknown,) = split_options(options, _SAVING)
+        if unknown:
             raise TypeError(f"save_pretrained() has no option {min(unknown)!r}")
         asked = None if dtype is None else floating_dtype(dtype)
         save_checkpoint(self, Path(save_directory), max_shard_size, asked)

@@ -1,0 +1,55 @@
+"""Load what the command line names: a model with its tokenizer, or a session with both."""
+
+import torch
+
+from torchgguf import AutoModelForCausalLM, AutoTokenizer
+from torchgguf.cli.options import DType, Options, split_place
+from torchgguf.cli.session import Session
+from torchgguf.models import PreTrainedModel
+from torchgguf.models.io.devices import available_device
+from torchgguf.tokenization import Tokenizer
+
+
+def load_with_tokenizer(
+    file: str,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    dtype: DType | None = None,
+    dequantize: bool = False,
+) -> tuple[PreTrainedModel, Tokenizer]:
+    """Load a model with a language head, and its tokenizer; arguments are those of `Options`.
+
+    Raises:
+        ValueError: the device is invalid.
+    """
+    target = None if device is None else available_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    place, gguf_file = split_place(file)
+    tokenizer = AutoTokenizer.from_pretrained(place, gguf_file)
+    model = AutoModelForCausalLM.from_pretrained(
+        place, gguf_file, dequantize=dequantize, dtype=None if dtype is None else getattr(torch, dtype)
+    )
+    return model.to(target or model.device), tokenizer
+
+
+def start_session(file: str, options: Options) -> Session:
+    """Load a model with these options, and start a session with it."""
+    generation_config = (
+        options.generation_config()
+    )  # first, so that invalid options fail before the model is loaded
+    model, tokenizer = load_with_tokenizer(
+        file,
+        device=options.device,
+        threads=options.threads,
+        dtype=options.dtype,
+        dequantize=options.dequantize,
+    )
+    return Session(
+        model,
+        tokenizer,
+        generation_config,
+        max_new_tokens=options.max_new_tokens or None,
+        seed=options.seed,
+    )

@@ -1,0 +1,1 @@
+"""Edit the metadata of GGUF files."""

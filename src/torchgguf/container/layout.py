@@ -1,0 +1,17 @@
+"""Facts about how a GGUF file is laid out, which reading, writing and editing share."""
+
+MAGIC = b"GGUF"
+UNFINISHED_MAGIC = b"EDITGGUF"  # the first bytes of a file while its header is overwritten
+ALIGNMENT_KEY = "general.alignment"
+DEFAULT_ALIGNMENT = 32  # bytes
+MAX_KEY_BYTES = 2**16 - 1
+
+
+def padded(size: int, alignment: int) -> int:
+    """Round `size` up to a multiple of `alignment`."""
+    return -(-size // alignment) * alignment
+
+
+def is_alignment(value: int) -> bool:
+    """Return whether this is a valid alignment in bytes: a power of two that fits uint32."""
+    return 0 < value < 2**32 and value & (value - 1) == 0

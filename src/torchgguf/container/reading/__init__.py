@@ -1,0 +1,1 @@
+"""Read GGUF files: headers, tensors, and models that are split into several files."""

@@ -1,0 +1,1 @@
+"""Write GGUF files: one for a model, or several."""

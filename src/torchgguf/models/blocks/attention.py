@@ -1,0 +1,126 @@
+"""Self-attention: what all its kinds share, and the kind of llama-like models.
+
+Shape letters: B batch, T new positions, S positions seen including the new ones, H query heads, K key/value
+heads, D head size.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from torchgguf.models.blocks.step import Step
+from torchgguf.nn import Linear, rotate
+from torchgguf.nn.cache import KeyValues, Lengths
+
+
+class SelfAttention(nn.Module):
+    """Base of all kinds of self-attention: from queries, keys and values on, they are the same.
+
+    Args:
+        layer_idx: number of the layer, by which its state is found in the cache.
+        scaling: factor on the scores.
+        dropout: probability by which a weight is dropped while training.
+        window: how many positions back a query sees, itself included; None: all.
+    """
+
+    layer_name: ClassVar[str] = "self_attn"
+
+    def __init__(
+        self, layer_idx: int, scaling: float, dropout: float = 0.0, window: int | None = None
+    ) -> None:
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.scaling = scaling
+        self.dropout = dropout
+        self.window = window
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        step: Step,
+        lengths: Lengths | None = None,
+    ) -> Tensor:
+        """Compare queries `(B, T, H, D)` with all keys so far, and return the values' means `(B, T, H * D)`.
+
+        Args:
+            query: of the new positions.
+            key: `(B, T, K, D)`; appended to the cache, if there is one.
+            value: as `key`.
+            step: with the mask, the cache and the record.
+            lengths: of texts in which the keys are valid, as in `Rotation`.
+        """
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        if step.cache is not None:
+            key, value = step.cache.state(self.layer_idx, KeyValues).append(key, value, lengths)
+        output, probabilities = self.compare(query, key, value, step)
+        step.record.add("attentions", probabilities)
+        return output.transpose(1, 2).flatten(2)
+
+    def compare(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
+        """Return the values' means `(B, H, T, D)` and the probabilities, or None for them."""
+        dropout = self.dropout if self.training else 0.0
+        return step.attend(query, key, value, step.masks[self.window], self.scaling, dropout)
+
+
+class Attention(SelfAttention):
+    """Grouped-query attention with rotary embedding.
+
+    Args:
+        config: with the numbers of heads, `head_dim`, `hidden_size`, `attention_dropout` and `rms_norm_eps`.
+        layer_idx: number of the layer.
+        window: how many positions back a query sees, itself included; None: all.
+        bias: whether the projections of queries, keys and values have biases.
+        output_bias: whether the projection of the output has one; by default as the others.
+        qk_norm: class of the norms that queries and keys go through, head by head; None: they have none.
+        rotation: kind of the angles in `Step.rotations`; None: positions are not rotated.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        layer_idx: int,
+        window: int | None = None,
+        *,
+        bias: bool = False,
+        output_bias: bool | None = None,
+        qk_norm: type[nn.Module] | None = None,
+        rotation: str | None = "default",
+    ) -> None:
+        super().__init__(layer_idx, config.head_dim**-0.5, config.attention_dropout, window)
+        self.head_dim = config.head_dim
+        self.rotation = rotation
+        # Of all heads together.
+        self.query_size = config.num_attention_heads * self.head_dim
+        self.key_size = config.num_key_value_heads * self.head_dim
+        self.add_projections(config.hidden_size, bias)
+        output_bias = bias if output_bias is None else output_bias
+        self.o_proj = Linear(self.query_size, config.hidden_size, bias=output_bias)
+        self.has_norms = qk_norm is not None
+        if qk_norm is not None:
+            self.q_norm = qk_norm(self.head_dim, eps=config.rms_norm_eps)
+            self.k_norm = qk_norm(self.head_dim, eps=config.rms_norm_eps)
+
+    def add_projections(self, hidden_size: int, bias: bool) -> None:
+        """Make what `project` needs."""
+        self.q_proj = Linear(hidden_size, self.query_size, bias=bias)
+        self.k_proj = Linear(hidden_size, self.key_size, bias=bias)
+        self.v_proj = Linear(hidden_size, self.key_size, bias=bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries `(B, T, H * D)`, keys and values `(B, T, K * D)`."""
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        """Map `(B, T, hidden_size)` to itself."""
+        heads = (*x.shape[:2], -1, self.head_dim)
+        query, key, value = (part.view(heads) for part in self.project(x))
+        if self.has_norms:
+            query, key = self.q_norm(query), self.k_norm(key)
+        lengths = None
+        if self.rotation is not None:
+            cos, sin, lengths = step.rotations[self.rotation]
+            query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        output: Tensor = self.o_proj(self.attend(query, key, value, step, lengths))
+        return output

@@ -1,0 +1,42 @@
+"""The gated MLP of llama-like models."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from torchgguf.models.blocks.step import Step
+from torchgguf.nn import Linear, find_activation
+
+
+class MLP(nn.Module):
+    """`down(act(gate(x)) * up(x))`.
+
+    Args:
+        config: with `hidden_size`, `intermediate_size` and `hidden_act`.
+        bias: whether the projections have biases.
+        intermediate_size: in place of the config's.
+    """
+
+    layer_name: ClassVar[str] = "mlp"
+
+    def __init__(self, config: Any, *, bias: bool = False, intermediate_size: int | None = None) -> None:
+        super().__init__()
+        size = config.intermediate_size if intermediate_size is None else intermediate_size
+        self.add_projections(config.hidden_size, size, bias)
+        self.down_proj = Linear(size, config.hidden_size, bias=bias)
+        self.act_fn = find_activation("hidden_act", config.hidden_act)
+
+    def add_projections(self, hidden_size: int, intermediate_size: int, bias: bool) -> None:
+        """Make what `project` needs."""
+        self.gate_proj = Linear(hidden_size, intermediate_size, bias=bias)
+        self.up_proj = Linear(hidden_size, intermediate_size, bias=bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gate and up, each `(..., intermediate_size)`."""
+        return self.gate_proj(x), self.up_proj(x)
+
+    def forward(self, x: Tensor, step: Step | None = None) -> Tensor:
+        """Map `(..., hidden_size)` to itself."""
+        gate, up = self.project(x)
+        down: Tensor = self.down_proj(self.act_fn(gate) * up)
+        return down

@@ -1,0 +1,78 @@
+"""`Step`: what all layers share in one forward pass, and the protocol of layers.
+
+A layer is a module with `forward(x, step) -> x`, whatever is in it: attention, experts, a recurrence. It
+finds its mask, its rotation and its state in the cache through the step, and records there what callers asked
+for. Nothing in a step depends on the values of activations, so that a step of decoding is a fixed sequence of
+operators on tensors of fixed shapes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchgguf.nn import AttentionFunction, AttentionMask, Cache, Rotation
+
+
+@dataclass(slots=True)
+class Record:
+    """What layers are asked to keep, in their order; None is not asked for.
+
+    Attributes:
+        attentions: probabilities of each attention, `(B, H, T, S)`.
+        router_logits: scores of each router, `(B * T, experts)`.
+    """
+
+    attentions: list[Tensor] | None = None
+    router_logits: list[Tensor] | None = None
+
+    def items(self) -> list[tuple[str, list[Tensor] | None]]:
+        """Return names and lists of all that may be kept."""
+        return [(each.name, getattr(self, each.name)) for each in fields(self)]
+
+    def empty(self) -> "Record":
+        """Return a record that asks for the same, and holds nothing."""
+        return Record(**{name: None if kept is None else [] for name, kept in self.items()})
+
+    def flat(self) -> list[tuple[str, Tensor]]:
+        """Return all that is kept, each tensor with its name."""
+        return [(name, tensor) for name, kept in self.items() for tensor in kept or ()]
+
+    def add(self, name: str, tensor: Tensor | None) -> None:
+        """Append a tensor to what is kept under a name, if that is asked for."""
+        kept: list[Tensor] | None = getattr(self, name)
+        if kept is not None and tensor is not None:
+            kept.append(tensor)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What all layers share in one forward pass.
+
+    Attributes:
+        masks: which positions may be looked at, by the layers' window (None: no window).
+        attend: computes attention.
+        rotations: angles of rotary embedding, by their kind.
+        cache: the states of all layers, or None.
+        record: where layers put what was asked for.
+    """
+
+    masks: Mapping[int | None, AttentionMask]
+    attend: AttentionFunction
+    rotations: Mapping[str, Rotation] = field(default_factory=dict)
+    cache: Cache | None = None
+    record: Record = field(default_factory=Record)
+
+    def to(self, device: torch.device | str | int, **options: Any) -> "Step":
+        """Return the step with its tensors on a device, where the next layer is.
+
+        Accelerate calls it when the layers of a model lie on several devices. Lists in the record are shared.
+        """
+        masks = {window: mask.to(device) for window, mask in self.masks.items()}
+        rotations = {
+            kind: Rotation(cos.to(device), sin.to(device), lengths)
+            for kind, (cos, sin, lengths) in self.rotations.items()
+        }
+        return replace(self, masks=masks, rotations=rotations)

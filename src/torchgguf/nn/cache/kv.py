@@ -1,0 +1,152 @@
+"""Keys and values of attention: a state that grows with the text, and one of a fixed size.
+
+Shape letters: B batch, K key/value heads, T new positions, S positions seen including the new ones,
+D head size.
+"""
+
+import torch
+from torch import Tensor
+
+from torchgguf.nn.cache.lengths import ALL_LENGTHS, Lengths, common_lengths, is_within
+from torchgguf.nn.cache.state import Room, State, refuse_graph, reordered
+
+_ROUND = 256  # positions; capacities are multiples of it, so that short generations grow once
+
+
+class KeyValues(State):
+    """Keys and values `(B, K, capacity, D)` of one layer, the first `length` positions filled.
+
+    The first tensors are stored as they came, so that a prompt scored once is never copied. Later they are
+    replaced by buffers that no graph holds, and that new positions are written into.
+    """
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+    lengths: Lengths | None = None  # of texts, for which the keys are valid; None: all
+    _owned = False  # whether the tensors are such buffers
+
+    @classmethod
+    def make(cls, room: Room | None) -> "KeyValues":
+        """Make an empty state: a `FixedKeyValues`, if there is a `room`."""
+        return cls() if room is None else FixedKeyValues(room)
+
+    def append(self, key: Tensor, value: Tensor, lengths: Lengths | None = None) -> tuple[Tensor, Tensor]:
+        """Append keys and values; return what queries are to be compared with.
+
+        Args:
+            key: `(B, K, T, D)`.
+            value: `(B, K, T, D)`; its D may differ from that of keys.
+            lengths: the lowest and the highest length of a text in which these keys are valid.
+
+        Returns:
+            All keys and values so far, `(B, K, S, D)`: views, valid until the next `append`.
+        """
+        self.lengths = common_lengths(self.lengths, lengths)
+        if self.keys is None or self.values is None:
+            self.keys, self.values, self._length = key, value, key.shape[2]
+            return key, value
+        length, end = self._length, self._length + key.shape[2]
+        if torch.is_grad_enabled():
+            # A graph may hold what was returned before, if only for the queries' sake: leave that as it is.
+            self.keys = torch.cat((self.keys[:, :, :length], key), dim=2)
+            self.values = torch.cat((self.values[:, :, :length], value), dim=2)
+            self._owned = False
+        else:
+            if end > self.keys.shape[2] or not self._owned:
+                self.keys, self.values = _grown(self.keys, length, end), _grown(self.values, length, end)
+                self._owned = True
+            self.keys[:, :, length:end] = key
+            self.values[:, :, length:end] = value
+        self._length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Make row i of the batch a copy of the row `rows[i]`; as many rows of a fixed size stay in place."""
+        if self.keys is not None and self.values is not None:
+            in_place = self.room is not None
+            self.keys, self.values = (reordered(x, rows, in_place) for x in (self.keys, self.values))
+
+    def can_crop(self, length: int) -> bool:
+        """Return True: keys and values of the first positions do not depend on those after them."""
+        return True
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first `length` positions."""
+        if length == 0:
+            self.lengths = None
+        if self.room is not None:
+            self.room.crop(length)
+        elif length == 0:
+            self.keys, self.values, self._length = None, None, 0
+        else:
+            self._length = min(self._length, length)
+
+    def holds_for(self, length: int) -> bool:
+        """Return whether the keys are valid in a text of this length."""
+        return is_within(length, self.lengths)
+
+
+def _grown(buffer: Tensor, length: int, end: int) -> Tensor:
+    # Doubling bounds the copying of n steps by 2n positions.
+    capacity = -(-max(end, 2 * buffer.shape[2]) // _ROUND) * _ROUND
+    grown = buffer.new_empty((*buffer.shape[:2], capacity, buffer.shape[3]))
+    grown[:, :, :length] = buffer[:, :, :length]
+    return grown
+
+
+class FixedKeyValues(KeyValues):
+    """Keys and values that keep shape and place, so that a compiled step serves every token."""
+
+    bounds: tuple[Tensor, Tensor] | None = None  # `lengths` in tensors `()` int64, which keep their place too
+
+    def append(self, key: Tensor, value: Tensor, lengths: Lengths | None = None) -> tuple[Tensor, Tensor]:
+        """Append keys and values; return what queries are to be compared with.
+
+        Args:
+            key: `(B, K, T, D)`.
+            value: `(B, K, T, D)`.
+            lengths: as in `KeyValues.append`.
+
+        Returns:
+            The buffers `(B, K, capacity, D)`, of which masks hide what is not filled; the first time just
+            `key` and `value`.
+
+        Raises:
+            ValueError: there are other rows than before, or there is no room.
+            RuntimeError: a gradient is wanted of what would be overwritten.
+        """
+        assert self.room is not None
+        refuse_graph(key, value)
+        is_first = self.keys is None
+        if self.keys is None or self.values is None:
+            # Zeros, not whatever was there: a NaN would come through the mask, as 0 times NaN.
+            self.keys, self.values = (
+                x.new_zeros((*x.shape[:2], self.room.capacity, x.shape[3])) for x in (key, value)
+            )
+        if len(self.keys) != len(key):
+            raise ValueError(f"a static cache of {len(self.keys)} rows cannot take {len(key)}: make another")
+        places = self.room.advance(key.shape[2], self.leads, key.device)
+        if lengths is not None:
+            self._narrow(lengths, key.device)
+        self.keys.index_copy_(2, places, key)
+        self.values.index_copy_(2, places, value)
+        return (key, value) if is_first else (self.keys, self.values)
+
+    def _narrow(self, lengths: Lengths, device: torch.device) -> None:
+        if self.bounds is None:
+            lowest = torch.zeros((), dtype=torch.long, device=device)
+            self.bounds = lowest, torch.full_like(lowest, ALL_LENGTHS[1])
+        for bound, new, tighter in zip(self.bounds, lengths, (torch.maximum, torch.minimum), strict=True):
+            if new is not None:
+                bound.copy_(tighter(bound, torch.as_tensor(new, device=device)))
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first `length` positions."""
+        super().crop(length)
+        if length == 0 and self.bounds is not None:
+            for bound, unlimited in zip(self.bounds, ALL_LENGTHS, strict=True):
+                bound.fill_(unlimited)
+
+    def holds_for(self, length: int) -> bool:
+        """Return whether the keys are valid in a text of this length; a GPU is waited for."""
+        return is_within(length, self.bounds)

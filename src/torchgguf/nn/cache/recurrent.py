@@ -1,0 +1,107 @@
+"""States of a fixed size a row, whatever the length of the text: of recurrent layers and of convolutions.
+
+Shape letters: B batch, C channels, T new positions.
+"""
+
+import torch
+from torch import Tensor
+
+from torchgguf.nn.cache.state import State, refuse_graph, reordered
+
+
+class Recurrent(State):
+    """A tensor `(B, ...)` that every position changes, as in linear attention and in state-space models.
+
+    What it was before a position is lost. So it can be cropped to 0 and to its present length only.
+    """
+
+    value: Tensor | None = None
+
+    def read(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return the state before the new positions: zeros, if there are none before them.
+
+        Args:
+            shape: of the state, the batch first.
+            dtype: of the state, if it is new.
+            device: of the state, if it is new.
+
+        Raises:
+            ValueError: the state has another shape.
+        """
+        if self.value is None:
+            zeros = torch.zeros(shape, dtype=dtype, device=device)
+            if self.room is None:
+                return zeros
+            self.value = zeros  # from now on in this place
+        if self.value.shape != shape:
+            raise ValueError(f"a state of shape {tuple(self.value.shape)} must be read so, got {shape}")
+        return self.value
+
+    def advance(self, value: Tensor, new: int) -> None:
+        """Replace the state by that after `new` more positions.
+
+        Args:
+            value: the state, of the shape that it is read in.
+            new: the number of positions.
+
+        Raises:
+            ValueError: there is no room in a cache of a fixed size.
+            RuntimeError: a gradient is wanted of what would be overwritten there.
+        """
+        if self.room is None:
+            self.value = value
+            self._length += new
+            return
+        refuse_graph(value)
+        self.room.advance(new, self.leads, value.device)
+        self.value = value.clone() if self.value is None else self.value.copy_(value)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Make row i of the batch a copy of the row `rows[i]`; as many rows of a fixed size stay in place."""
+        if self.value is not None:
+            self.value = reordered(self.value, rows, in_place=self.room is not None)
+
+    def can_crop(self, length: int) -> bool:
+        """Return whether the length is 0, or not below the present one."""
+        return length == 0 or length >= self.length
+
+    def crop(self, length: int) -> None:
+        """Forget everything, if the length is 0.
+
+        Raises:
+            ValueError: the length is between 0 and the present one.
+        """
+        if not self.can_crop(length):
+            raise ValueError(f"a recurrent state must be cropped to 0 or to {self.length}, got {length}")
+        if length > 0:
+            return
+        if self.room is None:
+            self.value, self._length = None, 0
+        else:
+            self.room.crop(0)
+            if self.value is not None:
+                self.value.zero_()
+
+
+class Convolution(Recurrent):
+    """The last positions `(B, C, size)` before the new ones, as a causal convolution along the text needs."""
+
+    def append(self, x: Tensor, size: int) -> Tensor:
+        """Put the last positions before the new ones, and remember the last of both.
+
+        Args:
+            x: the new positions, `(B, C, T)`.
+            size: how many positions before its own the convolution looks at: its kernel's size less 1.
+
+        Returns:
+            `(B, C, size + T)`; what is before the text is zero.
+
+        Raises:
+            ValueError: the state has another shape, or there is no room in a cache of a fixed size.
+            RuntimeError: a gradient is wanted of what would be overwritten there.
+        """
+        batch, channels, new = x.shape
+        joined = torch.cat((self.read((batch, channels, size), x.dtype, x.device), x), dim=2)
+        # A copy: a view would keep the whole text in memory.
+        self.advance(joined[..., new:].clone(), new)
+        return joined

@@ -1,0 +1,114 @@
+"""`State`: what a layer remembers of the text so far. `Room`: the fixed size that states of a cache share."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Room:
+    """How many positions a cache of a fixed size stores at most, and how many it does store.
+
+    The latter is a tensor: a number in Python would be compiled into a graph. The state that was made first
+    leads: each forward begins with it, and it counts the positions for all others.
+
+    Attributes:
+        capacity: the highest number of positions.
+        filled: the number of positions stored, `()` int64; None before the first forward.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.filled: Tensor | None = None
+        self._has_first = False
+
+    def enter(self) -> bool:
+        """Register a new state; return whether it leads."""
+        is_first, self._has_first = not self._has_first, True
+        return is_first
+
+    def advance(self, new: int, leads: bool, device: torch.device) -> Tensor:
+        """Return the places `(new,)` of a state's new positions; the state that leads makes room for them.
+
+        Raises:
+            ValueError: there is no room. (A GPU is not asked; its own index error comes later.)
+        """
+        if self.filled is None:
+            self.filled = torch.zeros((), dtype=torch.long, device=device)
+        if leads:
+            if self.filled.device.type == "cpu" and not torch.compiler.is_compiling():
+                self._check(int(self.filled) + new)
+            self.filled += new
+        return torch.arange(new, device=device) + (self.filled.to(device) - new)
+
+    def _check(self, end: int) -> None:
+        if end > self.capacity:
+            raise ValueError(f"a static cache of max_cache_len={self.capacity} cannot hold {end} positions")
+
+    def length(self) -> int:
+        """Return how many positions are stored; a GPU is waited for."""
+        return 0 if self.filled is None else int(self.filled)
+
+    def crop(self, length: int) -> None:
+        """Keep at most the first `length` positions."""
+        if self.filled is not None:
+            self.filled.clamp_(max=length)
+
+
+class State(ABC):
+    """What a layer remembers of the text so far. A class is a kind of state; a layer has one of each at most.
+
+    Args:
+        room: what the state shares with all others of a cache of a fixed size, so that its tensors keep their
+            shapes and places. None: they grow, or are replaced, and the state counts its positions itself.
+    """
+
+    def __init__(self, room: Room | None = None) -> None:
+        self.room = room
+        self.leads = room is not None and room.enter()
+        self._length = 0
+
+    @classmethod
+    def make(cls, room: Room | None) -> "State":
+        """Make an empty state of this kind; see the class for `room`."""
+        return cls(room)
+
+    @property
+    def length(self) -> int:
+        """The number of positions remembered; in a cache of a fixed size a GPU is waited for."""
+        return self._length if self.room is None else self.room.length()
+
+    @abstractmethod
+    def reorder(self, rows: Tensor) -> None:
+        """Make row i of the batch a copy of the row `rows[i]`; `rows` is `(rows from now on,)` int64."""
+
+    @abstractmethod
+    def can_crop(self, length: int) -> bool:
+        """Return whether `crop(length)` is possible."""
+
+    @abstractmethod
+    def crop(self, length: int) -> None:
+        """Forget all but the first `length` positions; a length beyond the present one changes nothing.
+
+        Every state can be cropped to 0.
+        """
+
+    def holds_for(self, length: int) -> bool:
+        """Return whether the positions remembered stay valid in a text of this length."""
+        return True
+
+
+def reordered(buffer: Tensor, rows: Tensor, in_place: bool) -> Tensor:
+    """Return the rows of a buffer in another order, in the same place if asked and if they are as many."""
+    chosen = buffer.index_select(0, rows.to(buffer.device))
+    return buffer.copy_(chosen) if in_place and chosen.shape == buffer.shape else chosen
+
+
+def refuse_graph(*tensors: Tensor) -> None:
+    """Refuse to store tensors in place that a gradient is wanted of.
+
+    Raises:
+        RuntimeError: a gradient is wanted of what would be overwritten.
+    """
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        raise RuntimeError("a static cache holds no graph: use torch.no_grad(), or a DynamicCache")

@@ -1,0 +1,1 @@
+"""Conversations: chat templates, the sandbox that runs them, the schemas of tools."""

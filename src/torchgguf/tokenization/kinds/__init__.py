@@ -1,0 +1,1 @@
+"""The kinds of tokenizer: BPE, Unigram and WordPiece."""

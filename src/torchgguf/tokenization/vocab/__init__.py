@@ -1,0 +1,1 @@
+"""The vocabulary that a GGUF file states."""

@@ -1,0 +1,6 @@
+"""Every model class that the Auto classes know."""
+
+from torchgguf.models import registry
+
+ARCHITECTURES = [registry.architecture_of_type(model_type) for model_type in registry.MODEL_TYPES]
+CLASSES = [model_class for architecture in ARCHITECTURES for model_class in architecture.classes.values()]

@@ -1,0 +1,56 @@
+"""The registry, the folder of architectures and the public names are the same list."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+import torchgguf.models
+from tests.models.classes import ARCHITECTURES, CLASSES
+from tests.support import ROOT
+from torchgguf._lazy import read_stub
+from torchgguf.models import registry
+
+FOLDER = ROOT / "src" / "torchgguf" / "models" / "architectures"
+
+
+def test_every_architecture_has_a_row():
+    defined = {
+        path.stem
+        for path in FOLDER.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Architecture"
+    }
+    assert {*registry.MODEL_TYPES} == defined
+    assert len(registry.MODEL_TYPES) == len(defined)
+    for gguf, model_types in registry.ROWS.items():
+        for model_type in model_types:
+            architecture = registry.architecture_of_type(model_type)
+            assert (architecture.gguf, architecture.config_class.model_type) == (gguf, model_type)
+
+
+def test_every_class_is_public():
+    modules = read_stub("torchgguf.models")
+    defined = {
+        node.name: f"torchgguf.models.architectures.{path.stem}"
+        for path in FOLDER.glob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Config", "Model", "ForCausalLM", "Output"))
+    }
+    assert defined.items() <= modules.items()
+    for model_class in CLASSES:
+        assert getattr(torchgguf.models, model_class.__name__) is model_class
+        assert model_class.architecture in ARCHITECTURES
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "gpt2"])
+def test_only_the_architecture_asked_for_is_imported(model_type):
+    code = f"""
+import sys
+from torchgguf import AutoConfig
+AutoConfig.for_model({model_type!r})
+print(*(name for name in sys.modules if name.startswith("torchgguf.models.architectures.")))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == [f"torchgguf.models.architectures.{model_type}"]

@@ -1,0 +1,48 @@
+"""A program that runs llama.cpp's converter as often as it is asked: most of a run of its own is importing.
+
+Usage: python -P convert.py PATH_TO_CONVERT_HF_TO_GGUF
+
+Each line on standard input is a JSON list: the converter's arguments, and the rule by which a byte-level
+vocabulary splits texts. The converter finds the rule by what published vocabularies make of a text. Another
+vocabulary has to state its rule; an empty name leaves the search to the converter. Each line on standard
+output is the JSON of an error, empty if there was none. The converter's log goes to standard error.
+"""
+
+import contextlib
+import json
+import runpy
+import sys
+import traceback
+from pathlib import Path
+
+
+def run(script: str, arguments: list[str], split: str) -> str:
+    """Run the converter, and return the error that ended it."""
+    from conversion.base import TextModel  # llama.cpp's, beside its script
+
+    find = TextModel.get_vocab_base_pre
+    if split:
+        TextModel.get_vocab_base_pre = lambda self, tokenizer: split
+    sys.argv = [script, *arguments]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        return f"it ended with {end.code}" if end.code else ""
+    except Exception:
+        return traceback.format_exc()
+    finally:
+        TextModel.get_vocab_base_pre = find
+    return ""
+
+
+def main(script: str) -> None:
+    """Answer all lines."""
+    sys.path.insert(0, str(Path(script).parent))
+    answers = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        for line in sys.stdin:
+            print(json.dumps(run(script, *json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

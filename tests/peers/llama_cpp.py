@@ -1,0 +1,116 @@
+"""llama.cpp from outside: its converter makes files, its runtime reads them."""
+
+import atexit
+import io
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import tokenizers
+
+from tests.support import LLAMA_CPP, ROOT
+
+TEXT = (ROOT / "tests" / "data" / "gpl-3.0.txt").read_text()
+
+VOCAB_SIZE = 400
+# Models with a byte-level vocabulary, and how theirs splits texts: the others get one of sentencepiece.
+BYTE_LEVEL = {"gpt2": "gpt-2", "bloom": "bloom", "qwen2": "qwen2", "qwen2_moe": "qwen2", "qwen3": "qwen2"}
+
+
+def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
+    """Convert transformers models, each to the type named for it (`f32` if none is)."""
+    files = {name: folder / f"{name}.gguf" for name in models}
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        add_tokenizer(folder / name, model.config.model_type)
+    convert_folders(
+        (folder / name, files[name], types.get(name, "f32"), BYTE_LEVEL.get(model.config.model_type, ""))
+        for name, model in models.items()
+    )
+    return files
+
+
+def add_tokenizer(folder: Path, model_type: str) -> None:
+    """Give a folder a tokenizer of the kind that its architecture has."""
+    if model_type in BYTE_LEVEL:
+        _byte_level().save(str(folder / "tokenizer.json"))
+    else:
+        (folder / "tokenizer.model").write_bytes(_sentencepiece())
+
+
+def convert_folders(jobs: Iterable[tuple[Path, Path, str, str]]) -> None:
+    """Convert folders to files of a type; `split` says how a byte-level vocabulary splits texts."""
+    for folder, out, type, split in jobs:
+        run_converter([str(folder), "--outfile", str(out), "--outtype", type], split)
+
+
+def run_converter(arguments: Sequence[str], split: str = "") -> None:
+    """Run the converter with these arguments; `split` as in `tests/peers/convert.py`."""
+    process, log = _converter()
+    assert process.stdin and process.stdout
+    process.stdin.write(json.dumps([arguments, split]) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    error = json.loads(answer) if answer else f"its process ended with {process.wait()}"
+    assert not error, f"{error}\n{log.read_text()[-2000:]}"
+
+
+@cache
+def _converter() -> tuple[subprocess.Popen[str], Path]:
+    """Start the process that converts, which lives until the tests end, and return its log besides."""
+    script = LLAMA_CPP / "convert_hf_to_gguf.py"
+    # `-P`: the program's folder has a `transformers` of ours, which is not the one to be imported.
+    command = [sys.executable, "-P", str(Path(__file__).with_name("convert.py")), str(script)]
+    folder = tempfile.TemporaryDirectory()
+    log = Path(folder.name) / "log.txt"
+    with log.open("w") as err:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, text=True
+        )
+    atexit.register(folder.cleanup)
+    atexit.register(process.communicate)  # which runs first
+    return process, log
+
+
+@cache
+def _byte_level() -> tokenizers.ByteLevelBPETokenizer:
+    tokenizer = tokenizers.ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(
+        TEXT.splitlines(), VOCAB_SIZE, special_tokens=["<|endoftext|>"], show_progress=False
+    )
+    return tokenizer
+
+
+@cache
+def _sentencepiece() -> bytes:
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.splitlines()),
+        model_writer=out,
+        vocab_size=VOCAB_SIZE,
+        byte_fallback=True,
+        model_type="bpe",
+        minloglevel=2,
+    )
+    return out.getvalue()
+
+
+def greedy_text(path: Path, prompt: str, tokens: int = 24, threads: int = 1) -> str:
+    """llama.cpp's greedy continuation of a prompt."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = 512
+    params.cpuparams.n_threads = threads
+    params.warmup = False
+    server = xllamacpp.Server(params)
+    answer = server.handle_completions({"prompt": prompt, "max_tokens": tokens, "temperature": 0.0})
+    answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
+    return answer["choices"][0]["text"]

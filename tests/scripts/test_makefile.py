@@ -1,0 +1,49 @@
+"""What the targets of the Makefile run, as make itself says without running it."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.support import ROOT
+
+INNER = {"tools", "models", "oldest"}  # targets of targets
+
+
+def make(*arguments: str) -> str:
+    """Return what make prints."""
+    command = ["make", "--no-print-directory", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_help_lists_every_target() -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    lines = [line.split(maxsplit=1) for line in make("help").splitlines()]
+    assert {name for name, _ in lines} == set(phony.split()) - INNER
+    assert all(len(text) > 10 for _, text in lines)
+
+
+def test_the_demo_is_what_make_alone_runs() -> None:
+    assert "scripts/demo.py" in make("--dry-run").splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["test"], r"-m pytest *$"),
+        (["test", "T=tests/nn"], r"-m pytest +tests/nn$"),
+        (["test", "T=tests/nn", "K=rope or alibi"], r"-m pytest +-k 'rope or alibi' +tests/nn$"),
+        (["test", "WORKERS=2"], r"^OMP_NUM_THREADS=1 .*-m pytest +-n 2 --dist loadfile +$"),
+        (["quick", "K=rope"], r"-m pytest +-k 'rope' -p tests\.quick *$"),
+    ],
+)
+def test_tests_are_chosen_by_path_and_by_word(arguments: list[str], command: str) -> None:
+    assert re.search(command, make("--dry-run", *arguments).splitlines()[-1])
+
+
+def test_everything_is_installed_at_locked_versions(tmp_path) -> None:
+    lines = [
+        line for line in make("--dry-run", "lint", f"VENV={tmp_path}").splitlines() if " install " in line
+    ]
+    assert len(lines) >= 5
+    assert all(" -c requirements/dev.lock " in line for line in lines)

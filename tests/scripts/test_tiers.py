@@ -1,0 +1,55 @@
+"""The selections of `make quick` and `make test-oldest`, as pytest makes them of a file of tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import ROOT
+
+CASES = """
+import pytest
+
+@pytest.mark.parametrize("n", range(9))
+def test_cases(n): ...
+
+@pytest.mark.parametrize("n", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_one_is_slow(n): assert n
+
+@pytest.mark.slow
+def test_slow(): assert False
+
+class TestGroup:
+    def test_alone(self): ...
+"""
+PEERS = """
+def test_with_a_peer():
+    import transformers
+
+def test_without(): ...
+"""
+
+
+def run(plugin: str, folder: Path, text: str) -> str:
+    """Return what pytest prints about a file with `text`."""
+    (folder / "test_file.py").write_text(text)
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow: as in pyproject.toml\n")
+    command = [sys.executable, "-m", "pytest", "-p", plugin, "-p", "no:cacheprovider", "-rA", folder]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_quick_runs_one_case_of_each_function_that_is_not_slow(tmp_path: Path) -> None:
+    shown = run("tests.quick", tmp_path, CASES)
+    assert "3 passed, 10 deselected" in shown
+    assert shown.count("PASSED test_file.py::test_cases[") == 1
+    assert "PASSED test_file.py::test_one_is_slow[1]" in shown
+    assert "PASSED test_file.py::TestGroup::test_alone" in shown
+
+
+def test_oldest_skips_what_imports_transformers(tmp_path: Path) -> None:
+    assert "1 passed, 1 skipped" in run("tests.oldest", tmp_path, PEERS)
+    (tmp_path / "test_whole.py").write_text("import transformers")
+    assert "1 passed, 2 skipped" in run("tests.oldest", tmp_path, PEERS)
