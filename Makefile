@@ -59,7 +59,7 @@ demo: build ## fetch a model of 135M parameters, run it, write it back (the defa
 test: tools models ## run the tests: all, or T=tests/nn (a path), K=rope (words of pytest -k); WORKERS=2 at a time
 	@$(PYTEST) $(T)
 
-quick: tools models ## run one case of each test that is not slow: less than a minute
+quick: tools models ## run one test of each file, none of the slow ones: less than a minute
 	@$(PYTEST) -p tests.quick $(T)
 
 lint: tools ## check style, types, import contracts, and the layout of the C++ code
@@ -79,7 +79,7 @@ format: tools ## lay out the Python and the C++ code
 debug: ## run the tests of kernels and quants (or T=...) with the address and undefined behaviour sanitizers
 	@$(MAKE) tools VENV=.venv-debug CONFIG="-C cmake.define.TORCHGGUF_SANITIZE=ON"
 	@LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		$(subst $(VENV)/,.venv-debug/,$(PYTEST)) $(or $(T),tests/kernels tests/quants)
 
 bench: tools ## measure every figure beside its peers': a quarter of an hour
@@ -92,7 +92,7 @@ test-oldest: ## run the tests that do without transformers on the oldest package
 	@$(MAKE) oldest VENV=.venv-oldest LOCK=requirements/oldest.lock EXTRAS=test
 
 oldest: tools models
-	@$(PYTEST) -p tests.oldest $(T)
+	@$(PYTEST) -p tests.oldest -m "not slow" $(T)
 
 update: $(VENV)/.deps ## raise the locked versions to those that pass lint and test; TORCH=... raises torch too
 	@rm -rf $(NEXT) && mkdir $(NEXT)

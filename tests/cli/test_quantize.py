@@ -129,7 +129,7 @@ def test_split_models(torchgguf, unknown, tmp_path):
     "arguments, code, message",
     [
         (["IN", "out.gguf", "Q4_L"], 1, "unknown quantization 'Q4_L'; known: F32,"),
-        (["IN", "out.gguf"], 2, "IN OUT TYPE"),
+        (["IN", "out.gguf"], 2, "requires IN, OUT and TYPE"),
         (["IN", "out.gguf", "Q8_0", "--tensor-type", "ffn_up"], 2, "'ffn_up' is not PATTERN=TYPE"),
         (["IN", "out.gguf", "Q8_0", "--tensor-type", "wrong=Q8_0"], 1, "'wrong'"),
         (["IN", "out.gguf", "Q8_0", "--tensor-type", "ffn_up=Q9"], 1, "unknown quantization type 'Q9'"),

@@ -49,7 +49,10 @@ class Twins(NamedTuple):
     ours: Any
 
 
-@pytest.fixture(scope="package", params=["llama", "qwen2-sliding", "mistral-sliding", "gpt2", "bloom"])
+TWINS = ("llama", "qwen2-sliding", "mistral-sliding", "gpt2", "bloom")
+
+
+@pytest.fixture(scope="package", params=TWINS)
 def twins(request) -> Twins:
     """Both read as many tokens as they are told, and end at none unless told."""
     theirs = reference(CASES[request.param])

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from tests.generation.conftest import Twins, prompts
+from tests.generation.conftest import TWINS, Twins, prompts
 from tests.models.tiny import CASES, counterpart, reference
+from tests.pairs import every_pair
 from torchgguf.nn import DynamicCache, StaticCache
 
 WAYS = [
@@ -18,8 +19,9 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("side", ["left", "right", None])
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(
+    ("way", "twins", "side"), every_pair(WAYS, TWINS, ["left", "right", None]), ids=str, indirect=["twins"]
+)
 def test_tokens_are_those_of_a_dynamic_cache(twins: Twins, side, way):
     batch = prompts(side) if side else {"input_ids": prompts(lengths=(7, 7))["input_ids"]}
 

@@ -10,9 +10,9 @@ from torchgguf import LlamaConfig, LlamaModel
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer
 from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.step import Record, Step
+from torchgguf.models.blocks.step import Step, StepRecord
 from torchgguf.models.core.argument_order import in_order
-from torchgguf.nn import ATTENTION, AttentionMask, RMSNorm, Rotation
+from torchgguf.nn import ATTENTION_FUNCTIONS, AttentionMask, RMSNorm, Rotation
 
 CONFIG = LlamaConfig(**SIZES)
 
@@ -20,7 +20,9 @@ CONFIG = LlamaConfig(**SIZES)
 def step(new: int, **fields) -> Step:
     angles = torch.zeros(1, new, 1, CONFIG.head_dim)
     masks = {None: AttentionMask(None, causal=True)}
-    return Step(masks, ATTENTION["eager"], {"default": Rotation(angles + 1, angles, None)}, **fields)
+    return Step(
+        masks, ATTENTION_FUNCTIONS["eager"], {"default": Rotation(angles + 1, angles, None)}, **fields
+    )
 
 
 def filled(layer: nn.Module) -> nn.Module:
@@ -108,12 +110,12 @@ def test_routers_of_another_model_are_refused():
 
 
 def test_steps_move_with_their_layers():
-    moved = step(4, record=Record(attentions=[])).to("meta")
+    moved = step(4, record=StepRecord(attentions=[])).to("meta")
     assert moved.rotations["default"].cos.is_meta
     assert moved.masks[None] == AttentionMask(None, causal=True)
     assert moved.record.attentions == []
     explicit = AttentionMask(torch.ones(1, 1, 4, 4, dtype=torch.bool), causal=False)
-    assert Step({None: explicit}, ATTENTION["eager"]).to("meta").masks[None].allowed.is_meta
+    assert Step({None: explicit}, ATTENTION_FUNCTIONS["eager"]).to("meta").masks[None].allowed.is_meta
 
 
 def test_argument_order():

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf.generation import GenerationConfig, GenerationMixin
-from torchgguf.models.outputs import CausalLMOutputWithPast
+from torchgguf.models.blocks.outputs import CausalLMOutputWithPast
 from torchgguf.nn import (
     Cache,
     Convolution,

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from transformers import BloomConfig
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-from torchgguf.nn import ATTENTION, DynamicCache, StaticCache, alibi_mask, alibi_slopes
+from torchgguf.nn import ATTENTION_FUNCTIONS, DynamicCache, StaticCache, alibi_mask, alibi_slopes
 
 HEADS, DIM, LENGTH = 5, 8, 12
 # No padding; on either side, and inside; a row without any.
@@ -68,7 +68,7 @@ def test_attention(padding, implementation, make_cache, pieces):
         biased = alibi_mask(alibi_slopes(HEADS), None if mask is None else mask[:, :end], embeds, cache)
         if cache is not None:
             key, value = cache.update(key, value, 0)
-        outputs.append(ATTENTION[implementation](query, key, value, biased, DIM**-0.5, 0.0)[0])
+        outputs.append(ATTENTION_FUNCTIONS[implementation](query, key, value, biased, DIM**-0.5, 0.0)[0])
         start = end
     actual, expected = torch.cat(outputs, dim=2), expected_output(mask)
     assert actual.isfinite().all()
@@ -92,5 +92,5 @@ def test_a_static_cache_may_be_given_a_mask_of_its_whole_length():
 def test_flash_attention_takes_no_biases():
     query = torch.zeros(1, HEADS, 2, DIM, dtype=torch.bfloat16)
     biased = alibi_mask(alibi_slopes(HEADS), None, query.new_zeros(1, 2, 1), None)
-    with pytest.raises(ValueError, match="cannot add a bias"):
-        ATTENTION["flash_attention_2"](query, query, query, biased, 1.0, 0.0)
+    with pytest.raises(ValueError, match="with a bias on the scores"):
+        ATTENTION_FUNCTIONS["flash_attention_2"](query, query, query, biased, 1.0, 0.0)

@@ -8,11 +8,11 @@ from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
 from tests.nn import flash
-from torchgguf.nn import ATTENTION, AttentionMask, causal_mask, check_attention
+from torchgguf.nn import ATTENTION_FUNCTIONS, AttentionMask, causal_mask, check_attention
 from torchgguf.nn.masks import static_mask
 
 CPU = torch.device("cpu")
-EVERYWHERE = [name for name in ATTENTION if name != "flash_attention_2"]
+EVERYWHERE = [name for name in ATTENTION_FUNCTIONS if name != "flash_attention_2"]
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -107,7 +107,7 @@ def test_attention(implementation, heads, kv_heads, new, past, window, padded):
     padding = torch.ones(2, total, dtype=torch.long)
     padding[0, : total // 3] = 0 if padded else 1
     mask = causal_mask(padding, new, past, window, CPU)
-    output, probabilities = ATTENTION[implementation](query, key, value, mask, scaling, 0.0)
+    output, probabilities = ATTENTION_FUNCTIONS[implementation](query, key, value, mask, scaling, 0.0)
     expected_output, expected_probabilities = exact(query, key, value, padding, window, scaling)
     assert output.isfinite().all()  # nobody reads what padding gets, but it must not be NaN
     meaningful = expected_output.isfinite().all(-1)
@@ -124,7 +124,7 @@ def test_scores_in_the_wider_dtype_of_queries_and_keys(implementation, dtype, ne
     query, key = 10 + torch.randn(2, 2, new, 1) / 30, 10 + torch.randn(2, 2, 9, 1) / 30
     value = torch.randn(2, 2, 9, 16).to(dtype)
     mask = causal_mask(None, new, 9 - new, None, CPU)
-    output, probabilities = ATTENTION[implementation](query, key, value, mask, 1.0, 0.0)
+    output, probabilities = ATTENTION_FUNCTIONS[implementation](query, key, value, mask, 1.0, 0.0)
     expected, weights = exact(query, key, value, torch.ones(2, 9), None, 1.0)
     assert output.dtype is dtype
     assert_close(output.float(), expected, atol=4 * torch.finfo(dtype).eps, rtol=0)
@@ -147,7 +147,7 @@ def test_flash_attention_sees_what_the_others_see(situation, room, wider):
         mask = static_mask(padding, places, capacity, window)
     with pytest.MonkeyPatch.context() as monkeypatch:
         flash.install(monkeypatch)
-        output, _ = ATTENTION["flash_attention_2"](query, key, value, mask, 0.3, 0.0)
+        output, _ = ATTENTION_FUNCTIONS["flash_attention_2"](query, key, value, mask, 0.3, 0.0)
     assert output.dtype is dtype and output.shape == query.shape
     padding = torch.ones(batch, total, dtype=torch.long) if padding is None else padding
     expected, _ = exact(query, key[:, :, :total], value[:, :, :total], padding, window, 0.3)
@@ -163,7 +163,7 @@ def test_flash_attention_hands_gradients_back(monkeypatch):
     for implementation in ("flash_attention_2", "eager"):
         generator = torch.Generator().manual_seed(0)
         heads = [torch.randn(2, 2, 5, 16, generator=generator).half().requires_grad_() for _ in range(3)]
-        output, _ = ATTENTION[implementation](*heads, mask, 0.3, 0.0)
+        output, _ = ATTENTION_FUNCTIONS[implementation](*heads, mask, 0.3, 0.0)
         (output * real).float().square().sum().backward()
         gradients.append([x.grad for x in heads])
     for ours, theirs in zip(*gradients, strict=True):
@@ -178,10 +178,12 @@ def test_flash_attention_says_what_it_needs(monkeypatch):
     check_attention("flash_attention_2")
     heads = torch.randn(1, 2, 3, 16)
     with pytest.raises(ValueError, match="float16 or bfloat16, not float32"):
-        ATTENTION["flash_attention_2"](heads, heads, heads, causal_mask(None, 3, 0, None, CPU), 0.3, 0.0)
+        ATTENTION_FUNCTIONS["flash_attention_2"](
+            heads, heads, heads, causal_mask(None, 3, 0, None, CPU), 0.3, 0.0
+        )
     biased = AttentionMask(None, False, torch.zeros(1, 2, 3, 3))
-    with pytest.raises(ValueError, match="cannot add a bias to the scores"):
-        ATTENTION["flash_attention_2"](heads, heads, heads, biased, 0.3, 0.0)
+    with pytest.raises(ValueError, match="with a bias on the scores"):
+        ATTENTION_FUNCTIONS["flash_attention_2"](heads, heads, heads, biased, 0.3, 0.0)
 
 
 def test_unknown_attention():

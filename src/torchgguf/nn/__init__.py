@@ -2,7 +2,7 @@
 
 from torchgguf.nn.activations import find_activation
 from torchgguf.nn.alibi import alibi_mask, alibi_slopes
-from torchgguf.nn.attention import ATTENTION, AttentionFunction, check_attention
+from torchgguf.nn.attention import ATTENTION_FUNCTIONS, AttentionFunction, check_attention
 from torchgguf.nn.cache import (
     Cache,
     Convolution,
@@ -30,7 +30,7 @@ from torchgguf.nn.second_names import accept_second_names
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
 __all__ = [
-    "ATTENTION",
+    "ATTENTION_FUNCTIONS",
     "AttentionFunction",
     "AttentionMask",
     "Cache",

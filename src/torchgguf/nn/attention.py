@@ -69,7 +69,7 @@ def eager_attention(
     return F.dropout(probabilities, dropout) @ value, probabilities
 
 
-ATTENTION: dict[str, AttentionFunction] = {
+ATTENTION_FUNCTIONS: dict[str, AttentionFunction] = {
     "sdpa": sdpa_attention,
     "eager": eager_attention,
     "flash_attention_2": flash_attention,
@@ -79,14 +79,16 @@ _PACKAGES = {"flash_attention_2": ("flash_attn", "flash-attn")}
 
 
 def check_attention(name: str) -> None:
-    """Raise, if this is no name in `ATTENTION`, or names what cannot be used here.
+    """Refuse a name that is not in `ATTENTION_FUNCTIONS`, or whose package is not installed.
 
     Raises:
-        ValueError: the name is unknown; the message lists those in `ATTENTION`.
+        ValueError: the name is unknown; the message lists those in `ATTENTION_FUNCTIONS`.
         ImportError: the package that it needs is not installed.
     """
-    if name not in ATTENTION:
-        raise ValueError(f"attn_implementation={name!r} is unknown; these are: {', '.join(ATTENTION)}")
+    if name not in ATTENTION_FUNCTIONS:
+        raise ValueError(
+            f"attn_implementation={name!r} is unknown; these are: {', '.join(ATTENTION_FUNCTIONS)}"
+        )
     needed = _PACKAGES.get(name)
     if needed is not None and find_spec(needed[0]) is None:
         raise ImportError(

@@ -98,7 +98,7 @@ class ContextLength(Rule):
         return {self.keys[0]: config.seq_length or config.hidden_size}
 
 
-class InnerSize(Rule):
+class FixedInnerSize(Rule):
     """The width of the MLP, always four times that of the model."""
 
     keys = ("feed_forward_length",)
@@ -127,7 +127,7 @@ BLOOM = Architecture(
         Field("block_count", "n_layer", limit=tensor_count),
         ContextLength(),
         Field("embedding_length", "hidden_size", limit=largest_dimension),
-        InnerSize(),
+        FixedInnerSize(),
         Field("attention.head_count", "n_head", limit=largest_dimension),
         Field("attention.head_count_kv", "n_head", required=False, limit=largest_dimension),
         Field("attention.layer_norm_epsilon", "layer_norm_epsilon", float),

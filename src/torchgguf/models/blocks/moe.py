@@ -70,7 +70,7 @@ class SparseMoeBlock(nn.Module):
         return mixed
 
 
-class ForCausalLM(heads.ForCausalLM):
+class MoeForCausalLM(heads.ForCausalLM):
     """A mixture of experts that predicts the next token.
 
     With `output_router_logits` (an argument of `forward`, or the config's field) outputs have the routers'

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.outputs import BaseModelOutputWithPast
-from torchgguf.models.blocks.step import Record, Step
+from torchgguf.models.blocks.step import Step, StepRecord
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn import (
-    ATTENTION,
+    ATTENTION_FUNCTIONS,
     AttentionMask,
     Cache,
     DynamicCache,
@@ -29,8 +29,11 @@ from torchgguf.nn import (
 class LayerStack(PreTrainedModel):
     """A model without a head: embedding, layers and the last norm.
 
-    `attn_implementation` is a name in `ATTENTION`, as in `PreTrainedModel.from_pretrained`. A layer is any
-    module that maps the stream `(B, T, hidden_size)` and the `Step` to the stream.
+    A layer is any module that maps the stream `(B, T, hidden_size)` and the `Step` to the stream.
+
+    Args:
+        config: of the model.
+        attn_implementation: a name in `ATTENTION_FUNCTIONS`; by default the config's, or else `"sdpa"`.
 
     Attributes:
         layers_name: the attribute that holds the layers.
@@ -109,11 +112,11 @@ class LayerStack(PreTrainedModel):
         x: Tensor = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         if position_ids is None:
             position_ids = next_positions(cache, x.shape[1], x.device)
-        record = Record([] if output_attentions else None, [] if output_router_logits else None)
+        record = StepRecord([] if output_attentions else None, [] if output_router_logits else None)
         x = self.embed(x, position_ids)
         step = Step(
             self.make_masks(attention_mask, x, cache),
-            ATTENTION[self.attn_implementation],
+            ATTENTION_FUNCTIONS[self.attn_implementation],
             self.make_rotations(position_ids, x.dtype),
             cache,
             record,

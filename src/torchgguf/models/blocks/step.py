@@ -17,7 +17,7 @@ from torchgguf.nn import AttentionFunction, AttentionMask, Cache, Rotation
 
 
 @dataclass(slots=True)
-class Record:
+class StepRecord:
     """What layers are asked to keep, in their order; None is not asked for.
 
     Attributes:
@@ -32,9 +32,9 @@ class Record:
         """Return names and lists of all that may be kept."""
         return [(each.name, getattr(self, each.name)) for each in fields(self)]
 
-    def empty(self) -> "Record":
+    def empty(self) -> "StepRecord":
         """Return a record that asks for the same, and holds nothing."""
-        return Record(**{name: None if kept is None else [] for name, kept in self.items()})
+        return StepRecord(**{name: None if kept is None else [] for name, kept in self.items()})
 
     def flat(self) -> list[tuple[str, Tensor]]:
         """Return all that is kept, each tensor with its name."""
@@ -63,7 +63,7 @@ class Step:
     attend: AttentionFunction
     rotations: Mapping[str, Rotation] = field(default_factory=dict)
     cache: Cache | None = None
-    record: Record = field(default_factory=Record)
+    record: StepRecord = field(default_factory=StepRecord)
 
     def to(self, device: torch.device | str | int, **options: Any) -> "Step":
         """Return the step with its tensors on a device, where the next layer is.

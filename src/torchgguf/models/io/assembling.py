@@ -26,7 +26,7 @@ from torchgguf.models.io.supply import CheckpointSupply, GGUFSupply, TensorSuppl
 from torchgguf.nn import SlottedLayer, check_attention
 from torchgguf.quants import quant_type
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -192,7 +192,7 @@ def initialize_new(model: Model, names: list[str]) -> None:
     """
     if not names:
         return
-    logger.warning(
+    _logger.warning(
         "some parameters of %s are not stored; they are new and must be trained: %s",
         type(model).__name__,
         ", ".join(names),

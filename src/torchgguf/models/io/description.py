@@ -20,7 +20,7 @@ from torchgguf.container import Metadata, TensorSource, ValueType
 from torchgguf.container.value_types import ArrayType
 from torchgguf.models.core.provenance import Origin
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 MODEL_CARD = "README.md"
 
@@ -63,7 +63,7 @@ def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, Ten
                 about.sampling_penalty_repeat = how.get("repetition_penalty")
         except Exception as error:  # anyone may have written the card, and gguf raises errors of any kind
             reason = " ".join(str(error).split())
-            logger.warning("the model card of %s is invalid and ignored: %s", folder, reason)
+            _logger.warning("the model card of %s is invalid and ignored: %s", folder, reason)
             about = gguf.Metadata(name=folder.name if folder else None)
     if about.name is None and origin is not None:
         about.name = origin.name

@@ -20,7 +20,7 @@ from torchgguf.models.core.model import Model
 from torchgguf.models.core.weight_map import RowPermutation
 from torchgguf.models.io.description import describe
 from torchgguf.models.io.devices import Layers, at_hand
-from torchgguf.models.io.places import TensorPlace, tensor_places
+from torchgguf.models.io.places import ParameterPlace, tensor_places
 from torchgguf.models.io.savable import check_savable
 from torchgguf.nn.slots import slots
 from torchgguf.packing import PackingReport, Quantization, file_type_of, pack_tensors, stays_wide
@@ -102,7 +102,7 @@ def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
 
 
 def _source(
-    place: TensorPlace,
+    place: ParameterPlace,
     name: str,
     transform: RowPermutation | None,
     config: Config,

@@ -12,7 +12,7 @@ from torchgguf.models.io.devices import Layers
 from torchgguf.nn.slots import Slot, fill, parameter_slots, slots
 
 
-class TensorPlace(NamedTuple):
+class ParameterPlace(NamedTuple):
     """A slot of the layer at `path`."""
 
     path: str
@@ -55,7 +55,7 @@ CHECKPOINT_LAYOUT = Layout(parameter_slots, _set_parameter)
 
 def tensor_places(
     model: Model, list_slots: Callable[[nn.Module], Iterable[Slot]], left_out: nn.Module | None
-) -> Iterator[TensorPlace]:
+) -> Iterator[ParameterPlace]:
     """Iterate over the tensors of a model.
 
     Args:
@@ -66,4 +66,4 @@ def tensor_places(
     for path, layer in model.named_modules():
         if layer is not left_out:
             for slot in list_slots(layer):
-                yield TensorPlace(path, slot)
+                yield ParameterPlace(path, slot)

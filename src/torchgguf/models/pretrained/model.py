@@ -61,7 +61,7 @@ class PreTrainedModel(Model):
                 The default, `"auto"`, is the config's or that of the checkpoint's first weight, as in
                 transformers since 5; for a GGUF file it is float32. `torch_dtype` is its older name.
             attn_implementation: `"sdpa"`, torch's fused kernels and the default; `"eager"`, which can return
-                probabilities; or another name in `torchgguf.nn.ATTENTION`.
+                probabilities; or another name in `torchgguf.nn.ATTENTION_FUNCTIONS`.
             device_map: one device (`"cpu"`, `"cuda:0"`, `0`, a `torch.device`); or devices, or `"disk"`, by
                 the names of modules (`{"model.embed_tokens": "cpu", "": 0}`); or a strategy that fills all
                 devices: `"auto"`, `"balanced"`, `"balanced_low_0"`, `"sequential"`. More than one device

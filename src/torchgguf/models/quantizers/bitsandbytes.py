@@ -15,7 +15,7 @@ from torchgguf.models.core.config import floating_dtype
 from torchgguf.models.core.model import Model
 from torchgguf.nn import Conv1D
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 # Weights that share a scale. In the library's CPU kernels no block may continue in the next row.
 _CPU_BLOCK = 64
@@ -89,7 +89,7 @@ class BitsAndBytesConfig:
         weight = layer.weight.detach()
         weight = weight.t().contiguous() if isinstance(layer, Conv1D) else weight
         if self.load_in_4bit and weight.device.type == "cpu" and weight.shape[1] % _CPU_BLOCK:
-            logger.warning(
+            _logger.warning(
                 "%s stays unpacked: on a CPU bitsandbytes needs rows of whole blocks of %d weights, got %d",
                 *(path, _CPU_BLOCK, weight.shape[1]),
             )

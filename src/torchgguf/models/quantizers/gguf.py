@@ -13,7 +13,7 @@ from torchgguf.nn import SlottedLayer
 from torchgguf.packing import stays_wide
 from torchgguf.quants import QuantType, quant_type, quantize
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -60,7 +60,7 @@ class GGUFQuantizationConfig:
             if target is None or stays_wide(target[0]):
                 return layer
             if slot.shape[-1] % self._type.block_size:
-                logger.warning("%s.%s stays unpacked: %s", path, slot.name, self._why_not(slot.shape[-1]))
+                _logger.warning("%s.%s stays unpacked: %s", path, slot.name, self._why_not(slot.shape[-1]))
                 return layer
         dtype = model.config.dtype
         for slot in slots:
