@@ -300,7 +300,7 @@ def test_what_no_file_can_say(name, tmp_path):
     case = UNWRITABLE[name]
     reference(case).save_pretrained(tmp_path / "tiny")
     (field,) = case.config.keys() - CASES["qwen2moe"].config.keys()
-    with pytest.raises(ValueError, match=f"GGUF cannot say {field}=True"):
+    with pytest.raises(ValueError, match=f"GGUF does not support {field}=True"):
         convert_to_gguf(tmp_path / "tiny", tmp_path / "x.gguf", tokenizer=False)
     assert not (tmp_path / "x.gguf").exists()
 
