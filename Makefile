@@ -14,6 +14,8 @@ WORKERS :=
 INSTALL := $(BIN)/python -m pip install -qq -c $(LOCK)
 PYTEST  := $(if $(WORKERS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest \
 	$(if $(WORKERS),-n $(WORKERS) --dist loadfile) $(if $(K),-k '$(K)')
+# An editable install lists the package's files: when one is new or moved, it is made anew.
+FILES   := $(VENV)/.files-$(shell find src -name '*.py' | sort | cksum | cut -d' ' -f1)
 NATIVE  := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .PHONY: demo test quick lint format debug bench test-oldest update build tools models clean help
@@ -40,7 +42,11 @@ $(VENV)/.dev: $(VENV)/.deps
 	@$(INSTALL) -r $(VENV)/requirements-dev.txt
 	@touch $@
 
-$(VENV)/.package: $(VENV)/.deps pyproject.toml CMakeLists.txt $(NATIVE)
+$(FILES): $(VENV)/.torch
+	@rm -f $(VENV)/.files-*
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.deps pyproject.toml CMakeLists.txt $(FILES) $(NATIVE)
 	@echo "building the native kernels ..."
 	@$(INSTALL) --no-build-isolation --no-deps -C build-dir=$(VENV)/build $(CONFIG) -e .
 	@touch $@
@@ -68,12 +74,13 @@ lint: tools ## check style, types, import contracts, and the layout of the C++ c
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/clang-format --dry-run -Werror --fallback-style=none $(NATIVE)
-	@test ! -e scripts/native_stubs.py || $(BIN)/python scripts/native_stubs.py --check
+	@$(BIN)/python scripts/native_stubs.py --check
 
-format: tools ## lay out the Python and the C++ code
+format: tools ## lay out the Python and the C++ code, and write the native stubs
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/clang-format -i --fallback-style=none $(NATIVE)
+	@$(BIN)/python scripts/native_stubs.py
 
 # Python itself is built without the sanitizers, so their libraries must be loaded before it.
 debug: ## run the tests of kernels and quants (or T=...) with the address and undefined behaviour sanitizers
