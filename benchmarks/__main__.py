@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=(__doc__ or "").partition(":")[2]
     )
@@ -31,9 +31,9 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the benchmarks; 1 if a measurement failed, 130 if interrupted."""
+    """Run the benchmarks; return 1 if a measurement failed, 130 if interrupted."""
     args, start = arguments(), monotonic()
-    # A log file has no width of its own: give the table the room it wants.
+    # A log file has no width: use one that fits the table.
     console = Console(width=None if sys.stdout.isatty() else 130)
     partial = args.quick or args.only
     name = args.name or f"{'quick' if partial else 'cpu'}-{args.threads}-threads"

@@ -1,8 +1,7 @@
-"""How much memory it takes to convert a Hugging Face model, measured from outside.
+"""Peak memory of converting a Hugging Face model, measured from another process.
 
-A model here is a config.json: `python -m benchmarks.conversion CONFIG FOLDER` makes a folder of it, with
-random weights, one file a layer. Models of two sizes have layers of one size: what is in memory at a time
-need not grow.
+A model is a config.json here: `python -m benchmarks.conversion CONFIG FOLDER` creates its folder, with random
+weights, one file a layer. Models of two sizes have layers of one size, so peak memory should be the same.
 """
 
 import io
@@ -22,7 +21,7 @@ TEXT = Path(__file__).parent.parent / "tests" / "data" / "gpl-3.0.txt"
 
 
 def make(config: Path, folder: Path) -> None:
-    """Write a folder with all that a model has: random weights, and a tokenizer of a text that is at hand."""
+    """Write a model's folder: the config, random weights, and a tokenizer trained on a text of the tests."""
     import sentencepiece
     import torch
     from safetensors.torch import save_file
@@ -58,7 +57,7 @@ def make(config: Path, folder: Path) -> None:
 
 @contextmanager
 def made(config: Path) -> Iterator[Path]:
-    """Have a model's folder for the length of a block, made by a process of its own."""
+    """Create a model's folder in another process; delete it after the block."""
     with TemporaryDirectory() as place:
         folder = Path(place, config.stem)
         subprocess.run([sys.executable, "-m", "benchmarks.conversion", config, folder], check=True)
@@ -66,9 +65,12 @@ def made(config: Path) -> Iterator[Path]:
 
 
 def peak_memory(*arguments: object) -> float:
-    """The most memory that a Python process had, in GB; RuntimeError with its last words if it fails.
+    """Return the peak memory of a Python process, in GB.
 
-    It is no less than what this process has, which becomes the other one: so little is imported here.
+    It is at least the memory of this process, from which the other one starts: so this file imports little.
+
+    Raises:
+        RuntimeError: the process failed; the message contains its last line.
     """
     command = [sys.executable, *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -82,7 +84,7 @@ def peak_memory(*arguments: object) -> float:
 
 
 def torchgguf_convert(config: Path, threads: int) -> dict[str, list[float]]:
-    """Convert to halves, and to a recipe."""
+    """Measure converting to F16, and to Q4_K_M."""
     kinds = {"convert_f16": "F16", "convert_q4_k_m": "Q4_K_M"}
     with made(config) as folder:
         command = ("-m", "torchgguf", "convert", folder, folder / "x.gguf", "--threads", threads, "-q")
@@ -90,7 +92,7 @@ def torchgguf_convert(config: Path, threads: int) -> dict[str, list[float]]:
 
 
 def llama_cpp_convert(config: Path, threads: int) -> dict[str, list[float]]:
-    """Convert to halves by llama.cpp's converter, which knows no recipes."""
+    """Measure converting to F16 with llama.cpp's converter, which does not support recipes."""
     with made(config) as folder:
         command = (CONVERTER, folder, "--outtype", "f16", "--outfile", folder / "x.gguf")
         return {"convert_f16": [peak_memory(*command)]}

@@ -1,8 +1,8 @@
-"""How far packed arithmetic strays from FP32, here and in llama.cpp, over the same tokens.
+"""How far packed arithmetic differs from FP32, here and in llama.cpp, over the same tokens.
 
-The text is a licence cut into chunks, each read from an empty context; as in llama.cpp's own tool the second
-half of a chunk is judged. What is compared is the next token's distribution: the mean Kullback–Leibler
-divergence from that of the FP32 model, in nats, and how often the most likely token is the same.
+The text is a licence in chunks, each with an empty context before it; as in llama.cpp's tool, the second half
+of a chunk counts. The figures compare distributions of the next token: the mean Kullback–Leibler divergence
+from the FP32 model, in nats, and how often the most likely token is the same.
 """
 
 from importlib.metadata import files
@@ -17,13 +17,13 @@ TOP = 1000
 
 
 def licence_text() -> str:
-    """The Apache License, from a package that the benchmarks need anyway."""
+    """Return the Apache License, from a package that the benchmarks use anyway."""
     licence = next(path for path in files("transformers") or () if path.name == "LICENSE")
     return licence.read_text()
 
 
 def load(model: Path, threads: int, **options: Any) -> tuple[torch.Tensor, Any]:
-    """The chunks' token ids (CHUNKS, CHUNK) and the model, loaded with `options`."""
+    """Return the token ids of the chunks (CHUNKS, CHUNK) and the model, loaded with `options`."""
     from torchgguf import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(threads)
@@ -34,13 +34,13 @@ def load(model: Path, threads: int, **options: Any) -> tuple[torch.Tensor, Any]:
 
 @torch.inference_mode()
 def whole(model: Any, chunks: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities at the judged positions (CHUNKS, positions, vocabulary), a chunk in one call."""
+    """Return log-probabilities at POSITIONS (CHUNKS, positions, vocabulary), with one call a chunk."""
     return torch.stack([model(chunk[None]).logits[0, POSITIONS].log_softmax(-1) for chunk in chunks])
 
 
 @torch.inference_mode()
 def stepwise(model: Any, chunks: torch.Tensor) -> torch.Tensor:
-    """The same, but the judged half of each chunk goes in token by token, as in generation."""
+    """Return the same, with the second half of each chunk token by token, as in generation."""
     half, rows = CHUNK // 2, []
     for chunk in chunks:
         cache = model(chunk[None, :half], use_cache=True).past_key_values
@@ -52,12 +52,12 @@ def stepwise(model: Any, chunks: torch.Tensor) -> torch.Tensor:
 
 
 def divergence(reference: torch.Tensor, other: torch.Tensor) -> float:
-    """Mean KL(reference ‖ other) of log-probabilities over the last dimension."""
+    """Return the mean KL(reference ‖ other) of log-probabilities over the last dimension."""
     return (reference.exp() * (reference - other)).sum(-1).mean().item()
 
 
 def torchgguf_fidelity(model: Path, threads: int) -> dict[str, list[float]]:
-    """The packed model, in one call a chunk and token by token, against the FP32 model."""
+    """Compare the packed model, in one call a chunk and token by token, with the FP32 model."""
     chunks, plain = load(model, threads, dequantize=True, dtype=torch.float32)
     reference = whole(plain, chunks)
     del plain
@@ -73,7 +73,7 @@ def torchgguf_fidelity(model: Path, threads: int) -> dict[str, list[float]]:
 
 
 def llama_cpp_server(model: Path, threads: int) -> Any:
-    """llama.cpp with the model loaded and warmed up."""
+    """Return a server of llama.cpp, with the model loaded and warmed up."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -84,10 +84,10 @@ def llama_cpp_server(model: Path, threads: int) -> Any:
 
 
 def llama_cpp_fidelity(model: Path, threads: int) -> dict[str, list[float]]:
-    """llama.cpp against the FP32 model.
+    """Compare llama.cpp with the FP32 model.
 
-    It tells the TOP most likely tokens; the others are taken together as one, which can only make its
-    divergence smaller. What it has read stays in its cache: a position costs the few tokens since the last.
+    llama.cpp returns the TOP most likely tokens; the others count as one token, which can only make its
+    divergence smaller. Its cache holds what it has read: a position costs the few tokens since the last one.
     """
     chunks, plain = load(model, threads, dequantize=True, dtype=torch.float32)
     reference = whole(plain, chunks)
@@ -102,17 +102,17 @@ def llama_cpp_fidelity(model: Path, threads: int) -> dict[str, list[float]]:
             ids = torch.tensor([entry["id"] for entry in top])
             divergences.append(divergence(*(with_rest(x) for x in (row[ids], logprobs(top)))))
             same.append(float(ids[0] == row.argmax()))
-    # llama.cpp reads a few tokens at a time here, by the same kernels as when it generates.
+    # llama.cpp reads a few tokens at a time here, with the same kernels as in generation.
     mean = sum(divergences) / len(divergences)
     return {"kl": [mean], "kl_decode": [mean], "same_top": [100 * sum(same) / len(same)]}
 
 
 def logprobs(entries: list[dict[str, float]]) -> torch.Tensor:
-    """The log-probabilities of llama.cpp's list of likely tokens."""
+    """Return the log-probabilities in llama.cpp's list of likely tokens."""
     return torch.tensor([entry["logprob"] for entry in entries])
 
 
 def with_rest(log_probabilities: torch.Tensor) -> torch.Tensor:
-    """Append the log-probability of everything that is not listed."""
+    """Append the log-probability of all tokens that are not listed."""
     rest = (1 - log_probabilities.exp().sum()).clamp(min=1e-9).log()
     return torch.cat([log_probabilities, rest[None]])

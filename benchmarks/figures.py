@@ -1,4 +1,4 @@
-"""What is compared: one row a figure, with the workers that measure each side and the value to reach."""
+"""The table of figures: the workers that measure each side, and the goal."""
 
 import sys
 from collections.abc import Mapping
@@ -14,23 +14,23 @@ OURS = "torchgguf"
 RANDOM = Path(__file__).parent / "models"
 CONVERTER = LLAMA_CPP_SOURCES / "convert_hf_to_gguf.py"
 PACKED_TYPES = ("Q4_K", "Q6_K", "Q8_0", "IQ4_XS", "IQ2_XS", "IQ3_S")
-# llama.cpp compiles ggml's packing for any CPU of the kind; compiled for this one it may be quicker.
+# llama.cpp compiles ggml's packing for all CPUs of this kind; compiled for this CPU, it may be faster.
 GGML_BUILDS = {"as built": GGML, "native": GGML_NATIVE}
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One process that measures: a function of `workers.py` and the environment it runs in."""
+    """One process that measures: a function of `workers.py` and its environment."""
 
     function: str
     environment: tuple[tuple[str, str], ...] = ()
     slow: bool = False
-    """Takes minutes: measured in one round only, and left out of quick runs."""
+    """Takes minutes: runs in one round only, and not in quick runs."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """The value to reach: `limit` itself, or `limit` times what the side `of` has."""
+    """The value to reach: `limit`, or `limit` times the value of the side `of`."""
 
     limit: float
     of: str | None = None
@@ -38,24 +38,24 @@ class Goal:
 
 @dataclass(frozen=True)
 class Figure:
-    """One comparison. A side measured by several workers counts with its best one."""
+    """One comparison. If several workers measure a side, the best one counts."""
 
     title: str
     unit: str
     metric: str
-    """The key under which every side's workers report it."""
+    """The key under which the workers of all sides report it."""
     model: Path
     sides: Mapping[str, tuple[Worker, ...]] = field(hash=False)
     higher_is_better: bool = False
     goal: Goal | None = None
 
 
-# OpenMP threads spin while they wait. That is quickest on an idle machine and ruinous on a busy one, so both
-# are measured spinning and sleeping, and the better one counts.
+# OpenMP threads spin while they wait. That is fastest on an idle machine and very slow on a busy one, so both
+# sides run with spinning and with sleeping threads, and the better result counts.
 SLEEPING = (("OMP_WAIT_POLICY", "passive"),)
 LLAMA_CPP = (Worker("llama_cpp", SLEEPING), Worker("llama_cpp"))
 PACKED = (Worker("torchgguf_packed", SLEEPING), Worker("torchgguf_packed"))
-# Too slow to measure twice, and its steps too long for the waiting in between to matter on an idle machine.
+# Too slow to measure twice; its steps are so long that waiting between them hardly matters.
 TRANSFORMERS = (Worker("transformers_fp32", SLEEPING, slow=True),)
 
 ALL = {OURS: PACKED, "transformers": TRANSFORMERS, "llama.cpp": LLAMA_CPP}
@@ -67,7 +67,7 @@ FIDELITY = {
 
 
 def fidelity(model: Path) -> tuple[Figure, ...]:
-    """How near to FP32 the packed model computes."""
+    """List the figures of how near to FP32 a packed model computes."""
     return (
         Figure(
             "KL divergence from FP32, prefill", "nats", "kl", model, FIDELITY, goal=Goal(1.0, "llama.cpp")
@@ -78,7 +78,7 @@ def fidelity(model: Path) -> tuple[Figure, ...]:
 
 
 def conversion(config: Path) -> tuple[Figure, ...]:
-    """How much memory it takes to convert a Hugging Face model of this config."""
+    """List the figures of peak memory in converting a Hugging Face model of this config."""
     ours = {OURS: (Worker("torchgguf_convert", slow=True),)}
     both = {**ours, "llama.cpp": (Worker("llama_cpp_convert", slow=True),)}
     goal = Goal(0.5)
@@ -89,12 +89,12 @@ def conversion(config: Path) -> tuple[Figure, ...]:
 
 
 def packing_metric(type_name: str, weighted: bool) -> str:
-    """The key of a type's packing speed, which is also what its figure is called."""
+    """Return the key of a type's packing speed, which is also the title of its figure."""
     return f"packing to {type_name}{', importances' if weighted else ''}"
 
 
 def packing(model: Path) -> tuple[Figure, ...]:
-    """How fast weights are packed."""
+    """List the figures of packing speed."""
     builds = tuple(Worker("ggml_packing", (("GGML", build),)) for build in GGML_BUILDS)
     ours = (Worker("torchgguf_packing", SLEEPING), Worker("torchgguf_packing"))
     sides = {OURS: ours, "llama.cpp": builds}
@@ -102,7 +102,7 @@ def packing(model: Path) -> tuple[Figure, ...]:
     return tuple(
         Figure(title, "M/s", title, model, sides, True, Goal(1.0, "llama.cpp"))
         for title in titles
-        if title != packing_metric("IQ2_XS", False)  # needs them
+        if title != packing_metric("IQ2_XS", False)  # requires importances
     )
 
 
@@ -132,7 +132,7 @@ FIGURES = (
     Figure("decode, 64 tokens", "tok/s", "decode", SMOLLM2, SPEED, True),
     Figure("prefill, 512 tokens", "tok/s", "prefill", SMOLLM2, SPEED, True),
     *fidelity(SMOLLM2),
-    # Models of random weights, whose layers differ in number and not in size: memory is to be the same.
+    # Models of random weights, whose layers differ in number, not in size: memory should be the same.
     *conversion(RANDOM / "llama-0.3GB.json"),
     *conversion(RANDOM / "llama-1.2GB.json"),
 )

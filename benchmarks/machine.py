@@ -1,4 +1,4 @@
-"""What the figures were read on."""
+"""The machine and the software behind the figures."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ FLAGS = r"avx2|fma|f16c|avx_vnni|avx512(f|bw|vl|_vnni|_bf16|_fp16)|amx_(bf16|int
 
 
 def memory_bandwidth(threads: int) -> float:
-    """GB/s at which `threads` threads read memory: the best of five sums over 1 GiB."""
+    """Measure the GB/s at which `threads` threads read memory: the best of five sums over 1 GiB."""
     import torch
 
     torch.set_num_threads(threads)
@@ -26,7 +26,7 @@ def memory_bandwidth(threads: int) -> float:
 
 
 def llama_cpp_flags() -> str:
-    """What llama.cpp was built to use, in its own words."""
+    """Return the CPU features that llama.cpp was built for, by its own names."""
     import xllamacpp
 
     info = xllamacpp.get_system_info()
@@ -35,7 +35,7 @@ def llama_cpp_flags() -> str:
 
 
 def describe(threads: int) -> dict[str, str]:
-    """The machine and the software, a line each."""
+    """Describe the machine and the software, in one line each."""
     import torchgguf._native as _native
 
     cpuinfo = Path("/proc/cpuinfo").read_text()

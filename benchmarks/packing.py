@@ -1,4 +1,4 @@
-"""Packing beside ggml's own, on real weight matrices: how fast. All types and the errors: packing_page.py."""
+"""Packing speed beside ggml's, on real weight matrices. `packing_page.py` measures all types, and errors."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from torchgguf.quants import QuantType
 
 Pack = Callable[["Tensor", "QuantType", "Tensor | None"], "Tensor"]
-"""Packs weights, float32 (rows, columns), to a type, with importances (columns,) if there are any."""
+"""Packs weights, float32 (rows, columns), to a type, with importances (columns,) or None."""
 
 PARTS = ("attn_q", "attn_v", "attn_output", "ffn_gate", "ffn_down")
-BLOCK = 256  # weights, of the longest blocks that there are
+BLOCK = 256  # weights in the longest block of any type
 ROWS = 256  # of each matrix: some types take a second for a million weights
-SECONDS = 0.1  # that a sample takes at least
+SECONDS = 0.1  # duration of a sample, at least
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Weights, float32 (rows, columns), and how much each column matters, (columns,)."""
+    """Weights, float32 (rows, columns), and the importance of each column, (columns,)."""
 
     name: str
     weights: Tensor
@@ -38,9 +38,9 @@ class Matrix:
 
 
 def matrices(model: Path, layers: tuple[int, ...], known: Mapping[str, Tensor] | None = None) -> list[Matrix]:
-    """Matrices of these layers; where blocks do not divide a row, a few rows are joined to one.
+    """Return matrices of these layers, with random importances where they are not known.
 
-    Importances that are not known are made up.
+    If blocks do not divide a row, a few rows are joined into one.
     """
     import torch
 
@@ -64,7 +64,7 @@ def matrices(model: Path, layers: tuple[int, ...], known: Mapping[str, Tensor] |
 
 
 class Ggml:
-    """ggml's packing, from a shared library; rows are handed out to threads, as llama.cpp does it."""
+    """ggml's packing, from a shared library; threads share the rows, as in llama.cpp."""
 
     def __init__(self, library: Path, threads: int) -> None:
         """Load the library."""
@@ -94,7 +94,7 @@ class Ggml:
 
 
 def cases(names: tuple[str, ...] = ()) -> Iterator[tuple[QuantType, bool]]:
-    """The types, those named or all packed ones, without and with importances if they do without."""
+    """Yield packed types (those named, or all), each without (where supported) and with importances."""
     from torchgguf.quants import quant_types
 
     for kind in quant_types():
@@ -103,7 +103,7 @@ def cases(names: tuple[str, ...] = ()) -> Iterator[tuple[QuantType, bool]]:
 
 
 def speed(pack: Pack, kind: QuantType, weighted: bool, found: list[Matrix]) -> float:
-    """Million weights a second, one sample."""
+    """Measure one sample, in million weights a second."""
     begin, passes = perf_counter(), 0
     while (seconds := perf_counter() - begin) < SECONDS:
         for matrix in found:
@@ -113,18 +113,18 @@ def speed(pack: Pack, kind: QuantType, weighted: bool, found: list[Matrix]) -> f
 
 
 def speeds(pack: Pack, model: Path) -> dict[str, list[float]]:
-    """Samples of each figure's speed."""
+    """Measure samples of speed for each figure."""
     found = matrices(model, (5,))
     samples = {}
     for kind, weighted in cases(PACKED_TYPES):
-        pack(found[0].weights, kind, found[0].importance)  # tables are made when they are needed first
+        pack(found[0].weights, kind, found[0].importance)  # the first use creates tables
         metric = packing_metric(kind.name, weighted)
         samples[metric] = [speed(pack, kind, weighted, found) for _ in range(3)]
     return samples
 
 
 def torchgguf_packing(model: Path, threads: int) -> dict[str, list[float]]:
-    """How fast we pack."""
+    """Measure the speed of our packing."""
     import torch
 
     from torchgguf.quants import quantize
@@ -134,5 +134,5 @@ def torchgguf_packing(model: Path, threads: int) -> dict[str, list[float]]:
 
 
 def ggml_packing(model: Path, threads: int) -> dict[str, list[float]]:
-    """How fast ggml packs; GGML says which build of it."""
+    """Measure the speed of ggml's packing, of the build that the variable GGML names."""
     return speeds(Ggml(GGML_BUILDS[os.environ["GGML"]], threads), model)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.packing_page`: every type packed, here and by ggml; a page of speeds and errors."""
+"""`python -m benchmarks.packing_page`: speed and errors of packing every type, beside ggml's."""
 
 import argparse
 import json
@@ -23,12 +23,12 @@ from torchgguf.quants import QuantType, dequantize, quantize
 
 LAYERS = {QWEN2: (0, 11, 23), SMOLLM2: (0, 14, 29)}
 RESULTS = Path(__file__).parent / "results"
-NOISE = 1e-8  # of the mean square: smaller errors count as this one, being those of float32 sums
+NOISE = 1e-8  # of the mean square; smaller errors come from float32 sums, and count as this one
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a type."""
+    """The measurements of a type."""
 
     name: str
     weighted: bool
@@ -41,14 +41,14 @@ class Row:
 
 
 def importances(model: Path) -> dict[str, Tensor]:
-    """The mean squares of what goes into each matrix while the model reads a licence."""
+    """Compute the mean squares of the inputs of each matrix while the model reads a licence."""
     tokens = AutoTokenizer.from_pretrained(model).encode(licence_text())
     matrix = collect_importance(AutoModelForCausalLM.from_pretrained(model), tokens)
     return {name: importance for name in matrix if (importance := matrix.get(name)) is not None}
 
 
 def errors(pack: Pack, kind: QuantType, weighted: bool, matrix: Matrix) -> tuple[float, float]:
-    """The mean squared error, plain and weighted."""
+    """Compute the mean squared error, plain and weighted."""
     packed = pack(matrix.weights, kind, matrix.importance if weighted else None)
     squares, errors = matrix.weights.double() ** 2, (dequantize(packed, kind).double() - matrix.weights) ** 2
     plain, by_importance = (
@@ -65,7 +65,7 @@ def measure(
     judged: list[Matrix],
     rounds: int,
 ) -> Row:
-    """One row; the sides take turns, so that a machine which slows down for a while slows all of them."""
+    """Measure one row; the sides take turns, so that a machine that is slow for a while slows all of them."""
     speeds: dict[str, list[float]] = {side: [] for side in sides}
     for _, (side, pack) in product(range(rounds), sides.items()):
         speeds[side].append(speed(pack, kind, weighted, timed))
@@ -76,7 +76,7 @@ def measure(
 
 
 def cells(row: Row) -> list[str]:
-    """A line of the table."""
+    """Format a row of the table."""
     ours, *ggml = (median(samples) for samples in row.speeds.values())
 
     def spread(ratios: list[float]) -> str:
@@ -92,15 +92,15 @@ def cells(row: Row) -> list[str]:
 
 
 def page(rows: list[Row], described: Mapping[str, str], judged: int) -> str:
-    """The page of Markdown."""
+    """Format the page in Markdown."""
     head = ["type", "importances", *rows[0].speeds, "× the faster one", "plain error", "weighted error"]
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)], *map(cells, rows)]
     parts = [
         "# Packing every type",
         "Million weights a second on the same matrices and threads, medians: here, by ggml as llama.cpp "
         "builds it, and by ggml compiled for this CPU. Then mean squared errors, ours divided by ggml's: the "
-        f"geometric mean of {judged} matrices, and the worst. What we make small is the weighted error if "
-        "there are importances, else the plain one. Written by `python -m benchmarks.packing_page`.",
+        f"geometric mean of {judged} matrices, and the worst. Packing minimises the weighted error if "
+        "there are importances, otherwise the plain one. Written by `python -m benchmarks.packing_page`.",
         "\n".join(f"| {' | '.join(line)} |" for line in lines),
         "## Machine",
         "\n".join(f"- {name}: {value}" for name, value in described.items()),
@@ -109,7 +109,7 @@ def page(rows: list[Row], described: Mapping[str, str], judged: int) -> str:
 
 
 def main() -> int:
-    """Measure; write the record and the page."""
+    """Measure, and write the record and the page."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.packing_page", description=(__doc__ or "").partition(": ")[2]
     )

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.packing_perplexity`: what packing costs a model, beside what llama-quantize's costs.
+"""`python -m benchmarks.packing_perplexity`: how much packing changes predictions, beside llama-quantize.
 
 SmolLM2, unpacked to F32, is packed by each recipe with and without an importance matrix, by llama-quantize
-and here; llama.cpp then reads a text with both files. Told are the perplexity and the mean Kullback–Leibler
-divergence from the F32 file, in nats. Both texts are Python's own help: half of its topics drive the
-importance matrix, the others are read. A recipe takes some minutes; what is known stays in the record.
+and here; llama.cpp then reads a text with both files. The figures are perplexity and mean Kullback–Leibler
+divergence from the F32 file, in nats. Both texts are Python's own help: half of its topics make the
+importance matrix, llama.cpp reads the others. A recipe takes some minutes; the record keeps known results.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from torchgguf.conversion import requantize
 from torchgguf.packing import Quantization
 from torchgguf.packing.recipes import RECIPES as ALL_RECIPES, SINGLE_TYPES
 
-# All that llama-quantize offers and that loses something; it wants importances for the second ones.
+# All lossy recipes of llama-quantize; it requires importances for the second list.
 RECIPES = tuple(
     name for name, each in ALL_RECIPES.items() if each.type.dtype is None and name not in SINGLE_TYPES
 )
@@ -45,7 +45,7 @@ class Workshop:
     """A folder with the F32 file, the texts, the importance matrix and the logits to compare with."""
 
     def __init__(self, folder: Path, threads: int, chunks: int) -> None:
-        """Make what is not there yet."""
+        """Create the files that do not exist yet."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.threads = folder, str(threads)
         self.source, self.imatrix = folder / "f32.gguf", folder / "imatrix.gguf"
@@ -68,7 +68,7 @@ class Workshop:
             run("llama-perplexity", "-m", self.source, *self.read, "--chunks", chunks)
 
     def pack(self, side: str, recipe: str, weighted: bool) -> Path:
-        """The F32 file packed by one side."""
+        """Pack the F32 file by one side."""
         out = self.folder / f"{side}.gguf"
         out.unlink(missing_ok=True)
         if side == OURS:
@@ -79,7 +79,7 @@ class Workshop:
         return out
 
     def measure(self, model: Path) -> Row:
-        """What llama.cpp thinks of the text with this model, beside what it thought with the F32 one."""
+        """Measure with llama.cpp how this model predicts the text, against the F32 one."""
         key = fingerprint(model)
         if key not in self.measured:
             self.measured[key] = self._measure(model)
@@ -97,7 +97,7 @@ class Workshop:
 
 
 def fingerprint(model: Path) -> str:
-    """A digest of the file's tensors: what both sides pack to the same bytes is read once."""
+    """Return a digest of the file's tensors: files with equal tensors are measured once."""
     digest = hashlib.sha256()
     with open_gguf(model) as file:
         for name, info in sorted(file.tensors.items()):
@@ -107,17 +107,21 @@ def fingerprint(model: Path) -> str:
 
 
 def run(tool: str, *arguments: object) -> str:
-    """What one of llama.cpp's tools says; RuntimeError with the last of it if it fails."""
+    """Return the output of one of llama.cpp's tools.
+
+    Raises:
+        RuntimeError: the tool failed; the message contains its last line.
+    """
     command = [str(BUILT / "bin" / tool), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["no word"]
+        said = done.stderr.strip().splitlines() or ["no output"]
         raise RuntimeError(f"{tool}: exit code {done.returncode}: {said[-1]}")
     return done.stdout + done.stderr
 
 
 def page(rows: list[Row], machine: dict[str, str], chunks: int) -> str:
-    """The rows as a page of Markdown."""
+    """Format the rows as a page of Markdown."""
     by_side = {(row["recipe"], row["weighted"], row["side"]): row for row in rows}
     lines = [
         "# What packing costs",
@@ -144,7 +148,7 @@ def page(rows: list[Row], machine: dict[str, str], chunks: int) -> str:
 
 
 def main() -> int:
-    """Measure what the record does not have yet."""
+    """Measure what the record does not contain yet."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.packing_perplexity", description=(__doc__ or "").partition(":")[2]
     )

@@ -1,4 +1,4 @@
-"""One picture: how many times better than each peer, with the numbers themselves beside the bars."""
+"""One picture: a bar for how many times better torchgguf is than a peer, with both values beside it."""
 
 from functools import partial
 from itertools import groupby
@@ -18,14 +18,14 @@ from benchmarks.runner import Outcome
 COLOURS = dict(zip((side for side in SIDES if side != OURS), ("#8d94a8", "#eda13a", "#2a78b5"), strict=True))
 INK, PALE = "#222222", "#6b6b6b"
 UNITS = ("s", "GB", "tok/s", "M/s")
-"""The units that are drawn; of fidelity a ratio tells little."""
+"""The units that are drawn; ratios of fidelity mean little."""
 
 Bar = tuple[Figure, str, float, float]
-"""A figure, a peer, our value, the peer's."""
+"""A figure, a peer, our value, and the peer's."""
 
 
 def measured_bars(outcome: Outcome) -> list[Bar]:
-    """A bar for every figure and peer with both values."""
+    """List a bar for every figure and peer with both values."""
     return [
         (figure, peer, ours, theirs)
         for figure in FIGURES
@@ -37,12 +37,12 @@ def measured_bars(outcome: Outcome) -> list[Bar]:
 
 
 def ratio_text(ratio: float) -> str:
-    """`12×`, `2.4×`, `0.95×`: two digits where it matters."""
+    """Format a ratio with two significant digits: `12×`, `2.4×`, `0.95×`."""
     return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.1f}×" if ratio >= 2 else f"{ratio:.2f}×"
 
 
 def draw_bar(axes: Axes, height: float, bar: Bar) -> None:
-    """One bar from 1 to the ratio, the ratio at its end, the two values at the right edge."""
+    """Draw a bar from 1 to the ratio, the ratio at its end, and both values at the right edge."""
     figure, peer, ours, theirs = bar
     ratio = ours / theirs if figure.higher_is_better else theirs / ours
     hatch = None if ratio >= 1 else "////"  # behind the peer
@@ -54,7 +54,7 @@ def draw_bar(axes: Axes, height: float, bar: Bar) -> None:
 
 
 def draw(outcome: Outcome, path: Path, subtitle: str) -> None:
-    """Draw loading, memory and speed against every peer that was measured, to a PNG file."""
+    """Draw loading, memory and speed against every measured peer, to a PNG file."""
     bars = measured_bars(outcome)
     if not bars:
         return
@@ -73,7 +73,7 @@ def draw(outcome: Outcome, path: Path, subtitle: str) -> None:
 
 
 def decorate(axes: Axes, ticks: list[tuple[float, str]], peers: set[str], subtitle: str) -> None:
-    """Axes, labels, title and legend around the bars."""
+    """Draw axes, labels, title and legend around the bars."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.7), high * 1.6)

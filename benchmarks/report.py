@@ -16,7 +16,7 @@ MARKS = {GOOD: "✓", BAD: "✗", "": ""}
 
 
 def show(value: float | None, unit: str) -> str:
-    """A figure with its unit, three significant digits."""
+    """Format a value with its unit, in three significant digits."""
     if value is None:
         return "–"
     digits = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
@@ -24,7 +24,7 @@ def show(value: float | None, unit: str) -> str:
 
 
 def goal_value(figure: Figure, outcome: Outcome) -> float | None:
-    """The number to reach; None if there is none, or if the side it refers to was not measured."""
+    """Return the value to reach, or None if there is no goal, or its side was not measured."""
     if figure.goal is None:
         return None
     if figure.goal.of is None:
@@ -34,7 +34,7 @@ def goal_value(figure: Figure, outcome: Outcome) -> float | None:
 
 
 def verdict(figure: Figure, outcome: Outcome) -> str:
-    """Whether the goal is reached; empty if there is nothing to say."""
+    """Return whether the goal is reached, or an empty string without a goal or a value."""
     goal, ours = goal_value(figure, outcome), outcome.value(figure, OURS)
     if goal is None or ours is None:
         return ""
@@ -42,7 +42,7 @@ def verdict(figure: Figure, outcome: Outcome) -> str:
 
 
 def goal_text(figure: Figure) -> str:
-    """The goal in words."""
+    """Format the goal."""
     if figure.goal is None:
         return ""
     sign = "≥" if figure.higher_is_better else "≤"
@@ -52,7 +52,7 @@ def goal_text(figure: Figure) -> str:
 
 
 def record(outcome: Outcome, machine: dict[str, str]) -> dict[str, Any]:
-    """Everything that was measured, every sample of it."""
+    """Return all measurements, with every sample."""
     return {
         "machine": machine,
         "figures": [
@@ -75,19 +75,19 @@ def record(outcome: Outcome, machine: dict[str, str]) -> dict[str, Any]:
 
 
 def cells(figure: Figure, outcome: Outcome) -> list[str]:
-    """A row of the table: title, each side, the goal and whether it is reached."""
+    """Format a row of the table: title, each side, the goal and whether it is reached."""
     values = (show(outcome.value(figure, side), figure.unit) for side in SIDES)
     return [figure.title, *values, f"{goal_text(figure)} {MARKS[verdict(figure, outcome)]}".strip()]
 
 
 def by_model() -> Iterator[tuple[str, list[Figure]]]:
-    """The figures in order, in one group for each run of rows with the same model."""
+    """Yield the figures in order, in groups of successive rows with the same model."""
     for model, group in groupby(FIGURES, key=lambda figure: figure.model.stem):
         yield model, list(group)
 
 
 def table(outcome: Outcome) -> Table:
-    """The table for the terminal."""
+    """Build the table for the terminal."""
     out = Table(title="medians; same file, same threads, same run", box=SIMPLE_HEAD)
     for name in ("", *SIDES, "goal"):
         out.add_column(name, justify="right" if name in SIDES else "left", no_wrap=name in SIDES)
@@ -100,7 +100,7 @@ def table(outcome: Outcome) -> Table:
 
 
 def markdown(outcome: Outcome, machine: dict[str, str], plot: str) -> str:
-    """The page: plot, table, machine, and what failed."""
+    """Format the page: plot, table, machine, and failures."""
 
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(cells) + " |"

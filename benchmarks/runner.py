@@ -1,4 +1,4 @@
-"""Run the workers, each in its own process, sides taking turns, and gather their samples."""
+"""Run the workers, each in its own process, in turns of the sides; collect their samples."""
 
 import json
 import os
@@ -25,39 +25,41 @@ class Job:
     model: Path
 
     def __str__(self) -> str:
-        """For progress and for failures: what runs, how, on what."""
+        """Name the worker, its environment and its model, for progress and failures."""
         how = "".join(f" {name}={value}" for name, value in self.worker.environment)
         return f"{self.worker.function}{how} on {self.model.name}"
 
 
 @dataclass
 class Outcome:
-    """Samples by job and metric, and why the jobs that gave none failed."""
+    """Samples by job and metric, and the reasons of failures by job."""
 
     samples: dict[Job, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(dict))
     failures: dict[Job, str] = field(default_factory=dict)
 
     def of(self, figure: Figure, side: str) -> list[float]:
-        """The samples of one side of a figure, of its best worker; empty if it was not measured."""
+        """Return the samples of a figure's side, of its best worker; empty if it was not measured."""
         jobs = (Job(worker, figure.model) for worker in figure.sides.get(side, ()))
         measured = [samples for job in jobs if (samples := self.samples[job].get(figure.metric))]
         choose = max if figure.higher_is_better else min
         return choose(measured, key=median, default=[])
 
     def value(self, figure: Figure, side: str) -> float | None:
-        """The median of that side's samples."""
+        """Return the median of that side's samples."""
         samples = self.of(figure, side)
         return median(samples) if samples else None
 
 
 class TimeLimitError(RuntimeError):
-    """A process was stopped at its time limit."""
+    """A process reached its time limit."""
 
 
 def run_job(job: Job, threads: int, limit: float) -> dict[str, list[float]]:
-    """One process; its samples. Raises RuntimeError with the last thing it said if it fails.
+    """Run one process; return its samples.
 
-    It has `limit` seconds, then it is stopped and TimeLimitError is raised.
+    Raises:
+        RuntimeError: the process failed; the message contains its last line.
+        TimeLimitError: it was stopped after `limit` seconds.
     """
     if not job.model.exists():
         raise RuntimeError(f"{job.model.name} has not been fetched")
@@ -77,7 +79,7 @@ def run_job(job: Job, threads: int, limit: float) -> dict[str, list[float]]:
     except subprocess.TimeoutExpired:
         raise TimeLimitError(f"took more than {limit:.0f} s") from None
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["no word"]
+        said = done.stderr.strip().splitlines() or ["no output"]
         raise RuntimeError(f"exit code {done.returncode}: {said[-1]}")
     samples: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
     return samples
@@ -88,7 +90,7 @@ def run(
 ) -> Outcome:
     """Measure every figure `rounds` times.
 
-    In a round the sides follow one another, so that a machine which slows down for a while slows all of them.
+    In a round the sides take turns, so that a machine that is slow for a while slows all of them.
     """
     rivals = {
         Job(worker, figure.model): [Job(other, figure.model) for other in workers]
@@ -102,7 +104,7 @@ def run(
         if job in finished:
             continue
         announce(f"round {number + 1} of {rounds}: {job}")
-        # Of two ways to run a side, one that takes twice as long as the other is not the one that counts.
+        # Of two workers of a side, one that takes twice as long as the other is not the best one.
         others = [seconds[rival] for rival in rivals[job] if rival != job and rival in seconds]
         begin, limit = monotonic(), min([TIMEOUT, *(2 * other + 5 for other in others)])
         try:

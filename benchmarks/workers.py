@@ -1,8 +1,8 @@
-"""What one process measures: `python -m benchmarks.workers FUNCTION MODEL THREADS` prints one JSON object.
+"""Measurements of one process: `python -m benchmarks.workers FUNCTION MODEL THREADS` prints one JSON object.
 
-A worker takes the model's path and the number of threads and returns samples by metric. Each runs in a
-process of its own, so that peak memory and what has been imported or warmed up are its own too. Libraries are
-imported inside the workers for the same reason, and always before the clock starts.
+A worker is a function from the model's path and the number of threads to samples by metric. Each runs in its
+own process, so that peak memory, imports and warm caches do not depend on other workers. For the same reason
+libraries are imported inside the workers, always before the clock starts.
 """
 
 import importlib
@@ -19,41 +19,41 @@ Samples = dict[str, list[float]]
 
 PROMPT = "The history of the lighthouse begins"
 NEW_TOKENS = 64
-LONG_PROMPT = list(range(1000, 1512))  # what the 512 tokens say does not matter to the time they take
+LONG_PROMPT = list(range(1000, 1512))  # the time does not depend on which 512 tokens
 
 
 def peak_memory() -> float:
-    """The most memory that was ever resident in this process, mapped files included, in GB."""
-    # Not getrusage's maxrss: that one survives exec, and would report the parent's.
+    """Return the peak resident memory of this process, mapped files included, in GB."""
+    # Not maxrss of getrusage: it survives exec, and would report the parent's.
     status = Path("/proc/self/status").read_text()
     kilobytes = next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]
     return int(kilobytes) * 1024 / 1e9
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that one call takes, and its result."""
+    """Return the seconds of one call, and its result."""
     begin = perf_counter()
     result = function()
     return perf_counter() - begin, result
 
 
 class Clock:
-    """A streamer that notes when each token comes."""
+    """A streamer that records the time of each token."""
 
     def __init__(self) -> None:
-        """Start with no token seen."""
+        """Start without tokens."""
         self.times: list[float] = []
 
     def put(self, _: object) -> None:
-        """Note the time of one token (or of the prompt, which comes first)."""
+        """Record the time of one token (or of the prompt, which comes first)."""
         self.times.append(perf_counter())
 
     def end(self) -> None:
-        """Do nothing: the last token has been noted."""
+        """Do nothing: the last token is recorded."""
 
 
 def generation(tokenizer: Any, model: Any, repeats: int) -> Samples:
-    """Speed and memory of a model with the `generate` that torchgguf and transformers share."""
+    """Measure speed and memory of `generate`, whose arguments torchgguf and transformers share."""
     import torch
 
     def generate(ids: torch.Tensor, count: int) -> list[float]:
@@ -69,7 +69,7 @@ def generation(tokenizer: Any, model: Any, repeats: int) -> Samples:
     generate(prompt, 4)
     samples: Samples = {"decode": [], "prefill": []}
     for _ in range(repeats):
-        # From the first token to the 65th are 64 steps; the prompt's time is not in them.
+        # From the first token to the 65th there are 64 steps, without the time of the prompt.
         times = generate(prompt, NEW_TOKENS + 1)
         samples["decode"].append(NEW_TOKENS / (times[-1] - times[0]))
     samples["memory"] = [peak_memory()]
@@ -102,16 +102,19 @@ def gguf_py_open(model: Path, threads: int) -> Samples:
 
 
 def hugging_face_load(library: Any, model: Path, **options: Any) -> tuple[float, float, Any, Any]:
-    """Seconds for the tokenizer, seconds for the model, and the two, by the names both libraries share."""
+    """Return seconds for the tokenizer, seconds for the model, and both, by names that libraries share."""
     folder, name = model.parent, model.name
-    auto_tokenizer, auto_model = library.AutoTokenizer, library.AutoModelForCausalLM  # may import lazily
+    auto_tokenizer, auto_model = (
+        library.AutoTokenizer,
+        library.AutoModelForCausalLM,
+    )  # these may import lazily
     tokenizer_seconds, tokenizer = timed(lambda: auto_tokenizer.from_pretrained(folder, gguf_file=name))
     model_seconds, module = timed(lambda: auto_model.from_pretrained(folder, gguf_file=name, **options))
     return tokenizer_seconds, model_seconds, tokenizer, module
 
 
 def torchgguf_packed(model: Path, threads: int) -> Samples:
-    """Load packed, generate."""
+    """Load packed, and generate."""
     import torch
 
     import torchgguf
@@ -133,7 +136,7 @@ def torchgguf_fp32(model: Path, threads: int) -> Samples:
 
 
 def transformers_fp32(model: Path, threads: int) -> Samples:
-    """Load with transformers, which unpacks to FP32, and generate."""
+    """Load with transformers, which dequantizes to FP32, and generate."""
     import torch
     import transformers
 
@@ -148,7 +151,7 @@ def transformers_fp32(model: Path, threads: int) -> Samples:
 
 
 def llama_cpp(model: Path, threads: int) -> Samples:
-    """Load with llama.cpp (prebuilt in `xllamacpp`), generate; the speeds are by its own clocks."""
+    """Load with llama.cpp (prebuilt in `xllamacpp`), and generate; speeds are those of its own clocks."""
     seconds, server = timed(lambda: fidelity.llama_cpp_server(model, threads))
     samples: Samples = {"load": [seconds], "decode": [], "prefill": []}
 
@@ -160,7 +163,7 @@ def llama_cpp(model: Path, threads: int) -> Samples:
 
     complete(PROMPT, 4)
     for _ in range(2):
-        # llama.cpp's clock starts at the first token too: 64 steps make the 65 it counts.
+        # llama.cpp's clock starts at the first token, too: its 65 tokens are 64 steps.
         samples["decode"].append(NEW_TOKENS / complete(PROMPT, NEW_TOKENS + 1)["predicted_ms"] * 1000)
     samples["memory"] = [peak_memory()]
     for _ in range(2):

@@ -29,17 +29,17 @@ REFUSED = {
     "two bases": (
         LlamaConfig,
         {"rope_theta": 5e5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
-        "rope_theta=500000.0, but rope_parameters says 10000.0: give one of them",
+        "rope_theta=500000.0 differs from 10000.0 in rope_parameters: pass one of them",
     ),
     "text for a factor": (
         LlamaConfig,
         {"rope_scaling": {"type": "linear", "factor": "2"}},
-        r"rope_parameters\['factor'\] must be above 0 and finite, but there is '2'",
+        r"rope_parameters\['factor'\] must be above 0 and finite, got '2'",
     ),
     "scaling without a name": (
         LlamaConfig,
         {"rope_scaling": {"rope_type": [1]}},
-        "rope_type must be a name",
+        r"rope_type must be a string, got \[1\]",
     ),
     "list for a scaling": (LlamaConfig, {"rope_scaling": [1]}, "rope_scaling must be dict or None"),
     "not a number": (LlamaConfig, {"rms_norm_eps": float("nan")}, "rms_norm_eps=nan is invalid"),

@@ -152,7 +152,7 @@ def test_which_token_counts():
     ids[0, 5], ids[1] = PAD, PAD
     assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-4, rtol=0)
     embeds = theirs.get_input_embeddings()(ids)
-    with pytest.warns(UserWarning, match="inputs_embeds are taken to end in a token"):
+    with pytest.warns(UserWarning, match="the last position is scored, even if it is padding"):
         actual = ours(inputs_embeds=embeds).logits
     assert_close(actual, theirs(inputs_embeds=embeds).logits, atol=1e-4, rtol=0)
     theirs.config.pad_token_id = ours.config.pad_token_id = None
@@ -186,8 +186,8 @@ def test_dropout_is_what_the_config_says(config):
 def test_labels_of_a_wrong_shape():
     inputs = batch("right")
     for auto_class, labels, message in (
-        (SEQUENCE, torch.zeros(2, dtype=torch.long), r"a label for each text, \(3,\), but have shape \(2,\)"),
-        (SEQUENCE, torch.zeros(3), r"a number for each text and label, \(3, 3\), but have shape \(3,\)"),
+        (SEQUENCE, torch.zeros(2, dtype=torch.long), r"a label for each text, \(3,\), got shape \(2,\)"),
+        (SEQUENCE, torch.zeros(3), r"a number for each text and label, \(3, 3\), got shape \(3,\)"),
         (TOKEN, torch.zeros(3, 4, dtype=torch.long), r"a label for each token, \(3, 11\)"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -161,7 +161,10 @@ WINDOWS = {
         ["sliding_window_pattern", "3 booleans"],
     ),
     "negative": ({"sliding_window": -5}, ["sliding_window must be above 0", "-5"]),
-    "none": ({"sliding_window_pattern": [False, True, False]}, ["sliding_window_pattern", "states none"]),
+    "none": (
+        {"sliding_window_pattern": [False, True, False]},
+        ["sliding_window_pattern", "sliding_window is missing or 0"],
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""BLOOM (BigScience 2022, arXiv 2211.05100): no embedded positions, but attention with linear biases (ALiBi).
+"""BLOOM (BigScience 2022, arXiv 2211.05100): attention with linear biases (ALiBi), no embedded positions.
 
 Shape letters: B batch, T new positions, S positions seen including the new ones, H heads, D head size.
 """
@@ -41,10 +41,10 @@ from torchgguf.nn import AttentionMask, Cache, Embedding, LayerNorm, Linear, ali
 class BloomConfig(PreTrainedConfig):
     """Sizes and choices.
 
-    `apply_residual_connection_post_layernorm` adds what attention and MLP make to their normalised inputs,
-    not to the stream. `seq_length` is the length of the texts trained on; there is no limit. `pretraining_tp`
-    and `slow_but_exact` tell how sums were split in training, which changes nothing but their rounding.
-    `n_embed`, as older configs have it, goes before `hidden_size`.
+    `apply_residual_connection_post_layernorm` adds the outputs of attention and MLP to their normalised
+    inputs, not to the stream. `seq_length` is the length of texts in training, not a limit. `pretraining_tp`
+    and `slow_but_exact` describe how training split sums, which affects only their rounding. `n_embed`, a
+    field of older configs, overrides `hidden_size`.
     """
 
     model_type = "bloom"
@@ -70,22 +70,23 @@ class BloomConfig(PreTrainedConfig):
     n_embed: InitVar[int | None] = None
 
     def __post_init__(self, num_labels: int | None, n_embed: int | None) -> None:
-        """Take the older name, and refuse sizes that do not fit."""
+        """Apply the older name, and check the sizes."""
         super().__post_init__(num_labels)
         if n_embed is not None:
             self.hidden_size = n_embed
         if self.n_head < 1 or self.hidden_size % self.n_head:
             raise ValueError(
-                f"hidden_size={self.hidden_size} cannot be shared evenly by n_head={self.n_head}"
+                f"n_head must be a positive divisor of hidden_size={self.hidden_size}, "
+                f"got n_head={self.n_head}"
             )
 
 
-# A dataclass leaves the default of the argument on the class, where None would pass for an answer.
+# A dataclass keeps the default of the argument as an attribute of the class: None would hide the value.
 BloomConfig.n_embed = property(lambda config: config.hidden_size)  # type: ignore[attr-defined]
 
 
 class ContextLength(Rule):
-    """The length of the texts trained on; where a config leaves it open, files have the width instead."""
+    """The length of texts in training; if a config has None, files store the width instead."""
 
     keys = ("context_length",)
 
@@ -99,15 +100,15 @@ class ContextLength(Rule):
 
 
 class FixedInnerSize(Rule):
-    """The width of the MLP, always four times that of the model."""
+    """The width of the MLP, always four times the model's."""
 
     keys = ("feed_forward_length",)
 
     def read(self, header: Header) -> dict[str, Any]:
-        """Refuse another width."""
+        """Check the width."""
         size, usual = header.positive(self.keys[0], int), 4 * header.positive("embedding_length", int)
         if size != usual:
-            raise GGUFError(f"{self.keys[0]} = {size} cannot be: it is four times the width, {usual}")
+            raise GGUFError(f"{self.keys[0]} = {size} is invalid: it must be four times the width, {usual}")
         return {}
 
     def write(self, config: BloomConfig) -> dict[str, Any]:
@@ -116,7 +117,7 @@ class FixedInnerSize(Rule):
 
 
 def _heads_together(config: BloomConfig) -> Tensor:
-    """Say which row of `query_key_value` each one of a file is: there, all heads' queries come first."""
+    """Return the row of `query_key_value` for each row of a file, which stores queries of all heads first."""
     return torch.arange(3 * config.hidden_size).view(config.n_head, 3, -1).transpose(0, 1).flatten()
 
 
@@ -131,8 +132,8 @@ BLOOM = Architecture(
         Field("attention.head_count", "n_head", limit=largest_dimension),
         Field("attention.head_count_kv", "n_head", required=False, limit=largest_dimension),
         Field("attention.layer_norm_epsilon", "layer_norm_epsilon", float),
-        Only("attention.max_alibi_bias", 8.0, "the steepest slopes of Bloom are those of 8"),
-        Only("attention.causal", True, "attention in both directions is not supported"),
+        Only("attention.max_alibi_bias", 8.0, "the slopes of Bloom require 8.0"),
+        Only("attention.causal", True, "bidirectional attention is unsupported"),
         Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
         Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
         Unwritable("apply_residual_connection_post_layernorm", False),
@@ -157,7 +158,7 @@ BLOOM = Architecture(
 
 
 class BloomAttention(SelfAttention):
-    """Self-attention; one projection gives, head by head, its query, its key and its value."""
+    """Self-attention; one projection computes, head by head, query, key and value."""
 
     def __init__(self, config: BloomConfig, layer_idx: int) -> None:
         scaling = (config.hidden_size // config.n_head) ** -0.5
@@ -191,7 +192,7 @@ class BloomMLP(nn.Module):
 
 
 class BloomBlock(nn.Module):
-    """Attention and MLP, each on the normalised stream and added back to it, or to what it was given."""
+    """Attention and MLP: each adds its output to the stream, or to the normalised stream that it reads."""
 
     def __init__(self, config: BloomConfig, layer_idx: int) -> None:
         super().__init__()
@@ -211,7 +212,7 @@ class BloomBlock(nn.Module):
 
 
 class BloomModel(LayerStack, architecture=BLOOM):
-    """Bloom without a head. Only `attention_mask` tells how far apart tokens are, `position_ids` do not."""
+    """Bloom without a head. Distances of tokens depend on `attention_mask`, not on `position_ids`."""
 
     base_model_prefix = "transformer"
     layers_name = "h"
@@ -233,14 +234,14 @@ class BloomModel(LayerStack, architecture=BLOOM):
         return self.word_embeddings
 
     def embed(self, x: Tensor, position_ids: Tensor) -> Tensor:
-        """Normalise what was embedded."""
+        """Normalise the embeddings."""
         embedded: Tensor = self.word_embeddings_layernorm(x)
         return embedded
 
     def make_masks(
         self, attention_mask: Tensor | None, x: Tensor, cache: Cache | None
     ) -> Mapping[int | None, AttentionMask]:
-        """Make the one mask with the biases of all heads."""
+        """Create one mask, with the biases of all heads."""
         self.slopes = self.slopes.to(x.device)
         return {None: alibi_mask(self.slopes, attention_mask, x, cache)}
 

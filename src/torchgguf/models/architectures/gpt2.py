@@ -39,9 +39,9 @@ from torchgguf.nn import Cache, Conv1D, Embedding, LayerNorm, find_activation
 class GPT2Config(PreTrainedConfig):
     """Sizes and choices; `n_inner` is the width of the MLP, by default four times `n_embd`.
 
-    Scores of attention are divided by the root of the head size (`scale_attn_weights`) and by the number of
-    the layer, from 1 on (`scale_attn_by_inverse_layer_idx`); `reorder_and_upcast_attn` makes them in float32
-    whatever the model's dtype. The `summary_` fields belong to `GPT2DoubleHeadsModel`.
+    Attention divides scores by the root of the head size (`scale_attn_weights`) and by the number of the
+    layer, from 1 on (`scale_attn_by_inverse_layer_idx`); `reorder_and_upcast_attn` computes them in float32
+    for every dtype of the model. The `summary_` fields are those of `GPT2DoubleHeadsModel`.
     """
 
     model_type = "gpt2"
@@ -77,15 +77,17 @@ class GPT2Config(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, *labels: Any) -> None:
-        """Refuse sizes that do not fit, and what there is no code for."""
+        """Check the sizes, and refuse unsupported fields."""
         super().__post_init__(*labels)
         if self.n_head < 1 or self.n_embd % self.n_head:
-            raise ValueError(f"n_embd={self.n_embd} cannot be shared evenly by n_head={self.n_head}")
+            raise ValueError(
+                f"n_head must be a positive divisor of n_embd={self.n_embd}, got n_head={self.n_head}"
+            )
         if self.add_cross_attention:
-            raise ValueError("add_cross_attention=True: attention to an encoder is not supported")
+            raise ValueError("add_cross_attention=True is unsupported: there is no encoder to attend to")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the contents of config.json, with the older name for which llama.cpp's converter asks."""
+        """Return the contents of config.json, with an older name that llama.cpp's converter reads."""
         return {**super().to_dict(), "n_ctx": self.n_positions}
 
     @property
@@ -95,7 +97,7 @@ class GPT2Config(PreTrainedConfig):
 
 
 class InnerSize(Rule):
-    """The width of the MLP, which a config leaves open where it is the usual one."""
+    """The width of the MLP; if it is four times the model's, a config has None."""
 
     keys = ("feed_forward_length",)
 
@@ -103,7 +105,7 @@ class InnerSize(Rule):
         """Read the width."""
         size, usual = header.positive(self.keys[0], int), 4 * header.positive("embedding_length", int)
         if size > (limit := largest_dimension(header)):
-            raise GGUFError(f"{self.keys[0]} = {size} cannot be: the largest dimension is {limit}")
+            raise GGUFError(f"{self.keys[0]} = {size} is invalid: the largest dimension is {limit}")
         return {"n_inner": None if size == usual else size}
 
     def write(self, config: GPT2Config) -> dict[str, Any]:
@@ -125,7 +127,7 @@ GPT2 = Architecture(
         Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
         Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
         Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
-        Only("attention.causal", True, "attention in both directions is not supported"),
+        Only("attention.causal", True, "bidirectional attention is unsupported"),
         Unwritable("activation_function", "gelu_new"),
         Unwritable("scale_attn_weights", True),
         Unwritable("scale_attn_by_inverse_layer_idx", False),
@@ -146,7 +148,7 @@ GPT2 = Architecture(
 
 
 class GPT2Attention(SelfAttention):
-    """Self-attention, queries, keys and values by one projection."""
+    """Self-attention; one projection computes queries, keys and values."""
 
     def __init__(self, config: GPT2Config, layer_idx: int) -> None:
         scaling = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
@@ -166,10 +168,10 @@ class GPT2Attention(SelfAttention):
         return output
 
     def compare(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
-        """Compare as all attention does, with `reorder_and_upcast_attn` in float32."""
+        """Compare as `SelfAttention` does, but in float32 with `reorder_and_upcast_attn`."""
         if not self.upcast:
             return super().compare(query, key, value, step)
-        # Autocast would make what is wide narrow again.
+        # Autocast would convert the operands to a narrow dtype again.
         with torch.autocast(query.device.type, enabled=False):
             return super().compare(query.float(), key.float(), value, step)
 
@@ -191,7 +193,7 @@ class GPT2MLP(nn.Module):
 
 
 class GPT2Block(nn.Module):
-    """Attention and MLP, each on the normalised stream and added back to it."""
+    """Attention and MLP: each reads the normalised stream and adds its output to the stream."""
 
     def __init__(self, config: GPT2Config, layer_idx: int) -> None:
         super().__init__()
@@ -213,7 +215,7 @@ class GPT2PreTrainedModel(PreTrainedModel, architecture=GPT2):
     base_model_prefix = "transformer"
 
     def init_weights(self, module: nn.Module) -> None:
-        """Give a layer its first values; what is added to the stream is kept small, as it is added often."""
+        """Initialise a layer; outputs that are added to the stream start smaller in deeper models."""
         super().init_weights(module)
         std: float = self.config.initializer_range
         if isinstance(module, Conv1D) and not module.weight.is_meta:
@@ -251,12 +253,12 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
         return self.wte
 
     def embed(self, x: Tensor, position_ids: Tensor) -> Tensor:
-        """Add what stands for the positions."""
+        """Add the embeddings of the positions."""
         known = self.config.n_positions
-        # A GPU is not asked: to wait for its answer would take longer than the lookup.
+        # On a GPU there is no check: waiting for its result is slower than the lookup.
         asked = position_ids.device.type == "cpu" and not torch.compiler.is_compiling()
         if asked and (last := int(position_ids.max())) >= known:
-            raise ValueError(f"there is no position {last}: the model has n_positions={known}, from 0 on")
+            raise ValueError(f"position_ids must be below n_positions={known}, got {last}")
         positions: Tensor = self.wpe(position_ids.reshape(-1, x.shape[1]))
         embedded: Tensor = self.drop(x + positions.to(x.dtype))
         return embedded
@@ -276,10 +278,10 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
     ) -> Any:
         """Run the model.
 
-        Arguments and errors are those of `LayerStack.forward`, and one more: `token_type_ids` say of what
-        kind each input is, by tokens whose embeddings are added. Instead of `(B, T)` inputs may be
-        `(B, C, T)`: all C are rows of the batch. Positions end at `n_positions`; with padding on the left,
-        the texts' own are `(attention_mask.cumsum(-1) - 1).clamp(min=0)`.
+        `LayerStack.forward` describes arguments and errors. In addition, `token_type_ids` are tokens that
+        mark the kind of each input; their embeddings are added. Inputs may also be `(B, C, T)`: all C are
+        rows of the batch. Positions must be below `n_positions`; with padding on the left, those of a text
+        are `(attention_mask.cumsum(-1) - 1).clamp(min=0)`.
         """
         if token_type_ids is not None and (input_ids is None) != (inputs_embeds is None):
             embeds = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
@@ -299,12 +301,12 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
         if output.hidden_states is not None:
             output.hidden_states = (*output.hidden_states[:-1], last)
         if not (self.config.use_cache if use_cache is None else use_cache):
-            output.cache = None  # though it was used, and grew
+            output.cache = None  # the cache of the caller was updated all the same
         return output if return_dict else output.to_tuple()
 
 
 def _as_rows(tensor: Tensor | None, dims: int) -> Tensor | None:
-    """Flatten all dimensions but the last `dims` to one of rows."""
+    """Flatten all dimensions except the last `dims` into one of rows."""
     return None if tensor is None else tensor.reshape(-1, *tensor.shape[-dims:])
 
 

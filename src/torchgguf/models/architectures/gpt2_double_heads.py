@@ -17,7 +17,7 @@ from torchgguf.nn import Cache, Linear, ModelOutput, find_activation
 class GPT2DoubleHeadsModelOutput(ModelOutput):
     """Output of `GPT2DoubleHeadsModel`: `logits` `(B, C, T, vocab_size)` and `mc_logits` `(B, C)`.
 
-    `loss` is that of the language model, `mc_loss` that of the choice; both in nats.
+    `loss` is the loss of the language model, `mc_loss` that of the choice, both in nats.
     """
 
     loss: Tensor | None = None
@@ -30,13 +30,13 @@ class GPT2DoubleHeadsModelOutput(ModelOutput):
 
 
 def _at(states: Tensor, index: Tensor | None) -> Tensor:
-    """Take the states at an index `(...)`; without one, the last."""
+    """Return the states at an index `(...)`; without an index, the last ones."""
     if index is None:
         return states[..., -1, :]
     return states.gather(-2, index[..., None, None].expand(*index.shape, 1, states.shape[-1])).squeeze(-2)
 
 
-# How `(..., T, n_embd)` states and an index `(...)` become one state of a text, `(..., n_embd)`.
+# Functions from states `(..., T, n_embd)` and an index `(...)` to one state of a text, `(..., n_embd)`.
 SUMMARIES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
     "last": lambda states, index: states[..., -1, :],
     "first": lambda states, index: states[..., 0, :],
@@ -46,7 +46,7 @@ SUMMARIES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
 
 
 class GPT2SequenceSummary(nn.Module):
-    """One vector of a text, by the `summary_` fields of the config."""
+    """Reduces the states of a text to one vector, by the `summary_` fields of the config."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -55,13 +55,13 @@ class GPT2SequenceSummary(nn.Module):
             raise ValueError(f"summary_type {config.summary_type!r} is not supported; these are: {known}")
         self.summarize = SUMMARIES[config.summary_type]
         self.first_dropout = nn.Dropout(config.summary_first_dropout)
-        self.last_dropout = nn.Dropout(getattr(config, "summary_last_dropout", 0.0))  # few configs have it
+        self.last_dropout = nn.Dropout(getattr(config, "summary_last_dropout", 0.0))  # a field of few configs
         size = config.num_labels if config.summary_proj_to_labels else config.n_embd
         self.summary = Linear(config.n_embd, size) if config.summary_use_proj else nn.Identity()
         self.activation = find_activation("summary_activation", config.summary_activation or "linear")
 
     def forward(self, states: Tensor, index: Tensor | None = None) -> Tensor:
-        """Map states `(..., T, n_embd)`, and which one counts `(...)`, to `(..., num_labels or n_embd)`."""
+        """Map states `(..., T, n_embd)` and an index `(...)` to `(..., num_labels or n_embd)`."""
         summary: Tensor = self.summary(self.first_dropout(self.summarize(states, index)))
         dropped: Tensor = self.last_dropout(self.activation(summary))
         return dropped
@@ -91,12 +91,17 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         logits_to_keep: int | Tensor = 0,
         **inputs: Any,
     ) -> Any:
-        """Score tokens and choices, inputs being `(B, C, T)`: a `GPT2DoubleHeadsModelOutput`.
+        """Score tokens and choices; return a `GPT2DoubleHeadsModelOutput`.
 
-        Arguments and errors are those of `GPT2Model.forward`, and these: `mc_token_ids` `(B, C)`, the
-        position whose state stands for the text, by default the last; `labels` `(B, C, T)`, tokens, -100
-        where none is to be predicted, which ask for `loss`; `mc_labels` `(B,)`, which choice is right, for
-        `mc_loss`; `logits_to_keep`, to score only so many last positions (0: all), or those of an index.
+        Args:
+            input_ids: tokens `(B, C, T)`.
+            attention_mask: `(B, C, S)`, zero at padding.
+            mc_token_ids: `(B, C)`, the position whose state represents the text; by default the last.
+            labels: tokens `(B, C, T)`, -100 at positions to ignore; with labels, `loss` is computed.
+            mc_labels: `(B,)`, the right choice; with it, `mc_loss` is computed.
+            return_dict: if False, return a tuple.
+            logits_to_keep: number of last positions to score (0: all), or an index of positions.
+            inputs: more arguments of `GPT2Model.forward`, which describes the errors.
         """
         decoded = self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
         states: Tensor = decoded.last_hidden_state

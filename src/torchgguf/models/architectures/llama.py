@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023, arXiv 2302.13971) and all in its form: Llama 2 and 3, SmolLM, TinyLlama, …"""
+"""Llama (Touvron et al. 2023, arXiv 2302.13971) and its like: Llama 2 and 3, SmolLM, TinyLlama, …"""
 
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
@@ -26,7 +26,7 @@ LLAMA_RULES = (
     *tables.DECODER_RULES,
     Only("expert_count", 0, "mixture-of-experts models such as Mixtral are not supported"),
     Only("expert_used_count", 0, "mixture-of-experts models such as Mixtral are not supported"),
-    Harmless(("tensor_data_layout",)),  # how Meta's own files lay; the tensors' layout is the same
+    Harmless(("tensor_data_layout",)),  # layout of Meta's original files; that of the tensors is the same
 )
 
 LLAMA_ROWS = (*tables.STREAM, *tables.PRE_NORMS, *tables.INTERLEAVED_ATTENTION, *tables.GATED_MLP)
@@ -49,7 +49,7 @@ class LlamaModel(DecoderModel, architecture=LLAMA):
     """Llama without a head."""
 
     def make_layer(self, config: LlamaConfig, layer_idx: int) -> DecoderLayer:
-        """Make a layer whose biases are in all projections of a kind, or in none."""
+        """Make a layer; the config states whether attention and MLP use biases."""
         attention = Attention(config, layer_idx, bias=config.attention_bias)
         return DecoderLayer(config, attention, MLP(config, bias=config.mlp_bias))
 
@@ -64,4 +64,4 @@ class LlamaForTokenClassification(heads.ForTokenClassification, base=LlamaModel)
 
 
 class LlamaForQuestionAnswering(heads.ForQuestionAnswering, base=LlamaModel):
-    base_model_prefix = "transformer"  # what released checkpoints call it
+    base_model_prefix = "transformer"  # the name in released checkpoints

@@ -1,7 +1,7 @@
-"""Mistral (Jiang et al. 2023, arXiv 2310.06825): a Llama that looks back over a sliding window.
+"""Mistral (Jiang et al. 2023, arXiv 2310.06825): a Llama with a sliding window.
 
-Its files call themselves `llama`, and most state no window: later Mistrals have none, llama.cpp reads none.
-Those whose name says so are Mistrals as well. Without a window the two compute the same.
+The architecture of its files is `llama`, and most store no window: later Mistrals use no window, llama.cpp
+ignores it. So files with "mistral" in their name are matched, too. Without a window both compute the same.
 """
 
 from torchgguf.container import Metadata
@@ -49,7 +49,7 @@ class MistralModel(DecoderModel, architecture=MISTRAL):
     """Mistral without a head."""
 
     def make_layer(self, config: MistralConfig, layer_idx: int) -> DecoderLayer:
-        """Make a layer with the window and no biases."""
+        """Make a layer with the window and without biases."""
         return DecoderLayer(config, Attention(config, layer_idx, config.sliding_window), MLP(config))
 
 

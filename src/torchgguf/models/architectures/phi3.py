@@ -26,8 +26,8 @@ from torchgguf.nn.rotary import rotated_size
 class Phi3Config(UniformlyWindowedConfig):
     """Fields beyond those of all decoders, and other defaults.
 
-    With a `rope_type` of "longrope", texts longer than `original_max_position_embeddings` have another set of
-    frequencies. All layers look back over `sliding_window` positions, if it is given.
+    With a `rope_type` of "longrope", texts longer than `original_max_position_embeddings` use another set of
+    frequencies. Queries of all layers see `sliding_window` positions, unless it is None.
     """
 
     model_type = "phi3"
@@ -47,34 +47,34 @@ class Phi3Config(UniformlyWindowedConfig):
     pad_token_id: int | None = 32000
 
     def __post_init__(self, *legacy: Any) -> None:
-        """Refuse what Phi-3 in transformers refuses, or would ignore."""
+        """Refuse values that transformers refuses or ignores for Phi-3."""
         super().__post_init__(*legacy)
         assert self.rope_parameters is not None
         if (kind := self.rope_parameters["rope_type"]) not in ("default", "longrope"):
             raise ValueError(f"rope_type {kind!r} is not supported for Phi-3; these are: default, longrope")
         if self.embd_pdrop:
-            raise ValueError(f"embd_pdrop={self.embd_pdrop} is not supported: Phi-3 never drops embeddings")
+            raise ValueError(f"embd_pdrop={self.embd_pdrop} is unsupported: Phi-3 never drops embeddings")
 
 
 class Phi3Rope(Rope):
-    """Rotary embedding of a part of each head, and the original length, stated whether it matters or not."""
+    """Rotary embedding of a part of each head; files always store the original length."""
 
     keys = (*Rope.keys, "rope.dimension_count")
     told_by_tensors = True
 
     def read(self, header: Header) -> dict[str, Any]:
-        """Read how much is rotated, against the size of a head."""
+        """Read the scaling and the rotated part of a head."""
         fields = super().read(header)
         width, heads = (header.positive(k, int) for k in ("embedding_length", "attention.head_count"))
         head_dim = header.get("attention.key_length", width // heads)
         if (size := header.get(self.keys[-1], head_dim)) != head_dim:
             if not 0 < size < head_dim:
-                raise GGUFError(f"{self.keys[-1]} = {size} cannot be: a head's size is {head_dim}")
+                raise GGUFError(f"{self.keys[-1]} = {size} is invalid: a head's size is {head_dim}")
             fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
         return {**fields, "original_max_position_embeddings": original_length(header)}
 
     def write(self, config: Any) -> dict[str, Any]:
-        """Write what any rotary embedding has, and the two numbers."""
+        """Write the keys of every rotary embedding, the original length and the rotated size."""
         return {
             **super().write(config),
             ORIGINAL: config.original_max_position_embeddings,
@@ -83,7 +83,7 @@ class Phi3Rope(Rope):
 
 
 def _part(size: int, head_dim: int) -> float:
-    """Return the `partial_rotary_factor` for this size: rounded up where its product would be too small."""
+    """Return the `partial_rotary_factor` for a size, rounded up if its product would be too small."""
     part = size / head_dim
     return part if int(head_dim * part) == size else math.nextafter(part, 1.0)
 
@@ -104,7 +104,7 @@ PHI3 = Architecture(
 
 
 class Phi3Attention(Attention):
-    """Attention whose queries, keys and values come from one projection."""
+    """Attention with one projection for queries, keys and values."""
 
     def __init__(self, config: Phi3Config, layer_idx: int) -> None:
         super().__init__(config, layer_idx, config.sliding_window)
@@ -120,13 +120,13 @@ class Phi3Attention(Attention):
         return query, key, value
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        """Attend as `Attention` does, and drop some of it while training."""
+        """Attend as `Attention` does, then apply dropout."""
         attended: Tensor = self.resid_dropout(super().forward(x, step))
         return attended
 
 
 class Phi3MLP(MLP):
-    """MLP whose gate and up come from one projection."""
+    """MLP with one projection for gate and up."""
 
     def __init__(self, config: Phi3Config) -> None:
         super().__init__(config)
@@ -142,7 +142,7 @@ class Phi3MLP(MLP):
         return gate, up
 
     def forward(self, x: Tensor, step: Step | None = None) -> Tensor:
-        """Map as `MLP` does, and drop some of it while training."""
+        """Map as `MLP` does, then apply dropout."""
         dropped: Tensor = self.resid_dropout(super().forward(x))
         return dropped
 

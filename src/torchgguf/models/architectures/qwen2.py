@@ -12,7 +12,7 @@ from torchgguf.models.core.config_map import Harmless
 
 @config_dataclass
 class Qwen2Config(WindowedConfig):
-    """Other defaults than those of all decoders."""
+    """The fields of decoders with windows, and other defaults."""
 
     model_type = "qwen2"
 
@@ -50,4 +50,4 @@ class Qwen2ForTokenClassification(heads.ForTokenClassification, base=Qwen2Model)
 
 
 class Qwen2ForQuestionAnswering(heads.ForQuestionAnswering, base=Qwen2Model):
-    base_model_prefix = "transformer"  # what released checkpoints call it
+    base_model_prefix = "transformer"  # the name in released checkpoints

@@ -1,6 +1,6 @@
-"""Qwen2-MoE (Qwen1.5-MoE-A2.7B, Qwen2-57B-A14B): a Qwen2 with a mixture of experts in place of its MLPs.
+"""Qwen2-MoE (Qwen1.5-MoE-A2.7B, Qwen2-57B-A14B): a Qwen2 with mixtures of experts instead of MLPs.
 
-Each token goes through a few experts that a router chooses, and through one that all tokens share.
+Each token passes through a few experts that a router chooses, and through one that all tokens share.
 """
 
 from typing import Any
@@ -22,9 +22,9 @@ from torchgguf.nn import Experts
 class Qwen2MoeConfig(Qwen2Config):
     """Fields beyond those of Qwen2, and other defaults.
 
-    Layers in `mlp_only_layers`, and all but every `decoder_sparse_step`-th, have a plain MLP of
-    `intermediate_size` instead of experts. With `use_sliding_window`, every other layer, from the first on,
-    below `max_window_layers` looks back over `sliding_window` positions.
+    Layers in `mlp_only_layers`, and all except every `decoder_sparse_step`-th, use a plain MLP of
+    `intermediate_size` instead of experts. With `use_sliding_window`, layers 0, 2, 4, … below
+    `max_window_layers` see `sliding_window` positions.
     """
 
     model_type = "qwen2_moe"
@@ -46,17 +46,19 @@ class Qwen2MoeConfig(Qwen2Config):
     qkv_bias: bool = True
 
     def __post_init__(self, *legacy: Any) -> None:
-        """Say of each layer whether it has a window."""
+        """Fill in the windows of layers, and check the number of experts."""
         self.mlp_only_layers = self.mlp_only_layers or []
         if self.layer_types is None and self.use_sliding_window:
             windowed = range(0, min(self.max_window_layers, self.num_hidden_layers), 2)
             self.layer_types = [SLIDING if i in windowed else FULL for i in range(self.num_hidden_layers)]
         super().__post_init__(*legacy)
         if not 0 < self.num_experts_per_tok <= self.num_experts:
-            raise ValueError(f"{self.num_experts_per_tok} experts a token cannot be, of {self.num_experts}")
+            raise ValueError(
+                f"num_experts_per_tok must be from 1 to {self.num_experts}, got {self.num_experts_per_tok}"
+            )
 
     def is_sparse(self, layer_idx: int) -> bool:
-        """Tell whether a layer has experts."""
+        """Return whether a layer has experts."""
         assert self.mlp_only_layers is not None
         return layer_idx not in self.mlp_only_layers and (layer_idx + 1) % self.decoder_sparse_step == 0
 
@@ -68,7 +70,7 @@ QWEN2_MOE = Architecture(
         *tables.DECODER_RULES,
         Field("expert_count", "num_experts", limit=largest_dimension),
         Field("expert_used_count", "num_experts_per_tok", limit=largest_dimension),
-        # The first files of this architecture state neither.
+        # The first files of this architecture store neither size.
         Field("expert_feed_forward_length", "moe_intermediate_size", required=False, limit=largest_dimension),
         Field(
             "expert_shared_feed_forward_length",
@@ -81,8 +83,8 @@ QWEN2_MOE = Architecture(
             "shared_expert_intermediate_size", lambda tensors: tensors["blk.0.ffn_gate_shexp.weight"].shape[0]
         ),
         Implied("qkv_bias", lambda tensors: "blk.0.attn_q.bias" in tensors),
-        # llama.cpp (src/models/qwen2moe.cpp) has experts in each layer, leaves their weights as they are, and
-        # looks back without limit.
+        # llama.cpp (src/models/qwen2moe.cpp) supports experts in every layer, without normalised weights and
+        # without windows.
         Unwritable("norm_topk_prob", False),
         Unwritable("decoder_sparse_step", 1),
         Unwritable("mlp_only_layers", []),

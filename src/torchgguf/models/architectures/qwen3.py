@@ -58,4 +58,4 @@ class Qwen3ForTokenClassification(heads.ForTokenClassification, base=Qwen3Model)
 
 
 class Qwen3ForQuestionAnswering(heads.ForQuestionAnswering, base=Qwen3Model):
-    base_model_prefix = "transformer"  # what released checkpoints call it
+    base_model_prefix = "transformer"  # the name in released checkpoints

@@ -1,1 +1,1 @@
-"""Parts that architectures are assembled from: layers, stacks, heads, and rows of their tables."""
+"""Parts of architectures: layers, stacks, heads, and rows of their tables."""

@@ -1,4 +1,4 @@
-"""Self-attention: what all its kinds share, and the kind of llama-like models.
+"""Self-attention: the base of all kinds, and the kind of llama-like models.
 
 Shape letters: B batch, T new positions, S positions seen including the new ones, H query heads, K key/value
 heads, D head size.
@@ -14,13 +14,13 @@ from torchgguf.nn.cache import KeyValues, Lengths
 
 
 class SelfAttention(nn.Module):
-    """Base of all kinds of self-attention: from queries, keys and values on, they are the same.
+    """Base of all self-attention: what follows the projection to queries, keys and values.
 
     Args:
-        layer_idx: number of the layer, by which its state is found in the cache.
+        layer_idx: number of the layer, which selects its state in the cache.
         scaling: factor on the scores.
-        dropout: probability by which a weight is dropped while training.
-        window: how many positions back a query sees, itself included; None: all.
+        dropout: probability of dropping a weight in training.
+        window: number of positions that a query sees, its own included; None: all.
     """
 
     layer_name: ClassVar[str] = "self_attn"
@@ -42,14 +42,14 @@ class SelfAttention(nn.Module):
         step: Step,
         lengths: Lengths | None = None,
     ) -> Tensor:
-        """Compare queries `(B, T, H, D)` with all keys so far, and return the values' means `(B, T, H * D)`.
+        """Compare queries `(B, T, H, D)` with all keys; return weighted means of values `(B, T, H * D)`.
 
         Args:
             query: of the new positions.
-            key: `(B, T, K, D)`; appended to the cache, if there is one.
+            key: `(B, T, K, D)`, appended to the cache of `step` unless that is None.
             value: as `key`.
-            step: with the mask, the cache and the record.
-            lengths: of texts in which the keys are valid, as in `Rotation`.
+            step: contains the mask, the cache and the record.
+            lengths: text lengths for which the keys are valid, as in `Rotation`.
         """
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         if step.cache is not None:
@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
         return output.transpose(1, 2).flatten(2)
 
     def compare(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
-        """Return the values' means `(B, H, T, D)` and the probabilities, or None for them."""
+        """Return weighted means of values `(B, H, T, D)`, and the probabilities or None."""
         dropout = self.dropout if self.training else 0.0
         return step.attend(query, key, value, step.masks[self.window], self.scaling, dropout)
 
@@ -68,13 +68,13 @@ class Attention(SelfAttention):
     """Grouped-query attention with rotary embedding.
 
     Args:
-        config: with the numbers of heads, `head_dim`, `hidden_size`, `attention_dropout` and `rms_norm_eps`.
+        config: contains numbers of heads, `head_dim`, `hidden_size`, `attention_dropout`, `rms_norm_eps`.
         layer_idx: number of the layer.
-        window: how many positions back a query sees, itself included; None: all.
+        window: number of positions that a query sees, its own included; None: all.
         bias: whether the projections of queries, keys and values have biases.
-        output_bias: whether the projection of the output has one; by default as the others.
-        qk_norm: class of the norms that queries and keys go through, head by head; None: they have none.
-        rotation: kind of the angles in `Step.rotations`; None: positions are not rotated.
+        output_bias: whether the output projection has a bias; by default as `bias`.
+        qk_norm: class of the norms of queries and keys, applied head by head; None: no norms.
+        rotation: kind of the angles in `Step.rotations`; None: no rotation.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Attention(SelfAttention):
         super().__init__(layer_idx, config.head_dim**-0.5, config.attention_dropout, window)
         self.head_dim = config.head_dim
         self.rotation = rotation
-        # Of all heads together.
+        # Sizes of all heads together.
         self.query_size = config.num_attention_heads * self.head_dim
         self.key_size = config.num_key_value_heads * self.head_dim
         self.add_projections(config.hidden_size, bias)
@@ -103,7 +103,7 @@ class Attention(SelfAttention):
             self.k_norm = qk_norm(self.head_dim, eps=config.rms_norm_eps)
 
     def add_projections(self, hidden_size: int, bias: bool) -> None:
-        """Make what `project` needs."""
+        """Create the layers that `project` uses."""
         self.q_proj = Linear(hidden_size, self.query_size, bias=bias)
         self.k_proj = Linear(hidden_size, self.key_size, bias=bias)
         self.v_proj = Linear(hidden_size, self.key_size, bias=bias)

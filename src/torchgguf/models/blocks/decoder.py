@@ -19,7 +19,7 @@ from torchgguf.nn import Embedding, RMSNorm, RotaryEmbedding, Rotation
 
 @config_dataclass
 class DecoderConfig(RotaryConfig):
-    """Fields that all these models have; defaults differ."""
+    """Fields of all llama-like models; defaults differ."""
 
     hidden_size: int = 4096
     intermediate_size: int = 11008
@@ -32,7 +32,7 @@ class DecoderConfig(RotaryConfig):
     attention_dropout: float = 0.0
 
     def __post_init__(self, *legacy: Any) -> None:
-        """Fill in the sizes left open."""
+        """Replace sizes that are None, and check the numbers of heads."""
         super().__post_init__(*legacy)
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
@@ -43,28 +43,31 @@ class DecoderConfig(RotaryConfig):
                 f"{self.num_attention_heads} attention heads",
                 f"{self.num_key_value_heads} key/value heads",
             )
-            raise ValueError(f"{heads[0]} cannot share {heads[1]} evenly")
+            raise ValueError(
+                "num_attention_heads must be a positive multiple of num_key_value_heads, "
+                f"got {heads[0]} and {heads[1]}"
+            )
         if self.head_dim is None:
             self.head_dim = self.hidden_size // self.num_attention_heads
         if self.head_dim % 2:
-            raise ValueError(f"head_dim must be even for rotary embedding, but it is {self.head_dim}")
+            raise ValueError(f"head_dim must be even for rotary embedding, got {self.head_dim}")
 
     @property
     def windows(self) -> list[int | None]:
-        """How many positions back each layer sees; None: all."""
+        """Window of each layer: the number of positions that a query sees; None: all."""
         return [None] * self.num_hidden_layers
 
 
 class DecoderLayer(nn.Module):
-    """A mixer of positions and an MLP, each on the normalised stream and added back to it.
+    """A mixer of positions and an MLP: each reads the normalised stream and adds its output to it.
 
     A mixer may be attention or anything else that maps `(x, step)` to a tensor of x's shape; so may an MLP.
-    `layer_name` of each is the attribute under which it lies.
+    Its `layer_name` is the attribute that holds it.
 
     Args:
-        config: with `hidden_size` and `rms_norm_eps`.
-        mixer: None: the layer has only an MLP.
-        mlp: None: the layer has only a mixer.
+        config: contains `hidden_size` and `rms_norm_eps`.
+        mixer: combines positions; None: the layer is an MLP only.
+        mlp: maps each position; None: the layer is a mixer only.
         norm: class of the norms.
     """
 
@@ -92,11 +95,11 @@ class DecoderLayer(nn.Module):
 
 
 class DecoderModel(LayerStack):
-    """Embedding, layers and the last norm. Subclasses define how a layer is made."""
+    """Embedding, layers and the last norm. Subclasses define `make_layer`."""
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
-        # The row of padding learns nothing, as in transformers; files may name a token that does not exist.
+        # The row of padding is not trained, as in transformers. Files may name an id outside the vocabulary.
         padding = config.pad_token_id
         if padding is not None and padding not in range(config.vocab_size):
             padding = None
@@ -108,7 +111,7 @@ class DecoderModel(LayerStack):
         self.post_init()
 
     def make_layer(self, config: Any, layer_idx: int) -> nn.Module:
-        """Make a layer: any module that maps `(x, step)` to a tensor of x's shape."""
+        """Create a layer: any module that maps `(x, step)` to a tensor of x's shape."""
         raise NotImplementedError
 
     def get_input_embeddings(self) -> nn.Module:

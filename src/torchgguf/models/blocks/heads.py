@@ -1,8 +1,8 @@
-"""Heads: what is laid on a model's last states to judge texts, tokens or spans.
+"""Heads: layers on a model's last states that score texts, tokens or spans.
 
-An architecture's class says which model lies below; the names of the parameters are transformers'. What
-that takes (`position_ids`, `cache`, `inputs_embeds`, `output_hidden_states`, …) a model with a head
-takes too, by name. Shapes: B batch, T new positions.
+A subclass in an architecture's file names the model without a head; parameters have transformers' names. A
+model with a head accepts all arguments of that model by name (`position_ids`, `cache`, `inputs_embeds`,
+`output_hidden_states`, …). Shapes: B batch, T new positions.
 """
 
 import warnings
@@ -27,11 +27,11 @@ class ModelWithHead(PreTrainedModel):
     """A model and a linear layer over its last states.
 
     Attributes:
-        base_class: the model without a head, which lies under the name `base_model_prefix`.
-        head_name: the name of the layer.
-        head_bias: whether that has a bias.
-        accepts_loss_kwargs: what transformers' Trainer asks before it gives `num_items_in_batch`; without, it
-            averages the losses of a batch that comes in parts.
+        base_class: class of the model without a head, which the attribute `base_model_prefix` holds.
+        head_name: attribute that holds the layer.
+        head_bias: whether the layer has a bias.
+        accepts_loss_kwargs: read by transformers' Trainer, for batches in parts: if True, it passes
+            `num_items_in_batch`; if False, it averages the losses of the parts.
     """
 
     base_class: ClassVar[type[PreTrainedModel]]
@@ -43,8 +43,8 @@ class ModelWithHead(PreTrainedModel):
         """Put the head of this class on another model.
 
         Args:
-            base: the model without a head.
-            options: of other bases.
+            base: class of the model without a head.
+            options: arguments of other base classes.
         """
         if base is not None:
             cls.base_class, cls.architecture = base, base.architecture
@@ -60,13 +60,13 @@ class ModelWithHead(PreTrainedModel):
         self.post_init()
 
     def head_size(self, config: Any) -> int:
-        """Return how many numbers the head makes of a state."""
+        """Return the output size of the head."""
         size: int = config.num_labels
         return size
 
     @property
     def head(self) -> nn.Module:
-        """The layer over the last states."""
+        """The layer on the last states."""
         head: nn.Module = getattr(self, self.head_name)
         return head
 
@@ -75,7 +75,7 @@ class ForCausalLM(ModelWithHead, GenerationMixin):
     """Predicts the next token.
 
     Attributes:
-        output_class: what `forward` returns.
+        output_class: class of what `forward` returns.
     """
 
     task = "causal_lm"
@@ -114,22 +114,22 @@ class ForCausalLM(ModelWithHead, GenerationMixin):
         num_items_in_batch: Tensor | int | None = None,
         **inputs: Any,
     ) -> Any:
-        """Score the next token at every position: an `output_class`.
+        """Score the next token at every position; return an `output_class`.
 
-        Arguments and errors are those of `LayerStack.forward`, and three more.
+        `LayerStack.forward` describes the errors, and more arguments.
 
         Args:
             input_ids: tokens `(B, T)`.
             attention_mask: `(B, S)`, zero at padding.
             position_ids: `(B or 1, T)`.
-            cache: of the positions before these.
+            cache: states of earlier positions.
             inputs_embeds: `(B, T, hidden_size)`, in place of `input_ids`.
-            labels: tokens `(B, T)` with -100 where none is to be predicted; they ask for the loss.
-            use_cache: whether to make a cache if none is given.
-            return_dict: return an `output_class`, or its `to_tuple()` if False.
-            logits_to_keep: score only so many last positions (0: all), or those of an index.
-            num_items_in_batch: what the loss is divided by (see `next_token_loss`).
-            inputs: of the model without the head.
+            labels: tokens `(B, T)`, -100 at positions to ignore; with labels, the loss is computed.
+            use_cache: whether to create a cache if `cache` is None.
+            return_dict: if False, return a tuple.
+            logits_to_keep: number of last positions to score (0: all), or an index of positions.
+            num_items_in_batch: divisor of the loss (see `next_token_loss`).
+            inputs: more arguments of the model without a head.
         """
         decoded = self.base_model(
             input_ids=input_ids,
@@ -153,11 +153,11 @@ class ForCausalLM(ModelWithHead, GenerationMixin):
         return output if return_dict else output.to_tuple()
 
     def complete(self, output: Any, decoded: Any, attention_mask: Tensor | None) -> None:
-        """Add to an output what only some kinds of models have, given that of the model without a head."""
+        """Add fields that only some models return, from the output of the model without a head."""
 
 
 class ForSequenceClassification(ModelWithHead):
-    """Judges a text by the state of its last token."""
+    """Scores a text by the state of its last token."""
 
     task = "sequence_classification"
     head_name = "score"
@@ -172,15 +172,19 @@ class ForSequenceClassification(ModelWithHead):
         return_dict: bool = True,
         **inputs: Any,
     ) -> SequenceClassifierOutputWithPast | tuple[Any, ...]:
-        """Score texts `(B, T)`: a `SequenceClassifierOutputWithPast`.
+        """Score texts; return a `SequenceClassifierOutputWithPast`.
 
-        The last token is the last one that is not the config's `pad_token_id`, on whichever side of the text
-        padding is; `inputs_embeds` are taken to have none behind them. `labels` ask for the loss by the
-        config's `problem_type` (see `sequence_loss`): `(B,)`, or `(B, num_labels)` where a text has a number
-        for each label.
+        Args:
+            input_ids: tokens `(B, T)`. The last one that is not the config's `pad_token_id` is scored;
+                with `inputs_embeds`, the last position.
+            attention_mask: `(B, S)`, zero at padding.
+            labels: `(B,)`, or `(B, num_labels)` for a number for each label; with labels, the loss is
+                computed by the config's `problem_type` (see `sequence_loss`).
+            return_dict: if False, return a tuple.
+            inputs: more arguments of the model without a head.
 
         Raises:
-            ValueError: there are several texts, and the config has no `pad_token_id`.
+            ValueError: there are several texts, but `pad_token_id` of the config is None.
         """
         decoded = self.base_model(input_ids, attention_mask=attention_mask, **inputs)
         states: Tensor = decoded.last_hidden_state
@@ -196,16 +200,16 @@ class ForSequenceClassification(ModelWithHead):
         return output if return_dict else output.to_tuple()
 
     def _last_tokens(self, input_ids: Tensor | None, states: Tensor) -> Tensor | int:
-        """Say where in each row the last token is."""
+        """Return the position of the last token in each row."""
         padding = self.config.pad_token_id
         if padding is None:
             if len(states) > 1:
                 raise ValueError(
-                    "texts cannot be told from padding: set config.pad_token_id, or give one text"
+                    "several texts require a token for padding: set config.pad_token_id, or pass one text"
                 )
             return -1
         if input_ids is None:
-            warnings.warn("inputs_embeds are taken to end in a token, not in padding", stacklevel=1)
+            warnings.warn("inputs_embeds: the last position is scored, even if it is padding", stacklevel=1)
             return -1
         positions = torch.arange(input_ids.shape[1], device=states.device)
         last: Tensor = (positions * (input_ids.to(states.device) != padding)).argmax(dim=1)
@@ -213,7 +217,7 @@ class ForSequenceClassification(ModelWithHead):
 
 
 class ForTokenClassification(ModelWithHead):
-    """Judges each token by its state."""
+    """Scores each token by its state."""
 
     task = "token_classification"
     head_name = "score"
@@ -232,9 +236,14 @@ class ForTokenClassification(ModelWithHead):
         return_dict: bool = True,
         **inputs: Any,
     ) -> TokenClassifierOutput | tuple[Any, ...]:
-        """Score each token of texts `(B, T)`: a `TokenClassifierOutput`.
+        """Score each token; return a `TokenClassifierOutput`.
 
-        `labels` `(B, T)`, -100 where none counts, ask for the loss.
+        Args:
+            input_ids: tokens `(B, T)`.
+            attention_mask: `(B, S)`, zero at padding.
+            labels: `(B, T)`, -100 at positions to ignore; with labels, the loss is computed.
+            return_dict: if False, return a tuple.
+            inputs: more arguments of the model without a head.
         """
         decoded = self.base_model(input_ids, attention_mask=attention_mask, **inputs)
         logits = self.head(self.dropout(decoded.last_hidden_state))
@@ -248,7 +257,7 @@ class ForTokenClassification(ModelWithHead):
 
 
 class ForQuestionAnswering(ModelWithHead):
-    """Finds where in a text the answer starts and ends."""
+    """Finds the start and the end of an answer in a text."""
 
     task = "question_answering"
     head_name = "qa_outputs"
@@ -267,9 +276,15 @@ class ForQuestionAnswering(ModelWithHead):
         return_dict: bool = True,
         **inputs: Any,
     ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
-        """Score each position of texts `(B, T)` as a start and as an end: a `QuestionAnsweringModelOutput`.
+        """Score each position as a start and as an end; return a `QuestionAnsweringModelOutput`.
 
-        `start_positions` and `end_positions`, `(B,)` each, ask for the loss (see `span_loss`).
+        Args:
+            input_ids: tokens `(B, T)`.
+            attention_mask: `(B, S)`, zero at padding.
+            start_positions: `(B,)`; with it and `end_positions`, the loss is computed (see `span_loss`).
+            end_positions: `(B,)`.
+            return_dict: if False, return a tuple.
+            inputs: more arguments of the model without a head.
         """
         decoded = self.base_model(input_ids, attention_mask=attention_mask, **inputs)
         start_logits, end_logits = self.head(decoded.last_hidden_state).unbind(dim=-1)

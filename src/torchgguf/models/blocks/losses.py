@@ -1,4 +1,4 @@
-"""Losses of the heads, as transformers computes them: scalars, means over what counts."""
+"""Losses of the heads, computed as in transformers: each is a mean, a scalar."""
 
 from typing import Any
 
@@ -6,37 +6,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100  # labels of this value are left out
+IGNORED = -100  # labels of this value do not count
 
 
 def next_token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    """Negative log-likelihood, in nats a token, of each token given those before it.
+    """Compute the negative log-likelihood of tokens, each given those before it, in nats a token.
 
     Args:
         logits: scores `(..., T, V)` of the token after each position.
-        labels: tokens `(..., T)`, `IGNORED` where none is to be predicted.
-        num_items_in_batch: what to divide the sum by, where a batch comes in parts; by default it is the
-            number of tokens predicted.
+        labels: tokens `(..., T)`, `IGNORED` at positions to ignore.
+        num_items_in_batch: divisor of the sum, for a batch in parts; by default the number of tokens
+            predicted.
 
     Raises:
-        ValueError: there is not one label for each position scored.
+        ValueError: the number of labels is not that of the positions scored.
     """
     _expect(labels, logits.shape[:-1], "a token for each position scored")
-    targets = F.pad(labels[..., 1:], (0, 1), value=IGNORED)  # moved in place of the logits, being small
+    targets = F.pad(labels[..., 1:], (0, 1), value=IGNORED)  # labels move, not logits: they are smaller
     return _cross_entropy(logits.float(), targets, num_items_in_batch)
 
 
 def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of logits `(B, T, num_labels)` and labels `(B, T)`, `IGNORED` where none counts."""
+    """Compute the mean cross-entropy of logits `(B, T, num_labels)`; labels `(B, T)` may be `IGNORED`."""
     _expect(labels, logits.shape[:-1], "a label for each token")
     return _cross_entropy(logits.float(), labels)
 
 
 def sequence_loss(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
-    """Loss of scores `(B, num_labels)` by the config's `problem_type`.
+    """Compute the loss of scores `(B, num_labels)` by the config's `problem_type`.
 
-    Where that is None it is found by the labels' number and dtype, and then stays: a classifier that is
-    saved after its training tells how its scores are to be read.
+    If that is None, the number and dtype of labels determine it, and the config stores it: a classifier saved
+    after training states the meaning of its scores.
     """
     if config.problem_type is None:
         config.problem_type = _problem_type(config.num_labels, labels.dtype)
@@ -51,9 +51,9 @@ def sequence_loss(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
 
 
 def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """Mean of the cross-entropies of where spans start and end; scores `(B, T)`, positions `(B,)`.
+    """Compute the mean cross-entropy of starts and ends of spans; scores `(B, T)`, positions `(B,)`.
 
-    Positions behind the text do not count (the answer was cut off); negative ones are its first position.
+    Positions after the text do not count (the answer was cut off); negative ones mean the first position.
     """
     behind = start_logits.shape[1]
     losses = []
@@ -81,4 +81,4 @@ def _cross_entropy(logits: Tensor, labels: Tensor, count: Tensor | int | None = 
 
 def _expect(labels: Tensor, shape: torch.Size, what: str) -> None:
     if labels.shape != shape:
-        raise ValueError(f"labels must be {what}, {tuple(shape)}, but have shape {tuple(labels.shape)}")
+        raise ValueError(f"labels must be {what}, {tuple(shape)}, got shape {tuple(labels.shape)}")

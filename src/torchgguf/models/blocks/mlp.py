@@ -12,9 +12,9 @@ class MLP(nn.Module):
     """`down(act(gate(x)) * up(x))`.
 
     Args:
-        config: with `hidden_size`, `intermediate_size` and `hidden_act`.
+        config: contains `hidden_size`, `intermediate_size` and `hidden_act`.
         bias: whether the projections have biases.
-        intermediate_size: in place of the config's.
+        intermediate_size: replaces the config's.
     """
 
     layer_name: ClassVar[str] = "mlp"
@@ -27,7 +27,7 @@ class MLP(nn.Module):
         self.act_fn = find_activation("hidden_act", config.hidden_act)
 
     def add_projections(self, hidden_size: int, intermediate_size: int, bias: bool) -> None:
-        """Make what `project` needs."""
+        """Create the layers that `project` uses."""
         self.gate_proj = Linear(hidden_size, intermediate_size, bias=bias)
         self.up_proj = Linear(hidden_size, intermediate_size, bias=bias)
 

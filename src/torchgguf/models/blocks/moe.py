@@ -1,4 +1,4 @@
-"""Mixtures of experts: in place of an MLP, a few of many, which a router chooses for each token.
+"""Mixtures of experts: for each token, a router chooses a few of many MLPs.
 
 Shape letters: N tokens, E experts, K experts of a token.
 """
@@ -16,16 +16,16 @@ from torchgguf.models.blocks.outputs import MoeCausalLMOutputWithPast
 from torchgguf.models.blocks.step import Step
 from torchgguf.nn import Experts, Gate, load_balancing_loss
 
-# Turns the router's scores (N, E) into the weights and the numbers of the chosen experts, (N, K) each.
+# Maps the router's scores (N, E) to the weights and the indices of the chosen experts, (N, K) each.
 Router = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def softmax_then_choose(choices: int, *, normalize: bool) -> Router:
-    """Return the router that makes probabilities of all experts, and chooses those with the highest.
+    """Return a router that computes probabilities of all experts and chooses the highest.
 
     Args:
-        choices: number K of experts of a token.
-        normalize: divide the chosen probabilities by their sum.
+        choices: number of experts of a token, K.
+        normalize: whether to divide the chosen probabilities by their sum.
     """
 
     def route(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,12 +36,12 @@ def softmax_then_choose(choices: int, *, normalize: bool) -> Router:
 
 
 class SparseMoeBlock(nn.Module):
-    """Experts, the router that chooses among them and, if there is one, an expert that all tokens share.
+    """Experts, the router that chooses among them and, optionally, an expert that all tokens share.
 
     Args:
-        experts: map tokens `(N, hidden_size)`, given the numbers and the weights of their experts.
-        router: chooses.
-        shared: the expert for all tokens, whose output is weighed by a gate of its own.
+        experts: map tokens `(N, hidden_size)`, given the indices and weights of their experts.
+        router: chooses experts by their scores.
+        shared: expert for all tokens; a gate of its own scales its output.
     """
 
     layer_name: ClassVar[str] = "mlp"
@@ -58,7 +58,7 @@ class SparseMoeBlock(nn.Module):
             self.shared_expert_gate = Gate(hidden_size, 1)
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        """Map the stream `(B, T, hidden_size)` to itself, and record the router's scores if asked for."""
+        """Map the stream `(B, T, hidden_size)` to itself, and record the router's scores on request."""
         tokens = x.flatten(0, 1)
         logits = self.gate(tokens)
         step.record.add("router_logits", logits)
@@ -73,14 +73,15 @@ class SparseMoeBlock(nn.Module):
 class MoeForCausalLM(heads.ForCausalLM):
     """A mixture of experts that predicts the next token.
 
-    With `output_router_logits` (an argument of `forward`, or the config's field) outputs have the routers'
-    scores and `aux_loss`, how unevenly they spread tokens; `router_aux_loss_coef` of it is added to the loss.
+    With `output_router_logits` (argument of `forward`, or field of the config), outputs contain the routers'
+    scores and `aux_loss`, which measures how unevenly they spread tokens; `loss` contains
+    `router_aux_loss_coef` times `aux_loss`.
     """
 
     output_class = MoeCausalLMOutputWithPast
 
     def complete(self, output: Any, decoded: Any, attention_mask: Tensor | None) -> None:
-        """Add the routers' scores, and the loss of how unevenly they spread tokens."""
+        """Add the routers' scores and the load-balancing loss."""
         if decoded.router_logits is None:
             return
         output.router_logits = decoded.router_logits

@@ -1,6 +1,6 @@
-"""What a model's forward returns: dataclasses that can also be indexed and unpacked like tuples.
+"""Outputs of models: dataclasses that support indexing and unpacking like tuples.
 
-Shapes: B batch, T new positions, S positions seen including the new ones, H query heads. Everywhere:
+Shapes: B batch, T new positions, S positions seen including the new ones, H query heads. In each:
 `hidden_states` are the embeddings and the output of every layer, the last one normalised, each
 `(B, T, hidden_size)`; `attentions` are every layer's probabilities `(B, H, T, S)`; `loss` is a scalar.
 """
@@ -20,13 +20,13 @@ class BaseModelOutputWithPast(ModelOutput):
 
 
 class BaseModelOutputWithPastAndCrossAttentions(BaseModelOutputWithPast):
-    """The same, of models that may look at an encoder: `cross_attentions` are like `attentions`."""
+    """The same, of models that may attend to an encoder: `cross_attentions` are like `attentions`."""
 
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
 class MoeModelOutputWithPast(BaseModelOutputWithPast):
-    """The same, of mixtures of experts: `router_logits` are what each router says, `(B * T, num_experts)`."""
+    """The same, of mixtures of experts: `router_logits` are scores of each router, `(B * T, num_experts)`."""
 
     router_logits: tuple[Tensor, ...] | None = None
 
@@ -42,15 +42,15 @@ class CausalLMOutputWithPast(ModelOutput):
 
 
 class CausalLMOutputWithCrossAttentions(CausalLMOutputWithPast):
-    """The same, of models that may look at an encoder: `cross_attentions` are like `attentions`."""
+    """The same, of models that may attend to an encoder: `cross_attentions` are like `attentions`."""
 
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
 class MoeCausalLMOutputWithPast(ModelOutput):
-    """The same, of mixtures of experts: `router_logits` are what each router says, `(B * T, num_experts)`.
+    """The same, of mixtures of experts: `router_logits` are scores of each router, `(B * T, num_experts)`.
 
-    `aux_loss` is how unevenly they spread tokens over experts, a scalar; `loss` contains its share of it.
+    `aux_loss` measures how unevenly they spread tokens over experts, a scalar; `loss` contains a part of it.
     """
 
     loss: Tensor | None = None
@@ -63,7 +63,7 @@ class MoeCausalLMOutputWithPast(ModelOutput):
 
 
 class SequenceClassifierOutputWithPast(ModelOutput):
-    """Output of a model that judges whole texts: `logits` `(B, num_labels)`."""
+    """Output of a model that scores whole texts: `logits` `(B, num_labels)`."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -73,7 +73,7 @@ class SequenceClassifierOutputWithPast(ModelOutput):
 
 
 class TokenClassifierOutput(ModelOutput):
-    """Output of a model that judges each token: `logits` `(B, T, num_labels)`."""
+    """Output of a model that scores each token: `logits` `(B, T, num_labels)`."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -82,7 +82,7 @@ class TokenClassifierOutput(ModelOutput):
 
 
 class QuestionAnsweringModelOutput(ModelOutput):
-    """Output of a model that finds answers in a text: where they start and end, `(B, T)` each."""
+    """Output of a model that finds answers in a text: scores of starts and ends, `(B, T)` each."""
 
     loss: Tensor | None = None
     start_logits: Tensor | None = None

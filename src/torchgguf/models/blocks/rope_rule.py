@@ -1,9 +1,9 @@
 """The rule for rotary embeddings: `rope.*` keys and frequency tensors against the config's `rope_parameters`.
 
-GGUF states a scaling kind in `rope.scaling.type`, and divisors of the single frequencies (of Llama 3.1, or of
-LongRoPE) in tensors. Meanings are those of llama.cpp's converter (conversion/base.py) and of its runtime
-(llama-model.cpp, llama-context.cpp), which agree with transformers, save that the runtime ignores
-the `yarn_*` keys for most architectures; they are honoured here.
+GGUF stores the kind of scaling in `rope.scaling.type`, and divisors of single frequencies (of Llama 3.1 or
+LongRoPE) in tensors. Their meaning is that of llama.cpp's converter (conversion/base.py) and of its runtime
+(llama-model.cpp, llama-context.cpp), which match transformers, except that the runtime ignores the `yarn_*`
+keys for most architectures; this rule applies them.
 """
 
 import math
@@ -27,13 +27,13 @@ FACTORS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_fa
 _LENGTH = ("rope.scaling.factor", "rope.scale_linear")
 ORIGINAL, _ATTENTION = "rope.scaling.original_context_length", "rope.scaling.attn_factor"
 _YARN_ATTENTION = "rope.scaling.yarn_attn_factor"
-# metadata key -> field of rope_parameters, for those of YaRN that are simply copied; -1 is "not set"
+# metadata key -> field of rope_parameters, for keys of YaRN that are copied; -1 means "not set"
 _YARN = {
     "rope.scaling.yarn_ext_factor": "extrapolation_factor",
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
 }
-# The values by which a key changes nothing, whatever the kind of scaling.
+# Values with which a key has no effect, for every kind of scaling.
 _NEUTRAL = {
     **dict.fromkeys(_LENGTH, (0.0, 1.0)),
     _ATTENTION: (1.0,),
@@ -42,7 +42,7 @@ _NEUTRAL = {
     "rope.scaling.yarn_beta_fast": (-1.0, 32.0),
     "rope.scaling.yarn_beta_slow": (-1.0, 1.0),
 }
-# What every Llama 3.1, 3.2 and 3.3 was trained with, besides its own `factor`.
+# Parameters of every Llama 3.1, 3.2 and 3.3, except `factor`.
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
@@ -50,8 +50,8 @@ class Rope(Rule):
     """`rope_parameters`, as in Hugging Face configs.
 
     Attributes:
-        told_by_tensors: whether LongRoPE has its two tensors even where they are equal, and is told by them
-            where no key does.
+        told_by_tensors: whether LongRoPE always stores two tensors, even if they are equal; without a key,
+            they imply LongRoPE.
     """
 
     told_by_tensors: ClassVar[bool] = False
@@ -59,7 +59,7 @@ class Rope(Rule):
     tensors = (FACTORS, LONG, SHORT)
 
     def read(self, header: Header) -> dict[str, Any]:
-        """Read whichever kind of scaling there is."""
+        """Read the kind of scaling and its parameters."""
         told = self.told_by_tensors and (LONG in header.tensors or SHORT in header.tensors)
         name = header.get("rope.scaling.type", "longrope" if told else "linear")
         if name not in _KINDS:
@@ -67,15 +67,15 @@ class Rope(Rule):
         kind = _KINDS[name]
         for key, neutral in _NEUTRAL.items():
             if key not in kind.keys and (value := header.get(key, neutral[0])) not in neutral:
-                raise GGUFError(f"{key} = {value} has no meaning for rope.scaling.type = {name!r}")
+                raise GGUFError(f"{key} = {value} is invalid for rope.scaling.type = {name!r}")
         for tensor in (LONG, SHORT):
             if tensor in header.tensors and tensor not in kind.tensors:
-                raise GGUFError(f"{tensor} has no meaning for rope.scaling.type = {name!r}")
+                raise GGUFError(f"{tensor} is invalid for rope.scaling.type = {name!r}")
         theta = header.positive("rope.freq_base", float) if "rope.freq_base" in header.values else 10000.0
         parameters = kind.read(header)
         if FACTORS in header.tensors:
             if parameters["rope_type"] != "default":
-                raise GGUFError(f"{FACTORS} together with rope.scaling.type = {name!r} is not supported")
+                raise GGUFError(f"{FACTORS} together with rope.scaling.type = {name!r} is unsupported")
             parameters = _read_factors(header, theta)
         return {"rope_parameters": {"rope_theta": theta, **parameters}}
 
@@ -95,11 +95,11 @@ class Rope(Rule):
                 _ATTENTION: longrope_attention_factor(parameters),
             }
         elif kind not in ("default", "llama3", "longrope"):
-            raise ValueError(f"GGUF cannot say rope_type {kind!r}")
+            raise ValueError(f"GGUF does not support rope_type {kind!r}")
         return {"rope.freq_base": float(parameters["rope_theta"]), **scaling}
 
     def write_tensors(self, config: Any) -> dict[str, Tensor]:
-        """Write the divisors of the frequencies, where there are any."""
+        """Write the divisors of the frequencies, if there are any."""
         parameters = config.rope_parameters
         if parameters["rope_type"] == "llama3":
             return {FACTORS: llama3_factors(parameters, rotated_size(parameters, config.head_dim))}
@@ -114,10 +114,12 @@ class Rope(Rule):
 
 
 def _factor(header: Header) -> float:
-    """Return how many times longer texts are; 0, as in llama.cpp, is no scaling."""
+    """Return the factor by which texts are longer; 0 means no scaling, as in llama.cpp."""
     factors = {float(header.positive(key, float)) for key in _LENGTH if header.get(key, 0.0)}
     if len(factors) > 1:
-        raise GGUFError(f"{' and '.join(_LENGTH)} differ: {' and '.join(map(str, sorted(factors)))}")
+        raise GGUFError(
+            f"{' and '.join(_LENGTH)} must be equal, got {' and '.join(map(str, sorted(factors)))}"
+        )
     return factors.pop() if factors else 1.0
 
 
@@ -126,7 +128,7 @@ def _attention_factor(header: Header) -> float:
 
 
 def original_length(header: Header) -> int:
-    """Return the length of the texts that a model was first trained on."""
+    """Return the length of texts, in tokens, in the first training of a model."""
     key = ORIGINAL if header.get(ORIGINAL, 0) else "context_length"
     return int(header.positive(key, int))
 
@@ -158,7 +160,7 @@ def _read_yarn(header: Header) -> dict[str, Any]:
 
 def _write_yarn(parameters: dict[str, Any]) -> dict[str, Any]:
     if not parameters.get("truncate", True):
-        raise ValueError("GGUF cannot say rope_parameters['truncate']=False")
+        raise ValueError("GGUF does not support rope_parameters['truncate']=False")
     scaling = {
         "rope.scaling.type": "yarn",
         _LENGTH[0]: float(parameters["factor"]),
@@ -167,7 +169,7 @@ def _write_yarn(parameters: dict[str, Any]) -> dict[str, Any]:
     scaling |= {
         key: float(parameters[name]) for key, name in _YARN.items() if parameters.get(name) is not None
     }
-    # llama.cpp multiplies the paper's factor by this key, and reads no other.
+    # llama.cpp multiplies the paper's factor by this key, and reads no other key.
     paper = yarn_attention_factor({"factor": parameters["factor"]})
     if not math.isclose(ratio := yarn_attention_factor(parameters) / paper, 1.0, rel_tol=1e-6):
         scaling[_ATTENTION] = ratio
@@ -187,7 +189,7 @@ def _read_longrope(header: Header) -> dict[str, Any]:
 
 
 def _read_factors(header: Header, theta: float) -> dict[str, Any]:
-    """Recognise Llama 3.1's divisors; any others are LongRoPE's with one set for short and long texts."""
+    """Match the divisors of Llama 3.1; read others as LongRoPE with one set for all lengths."""
     factors = header.load(FACTORS).float()
     llama3 = {"rope_type": "llama3", "factor": float(factors.max()), **_LLAMA3}
     expected = llama3_factors({**llama3, "rope_theta": theta}, 2 * factors.numel())
@@ -203,7 +205,7 @@ def _read_factors(header: Header, theta: float) -> dict[str, Any]:
 
 
 class _Kind(NamedTuple):
-    """A `rope.scaling.type`: how its parameters are read, from which of the keys and tensors not all have."""
+    """A `rope.scaling.type`: its reader, and the keys and tensors that only some kinds use."""
 
     read: Callable[[Header], dict[str, Any]]
     keys: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""`RotaryConfig`: what configs of models with rotary position embedding say of it."""
+"""`RotaryConfig`: the fields of configs for rotary position embedding."""
 
 import math
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ _LISTS = ("short_factor", "long_factor")
 class RotaryConfig(PreTrainedConfig):
     """Config of a model with rotary position embedding.
 
-    `rope_theta`, `rope_scaling` and `partial_rotary_factor`, as configs had them before transformers 5, may
-    be given instead of `rope_parameters`.
+    `rope_theta`, `rope_scaling` and `partial_rotary_factor`, the fields of configs before transformers 5, are
+    accepted instead of `rope_parameters`.
 
     Attributes:
-        rotates_parts: whether a `partial_rotary_factor` below 1 is possible.
-        old_rope_types: names that a `rope_type` had in older configs.
+        rotates_parts: whether a `partial_rotary_factor` below 1 is supported.
+        old_rope_types: names of a `rope_type` in older configs, with the name of today.
     """
 
     rotates_parts: ClassVar[bool] = False
@@ -40,16 +40,18 @@ class RotaryConfig(PreTrainedConfig):
         rope_scaling: dict[str, Any] | None,
         partial_rotary_factor: float | None,
     ) -> None:
-        """Bring `rope_parameters` to the form with `rope_type` and `rope_theta` always there."""
+        """Complete `rope_parameters`, so that `rope_type` and `rope_theta` are always there."""
         super().__post_init__(num_labels)
         stated = {key: value for key, value in (self.rope_parameters or {}).items() if value is not None}
         given = {**(rope_scaling or stated)}
         for name, value in (("rope_theta", rope_theta), ("partial_rotary_factor", partial_rotary_factor)):
             if value is not None and given.setdefault(name, value) != value:
-                raise ValueError(f"{name}={value}, but rope_parameters says {given[name]}: give one of them")
+                raise ValueError(
+                    f"{name}={value} differs from {given[name]} in rope_parameters: pass one of them"
+                )
         legacy_type = given.pop("type", "default")
         if not isinstance(kind := given.setdefault("rope_type", legacy_type), str):
-            raise ValueError(f"rope_type must be a name, but it is {kind!r}")
+            raise ValueError(f"rope_type must be a string, got {kind!r}")
         kind = given["rope_type"] = self.old_rope_types.get(kind, kind)
         given.setdefault("rope_theta", stated.get("rope_theta", 10000.0))
         if kind not in ("default", "linear"):
@@ -63,14 +65,14 @@ class RotaryConfig(PreTrainedConfig):
         if (rotated := given.pop("partial_rotary_factor", None)) not in (None, 1.0):
             if not self.rotates_parts:
                 raise ValueError(
-                    f"partial_rotary_factor={rotated}: rotating a part of a head is not supported"
+                    f"partial_rotary_factor={rotated} is unsupported: this model rotates whole heads"
                 )
             given["partial_rotary_factor"] = rotated
         self.rope_parameters = given
 
 
 def _check_numbers(parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters that no frequencies can be made of."""
+    """Refuse numbers from which no frequencies can be computed."""
     for key, value in parameters.items():
         if key == "rope_type":
             continue
@@ -78,11 +80,9 @@ def _check_numbers(parameters: Mapping[str, Any]) -> None:
         for number in value if isinstance(value, list) and key in _LISTS else [value]:
             if not isinstance(number, int | float) or not least <= number < math.inf:
                 bound = "above 0" if least else "0 or above"
-                raise ValueError(
-                    f"rope_parameters[{key!r}] must be {bound} and finite, but there is {number!r}"
-                )
+                raise ValueError(f"rope_parameters[{key!r}] must be {bound} and finite, got {number!r}")
 
 
-# A dataclass leaves the defaults of the arguments above on the class, where None would pass for an answer.
+# A dataclass keeps defaults of these arguments as attributes of the class: None would hide the values.
 RotaryConfig.rope_theta = property(lambda self: self.rope_parameters["rope_theta"])  # type: ignore[attr-defined]
 RotaryConfig.rope_scaling = property(lambda self: self.rope_parameters)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""`LayerStack`: what happens between tokens and last states, whatever the layers are.
+"""`LayerStack`: the computation from tokens to last states, for any kind of layer.
 
 Shape letters: B batch, T new positions, S positions seen including the new ones.
 """
@@ -32,14 +32,14 @@ class LayerStack(PreTrainedModel):
     A layer is any module that maps the stream `(B, T, hidden_size)` and the `Step` to the stream.
 
     Args:
-        config: of the model.
-        attn_implementation: a name in `ATTENTION_FUNCTIONS`; by default the config's, or else `"sdpa"`.
+        config: config of the model.
+        attn_implementation: a name in `ATTENTION_FUNCTIONS`; by default the config's, otherwise `"sdpa"`.
 
     Attributes:
         layers_name: the attribute that holds the layers.
         norm_name: the attribute that holds the last norm.
-        output_class: what `forward` returns.
-        windows: all that any layer has: how many positions back it sees, None: all.
+        output_class: class of what `forward` returns.
+        windows: the windows of all layers: numbers of positions that a query sees; None: all.
     """
 
     task = "base"
@@ -54,17 +54,17 @@ class LayerStack(PreTrainedModel):
         check_attention(self.attn_implementation)
 
     def embed(self, x: Tensor, position_ids: Tensor) -> Tensor:
-        """Make of the embedded tokens `(B, T, hidden_size)` what goes into the first layer."""
+        """Map embedded tokens `(B, T, hidden_size)` to the input of the first layer."""
         return x
 
     def make_rotations(self, position_ids: Tensor, dtype: torch.dtype) -> Mapping[str, Rotation]:
-        """Compute the angles of the new positions `(B or 1, T)`, by kind; by default there are none."""
+        """Compute the angles of the new positions `(B or 1, T)`, by kind; by default, none are needed."""
         return {}
 
     def make_masks(
         self, attention_mask: Tensor | None, x: Tensor, cache: Cache | None
     ) -> Mapping[int | None, AttentionMask]:
-        """Make the masks of one forward pass, one for each window that any layer has."""
+        """Create the masks of one forward pass, one for each window of the layers."""
         return attention_masks(self.windows, attention_mask, x, cache)
 
     def forward(
@@ -84,25 +84,27 @@ class LayerStack(PreTrainedModel):
         """Run the layers.
 
         Args:
-            input_ids: tokens `(B, T)`; or give `inputs_embeds` `(B, T, hidden_size)`.
-            attention_mask: `(B, S)`, zero where a position, cached ones included, is padding on either side.
-            position_ids: `(B or 1, T)`; by default they count on from the cache.
-            cache: of the positions before these; it is updated in place.
-            inputs_embeds: in place of `input_ids`.
-            use_cache: whether to make a cache if none is given; by default the config says.
-            output_attentions: also return all probabilities; with `attn_implementation="eager"` only.
+            input_ids: tokens `(B, T)`; None with `inputs_embeds`.
+            attention_mask: `(B, S)`, zero at padding on either side; it includes cached positions.
+            position_ids: `(B or 1, T)`; by default they continue those of the cache.
+            cache: states of earlier positions, updated in place.
+            inputs_embeds: `(B, T, hidden_size)`, instead of `input_ids`.
+            use_cache: whether to create a cache if `cache` is None; by default as the config states.
+            output_attentions: also return all probabilities; requires `attn_implementation="eager"`.
             output_hidden_states: also return the stream before, between and after the layers.
-            output_router_logits: also return the scores of all routers, of a mixture of experts; by default
-                the config says.
-            return_dict: return an `output_class`, or its `to_tuple()` if False.
+            output_router_logits: also return the scores of all routers of a mixture of experts; by default
+                as the config states.
+            return_dict: if False, return a tuple instead of an `output_class`.
 
         Raises:
-            ValueError: inputs contradict each other or have wrong shapes.
+            ValueError: arguments contradict each other, are unsupported, or are of wrong shapes.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
         if output_attentions and self.attn_implementation != "eager":
-            raise ValueError('output_attentions=True needs a model loaded with attn_implementation="eager"')
+            raise ValueError(
+                'output_attentions=True requires a model loaded with attn_implementation="eager"'
+            )
         if output_router_logits is None:
             output_router_logits = getattr(self.config, "output_router_logits", False)
         elif output_router_logits and not hasattr(self.config, "output_router_logits"):
@@ -138,12 +140,12 @@ class LayerStack(PreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     def run_layer(self, layer: nn.Module, x: Tensor, step: Step) -> Tensor:
-        """Return `layer(x, step)`; while gradient checkpointing, without the cache.
+        """Return `layer(x, step)`; with gradient checkpointing, without the cache.
 
-        A layer that is run again in the backward pass would append its keys to the cache a second time.
+        The backward pass runs a layer again, which would append its keys to the cache a second time.
 
         Raises:
-            ValueError: the cache is not empty: positions and masks have counted on what it holds.
+            ValueError: gradient checkpointing is on and the cache is not empty: masks depend on its contents.
         """
         if self.checkpoint_layer is None or not (self.training and torch.is_grad_enabled()):
             output: Tensor = layer(x, step)
@@ -154,13 +156,13 @@ class LayerStack(PreTrainedModel):
                     "gradient checkpointing is unsupported with a cache that holds positions: "
                     "leave the cache out, or disable gradient checkpointing"
                 )
-            # Python shows a warning of one place once.
+            # Python shows a warning once for each place in the code.
             warnings.warn("no cache is made while gradient checkpointing: set use_cache=False", stacklevel=1)
 
         names: list[str] = []
 
         def run(x: Tensor) -> tuple[Tensor, ...]:
-            # What is recorded must be an output of the function that is checkpointed.
+            # Recorded tensors must be outputs of the checkpointed function.
             record = step.record.empty()
             output = layer(x, replace(step, cache=None, record=record))
             names[:] = [name for name, _ in record.flat()]

@@ -1,9 +1,9 @@
 """`Step`: what all layers share in one forward pass, and the protocol of layers.
 
-A layer is a module with `forward(x, step) -> x`, whatever is in it: attention, experts, a recurrence. It
-finds its mask, its rotation and its state in the cache through the step, and records there what callers asked
-for. Nothing in a step depends on the values of activations, so that a step of decoding is a fixed sequence of
-operators on tensors of fixed shapes.
+A layer is a module with `forward(x, step) -> x`, whether it contains attention, experts or a recurrence. It
+reads its mask, its rotation and its state in the cache from the step, and records there the tensors that
+callers requested. Nothing in a step depends on the values of activations, so that a step of decoding is a
+fixed sequence of operators on tensors of fixed shapes.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from torchgguf.nn import AttentionFunction, AttentionMask, Cache, Rotation
 
 @dataclass(slots=True)
 class StepRecord:
-    """What layers are asked to keep, in their order; None is not asked for.
+    """Tensors that layers record, in the order of layers; None: not requested.
 
     Attributes:
         attentions: probabilities of each attention, `(B, H, T, S)`.
@@ -29,19 +29,19 @@ class StepRecord:
     router_logits: list[Tensor] | None = None
 
     def items(self) -> list[tuple[str, list[Tensor] | None]]:
-        """Return names and lists of all that may be kept."""
+        """Return the name and the list of every field."""
         return [(each.name, getattr(self, each.name)) for each in fields(self)]
 
     def empty(self) -> "StepRecord":
-        """Return a record that asks for the same, and holds nothing."""
+        """Return an empty record with the same requests."""
         return StepRecord(**{name: None if kept is None else [] for name, kept in self.items()})
 
     def flat(self) -> list[tuple[str, Tensor]]:
-        """Return all that is kept, each tensor with its name."""
+        """Return all recorded tensors, each with its name."""
         return [(name, tensor) for name, kept in self.items() for tensor in kept or ()]
 
     def add(self, name: str, tensor: Tensor | None) -> None:
-        """Append a tensor to what is kept under a name, if that is asked for."""
+        """Append a tensor to the list of this name, if it is requested."""
         kept: list[Tensor] | None = getattr(self, name)
         if kept is not None and tensor is not None:
             kept.append(tensor)
@@ -52,11 +52,11 @@ class Step:
     """What all layers share in one forward pass.
 
     Attributes:
-        masks: which positions may be looked at, by the layers' window (None: no window).
+        masks: which positions a query sees, by the layers' window (None: no window).
         attend: computes attention.
-        rotations: angles of rotary embedding, by their kind.
+        rotations: angles of rotary embedding, by kind.
         cache: the states of all layers, or None.
-        record: where layers put what was asked for.
+        record: tensors that layers record on request.
     """
 
     masks: Mapping[int | None, AttentionMask]
@@ -66,9 +66,9 @@ class Step:
     record: StepRecord = field(default_factory=StepRecord)
 
     def to(self, device: torch.device | str | int, **options: Any) -> "Step":
-        """Return the step with its tensors on a device, where the next layer is.
+        """Return the step with its tensors on the device of the next layer.
 
-        Accelerate calls it when the layers of a model lie on several devices. Lists in the record are shared.
+        Accelerate calls this if a model's layers are on several devices. Both steps share the record.
         """
         masks = {window: mask.to(device) for window, mask in self.masks.items()}
         rotations = {

@@ -1,10 +1,10 @@
-"""What the weight maps and config maps of llama-like decoders have in common."""
+"""Rows and rules that weight maps and config maps of llama-like decoders share."""
 
 from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.core.config_map import Field, Implied, Only, Unwritable, largest_dimension, tensor_count
 from torchgguf.models.core.weight_map import HEAD, Row, Stack, interleaved_rotary_rows
 
-# What all decoders have around their layers.
+# Weights of all decoders outside the layers.
 STREAM = (Row("token_embd", "embed_tokens"), Row("output_norm", "norm"), Row("output", HEAD))
 
 PRE_NORMS = (
@@ -21,7 +21,7 @@ ATTENTION = (
     *_VALUE_AND_OUTPUT,
 )
 
-# Of files whose queries and keys lie as another rotary embedding wants them.
+# For files that store rows of queries and keys in the order of interleaved rotary embedding.
 INTERLEAVED_ATTENTION = (
     Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", interleaved_rotary_rows("num_attention_heads")),
     Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj", interleaved_rotary_rows("num_key_value_heads")),
@@ -55,7 +55,7 @@ SHARED_EXPERT = (
     Row("blk.{}.ffn_down_shexp", "layers.{}.mlp.shared_expert.down_proj"),
 )
 
-# Checkpoints hold the matrices of each expert apart.
+# Checkpoints store the matrices of each expert separately.
 EXPERT_STACKS = (
     Stack(
         "layers.{}.mlp.experts.gate_up_proj",
@@ -64,7 +64,7 @@ EXPERT_STACKS = (
     Stack("layers.{}.mlp.experts.down_proj", ("layers.{}.mlp.experts.{}.down_proj.weight",)),
 )
 
-# What is left when not all of a head is rotated.
+# Rules that also apply if only a part of each head is rotated.
 COMMON_RULES = (
     Field("block_count", "num_hidden_layers", limit=tensor_count),
     Field("context_length", "max_position_embeddings"),
@@ -78,7 +78,7 @@ COMMON_RULES = (
     Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
     Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
     Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
-    Only("attention.causal", True, "attention in both directions is not supported"),
+    Only("attention.causal", True, "bidirectional attention is unsupported"),
     Unwritable("hidden_act", "silu"),
 )
 

@@ -1,4 +1,4 @@
-"""Sliding windows: which layers have one, and the rule for `attention.sliding_window` in GGUF files."""
+"""Sliding windows: config fields, and the rule for `attention.sliding_window` in GGUF files."""
 
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_patter
 
 @config_dataclass
 class UniformlyWindowedConfig(DecoderConfig):
-    """Config of a model whose layers all look back over `sliding_window` positions; None: to the start."""
+    """Config of a model whose queries all see `sliding_window` positions; None: all."""
 
     layers_differ: ClassVar[bool] = False
 
@@ -21,21 +21,21 @@ class UniformlyWindowedConfig(DecoderConfig):
 
     @property
     def windows(self) -> list[int | None]:
-        """How many positions back each layer sees; None: all."""
+        """Window of each layer: the number of positions that a query sees; None: all."""
         return [self.sliding_window] * self.num_hidden_layers
 
     @classmethod
     def window_fields(cls, window: int | None, pattern: list[bool] | None) -> dict[str, Any]:
-        """Return the fields for a window, and for which layers have it; None: all of them."""
+        """Return the fields for a window and a pattern of the layers with it; None: all layers."""
         return {"sliding_window": window}
 
 
 @config_dataclass
 class WindowedConfig(DecoderConfig):
-    """Config of a model some of whose layers have a window.
+    """Config of a model with a window in some layers.
 
-    With `use_sliding_window`, layers from `max_window_layers` on look back over `sliding_window` positions;
-    `layer_types` states it for each layer, and goes first.
+    With `use_sliding_window`, layers from `max_window_layers` on see `sliding_window` positions;
+    `layer_types` states the kind of each layer, and overrides this.
     """
 
     layers_differ: ClassVar[bool] = True
@@ -46,7 +46,7 @@ class WindowedConfig(DecoderConfig):
     layer_types: list[str] | None = None
 
     def __post_init__(self, *legacy: Any) -> None:
-        """State of each layer whether it has a window."""
+        """Fill in `layer_types`, and check it."""
         super().__post_init__(*legacy)
         if not self.use_sliding_window:
             self.sliding_window = None
@@ -56,18 +56,18 @@ class WindowedConfig(DecoderConfig):
         if len(self.layer_types) != self.num_hidden_layers or not {*self.layer_types} <= {FULL, SLIDING}:
             raise ValueError(
                 f"layer_types must name {FULL!r} or {SLIDING!r} once for each of "
-                f"{self.num_hidden_layers} layers, but it is {self.layer_types}"
+                f"{self.num_hidden_layers} layers, got {self.layer_types}"
             )
 
     @property
     def windows(self) -> list[int | None]:
-        """How many positions back each layer sees; None: all."""
+        """Window of each layer: the number of positions that a query sees; None: all."""
         assert self.layer_types is not None
         return [self.sliding_window if kind == SLIDING else None for kind in self.layer_types]
 
     @classmethod
     def window_fields(cls, window: int | None, pattern: list[bool] | None) -> dict[str, Any]:
-        """Return the fields for a window, and for which layers have it; None: all of them."""
+        """Return the fields for a window and a pattern of the layers with it; None: all layers."""
         stated = {"use_sliding_window": window is not None, "sliding_window": window}
         if pattern is None:
             return {} if window is None else {**stated, "max_window_layers": 0}
@@ -75,11 +75,11 @@ class WindowedConfig(DecoderConfig):
 
 
 class LayerWindows(Rule):
-    """The window, and which layers have it: all of them unless a pattern states otherwise.
+    """The window, and the layers that use it: all layers, unless a pattern selects some.
 
     Args:
-        config_class: makes its fields of them.
-        always_stated: write 0 where no layer has a window; otherwise nothing is written.
+        config_class: its `window_fields` converts both to fields.
+        always_stated: whether to write 0 if no layer has a window, instead of no key.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class LayerWindows(Rule):
         self._always_stated = always_stated
 
     def read(self, header: Header) -> dict[str, Any]:
-        """Read the window (0: there is none) and the pattern."""
+        """Read the window (0: no window) and the pattern."""
         window = header.positive(_WINDOW, int) if header.get(_WINDOW, 0) else None
         pattern = header.values.get(_PATTERN) if _PATTERN in self.keys else None
         if pattern is not None:
@@ -102,11 +102,11 @@ class LayerWindows(Rule):
             if not booleans or len(pattern) != layers:
                 raise GGUFError(f"{_PATTERN} must be {layers} booleans, one a layer")
             if window is None and any(pattern):
-                raise GGUFError(f"{_PATTERN} says which layers have a window, but {_WINDOW} states none")
+                raise GGUFError(f"{_PATTERN} selects layers with a window, but {_WINDOW} is missing or 0")
         return self._config_class.window_fields(window, pattern)
 
     def write(self, config: Any) -> dict[str, Any]:
-        """Write the window and, where files may state it, the pattern."""
+        """Write the window and, if files of this architecture store it, the pattern."""
         windows = config.windows
         if not any(windows):
             return {_WINDOW: 0} if self._always_stated else {}
@@ -114,4 +114,4 @@ class LayerWindows(Rule):
         return {key: stated[key] for key in self.keys}
 
 
-NO_WINDOW = Only(_WINDOW, 0, "all layers of this architecture look back without limit")
+NO_WINDOW = Only(_WINDOW, 0, "sliding windows are unsupported for this architecture")
