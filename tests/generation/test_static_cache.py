@@ -52,8 +52,17 @@ def test_a_text_goes_on_from_a_static_cache(twins: Twins):
     assert torch.equal(twins.ours.generate(whole[:, :9], max_new_tokens=10, cache=cache), whole)
 
 
-@pytest.mark.parametrize("way", [{}, {"num_beams": 2}], ids=str)
-@pytest.mark.parametrize("kind", ["llama", "mistral-sliding", "gpt2", "bloom"])
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("llama", {}),
+        ("llama", {"num_beams": 2}),
+        ("mistral-sliding", {"num_beams": 2}),
+        ("gpt2", {}),
+        ("bloom", {}),
+    ],
+    ids=str,
+)
 def test_a_compiled_model_is_compiled_once_for_all_tokens(kind, way):
     """Once for prompts and once for steps; another text of the same cache's size costs nothing."""
     model = counterpart(reference(CASES[kind]))
