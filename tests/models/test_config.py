@@ -44,7 +44,7 @@ REFUSED = {
     "list for a scaling": (LlamaConfig, {"rope_scaling": [1]}, "rope_scaling must be dict or None"),
     "not a number": (LlamaConfig, {"rms_norm_eps": float("nan")}, "rms_norm_eps=nan is invalid"),
     "labels without numbers": (LlamaConfig, {"id2label": {"a": "b"}}, r"id2label must be numbers.*'a'"),
-    "another model": (LlamaConfig, {"model_type": "qwen2"}, "model_type of LlamaConfig must be 'llama', got 'qwen2'"),
+    "another model": (LlamaConfig, {"model_type": "qwen2"}, "LlamaConfig must be 'llama', got 'qwen2'"),
     "encoder": (LlamaConfig, {"is_encoder_decoder": True}, "is_encoder_decoder=True"),
     "outputs": (LlamaConfig, {"output_hidden_states": True}, "output_hidden_states=True"),
     "cross attention": (GPT2Config, {"add_cross_attention": True}, "add_cross_attention=True"),
