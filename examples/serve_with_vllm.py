@@ -196,7 +196,7 @@ def serve(
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -219,7 +219,7 @@ def wait_until_ready(server: subprocess.Popen[bytes], client: Any, timeout: floa
 
 
 def telling_lines(log: TextIO) -> list[str]:
-    """The first lines of a log that name an exception, and its last lines."""
+    """Return the first lines of a log that name an exception, and its last lines."""
     log.seek(0)
     lines = log.read().splitlines()
     exceptions = [line for line in lines if re.search(r"(^| )\w+Error: ", line)]

@@ -27,7 +27,7 @@ console = Console(highlight=False)
 
 
 def resident() -> str:
-    """The memory that is resident in this process, mapped files included."""
+    """Return the memory that is resident in this process, mapped files included."""
     status = Path("/proc/self/status")
     if not status.exists():
         return "unknown on this system"
@@ -70,7 +70,7 @@ def speak(tokenizer: Any, model: Any) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a whole file."""
+    """Return the checksum of a whole file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -83,7 +83,7 @@ def extract_folder(folder: str, wanted: tuple[str, ...], archives: list[Path], o
 
 
 def from_llama_cpp(target: Path, *wanted: str) -> Part:
-    """What is `wanted` (files and folders) of the llama.cpp that the sources of llama-cpp-python contain."""
+    """Return the part with the `wanted` files and folders of llama.cpp, from the sources of llama-cpp-python."""
     return Part(
         target,
         requirements=("llama-cpp-python==0.3.36",),

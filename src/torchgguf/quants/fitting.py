@@ -43,7 +43,7 @@ class Levels:
         object.__setattr__(self, "integers", steps == {1})
 
     def nearest(self, x: Tensor, w: Tensor | None = None) -> Tensor:
-        """Return the nearest level to each number; of two, the even integer, or the lower number of a table."""
+        """Return the level nearest to each number; of two, the even integer or the lower number of a table."""
         if self.integers:
             return x.clamp(self.values[0], self.values[-1]).round()
         return torch.tensor(self.values, dtype=torch.float32, device=x.device)[self.index_of_nearest(x)]
@@ -136,7 +136,7 @@ def stored_half(x: Tensor) -> Tensor:
 
 
 def fit_scale(x: Tensor, w: Tensor, levels: Levels | JointLevels) -> tuple[Tensor, Tensor]:
-    """Return the scale (...) for groups x (..., k), and its curvature: what the square of an error in it costs."""
+    """Return the scale (...) for groups x (..., k), and its curvature: the cost of a squared error in it."""
     wx = w * x
     extreme = x.gather(-1, x.abs().argmax(dim=-1, keepdim=True))
     per_unit = inverse(extreme.abs() if levels.positive_scales else extreme)

@@ -50,7 +50,7 @@ def fit_magnitudes(
 
 
 def words_of_seven(signs: Tensor, scales: Tensor) -> Tensor:
-    """Return the bytes of words with four times seven signs (the eighth is known) and a scale of four bits each."""
+    """Return the bytes of words of a 4-bit scale and four times seven signs (the eighth is known)."""
     sevens = joined(signs.view(len(signs), -1, 4).long() & 0x7F, 0, 7, 14, 21)
     return unsigned_bytes(sevens | scales.long() << 28, torch.int32)
 
@@ -150,7 +150,7 @@ def shifted(entries: Tensor, down: Tensor) -> Tensor:
 def fit_shifted(
     weights: Tensor, importance: Tensor | None, groups: int, levels: ShiftedGrid
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the factors (n, 1), the codes of scales (n, groups), grid entries (n, 32), and which are moved down."""
+    """Return the factors (n, 1), the codes of scales (n, groups), grid entries (n, 32), and which move down."""
     x, w = searchable(weights, importance, groups)
     d, scales, _ = fit_block_scales(x, w, levels, _IQ1_SCALES)
     entries, down = levels.entries(x * inverse(d * scales).unsqueeze(-1), w)

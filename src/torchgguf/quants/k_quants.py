@@ -33,7 +33,7 @@ _SCALES_OF_EIGHT_BITS = integers(-128, 127, reach=steps(-128, -122, 4))
 
 
 def scaled(q: Tensor, scales: Tensor, minima: Tensor | None = None) -> Tensor:
-    """Return the weights (n, k) of codes (n, k) that come in equal groups with `scales` and `minima` (n, groups)."""
+    """Return the weights (n, k) of codes (n, k) in equal groups with `scales` and `minima` (n, groups)."""
     products = scales.unsqueeze(-1) * q.view(*scales.shape, -1)
     return (products if minima is None else products - minima.unsqueeze(-1)).flatten(1)
 
