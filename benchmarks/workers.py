@@ -61,7 +61,7 @@ def generation(tokenizer: Any, model: Any, repeats: int) -> Samples:
         mask = torch.ones_like(ids)
         model.generate(ids, attention_mask=mask, max_new_tokens=count, do_sample=False, streamer=clock)
         times = clock.times[1:]
-        assert len(times) == count, f"asked for {count} tokens, the model ended after {len(times)}"
+        assert len(times) == count, f"the model must generate {count} tokens, got {len(times)}"
         return times
 
     prompt = tokenizer(PROMPT, return_tensors="pt")["input_ids"]

@@ -41,7 +41,7 @@ Advance = Callable[[int, int], object]
 
 
 class BuildError(RuntimeError):
-    """llama.cpp could not be built; the message says why."""
+    """llama.cpp could not be built; the message contains the reason."""
 
 
 def run(command: list[str], advance: Advance) -> None:

@@ -175,7 +175,7 @@ def fetch(part: Part, advance: Advance = lambda _: None) -> Path:
     """Fetch `part` unless it is cached; return its path.
 
     Raises:
-        FetchError: whatever failed.
+        FetchError: the download failed, or the disk, or the archive is broken.
     """
     if part.target.exists():
         return part.target
