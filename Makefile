@@ -14,6 +14,8 @@ WORKERS :=
 INSTALL := $(BIN)/python -m pip install -qq -c $(LOCK)
 PYTEST  := $(if $(WORKERS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest \
 	$(if $(WORKERS),-n $(WORKERS) --dist loadfile) $(if $(K),-k '$(K)')
+# An editable install lists the package's files: when one is new or moved, it is made anew.
+FILES   := $(VENV)/.files-$(shell find src -name '*.py' | sort | cksum | cut -d' ' -f1)
 NATIVE  := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .PHONY: demo test quick lint format debug bench test-oldest update build tools models clean help
@@ -40,7 +42,11 @@ $(VENV)/.dev: $(VENV)/.deps
 	@$(INSTALL) -r $(VENV)/requirements-dev.txt
 	@touch $@
 
-$(VENV)/.package: $(VENV)/.deps pyproject.toml CMakeLists.txt $(NATIVE)
+$(FILES): $(VENV)/.torch
+	@rm -f $(VENV)/.files-*
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.deps pyproject.toml CMakeLists.txt $(FILES) $(NATIVE)
 	@echo "building the native kernels ..."
 	@$(INSTALL) --no-build-isolation --no-deps -C build-dir=$(VENV)/build $(CONFIG) -e .
 	@touch $@
@@ -59,7 +65,7 @@ demo: build ## fetch a model of 135M parameters, run it, write it back (the defa
 test: tools models ## run the tests: all, or T=tests/nn (a path), K=rope (words of pytest -k); WORKERS=2 at a time
 	@$(PYTEST) $(T)
 
-quick: tools models ## run one case of each test that is not slow: less than a minute
+quick: tools models ## run one test of each file, none of the slow ones: less than a minute
 	@$(PYTEST) -p tests.quick $(T)
 
 lint: tools ## check style, types, import contracts, and the layout of the C++ code
@@ -68,18 +74,19 @@ lint: tools ## check style, types, import contracts, and the layout of the C++ c
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/clang-format --dry-run -Werror --fallback-style=none $(NATIVE)
-	@test ! -e scripts/native_stubs.py || $(BIN)/python scripts/native_stubs.py --check
+	@$(BIN)/python scripts/native_stubs.py --check
 
-format: tools ## lay out the Python and the C++ code
+format: tools ## lay out the Python and the C++ code, and write the native stubs
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/clang-format -i --fallback-style=none $(NATIVE)
+	@$(BIN)/python scripts/native_stubs.py
 
 # Python itself is built without the sanitizers, so their libraries must be loaded before it.
 debug: ## run the tests of kernels and quants (or T=...) with the address and undefined behaviour sanitizers
 	@$(MAKE) tools VENV=.venv-debug CONFIG="-C cmake.define.TORCHGGUF_SANITIZE=ON"
 	@LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		$(subst $(VENV)/,.venv-debug/,$(PYTEST)) $(or $(T),tests/kernels tests/quants)
 
 bench: tools ## measure every figure beside its peers': a quarter of an hour
@@ -92,7 +99,7 @@ test-oldest: ## run the tests that do without transformers on the oldest package
 	@$(MAKE) oldest VENV=.venv-oldest LOCK=requirements/oldest.lock EXTRAS=test
 
 oldest: tools models
-	@$(PYTEST) -p tests.oldest $(T)
+	@$(PYTEST) -p tests.oldest -m "not slow" $(T)
 
 update: $(VENV)/.deps ## raise the locked versions to those that pass lint and test; TORCH=... raises torch too
 	@rm -rf $(NEXT) && mkdir $(NEXT)

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "cpu_features.h"
-#include "dequantize.h"
+#include "isa/registry.h"
 #include "parallel.h"
 
 namespace torchgguf {
@@ -14,17 +13,6 @@ namespace {
 constexpr int64_t kBytesPerThread = 32 * 1024;
 // Chunks a thread: enough that a slow core does not hold up the others, few enough to be cheap to hand out.
 constexpr int64_t kChunksPerThread = 8;
-
-const LinearKernel* find_kernel(int type) {
-#if defined(__x86_64__)
-    switch (active_isa()) {
-        case Isa::avx512: return linear_kernel_avx512(type);
-        case Isa::avx2: return linear_kernel_avx2(type);
-        case Isa::scalar: break;
-    }
-#endif
-    return linear_kernel_scalar(type);
-}
 
 // Activations are prepared here and dropped with the call; the memory stays with the thread for the next one.
 uint8_t* workspace(int64_t bytes) {
@@ -38,17 +26,17 @@ uint8_t* workspace(int64_t bytes) {
 }  // namespace
 
 bool linear(const LinearProblem& problem, int threads) {
-    if (!dequantize_row(problem.type, Isa::scalar)) return false;
-    const LinearKernel& kernel = *find_kernel(problem.type);
-    uint8_t* prepared = workspace(kernel.workspace_bytes(problem.in_features, problem.rows));
-    kernel.prepare(problem, prepared);
+    const LinearKernel* kernel = find_linear(problem.type);
+    if (!kernel) return false;
+    uint8_t* prepared = workspace(kernel->workspace_bytes(problem.in_features, problem.rows));
+    kernel->prepare(problem, prepared);
 
     const int64_t packed_bytes = problem.out_features * problem.row_bytes;
     const int64_t useful = std::max<int64_t>(1, packed_bytes / kBytesPerThread);
-    threads = static_cast<int>(std::min<int64_t>(threads, useful));
+    threads = static_cast<int>(std::clamp<int64_t>(threads, 1, useful));
     const int64_t chunk = std::max<int64_t>(4, problem.out_features / (threads * kChunksPerThread));
     parallel_for(problem.out_features, chunk, threads,
-                 [&](int64_t begin, int64_t end) { kernel.compute(problem, prepared, begin, end); });
+                 [&](int64_t begin, int64_t end) { kernel->compute(problem, prepared, begin, end); });
     return true;
 }
 

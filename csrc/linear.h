@@ -11,7 +11,7 @@ struct LinearProblem {
     int64_t row_bytes;
     int64_t in_features;
     int64_t out_features;
-    const float* x;     // (rows, in_features)
+    const float* x;  // (rows, in_features)
     int64_t rows;
     const float* bias;  // (out_features) or nullptr
     float* y;           // (rows, out_features)
@@ -25,12 +25,7 @@ struct LinearKernel {
     void (*compute)(const LinearProblem& problem, const uint8_t* workspace, int64_t begin, int64_t end);
 };
 
-// The kernel of each instruction set: on integers where the type has such a kernel, else decoding first.
-const LinearKernel* linear_kernel_scalar(int type);
-const LinearKernel* linear_kernel_avx2(int type);
-const LinearKernel* linear_kernel_avx512(int type);
-
-// False if the type has no native decoder.
+// False if no kernel reads the type, or its grid is missing (see grids.h).
 bool linear(const LinearProblem& problem, int threads);
 
 }  // namespace torchgguf

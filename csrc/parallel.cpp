@@ -40,8 +40,7 @@ GompParallel find_openmp() {
 
 }  // namespace
 
-void parallel_chunks(int64_t count, int64_t chunk, int threads, void (*body)(void*, int64_t, int64_t),
-                     void* context) {
+void parallel_chunks(int64_t count, int64_t chunk, int threads, void (*body)(void*, int64_t, int64_t), void* context) {
     if (count <= 0) return;
     chunk = std::max<int64_t>(chunk, 1);
     const int64_t chunks = (count + chunk - 1) / chunk;

@@ -1,6 +1,6 @@
-"""A pytest plugin for `make quick`: run a few tests of each file, one case of each, and none marked as slow.
+"""A plugin of pytest for `make quick`: run one case of one test of each file, and none marked as slow.
 
-Checksums of their names decide which, so the same tests run each time, and a new test rarely changes which.
+Checksums of their names decide which: the same tests run each time, and a new test rarely changes which.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from zlib import crc32
 
 import pytest
 
-TESTS_PER_FILE = 2
+TESTS_OF_A_FILE = 1
 
 
 def _function(item: pytest.Item) -> str:
@@ -18,9 +18,9 @@ def _function(item: pytest.Item) -> str:
 
 
 def _few(items: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """Return one case each of a few functions among `items`, which are of one file."""
+    """Return one case each of the chosen functions among `items`, which are of one file."""
     cases = {name: min(group, key=_checksum) for name, group in groupby(items, _function)}
-    chosen = sorted(cases, key=lambda name: crc32(name.encode()))[:TESTS_PER_FILE]
+    chosen = sorted(cases, key=lambda name: crc32(name.encode()))[:TESTS_OF_A_FILE]
     return [case for name, case in cases.items() if name in chosen]
 
 

@@ -1,34 +1,64 @@
-"""The native part, built from csrc/. Pointers are integers (Tensor.data_ptr()), sizes are in elements."""
+"""The native part, built from csrc/. Every function checks the tensors that it reads and writes."""
 
+from typing import Any
+
+import torch
 from typing_extensions import Buffer
 
-def isa() -> str: ...
-def best_isa() -> str: ...
-def set_isa(name: str) -> None: ...
-def has_native_bf16() -> bool: ...
+def isas() -> list[str]:
+    """List the instruction sets that were compiled in and that this CPU supports, the best one last."""
+
+def isa() -> str:
+    """Return the name of the instruction set in use."""
+
+def set_isa(name: str) -> None:
+    """Use another one of `isas()`, in all threads. TORCHGGUF_ISA chooses one at load."""
+
+def has_native_bf16() -> bool:
+    """Return whether the CPU multiplies BF16 in hardware."""
+
+def skip_strings(buffer: Buffer, offset: int, count: int, big_endian: bool) -> tuple[int, int]:
+    """Return how many of `count` strings from `offset` on lie inside the buffer, and where they end."""
+
+def decode_strings(buffer: Buffer, offset: int, count: int, big_endian: bool) -> tuple[list[str], int]:
+    """Decode `count` strings from `offset` on; return them, and where the next one begins."""
+
+def layouts() -> dict[str, dict[str, Any]]:
+    """Return the table of block layouts; torchgguf.quants.layouts explains it."""
+
+def set_grid(type: int, grid: bytes) -> None:
+    """Pass on the grid of an I-quant, signed bytes, before its first use."""
+
 def linear(
     type: int,
-    weight: int,
-    row_bytes: int,
-    in_features: int,
-    out_features: int,
-    x: int,
-    rows: int,
-    bias: int,
-    y: int,
+    weight: torch.Tensor,
+    x: torch.Tensor,
+    bias: torch.Tensor | None,
+    out: torch.Tensor,
     threads: int,
-    /,
-) -> None: ...
-def skip_strings(buffer: Buffer, offset: int, count: int, big_endian: bool) -> tuple[int, int]: ...
-def decode_strings(buffer: Buffer, offset: int, count: int, big_endian: bool) -> tuple[list[str], int]: ...
+) -> None:
+    """
+    Compute out = x W^T + bias.
 
-# quants: ggml type ids; kind 0 is FP32, 1 is BF16
-def block_layout(type: int) -> tuple[int, int]: ...
-def set_grid(type: int, grid: bytes) -> None: ...
-def quantize_rows(
-    type: int, src: int, importance: int, dst: int, rows: int, n: int, threads: int, /
-) -> bool: ...
-def dequantize_rows(type: int, src: int, dst: int, rows: int, n: int, kind: int, threads: int) -> None: ...
-def embedding_rows(
-    type: int, src: int, indices: int, count: int, dst: int, n: int, kind: int, threads: int
-) -> None: ...
+    weight is uint8 (out_features, bytes), x float32 (..., in_features), bias float32 (out_features)
+    or None, out float32 (..., out_features).
+    """
+
+def dequantize(type: int, packed: torch.Tensor, out: torch.Tensor, threads: int) -> None:
+    """Decode packed, uint8 (..., bytes), into out, float32 or bfloat16 (..., n)."""
+
+def embedding(type: int, table: torch.Tensor, indices: torch.Tensor, out: torch.Tensor, threads: int) -> None:
+    """
+    Decode the rows that indices, int64 (...), names of table, uint8 (rows, bytes).
+
+    out is float32 or bfloat16 (..., n).
+    """
+
+def quantize(
+    type: int, weights: torch.Tensor, importance: torch.Tensor | None, out: torch.Tensor, threads: int
+) -> None:
+    """
+    Pack weights, float32 (..., n) and finite, into out, uint8 (..., bytes).
+
+    importance, float32 (n) and above zero, or None, weighs the errors of each column.
+    """

@@ -146,11 +146,11 @@ def test_what_cannot_be_done(place, capsys, monkeypatch, tmp_path):
         ([place / "Tiny-Chat", out, "-q", "Q8_0", "--imatrix", out], r"out\.gguf: No such file"),
         (
             [place / "Tiny-Chat", tmp_path / "no" / "out.gguf"],
-            r"no/out\.gguf .*: there is no folder .*no",
+            r"cannot write .*no/out\.gguf: there is no folder .*no",
         ),
         ([place / "lost.gguf", tmp_path / "back"], r"there is no file .*lost\.gguf"),
         ([place / "x.gguf", place / "x.gguf" / "back"], "x.gguf.*: Not a directory"),
-        ([ROOT / "README.md", out], r"README\.md is neither a GGUF file nor of a Hugging Face model"),
+        ([ROOT / "README.md", out], r"README\.md is neither a GGUF file nor part of a Hugging Face model"),
         ([ROOT / "README.md", tmp_path / "back"], r"README\.md is neither a GGUF file nor"),
         # Which are no repositories, whatever paths make of them.
         (["./nowhere", out], r"there is no folder \./nowhere"),

@@ -143,8 +143,8 @@ def test_what_cannot_be(tmp_path, tmp_path_factory):
     before = [Path(each).read_bytes() for each in (model, text)]
     wrong = [
         ([], 2, "requires a model and a text, or matrices"),
-        ([model], 2, "a model needs texts to read"),
-        (["--text", text], 2, "texts a model"),
+        ([model], 2, "FILE and --text must be used together"),
+        (["--text", text], 2, "FILE and --text must be used together"),
         ([model, "--text", text, "-c", "8"], 2, "--ctx-size"),
         ([model, "--text", "missing.txt"], 1, "missing.txt: No such file"),
         ([model, "--text", model], 1, "is not a UTF-8 text: byte"),

@@ -140,7 +140,7 @@ def test_offline_it_is_the_file_fetched_before(torchgguf, hub, environment):
             r"there is no file lost.gguf in the repository me/model \(there: .*smol.gguf.*\)",
         ),
         ("me/lost:a.gguf", r"there is no folder me/lost, and no such repository at http.*"),
-        ("me/model:text.gguf", "me/model:text.gguf: not a GGUF file.*"),
+        ("me/model:text.gguf", "me/model:text.gguf: is not a GGUF file.*"),
         ("me/model:empty.gguf", "me/model:empty.gguf: is empty"),
         ("me/model:cut.gguf", "me/model:cut.gguf: ends too early.*"),
         ("me/model:endless.gguf", "me/model:endless.gguf: ends too early.*"),

@@ -107,7 +107,7 @@ def test_set_and_remove(torchgguf, path, arguments, changed):
     assert re.fullmatch(r".*x\.gguf: (metadata written in place|whole file rewritten)\.", how)
     types = {key: changed[key][0] for key in changed if key not in before}
     assert [line.replace("[", "array, ").replace("]", "") for line in new] == [
-        f"{key} is new, and of type {', '.join(type)}." for key, type in types.items()
+        f"{key} is new and has type {', '.join(type)}." for key, type in types.items()
     ]
     expected = {key: field for key, field in (before | changed).items() if field is not None}
     assert {key: field for key, field in fields(path).items() if key != "torchgguf.padding"} == expected
@@ -140,9 +140,9 @@ def test_a_template_from_a_file_and_back(torchgguf, path, tmp_path):
         (["--set", "a=@missing.txt"], 1, "missing.txt: No such file"),
         (["--set", f"a=@{GOLDENS / 'model.gguf'}"], 1, "model.gguf is not a UTF-8 text"),
         (["--remove", "b"], 1, "there is no key 'b'"),
-        (["--set", "general.architecture=x"], 1, "it says how to read"),
-        (["--type", "int8"], 2, "--set and --remove"),
-        (["general.name", "--set", "a=1"], 2, "either show or change"),
+        (["--set", "general.architecture=x"], 1, "it states how to read"),
+        (["--type", "int8"], 2, "--set or --remove"),
+        (["general.name", "--set", "a=1"], 2, "do only one at a time"),
     ],
 )
 def test_what_is_refused(torchgguf, path, arguments, code, message):
@@ -191,5 +191,5 @@ def test_a_change_that_was_not_finished_is_undone(torchgguf, path):
     assert "`torchgguf metadata` with the file's name restores it" in result.stderr
     result = torchgguf("metadata", path, "x.text")
     assert (result.returncode, result.stdout) == (0, "old" * 1000 + "\n")
-    assert "has been undone" in result.stderr
+    assert "was undone" in result.stderr
     assert path.read_bytes() == content

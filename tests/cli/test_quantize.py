@@ -72,7 +72,9 @@ def test_a_real_model_is_verified(torchgguf, tmp_path):
 def test_a_dry_run(torchgguf, unknown):
     result = torchgguf("quantize", unknown, "IQ2_XXS", "--dry-run")
     assert result.returncode == 0
-    assert re.fullmatch(r"warning: quantizing would fail: tensor .* no importance matrix.*\n", result.stderr)
+    assert re.fullmatch(
+        r"warning: quantizing would fail: packing tensor .* no importance matrix.*\n", result.stderr
+    )
     assert any(line.startswith("blk.*.ffn_up.weight 2 F16 IQ2_XXS ") for line in lines(result))
     assert not list(unknown.parent.glob("*XXS*"))
     assert any(re.fullmatch(r"[\d,]+ bytes of tensors would become .*", line) for line in lines(result))
@@ -129,7 +131,7 @@ def test_split_models(torchgguf, unknown, tmp_path):
     "arguments, code, message",
     [
         (["IN", "out.gguf", "Q4_L"], 1, "unknown quantization 'Q4_L'; known: F32,"),
-        (["IN", "out.gguf"], 2, "IN OUT TYPE"),
+        (["IN", "out.gguf"], 2, "requires IN, OUT and TYPE"),
         (["IN", "out.gguf", "Q8_0", "--tensor-type", "ffn_up"], 2, "'ffn_up' is not PATTERN=TYPE"),
         (["IN", "out.gguf", "Q8_0", "--tensor-type", "wrong=Q8_0"], 1, "'wrong'"),
         (["IN", "out.gguf", "Q8_0", "--tensor-type", "ffn_up=Q9"], 1, "unknown quantization type 'Q9'"),

@@ -37,12 +37,12 @@ def test_a_dry_run_writes_nothing(torchgguf, tmp_path):
 @pytest.mark.parametrize(
     "options, code, message",
     [
-        ([], 2, "--max-size or --max-tensors"),
-        (["--max-size", "1M", "--max-tensors", 2], 2, "--max-size or --max-tensors"),
+        ([], 2, "--max-size and --max-tensors"),
+        (["--max-size", "1M", "--max-tensors", 2], 2, "--max-size and --max-tensors"),
         (["--max-size", "2 gigs"], 2, "'2 gigs' is not a size such as 500M or 2G"),
         (["--max-size", "0M"], 2, "'0M' is not a size"),
         (["--max-tensors", 0], 2, "--max-tensors"),
-        (["--max-size", "100"], 1, r"tensor 'blk.2.weight' has 512 bytes, more than the 100 a file may hold"),
+        (["--max-size", "100"], 1, r"tensor 'blk.2.weight' has 512 bytes, but the limit of a file is 100"),
     ],
 )
 def test_wrong_limits(torchgguf, tmp_path, options, code, message):

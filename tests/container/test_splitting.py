@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
             print(error)
         """
     )
-    assert re.fullmatch(r".*x-00001-of-00003\.gguf: writing failed: File too large .*\n", done.stdout)
+    assert re.fullmatch(r".*x-00001-of-00003\.gguf: writing failed: File too large, .*\n", done.stdout)
     assert not list(tmp_path.iterdir())
 
 

@@ -189,7 +189,7 @@ def test_importances_count(tmp_path):
         folder, tmp_path / "z.gguf", pre="qwen2", quantization=Quantization("Q4_K_M"), imatrix=importances
     )
     assert types_and_data(tmp_path / "z.gguf") == types_and_data(tmp_path / "x.gguf")
-    with pytest.raises(ValueError, match="is for packing: say to what"):
+    with pytest.raises(ValueError, match="imatrix= requires quantization="):
         convert_to_gguf(folder, tmp_path / "z.gguf", imatrix=importances)
 
 
@@ -276,7 +276,7 @@ def test_a_splitting_rule_that_is_not_known(tmp_path):
 @pytest.mark.parametrize("kind", ["SequenceClassification", "TokenClassification", "QuestionAnswering"])
 def test_other_heads(tmp_path, kind):
     reference(CASES["llama"], f"AutoModelFor{kind}").save_pretrained(tmp_path / "tiny")
-    with pytest.raises(ValueError, match=rf"holds a LlamaFor{kind}, but .*LlamaForCausalLM"):
+    with pytest.raises(ValueError, match=rf"contains a LlamaFor{kind}, but .*LlamaForCausalLM"):
         convert_to_gguf(tmp_path / "tiny", tmp_path / "x.gguf", tokenizer=False)
 
 
@@ -300,7 +300,7 @@ def test_what_no_file_can_say(name, tmp_path):
     case = UNWRITABLE[name]
     reference(case).save_pretrained(tmp_path / "tiny")
     (field,) = case.config.keys() - CASES["qwen2moe"].config.keys()
-    with pytest.raises(ValueError, match=f"GGUF cannot say {field}=True"):
+    with pytest.raises(ValueError, match=f"GGUF does not support {field}=True"):
         convert_to_gguf(tmp_path / "tiny", tmp_path / "x.gguf", tokenizer=False)
     assert not (tmp_path / "x.gguf").exists()
 

@@ -177,7 +177,7 @@ def test_activations_that_are_no_numbers(name, tensor, where):
     layer = model.get_submodule(where) if where else model.get_input_embeddings()
     with torch.no_grad():
         layer.weight.fill_(math.inf)
-    with pytest.raises(ValueError, match=rf"that go into {tensor} are infinite or not a number"):
+    with pytest.raises(ValueError, match=rf"the activations for {tensor} are infinite or not a number"):
         collected(model, chunks_of(name))
 
 

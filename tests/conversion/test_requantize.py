@@ -142,7 +142,7 @@ def test_a_plan_that_cannot_be_carried_out_says_why(unknown):
 
 def test_weights_are_never_packed_to_integers():
     for options in ({"overrides": [("up", "I32")]}, {"output_type": "I8"}, {"token_embedding_type": "I64"}):
-        with pytest.raises(ValueError, match=r"I\d+ holds integers, which weights are not"):
+        with pytest.raises(ValueError, match=r"I\d+ stores integers: name a type for weights"):
             Quantization("Q8_0", **options)
 
 
@@ -221,7 +221,7 @@ def test_a_part_that_cannot_be_read(unknown, tmp_path, old):
     with pytest.raises(GGUFError, match="shard 2 of 3 is missing"):
         requantize(parts[0], old, Quantization("Q8_0"))
     parts[1].mkdir()
-    with pytest.raises(GGUFError, match=r"in-00002-of-00003\.gguf: is a directory"):
+    with pytest.raises(GGUFError, match=r"in-00002-of-00003\.gguf: is a folder"):
         requantize(parts[0], old, Quantization("Q8_0"))
     assert_untouched(old)
 

@@ -225,7 +225,7 @@ def test_how_to_draw_tokens(llama, tmp_path, stated, drawing):
 
 SAMPLING = "general.sampling."
 REFUSED = {
-    "sampling text": ({f"{SAMPLING}temp": "hot"}, {}, {}, rf"{SAMPLING}temp must be a number, not str"),
+    "sampling text": ({f"{SAMPLING}temp": "hot"}, {}, {}, rf"{SAMPLING}temp must be a number, got str"),
     "sampling value": ({f"{SAMPLING}top_p": 3.0}, {}, {}, rf"{SAMPLING}\*.*top_p must be"),
     "dtype": ({}, {}, {"dtype": "float8_e4m3fn"}, "float8_e4m3fn"),
     "shard size": ({}, {}, {"max_shard_size": "a lot"}, "a lot"),

@@ -16,15 +16,6 @@ TEXT = [
 ] * 3
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Threads that wait for each other cost these small models more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def hf_llama() -> transformers.LlamaForCausalLM:
     torch.manual_seed(0)
@@ -49,7 +40,10 @@ class Twins(NamedTuple):
     ours: Any
 
 
-@pytest.fixture(scope="package", params=["llama", "qwen2-sliding", "mistral-sliding", "gpt2", "bloom"])
+TWINS = ("llama", "qwen2-sliding", "mistral-sliding", "gpt2", "bloom")
+
+
+@pytest.fixture(scope="package", params=TWINS)
 def twins(request) -> Twins:
     """Both read as many tokens as they are told, and end at none unless told."""
     theirs = reference(CASES[request.param])

@@ -288,7 +288,7 @@ def test_refused_options_end_the_stream(llama, hf_tokenizer):
         (
             {"use_cache": False, "cache": DynamicCache()},
             ValueError,
-            "a given cache needs use_cache=True",
+            "cache needs use_cache=True",
         ),
         ({"use_cache": False, "prefill_chunk_size": 2}, ValueError, "prefill_chunk_size needs use_cache"),
         ({"max_length": 2}, ValueError, "max_length=2 leaves no room after a prompt of 2"),
@@ -308,7 +308,7 @@ def test_a_cache_must_fit_the_prompt(llama):
     llama.generate(torch.tensor([[5, 6, 7]]), cache=cache, max_new_tokens=2)
     with pytest.raises(ValueError, match="holds 4 tokens, input_ids only 3"):
         llama.generate(torch.tensor([[5, 6, 7]]), cache=cache)
-    with pytest.raises(ValueError, match="padded on the left, not on the right"):
+    with pytest.raises(ValueError, match="padded on the left, got padding on the right"):
         llama.generate(
             torch.tensor([[5, 6], [5, 0]]),
             attention_mask=torch.tensor([[1, 1], [1, 0]]),

@@ -196,5 +196,23 @@ def test_states_of_another_batch_are_refused():
 def test_a_full_cache_of_recurrent_states_says_so():
     model, cache = Hybrid("mm"), StaticCache(None, 4)
     model(tokens(3), cache=cache)
-    with pytest.raises(ValueError, match="max_cache_len=4 cannot hold 5 positions"):
+    with pytest.raises(ValueError, match="max_cache_len=4 has no room for 5 positions"):
         model(tokens(2), cache=cache)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [DynamicCache, lambda: StaticCache(None, 9)], ids=["dynamic", "static"])
+def test_one_layer_may_advance_its_states_in_any_order(make):
+    """Attention and recurrence side by side: the state asked for first is not the one that advances first."""
+    cache, seen = make(), []
+    for new in (3, 1, 2):
+        state = cache.state(0, Recurrent)
+        before = state.read((2, 4), torch.float32, torch.device("cpu"))
+        seen.append(torch.randn(2, 3, new, 8))
+        keys, _ = cache.state(0, KeyValues).append(seen[-1], seen[-1])
+        state.advance(before + new, new)
+        total = sum(x.shape[2] for x in seen)
+        assert torch.equal(keys[:, :, :total], torch.cat(seen, dim=2))
+        assert torch.equal(state.read((2, 4), torch.float32, before.device), torch.full((2, 4), float(total)))
+        assert cache.get_seq_length() == total
+        assert cache.positions(2, before.device).tolist() == [total, total + 1]

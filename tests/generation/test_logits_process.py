@@ -168,5 +168,5 @@ def test_the_first_tokens_are_suppressed_after_the_forced_one(hf_llama, forced, 
 )
 def test_tokens_beyond_the_vocabulary_are_refused(settings):
     (process,) = processors_for(GenerationConfig(**settings), 8, 9)
-    with pytest.raises(ValueError, match="there is no token 3001 in a vocabulary of 3001"):
+    with pytest.raises(ValueError, match="tokens must be below the vocabulary's size of 3001, got 3001"):
         process(REPEATING, scores_of("distinct"))

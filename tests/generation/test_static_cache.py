@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from tests.generation.conftest import Twins, prompts
+from tests.generation.conftest import TWINS, Twins, prompts
 from tests.models.tiny import CASES, counterpart, reference
+from tests.pairs import every_pair
 from torchgguf.nn import DynamicCache, StaticCache
 
 WAYS = [
@@ -18,8 +19,9 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("side", ["left", "right", None])
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(
+    ("way", "twins", "side"), every_pair(WAYS, TWINS, ["left", "right", None]), ids=str, indirect=["twins"]
+)
 def test_tokens_are_those_of_a_dynamic_cache(twins: Twins, side, way):
     batch = prompts(side) if side else {"input_ids": prompts(lengths=(7, 7))["input_ids"]}
 
@@ -50,8 +52,17 @@ def test_a_text_goes_on_from_a_static_cache(twins: Twins):
     assert torch.equal(twins.ours.generate(whole[:, :9], max_new_tokens=10, cache=cache), whole)
 
 
-@pytest.mark.parametrize("way", [{}, {"num_beams": 2}], ids=str)
-@pytest.mark.parametrize("kind", ["llama", "mistral-sliding", "gpt2", "bloom"])
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("llama", {}),
+        ("llama", {"num_beams": 2}),
+        ("mistral-sliding", {"num_beams": 2}),
+        ("gpt2", {}),
+        ("bloom", {}),
+    ],
+    ids=str,
+)
 def test_a_compiled_model_is_compiled_once_for_all_tokens(kind, way):
     """Once for prompts and once for steps; another text of the same cache's size costs nothing."""
     model = counterpart(reference(CASES[kind]))

@@ -165,6 +165,7 @@ def test_operators_pass_torchs_checks(name):
     x = activations(FEW, 512)
     check = torch.library.opcheck
     check(torch.ops.torchgguf.dequantize.default, (packed, type_id, torch.float32))
+    check(torch.ops.torchgguf.quantize.default, (x, type_id, torch.ones(512)))
     check(torch.ops.torchgguf.embedding.default, (torch.tensor([1, 2]), packed, type_id, torch.float32))
     check(torch.ops.torchgguf.linear.default, (x, packed, type_id))
     check(
@@ -263,7 +264,9 @@ def test_errors_name_the_culprit(caller):
     f32 = torch.float32
     for rows in (1, MANY):
         x = torch.ones(rows, 512)
-        with pytest.raises(ValueError, match=r"500\) does not fit the packed Q8_0 weight, which is 8 × 512"):
+        with pytest.raises(
+            ValueError, match=r"500\) does not match the packed Q8_0 weight, which is 8 × 512"
+        ):
             linear(torch.ones(rows, 500), packed, q8_0)
         with pytest.raises(ValueError, match=r"bias has shape \(1,\), but the weight has 8 rows"):
             linear(x, packed, q8_0, torch.ones(1))

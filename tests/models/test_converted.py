@@ -1,5 +1,6 @@
 """llama.cpp's converter and this package: each reads and writes a model as the other does."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,29 +55,39 @@ def files(originals, tmp_path_factory) -> dict[str, Path]:
     return convert(originals, tmp_path_factory.mktemp("converted"), types)
 
 
-@pytest.mark.parametrize("dequantize", [False, True], ids=["packed", "plain"])
-@pytest.mark.parametrize("name", CONVERTIBLE)
+@pytest.fixture(scope="module")
+def model(request, files) -> tuple[str, Any]:
+    """A name, and the model read from the file of that name, packed or not."""
+    name, how = request.param
+    return name, AutoModelForCausalLM.from_pretrained(files[name], dequantize=how == "plain")
+
+
+each_model = pytest.mark.parametrize(
+    "model", list(product(CONVERTIBLE, ["packed", "plain"])), indirect=True, ids="-".join
+)
+
+
+@each_model
 @torch.no_grad()
-def test_read(originals, files, name, dequantize, exact_products):
-    model = AutoModelForCausalLM.from_pretrained(files[name], dequantize=dequantize)
+def test_read(originals, model, exact_products):
+    name, ours = model
     ids = torch.randint(0, 400, (2, 24), generator=torch.Generator().manual_seed(0))
-    assert_close(model(ids).logits, originals[name](ids).logits, atol=1e-4, rtol=0)
+    assert_close(ours(ids).logits, originals[name](ids).logits, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", CONVERTIBLE)
-def test_the_class_is_that_of_the_original(originals, files, name):
+@each_model
+def test_the_class_is_that_of_the_original(originals, model):
     """Mistral's too, whose files call themselves `llama`, if only by their name."""
-    model = AutoModelForCausalLM.from_pretrained(files[name])
-    assert type(model).__name__ == type(originals[name]).__name__
-    assert model.config.model_type == originals[name].config.model_type
+    name, ours = model
+    assert type(ours).__name__ == type(originals[name]).__name__
+    assert ours.config.model_type == originals[name].config.model_type
 
 
-@pytest.mark.parametrize("dequantize", [False, True], ids=["packed", "plain"])
-@pytest.mark.parametrize("name", CONVERTIBLE)
-def test_written_back_it_is_the_same_file(files, name, dequantize, tmp_path):
+@each_model
+def test_written_back_it_is_the_same_file(files, model, tmp_path):
     """Plain parameters too: none of these files has a type that FP32 does not hold."""
-    model = AutoModelForCausalLM.from_pretrained(files[name], dequantize=dequantize)
-    model.save_gguf(tmp_path / "again.gguf", tokenizer=AutoTokenizer.from_pretrained(files[name]))
+    name, ours = model
+    ours.save_gguf(tmp_path / "again.gguf", tokenizer=AutoTokenizer.from_pretrained(files[name]))
     assert (tmp_path / "again.gguf").read_bytes() == files[name].read_bytes()
 
 

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 import torchgguf
 from tests.models.tiny import OWN_SIZES
 from tests.nn import flash
+from tests.pairs import every_pair
 from tests.peers.transformers import given_cache, our_name
 
 SIZES = {**OWN_SIZES["GPT2"], "vocab_size": 60, "n_embd": 24, "n_positions": 30, "pad_token_id": 1}
@@ -108,13 +109,12 @@ def total_loss(output) -> torch.Tensor:
     return sum(losses) if losses else output.last_hidden_state.square().mean()
 
 
-@pytest.mark.parametrize("side", LEFT_OUT)
-@pytest.mark.parametrize("use_cache", [False, True], ids=["no-cache", "cache"])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-@pytest.mark.parametrize("name", LABELS_OF)
-def test_outputs_losses_and_gradients(name, flags, attention, use_cache, side):
-    ours, theirs = pair(name, attention, num_labels=LABELS, **flags)
+@pytest.mark.parametrize(
+    ("name", "flags", "side", "attention", "use_cache"),
+    every_pair(list(LABELS_OF), list(FLAGS), list(LEFT_OUT), ["eager", "sdpa"], [False, True]),
+)
+def test_outputs_losses_and_gradients(name, flags, side, attention, use_cache):
+    ours, theirs = pair(name, attention, num_labels=LABELS, **FLAGS[flags])
     given = batch(name, side)
     shown = {"output_hidden_states": True, "output_attentions": attention == "eager", "use_cache": use_cache}
     actual, expected = ours(**given, **shown), theirs(**given, **shown)
@@ -141,13 +141,13 @@ def test_dropout_is_where_it_is_in_transformers(name, attention):
     assert_close(losses[0], losses[1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("side", LEFT_OUT)
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("flags", [FLAGS["plain"], FLAGS["both"]], ids=["plain", "both"])
-@pytest.mark.parametrize("name", LABELS_OF)
+@pytest.mark.parametrize(
+    ("name", "side", "flags", "attention"),
+    every_pair(list(LABELS_OF), list(LEFT_OUT), ["plain", "both"], ["eager", "sdpa"]),
+)
 @torch.no_grad()
-def test_in_pieces_through_the_cache(name, flags, attention, side):
-    ours, theirs = pair(name, attention, num_labels=LABELS, **flags)
+def test_in_pieces_through_the_cache(name, side, flags, attention):
+    ours, theirs = pair(name, attention, num_labels=LABELS, **FLAGS[flags])
     given = batch("GPT2Model", side)
     mask = given.pop("attention_mask")
     cache, end = torchgguf.DynamicCache(), 0

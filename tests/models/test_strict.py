@@ -1,11 +1,13 @@
 """What a file has too much, too little or wrong is an error that names it; nothing is made up or left out."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from tests.models.files import edited
 from tests.models.tiny import CASES, counterpart, reference
-from torchgguf.container import GGUFError
+from torchgguf.container import GGUFError, open_gguf
 from torchgguf.models import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM
 from torchgguf.models.architectures.qwen2 import QWEN2
 from torchgguf.models.blocks.rope_rule import Rope
@@ -54,6 +56,10 @@ TENSORS = {
         {"blk.0.attn_q.bias": torch.ones(64)},
         ["blk.0.attn_k.bias", "blk.2.attn_q.bias"],
     ),
+    "integers": (
+        {"output_norm.weight": torch.ones(64, dtype=torch.int32)},
+        ["wrong tensors: output_norm.weight has the unsupported dtype torch.int32"],
+    ),
     "two at once": (
         {"blk.2.attn_v.weight": None, "extra": torch.ones(3)},
         ["unused tensors: extra", "missing tensors: blk.2.attn_v.weight"],
@@ -70,7 +76,7 @@ def test_tensors(llama, tmp_path, tensors, words):
 
 
 METADATA = {
-    "not understood": ({"attention.wobble": 3}, ["attention.wobble", "not understood"]),
+    "not understood": ({"attention.wobble": 3}, ["attention.wobble", "unknown keys"]),
     "two not understood": ({"attention.wobble": 3, "logit_scale": 2.0}, ["attention.wobble", "logit_scale"]),
     "mixture of experts": ({"expert_count": 8, "expert_used_count": 2}, ["expert_count = 8", "Mixtral"]),
     "missing": ({"block_count": None}, ["block_count is missing"]),
@@ -196,6 +202,18 @@ def test_class_of_another_architecture(llama, tmp_path):
     windowed = edited(llama, tmp_path / "windowed.gguf", {"llama.attention.sliding_window": 8})
     words = ["LlamaForCausalLM does not load", "'llama'", "use MistralForCausalLM"]
     refused(windowed, *words, load=LlamaForCausalLM.from_pretrained)
+
+
+def test_a_head_that_is_to_be_shared(llama, tmp_path):
+    """What a file holds twice may be shared, if it is the same."""
+    load = partial(AutoModelForCausalLM.from_pretrained, tie_word_embeddings=True)
+    refused(llama, str(llama), "output.weight and token_embd.weight differ", load=load)
+    with open_gguf(llama) as file:
+        same = edited(llama, tmp_path / "same.gguf", tensors={"output.weight": file["token_embd.weight"]})
+    model = load(same)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    ids = torch.arange(3, 9)[None]
+    assert torch.equal(model(ids).logits, AutoModelForCausalLM.from_pretrained(same)(ids).logits)
 
 
 def test_harmless_keys_are_read_over(llama, tmp_path):

@@ -182,7 +182,7 @@ def test_flash_attention_says_what_it_needs(monkeypatch):
             heads, heads, heads, causal_mask(None, 3, 0, None, CPU), 0.3, 0.0
         )
     biased = AttentionMask(None, False, torch.zeros(1, 2, 3, 3))
-    with pytest.raises(ValueError, match="cannot add a bias to the scores"):
+    with pytest.raises(ValueError, match="with a bias on the scores"):
         ATTENTION_FUNCTIONS["flash_attention_2"](heads, heads, heads, biased, 0.3, 0.0)
 
 

@@ -172,11 +172,11 @@ def test_a_full_static_cache_says_so():
     cache = static(4)
     for layer in (0, 1):
         cache.update(random(3), random(3), layer)
-    with pytest.raises(ValueError, match="max_cache_len=4 cannot hold 5 positions"):
+    with pytest.raises(ValueError, match="max_cache_len=4 has no room for 5 positions"):
         cache.update(random(2), random(2), 0)
-    with pytest.raises(ValueError, match="max_cache_len must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="max_cache_len must be at least 1, got 0"):
         static(0)
-    with pytest.raises(ValueError, match="of 2 rows cannot take 3: make another"):
+    with pytest.raises(ValueError, match="of 2 rows must be used with as many, got 3"):
         cache.update(random(1, batch=3), random(1, batch=3), 0)
 
 

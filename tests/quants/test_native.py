@@ -9,18 +9,19 @@ from torch import Tensor
 
 from tests.guard_page import guarded, needs_guard_pages
 from tests.quants.evidence import assert_same_bits, goldens, random_rows, types_in_gguf, unpacked_by_gguf
-from torchgguf.quants import QuantType, dequantize, quant_type, quant_types
+from torchgguf.quants import QuantType, quant_type, quant_types
+from torchgguf.quants.reference import dequantize
 
 _native = pytest.importorskip("torchgguf._native")
 
 pytestmark = pytest.mark.usefixtures("isa")
-KINDS = {torch.float32: 0, torch.bfloat16: 1}
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 def decode(packed: Tensor, kind: QuantType, dtype=torch.float32, threads: int = 1) -> Tensor:
     rows, n = len(packed), kind.weights_per_row(packed.shape[1])
     out = torch.full((rows + 1, n), 7, dtype=dtype)  # one row more, to see that nobody writes there
-    _native.dequantize_rows(kind.id, packed.data_ptr(), out.data_ptr(), rows, n, KINDS[dtype], threads)
+    _native.dequantize(kind.id, packed, out[:rows], threads)
     assert (out[rows] == 7).all()
     return out[:rows]
 
@@ -62,11 +63,9 @@ def test_the_number_of_threads_changes_nothing(name):
 def test_rows_are_chosen_in_any_order(kind):
     packed = random_rows(kind, rows=20, blocks=3)
     indices = torch.tensor([19, 0, 7, 7, 3])
-    for dtype, number in KINDS.items():
+    for dtype in DTYPES:
         out = torch.empty(5, 3 * kind.block_size, dtype=dtype)
-        _native.embedding_rows(
-            kind.id, packed.data_ptr(), indices.data_ptr(), 5, out.data_ptr(), out.shape[1], number, 2
-        )
+        _native.embedding(kind.id, packed, indices, out, 2)
         assert_same_bits(out, decode(packed, kind, dtype)[indices])
 
 
@@ -76,32 +75,32 @@ def test_nothing_is_touched_behind_the_last_byte(kind):
     """A tensor may end where its file's mapping ends."""
     packed = random_rows(kind, blocks=19 if kind.dtype else 3)[-1:]
     n = kind.weights_per_row(packed.shape[1])
-    for dtype, number in KINDS.items():
+    for dtype in DTYPES:
         with guarded(packed) as src, guarded(torch.empty(1, n, dtype=dtype)) as dst:
-            _native.dequantize_rows(kind.id, src.data_ptr(), dst.data_ptr(), 1, n, number, 1)
+            _native.dequantize(kind.id, src, dst, 1)
             assert_same_bits(dst, dequantize(packed, kind, dtype=dtype))
 
 
-def test_layouts_are_those_of_the_types():
-    for kind in quant_types():
-        assert _native.block_layout(kind.id) == (kind.block_size, kind.type_size)
-    ours = {kind.id for kind in quant_types()}
-    for other in set(range(-1, 60)) - ours:
-        assert _native.block_layout(other) == (0, 0)
-
-
-def test_a_type_without_decoder_is_refused():
-    with pytest.raises(ValueError, match="no native decoder for ggml type 9"):
-        _native.dequantize_rows(9, 0, 0, 0, 0, 0, 1)
-
-
-def test_a_grid_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="ggml type 16 has no grid of this size"):
-        _native.set_grid(16, b"too short")
+@pytest.mark.parametrize(
+    ("type", "grid"),
+    [
+        (16, b"too short"),
+        (12, bytes(2048)),  # Q4_K has none
+        (16, bytes(range(4)) * 512),  # of more numbers than a search has room for
+        (18, bytes(range(16)) * 64),
+    ],
+)
+def test_what_is_not_a_grid_is_refused(type, grid):
+    with pytest.raises(ValueError, match=f"ggml type {type} has no such grid"):
+        _native.set_grid(type, grid)
 
 
 def test_a_type_whose_grid_is_missing_is_refused():
-    """In a process of its own: here the quants package has handed the grids over."""
-    program = "from torchgguf import _native; _native.dequantize_rows(16, 0, 0, 1, 256, 0, 1)"
+    """In a process of its own: here the quants package has passed the grids on."""
+    program = """
+import torch
+from torchgguf import _native
+_native.dequantize(16, torch.zeros(1, 66, dtype=torch.uint8), torch.empty(1, 256), 1)
+"""
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "ValueError: no grid was handed over for ggml type 16" in run.stderr
+    assert "ValueError: the grid of ggml type 16 is missing" in run.stderr

@@ -24,8 +24,7 @@ def with_grid(kind: QuantType) -> bool:
 def encode(weights: Tensor, kind: QuantType, importance: Tensor | None = None, threads: int = 1) -> Tensor:
     rows, n = weights.shape
     packed = torch.full((rows + 1, kind.bytes_per_row(n)), 7, dtype=torch.uint8)
-    at = 0 if importance is None else importance.data_ptr()
-    assert _native.quantize_rows(kind.id, weights.data_ptr(), at, packed.data_ptr(), rows, n, threads)
+    _native.quantize(kind.id, weights, importance, packed[:rows], threads)
     assert (packed[rows] == 7).all()  # nobody wrote behind the last row
     return packed[:rows]
 
@@ -68,11 +67,5 @@ def test_nothing_is_touched_behind_the_last_number(kind):
     importance = torch.rand(weights.shape[1]) + 0.1
     expected = reference(weights, kind, importance)
     with guarded(weights) as src, guarded(importance) as columns, guarded(expected * 0) as dst:
-        assert _native.quantize_rows(
-            kind.id, src.data_ptr(), columns.data_ptr(), dst.data_ptr(), 1, weights.shape[1], 1
-        )
+        _native.quantize(kind.id, src, columns, dst, 1)
         assert torch.equal(dst, expected)
-
-
-def test_a_type_without_encoder_is_left_to_others():
-    assert not _native.quantize_rows(9, 0, 0, 0, 0, 256, 1)

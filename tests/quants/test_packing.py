@@ -48,7 +48,7 @@ def test_packs_any_weights_as_the_gguf_package_does(name):
 
 def test_a_tensor_of_several_parts_and_dimensions_is_whole(monkeypatch):
     golden = golden_of("Q5_1")
-    monkeypatch.setattr("torchgguf.quants.base._WEIGHTS_AT_ONCE", 96)
+    monkeypatch.setattr("torchgguf.quants.reference._WEIGHTS_AT_ONCE", 96)
     packed = quantize(golden.weights.view(2, 4, 512), "Q5_1")
     assert torch.equal(packed, golden.packed.view(2, 4, -1))
 

@@ -16,7 +16,8 @@ from tests.quants.evidence import (
     unpacked_by_gguf,
 )
 from tests.support import ROOT
-from torchgguf.quants import dequantize, quant_type
+from torchgguf.quants import quant_type
+from torchgguf.quants.reference import dequantize
 
 
 @pytest.mark.parametrize("golden", goldens(), ids=lambda golden: golden.file)
@@ -49,7 +50,9 @@ def test_leading_dimensions_views_and_no_rows_at_all():
 
 
 def test_a_tensor_of_several_parts_is_whole(monkeypatch):
-    monkeypatch.setattr("torchgguf.quants.base._WEIGHTS_AT_ONCE", 1024)  # parts of 4 blocks; 16 blocks and 3
+    monkeypatch.setattr(
+        "torchgguf.quants.reference._WEIGHTS_AT_ONCE", 1024
+    )  # parts of 4 blocks; 16 blocks and 3
     golden = golden_of("Q6_K")
     size = quant_type("Q6_K").type_size
     assert torch.equal(dequantize(golden.packed, "Q6_K"), golden.unpacked)

@@ -56,7 +56,7 @@ def test_an_unknown_type_is_named_beside_the_known_ones(key):
 
 
 def test_a_new_type_is_registered_by_being_defined():
-    with pytest.raises(TypeError, match=r"Q5_7 is no type that container\.tensor_types lists"):
+    with pytest.raises(TypeError, match=r"container\.tensor_types does not list Q5_7"):
 
         class Q5_7(QuantType):  # noqa: N801
             def decode(self, blocks):

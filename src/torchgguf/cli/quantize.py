@@ -149,7 +149,7 @@ def quantize_command(
 
 quantize_command.__doc__ = "\n".join(
     [
-        "Pack a GGUF file to another type, as llama-quantize does, whatever its architecture.",
+        "Pack a GGUF file to another type, as llama-quantize does, with any architecture.",
         "",
         "Best results need F32, F16 or BF16 as input. IN is unchanged. A recipe chooses the type of each "
         "tensor; the list shows the average bits per weight of an 8B Llama 3:",

@@ -111,7 +111,7 @@ class TensorSource(LazyTensor):
         return cls(tuple(tensor.shape), tensor_type, lambda: tensor)
 
     def data(self) -> memoryview:
-        """The bytes as they lie in a little-endian file."""
+        """Return the bytes as they lie in a little-endian file."""
         if self.read is not None:
             return self.read()
         import torch

@@ -30,16 +30,16 @@ class Beams:
     ended: Tensor  # (B, n) bool
 
     def take(self, index: Tensor) -> Beams:
-        """Take those at `index`, (B, m)."""
+        """Return the texts at `index`, (B, m)."""
         tokens, rows = (x.take_along_dim(index[..., None], 1) for x in (self.tokens, self.rows))
         return Beams(tokens, rows, self.scores.gather(1, index), self.ended.gather(1, index))
 
     def best(self, n: int) -> Beams:
-        """Take the `n` with the highest scores, best first."""
+        """Return the `n` texts with the highest scores, best first."""
         return self.take(self.scores.topk(n).indices)
 
     def grown(self, token: Tensor, row: Tensor) -> Beams:
-        """Append a token to each text, and the row that it was chosen from, both (B, n)."""
+        """Append a token to each text, and the row from which it was chosen, both (B, n)."""
         tokens = torch.cat((self.tokens, token[..., None]), dim=2)
         return replace(self, tokens=tokens, rows=torch.cat((self.rows, row[..., None]), dim=2))
 
@@ -98,14 +98,14 @@ class BeamSearch:
         return finished
 
     def _start(self, logits: Tensor) -> Beams:
-        """K copies of each prompt, of which only the first counts: else all would go on alike."""
+        """Return K copies of each prompt, of which only the first counts: else all would continue alike."""
         tokens = self.plan.context.input_ids.unflatten(0, (-1, self.num_beams))
         scores = logits.new_zeros(tokens.shape[:2])
         scores[:, 1:] = LOST
         return Beams(tokens, tokens[..., :0], scores, torch.zeros_like(scores, dtype=torch.bool))
 
     def _continued(self, running: Beams, logits: Tensor, last: bool) -> Beams:
-        """M ways to go on from the beams of each prompt, by one token."""
+        """Return M ways to continue the beams of each prompt by one token."""
         scores = logits.log_softmax(-1)
         processors: list[Processor] = [*self.plan.processors, *self.plan.warpers]
         for process in processors:
@@ -131,7 +131,7 @@ class BeamSearch:
         return replace(texts, scores=total.gather(1, chosen), ended=ended.view_as(token))
 
     def _finished(self, finished: Beams, candidates: Beams, hope: Tensor, new: int) -> Beams:
-        """The K best of those that ended before and those that ended now, `new` tokens after the prompt."""
+        """Return the K best of the texts that ended before or now, `new` tokens after the prompt."""
         # The candidates after the first K are there to go on, not to win.
         place = torch.arange(self.candidates, device=hope.device)
         ended = candidates.ended & (place < self.num_beams)
@@ -143,7 +143,7 @@ class BeamSearch:
         return finished.padded(self.fill).joined(ended_now).best(self.num_beams)
 
     def _may_win(self, running: Beams, finished: Beams, new: int) -> Tensor:
-        """Whether a prompt's best running text could, by a guess at its length, beat the worst that ended."""
+        """Return whether a prompt's best running text could, at a guessed length, beat one that ended."""
         patient = self.early_stopping == "never" and self.length_penalty > 0
         length = self.plan.max_new_tokens if patient else new
         attainable: Tensor = running.scores[:, :1] / length**self.length_penalty

@@ -1,4 +1,4 @@
-"""What a call of `generate` may be told: `GenerationConfig`, and its file, generation_config.json."""
+"""`GenerationConfig`: the settings of `generate`, and their file, generation_config.json."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from torchgguf.generation.ranges import CHECKS, as_tokens, refuse_unsupported, s
 from torchgguf.hub import HubOptions, find_file
 
 FILE_NAME = "generation_config.json"
-# In a model's own config these say how it is run, not what texts it is to write.
+# In a model's own config these are settings of `forward`, not of `generate`.
 _OF_FORWARD = {"use_cache", "output_attentions", "output_hidden_states"}
 
 
 @dataclass(kw_only=True)
 class GenerationConfig:
-    """How to generate. Field names, meanings and defaults are those of transformers.
+    """Settings of `generate`. Field names, meanings and defaults are those of transformers.
 
-    A field that is None is unset: it is taken from the model's own `generation_config`, failing that from
-    `DEFAULTS`; given to `generate` itself, None says that there is none (`eos_token_id=None`: no token ends
-    the text). Lengths are in tokens; `max_length` counts the prompt, `max_new_tokens` does not and wins.
+    A field that is None is unset: the model's own `generation_config` sets it, or else `DEFAULTS`. As an
+    argument of `generate`, None switches the setting off (`eos_token_id=None`: no token ends the text).
+    Lengths count tokens; `max_length` counts the prompt too, `max_new_tokens` does not and wins.
 
     Attributes:
         max_length, max_new_tokens, min_length, min_new_tokens, stop_strings: when a text ends.
         max_time: seconds after which texts end with the token then made.
         do_sample: draw tokens, by `temperature`, `top_k`, `top_p`, `min_p`, `typical_p`, `epsilon_cutoff` and
-            `eta_cutoff`; otherwise the best one is taken.
+            `eta_cutoff`; otherwise choose the best one.
         num_beams: how many texts of each prompt compete (beam search; with `do_sample`, continuations are
             drawn); scores of finished ones are divided by their length to the power of `length_penalty`.
         early_stopping: end a beam search with as many finished texts as beams (True), when what goes on looks
-            unlikely to win (False), or when it cannot ("never").
+            unlikely to win (False), or when it is certain to lose ("never").
         num_return_sequences: how many texts of each prompt to return.
         repetition_penalty, no_repeat_ngram_size, bad_words_ids, sequence_bias, suppress_tokens,
             begin_suppress_tokens, forced_bos_token_id, forced_eos_token_id,
@@ -45,8 +45,8 @@ class GenerationConfig:
         max_cache_len: positions that a static cache has room for, if not more are needed: a model is compiled
             again for another size.
         prefill_chunk_size: read prompts so many tokens at a time.
-        return_dict_in_generate: return not just tokens but an output with a `cache` and, as asked
-            for by `output_scores`, `output_logits`, `output_attentions` and `output_hidden_states`, more.
+        return_dict_in_generate: return an output instead of tokens. It contains the tokens, the `cache` and
+            what `output_scores`, `output_logits`, `output_attentions` and `output_hidden_states` add.
 
     Raises:
         ValueError: a value is outside its range.
@@ -100,7 +100,7 @@ class GenerationConfig:
     bos_token_id: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot mean anything."""
+        """Refuse values outside their range."""
         for name, (allowed, wish) in CHECKS.items():
             value = getattr(self, name)
             if value is not None and not allowed(value):
@@ -155,7 +155,7 @@ class GenerationConfig:
 
     @classmethod
     def from_model_config(cls, model_config: Any) -> Self:
-        """Take what a model's own config says of texts: special tokens and, in old ones, how to generate."""
+        """Read special tokens, and in old configs settings of `generate`, from a model's own config."""
         values = model_config if isinstance(model_config, Mapping) else model_config.to_dict()
         refuse_unsupported(values)
         return cls(**{name: values.get(name) for name in FIELDS if name not in _OF_FORWARD})
@@ -183,7 +183,7 @@ class GenerationConfig:
 
     @property
     def eos_token_ids(self) -> list[int]:
-        """The tokens that end the text, as a list whichever way they were given."""
+        """The tokens that end the text, as a list."""
         return as_tokens(self.eos_token_id)
 
 

@@ -1,4 +1,4 @@
-"""The tokens so far and what the model remembers of them. Knows of a model only `CausalLM`."""
+"""`Context`: the tokens so far, and what the model remembers of them. A model is a `CausalLM` here."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torchgguf.nn import Cache
 
 
 class CausalLM(Protocol):
-    """What decoding asks of a model.
+    """What decoding needs of a model.
 
-    Called with `input_ids` (batch, new), the `cache` of the tokens before and, only if rows are
-    padded, `attention_mask` (batch, past + new; with a static cache, all that it has room for) and
-    `position_ids` (batch, new); returns `.logits`, whose last position belongs to the last token, and the
-    grown `.cache`. Asked by `output_hidden_states=True` and the like it returns these too.
+    Its inputs are `input_ids` (batch, new), the `cache` of the tokens before and, only if rows are padded,
+    `attention_mask` (batch, past + new; with a static cache, all that there is room for) and `position_ids`
+    (batch, new). Its output contains `logits`, whose last position belongs to the last token, the `cache`
+    with the new tokens and, with `output_hidden_states=True` and the like, those too.
     """
 
     def __call__(self, input_ids: Tensor, /, **inputs: Any) -> Any:
@@ -42,14 +42,21 @@ class Context:
     _flags: dict[str, bool] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start after what a given cache holds."""
+        """Start after the tokens that are in the cache."""
         self._seen = 0 if self.cache is None else self.cache.get_seq_length()
         # Rows are repeated and reordered, but a continuation of each prompt is always among them.
         self._blank = 0 if self.padding is None else int(self.padding.min())
         self._flags = {f"output_{name}": True for name in self.wanted}
 
     def first_logits(self) -> Tensor:
-        """Read the prompts, once each however many continuations they get; then like `logits`."""
+        """Read the prompts, each once, whatever the number of its continuations.
+
+        Returns:
+            As `logits`.
+
+        Raises:
+            RuntimeError: the scores are not numbers.
+        """
         if self.prefill_chunk_size is not None:
             while self.input_ids.shape[1] - self._seen > self.prefill_chunk_size:
                 self._forward(self._seen + self.prefill_chunk_size)
@@ -69,11 +76,11 @@ class Context:
         return logits.float()
 
     def append(self, token: Tensor) -> None:
-        """Let each row grow by a token, (batch,)."""
+        """Append a token to each row, (batch,)."""
         self.input_ids = torch.cat((self.input_ids, token[:, None]), dim=1)
 
     def select(self, rows: Tensor) -> None:
-        """Go on with these rows, (batch,), of those so far."""
+        """Continue with these rows, (batch,), of those so far."""
         self.input_ids = self.input_ids[rows]
         self.padding = None if self.padding is None else self.padding[rows]
         if self.cache is not None:
@@ -100,7 +107,7 @@ class Context:
         return output
 
     def _layout(self, padding: Tensor, end: int) -> dict[str, Tensor]:
-        """Where tokens are: a mask of those to look at, and the new ones' positions."""
+        """Return the mask of tokens to look at, and the positions of the new ones."""
         # A compiled model is compiled again for a mask of another shape.
         length = end if self.cache is None else self.cache.capacity or end
         place, start = torch.arange(max(length, end), device=padding.device), padding[:, None]
@@ -111,10 +118,20 @@ class Context:
 
 
 def align_left(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Move the padding of each row to its left, so that all rows end in a real token; and count it, (batch,).
+    """Move the padding of each row to its left, so that all rows end in a real token.
 
-    A causal model cannot tell: tokens keep their order and get their positions from the mask. Where there is
-    no padding, there is None. Raises `ValueError` for a mask that does not fit or that leaves a row empty.
+    To a causal model this makes no difference: tokens keep their order, and the mask their positions.
+
+    Args:
+        input_ids: (batch, length).
+        attention_mask: (batch, length), 0 at padding.
+
+    Returns:
+        The rows (batch, length), and how many tokens of each are padding (batch,): None, if there is no
+        padding.
+
+    Raises:
+        ValueError: the mask has another shape, or leaves a row without a token.
     """
     if attention_mask is None:
         return input_ids, None

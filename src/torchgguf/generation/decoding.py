@@ -22,9 +22,9 @@ class Decoding:
     pad_token_id: int | None = None  # what rows that have ended go on with, while others have not
 
     def steps(self) -> Iterator[Tensor]:
-        """Yield the new token of each row, (batch,); a row that has ended goes on with the padding token.
+        """Yield the new token of each row, (batch,); rows that have ended continue with the padding token.
 
-        May be left at any point: then the cache holds all tokens but the last one yielded.
+        A caller may stop at any point: the cache then contains all tokens but the last one yielded.
         """
         steps: Callable[[], Iterator[Tensor]] = self.plan.mode()(self._steps)
         return steps()
@@ -48,7 +48,7 @@ class Decoding:
                     return
 
     def _choose(self, logits: Tensor) -> Tensor:
-        """The next token of each row, (batch,)."""
+        """Return the next token of each row, (batch,)."""
         plan = self.plan
         scores, tokens = logits, None
         for process in plan.processors:

@@ -1,4 +1,4 @@
-"""Logits processors: each turns the scores of the next token, (batch, vocabulary) float32, into better ones.
+"""Logits processors: each changes the scores of the next token, (batch, vocabulary) float32.
 
 Definitions and order of application are those of transformers (`generation/logits_process.py`), so the same
 settings leave the same distribution. Those here serve every way of decoding; what shapes a distribution to
@@ -32,21 +32,25 @@ class LogitsProcessor:
         raise NotImplementedError
 
     def narrow(self, scores: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The surviving `(scores, token ids)`, both (batch, few), or None where that would save nothing.
+        """Return the surviving `(scores, token ids)`, both (batch, few), or None where that saves nothing.
 
-        Processors that only serve sampling may hand on just the few tokens that survive them, which spares
-        everything after them the whole vocabulary.
+        Processors for sampling only may return just the tokens that survive them. So everything after them
+        works on few tokens, not on the whole vocabulary.
         """
         return None
 
 
 def _check_vocabulary(token: int, scores: Tensor) -> None:
     if token >= scores.shape[-1]:
-        raise ValueError(f"there is no token {token} in a vocabulary of {scores.shape[-1]}")
+        raise ValueError(f"tokens must be below the vocabulary's size of {scores.shape[-1]}, got {token}")
 
 
 def _index(token_ids: Sequence[int], scores: Tensor) -> Tensor:
-    """Token ids as an index into scores; `ValueError` for one that they do not have."""
+    """Return token ids as an index into scores.
+
+    Raises:
+        ValueError: a token is outside the vocabulary.
+    """
     _check_vocabulary(max(token_ids, default=0), scores)
     return torch.tensor(token_ids, dtype=torch.long, device=scores.device)
 
@@ -54,7 +58,8 @@ def _index(token_ids: Sequence[int], scores: Tensor) -> Tensor:
 class SequenceBias(LogitsProcessor):
     """Add to the score of a sequence's last token, where the tokens so far end in the rest of it.
 
-    `sequences`: from token ids to what to add, -inf to forbid the sequence.
+    Args:
+        sequences: from token ids to what to add, -inf to forbid the sequence.
     """
 
     def __init__(self, sequences: Mapping[tuple[int, ...], float]) -> None:
@@ -68,7 +73,7 @@ class SequenceBias(LogitsProcessor):
         ]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         _check_vocabulary(self._largest, scores)
         device, length = scores.device, input_ids.shape[1]
         self._groups = [(sequences.to(device), biases.to(device)) for sequences, biases in self._groups]
@@ -84,8 +89,11 @@ class SequenceBias(LogitsProcessor):
 class RepetitionPenalty(LogitsProcessor):
     """Divide the positive scores of tokens that occurred by `penalty`, multiply the negative ones.
 
-    From CTRL (1909.05858). `padding`: (batch,) how many tokens at the left of each row are padding and do
-    not count.
+    From CTRL (Keskar et al. 2019, arXiv 1909.05858).
+
+    Args:
+        penalty: above 0; 1 changes nothing.
+        padding: (batch,), how many tokens at the left of each row are padding and do not count.
     """
 
     def __init__(self, penalty: float, padding: Tensor | None = None) -> None:
@@ -93,7 +101,7 @@ class RepetitionPenalty(LogitsProcessor):
         self.padding = padding
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         if self.padding is not None:  # a row's last token stands in for its padding: it counts anyway
             position = torch.arange(input_ids.shape[1], device=input_ids.device)
             input_ids = torch.where(position < self.padding[:, None], input_ids[:, -1:], input_ids)
@@ -109,7 +117,7 @@ class NoRepeatNGram(LogitsProcessor):
         self.size = size
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         length = input_ids.shape[1]
         if length < self.size:
             return scores
@@ -126,7 +134,7 @@ class MinLength(LogitsProcessor):
         self.eos_token_ids = list(eos_token_ids)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         if input_ids.shape[1] >= self.min_length:
             return scores
         return scores.index_fill(1, _index(self.eos_token_ids, scores), NEVER)
@@ -140,7 +148,7 @@ class Forced(LogitsProcessor):
         self.length = length
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         if input_ids.shape[1] != self.length:
             return scores
         return torch.full_like(scores, NEVER).index_fill_(1, _index(self.token_ids, scores), 0.0)
@@ -158,7 +166,7 @@ class ExponentialDecay(LogitsProcessor):
         self.eos_token_ids = list(eos_token_ids)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         over = input_ids.shape[1] - self.start
         if over <= 0:
             return scores
@@ -175,7 +183,7 @@ class Suppress(LogitsProcessor):
         self.length = length
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         if self.length not in (None, input_ids.shape[1]):
             return scores
         return scores.index_fill(1, _index(self.token_ids, scores), NEVER)
@@ -183,7 +191,7 @@ class Suppress(LogitsProcessor):
 
 @dataclass(frozen=True)
 class Situation:
-    """What processors may need to know: the config, the prompts' length and that of the longest text."""
+    """What processors need to know: the config, the length of the prompts and that of the longest text."""
 
     config: GenerationConfig
     prompt_length: int
@@ -234,9 +242,13 @@ _PROCESSORS: tuple[tuple[str, Any, Callable[[Any, Situation], LogitsProcessor]],
 def processors_for(
     config: GenerationConfig, prompt_length: int, max_length: int, padding: Tensor | None = None
 ) -> list[LogitsProcessor]:
-    """The processors that apply to every way of decoding, in order.
+    """Return the processors that apply to every way of decoding, in order.
 
-    `prompt_length`, `max_length`: tokens before and at the end; `padding`: as in `RepetitionPenalty`.
+    Args:
+        config: which of them, and their values.
+        prompt_length: in tokens.
+        max_length: of prompt and continuation, in tokens.
+        padding: as in `RepetitionPenalty`.
     """
     now = Situation(config, prompt_length, max_length, padding)
     return [

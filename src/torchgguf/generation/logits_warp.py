@@ -25,7 +25,7 @@ class Temperature(LogitsProcessor):
         self.temperature = temperature
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         return scores / self.temperature
 
 
@@ -36,11 +36,11 @@ class TopK(LogitsProcessor):
         self.top_k = max(top_k, keep)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         return scores.masked_fill(scores < _best(scores, self.top_k), NEVER)
 
     def narrow(self, scores: Tensor) -> tuple[Tensor, Tensor] | None:
-        """As many candidates again as asked for leave room for ties with the last one."""
+        """Return the best tokens: twice as many candidates leave room for ties with the last one."""
         if 2 * self.top_k >= scores.shape[-1]:
             return None
         best, tokens = top_candidates(scores, 2 * self.top_k)
@@ -55,14 +55,14 @@ class TopP(LogitsProcessor):
         self.keep = keep
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         ascending, order = scores.sort(dim=-1)
         drop = ascending.softmax(-1).cumsum(-1) <= 1 - self.top_p
         drop[:, -self.keep :] = False
         return scores.masked_fill(drop.scatter(1, order, drop), NEVER)
 
     def narrow(self, scores: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Sort some hundred or thousand candidates, not the vocabulary, if they hold `top_p` of the mass."""
+        """Return the best of some hundred or thousand candidates, if these hold `top_p` of the mass."""
         if scores.device.type != "cpu":
             return None  # a GPU sorts faster than it answers whether it needs to
         total = scores.logsumexp(-1, keepdim=True)
@@ -87,7 +87,7 @@ class Typical(LogitsProcessor):
         self.keep = keep
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         odd = (scores.log_softmax(-1) + _entropy(scores)).abs()
         ascending, order = odd.sort(dim=-1)
         mass = scores.gather(1, order).softmax(-1).cumsum(-1)
@@ -103,11 +103,11 @@ class Cutoff(LogitsProcessor):
         self.keep = keep
 
     def least(self, scores: Tensor, probability: Tensor) -> Tensor | float:
-        """The least probability to keep, (batch, 1) or for all rows; both given are (batch, vocabulary)."""
+        """Return the lowest probability to keep, (batch, 1) or for all rows, of (batch, vocabulary)."""
         raise NotImplementedError
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         probability = scores.softmax(-1)
         drop = (probability < self.least(scores, probability)) & (scores < _best(scores, self.keep))
         return scores.masked_fill(drop, NEVER)
@@ -117,7 +117,7 @@ class MinP(Cutoff):
     """Keep tokens with at least `value` times the probability of the best one (2407.01082)."""
 
     def least(self, scores: Tensor, probability: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         return probability.amax(-1, keepdim=True) * self.value
 
 
@@ -125,7 +125,7 @@ class Epsilon(Cutoff):
     """Keep tokens with a probability of at least `value` (2210.15191)."""
 
     def least(self, scores: Tensor, probability: Tensor) -> float:
-        """See the class."""
+        """Return new scores; see the class."""
         return self.value
 
 
@@ -133,7 +133,7 @@ class Eta(Cutoff):
     """Keep tokens with a probability of at least `value`, less if the distribution is flat (2210.15191)."""
 
     def least(self, scores: Tensor, probability: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         return ((-_entropy(scores)).exp() * math.sqrt(self.value)).clamp(max=self.value)
 
 
@@ -141,19 +141,19 @@ class LogNormalization(LogitsProcessor):
     """Make the scores log-probabilities."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See the class."""
+        """Return new scores; see the class."""
         return scores.log_softmax(-1)
 
 
 def _best(scores: Tensor, k: int) -> Tensor:
-    """The k-th best score of each row, (batch, 1); the last one if there are fewer."""
+    """Return the k-th best score of each row, (batch, 1); the last one if there are fewer."""
     if k == 1:
         return scores.amax(-1, keepdim=True)
     return scores.topk(min(k, scores.shape[-1])).values[:, -1:]
 
 
 def _entropy(scores: Tensor) -> Tensor:
-    """Entropy (batch, 1) of each row's distribution, in nats."""
+    """Return the entropy (batch, 1) of each row's distribution, in nats."""
     log_probability = scores.log_softmax(-1)
     return -(log_probability * log_probability.exp()).nansum(-1, keepdim=True)  # 0 times -inf is 0
 
@@ -172,7 +172,7 @@ _WARPERS: tuple[tuple[str, Any, Callable[[Any, int], LogitsProcessor]], ...] = (
 
 
 def warpers_for(config: GenerationConfig) -> list[LogitsProcessor]:
-    """The processors that come last, in order; without `do_sample` they shape nothing."""
+    """Return the processors that come last, in order; without `do_sample` they shape nothing."""
     # As every beam may draw an end, and there must be something else to go on with.
     keep = max(2, len(config.eos_token_ids) + 1) if (config.num_beams or 1) > 1 else 1
     warpers = [

@@ -1,4 +1,4 @@
-"""`GenerationMixin`: what makes a causal language model `generate`."""
+"""`GenerationMixin`: lets a causal language model `generate`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ from torchgguf.generation.streamers import BaseStreamer, Decoder, decoder_for, p
 
 
 class GenerationMixin:
-    """Adds `generate`, `generate_stream` and `stream` to a model (see `CausalLM` for what they ask of it).
+    """Adds `generate`, `generate_stream` and `stream` to a model (see `CausalLM` for what they need of it).
 
-    All three take the same options:
+    All three accept the same options:
       attention_mask: (batch, length), 0 at padding, which may be on either side of the prompts; without it
         padding is found by `pad_token_id`, unless that is an eos token too;
       generation_config, or any field of `GenerationConfig` for this call alone;
       generator: a `torch.Generator` on the model's device, for sampling that can be repeated;
       tokenizer: what `stop_strings` are looked for with;
-      cache, or past_key_values: holds the keys and values of the first tokens of `input_ids`;
+      cache, or past_key_values: a cache that has read the first tokens of `input_ids`;
       logits_processor: callables `(input_ids, scores) -> scores`, applied before temperature and the like;
-      stopping_criteria: callables `(input_ids, scores) -> (batch,) bool`, as `Criterion` says.
-    They raise `TypeError` that names an unknown option and `ValueError` for options that cannot go together.
+      stopping_criteria: callables `(input_ids, scores) -> (batch,) bool`, as `Criterion`.
+
+    Raises:
+        TypeError: an option is unknown; the message names it.
+        ValueError: options contradict each other.
     """
 
     config: Any
@@ -57,11 +60,16 @@ class GenerationMixin:
     def generate(
         self, input_ids: Tensor | None = None, *, streamer: BaseStreamer | None = None, **options: Any
     ) -> Tensor | GenerateOutput:
-        """Continue each prompt; return prompts and continuations, (batch, length) token ids.
+        """Continue each prompt.
 
-        input_ids: (batch, length); None starts from the bos token. Rows that end early are filled up with
-        `pad_token_id`. `streamer` gets the prompt, then every token as it comes. Options: see the class. With
-        `return_dict_in_generate` it returns an output with more in it.
+        Args:
+            input_ids: (batch, length); None starts from the bos token.
+            streamer: receives the prompt, then every token as it comes.
+            options: see the class.
+
+        Returns:
+            Prompts and continuations, (batch, length) token ids; rows that end early are filled up with
+            `pad_token_id`. With `return_dict_in_generate`, an output that contains them.
         """
         try:
             prepared = prepare(self, input_ids, **options)
@@ -73,9 +81,13 @@ class GenerationMixin:
                 streamer.end()
 
     def generate_stream(self, input_ids: Tensor | None = None, **options: Any) -> Iterator[Tensor]:
-        """Like `generate`, but an iterator over the new token of each row, (batch,), as they come.
+        """Iterate over the new token of each row, (batch,), as they come.
 
-        It may be left at any point; a given `cache` then lacks only the last token.
+        A caller may stop at any point; the `cache` it passed then lacks only the last token.
+
+        Args:
+            input_ids: as in `generate`.
+            options: see the class.
         """
         return _streamable(prepare(self, input_ids, **options).run).steps()
 
@@ -87,7 +99,17 @@ class GenerationMixin:
         skip_special_tokens: bool = True,
         **options: Any,
     ) -> Iterator[str]:
-        """Like `generate` for one prompt, but an iterator over the pieces of the new text as they come."""
+        """Iterate over the pieces of the new text of one prompt as they come.
+
+        Args:
+            input_ids: as in `generate`, (1, length).
+            tokenizer: turns tokens into text.
+            skip_special_tokens: leave them out of the text.
+            options: see the class.
+
+        Raises:
+            ValueError: there are several prompts.
+        """
         prepared = prepare(self, input_ids, tokenizer=tokenizer, **options)
         if len(prepared.prompts) != 1:
             raise ValueError(f"stream() follows one sequence, not a batch of {len(prepared.prompts)}")
@@ -101,13 +123,16 @@ class GenerationMixin:
         beam_indices: Tensor | None = None,
         normalize_logits: bool = False,
     ) -> Tensor:
-        """Return the score that each new token of an output of `generate` was chosen by, (batch, new tokens).
+        """Return the score by which each new token was chosen.
 
         Args:
             sequences: the output's.
             scores: the output's.
             beam_indices: the output's, if it is of beam search; the scores after a text's end are then 0.
             normalize_logits: make the scores log-probabilities first.
+
+        Returns:
+            (batch, new tokens).
         """
         return compute_transition_scores(sequences, scores, beam_indices, normalize_logits)
 
@@ -142,5 +167,5 @@ def _searched(prompts: Tensor, run: BeamSearch) -> Tensor | GenerateOutput:
 
 def _streamable(run: Decoding | BeamSearch) -> Decoding:
     if isinstance(run, BeamSearch):
-        raise ValueError("num_beams cannot be streamed: which text wins shows at the end")
+        raise ValueError("streaming with num_beams is unsupported: which text wins shows at the end")
     return run

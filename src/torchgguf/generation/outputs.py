@@ -1,4 +1,4 @@
-"""What `generate` returns with `return_dict_in_generate`, and how it is gathered; named as in transformers.
+"""Outputs of `generate` with `return_dict_in_generate`, named as in transformers, and how they are gathered.
 
 Shapes: B rows, R sequences returned, V vocabulary. Rows are sequences, or with beams `num_beams` a prompt.
 """
@@ -22,7 +22,7 @@ class GenerateDecoderOnlyOutput(ModelOutput):
 
     Attributes:
         sequences: prompts and continuations, `(R, length)`.
-        scores: of each step what the token was chosen by, `(B, V)`, after all processing.
+        scores: of each step, those by which the token was chosen, `(B, V)`, after all processing.
         logits: the same as the model made it.
         attentions: of each step the model's `attentions`; the first step read the prompts.
         hidden_states: of each step the model's `hidden_states`.
@@ -69,7 +69,7 @@ class Record:
         self._steps: dict[str, list[Any]] = {name: [] for name in wanted}
 
     def add(self, **step: Any) -> None:
-        """Keep of this step what is wanted."""
+        """Store what is wanted of this step."""
         for name, values in self._steps.items():
             values.append(step[name])
 
@@ -79,7 +79,7 @@ class Record:
         return tuple(self._steps["scores"]) if "scores" in self._steps else None
 
     def fields(self) -> dict[str, tuple[Any, ...]]:
-        """All that was wanted, by name."""
+        """Return all that was wanted, by name."""
         return {name: tuple(values) for name, values in self._steps.items()}
 
 

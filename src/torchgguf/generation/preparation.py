@@ -111,7 +111,9 @@ def _beam_search(plan: Plan, config: GenerationConfig, beams: int, sequences: in
 def _prompts(input_ids: Tensor | None, config: GenerationConfig) -> Tensor:
     if input_ids is None:
         if config.bos_token_id is None:
-            raise ValueError("without input_ids the text starts from the bos token, and the model names none")
+            raise ValueError(
+                "without input_ids the text starts from the bos token, but bos_token_id is not set"
+            )
         return torch.tensor([[config.bos_token_id]])
     if input_ids.dim() != 2 or input_ids.shape[1] == 0:
         raise ValueError(
@@ -121,7 +123,7 @@ def _prompts(input_ids: Tensor | None, config: GenerationConfig) -> Tensor:
 
 
 def _guess_mask(prompts: Tensor, config: GenerationConfig) -> Tensor | None:
-    """Padding tokens are padding, unless they may end a text as well."""
+    """Return a mask that hides padding tokens, unless they may end a text as well."""
     pad = config.pad_token_id
     return None if pad is None or pad in config.eos_token_ids else (prompts != pad).long()
 
@@ -140,7 +142,7 @@ def _new_tokens(config: GenerationConfig, prompt_length: int) -> int:
 
 
 def _new_cache(model: Any, config: GenerationConfig, room: int) -> Cache | None:
-    """An empty cache, or None where the model makes one itself."""
+    """Return an empty cache, or None where the model makes one itself."""
     if config.cache_implementation != "static":
         return None
     return StaticCache(model.config, max(room, config.max_cache_len or 0))
@@ -148,11 +150,11 @@ def _new_cache(model: Any, config: GenerationConfig, room: int) -> Cache | None:
 
 def _check_cache(cache: Cache, config: GenerationConfig, prompts: Tensor, aligned: Tensor, room: int) -> None:
     if config.use_cache is False:
-        raise ValueError("a given cache needs use_cache=True")
+        raise ValueError("cache needs use_cache=True")
     if config.cache_implementation is not None:
         raise ValueError("cache and cache_implementation exclude each other: leave one of them out")
     if aligned is not prompts and not torch.equal(aligned, prompts):
-        raise ValueError("with a given cache, prompts must be padded on the left, not on the right")
+        raise ValueError("with a cache, prompts must be padded on the left, got padding on the right")
     if cache.get_seq_length() >= prompts.shape[1]:
         raise ValueError(
             f"the cache holds {cache.get_seq_length()} tokens, input_ids only {prompts.shape[1]}: "
@@ -176,16 +178,16 @@ def _criteria(config: GenerationConfig, tokenizer: Decoder | None) -> list[Crite
 
 
 def _filling(config: GenerationConfig) -> int:
-    """What rows that have ended go on with, while others have not."""
+    """Return the token that fills up rows that end before others."""
     if config.pad_token_id is not None:
         return config.pad_token_id
     if not config.eos_token_ids:
-        raise ValueError("rows may end at different lengths: pad_token_id must say what to fill them with")
+        raise ValueError("rows may end at different lengths: set pad_token_id, which fills them up")
     return config.eos_token_ids[0]
 
 
 def _beam_filling(config: GenerationConfig) -> int:
-    """The same for beams: here a padding token of 0 counts as none, as in transformers."""
+    """Return the same for beams: here a padding token of 0 is ignored, as in transformers."""
     ends = config.eos_token_ids
     return config.pad_token_id or ends[0] if ends else _filling(config)
 

@@ -9,7 +9,7 @@ from typing import Any
 CACHES = ("dynamic", "static")
 
 # Fields of transformers' config that change what is generated and are not supported, with the value (None is
-# another) that changes nothing. Those that are in neither only tune these, or say nothing of texts.
+# another) that changes nothing. Those that are in neither only tune these, or do not change texts.
 UNSUPPORTED: dict[str, Any] = {
     "assistant_early_exit": None,
     "cache_config": None,
@@ -41,12 +41,16 @@ def refuse_unsupported(values: Mapping[str, Any]) -> None:
 
 
 def as_tokens(token_ids: int | Sequence[int] | None) -> list[int]:
-    """Token ids as a list, whichever way they were given."""
+    """Return token ids as a list."""
     return [] if token_ids is None else list(token_ids) if isinstance(token_ids, Sequence) else [token_ids]
 
 
 def stop_texts(stop_strings: str | Sequence[str] | None) -> list[str]:
-    """The texts that end a text, as a list whichever way they were given. `ValueError` for an empty one."""
+    """Return the texts that end a text as a list.
+
+    Raises:
+        ValueError: one of them is empty.
+    """
     texts = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings or ())
     if not all(texts):
         raise ValueError("an empty stop string would stop everything")
@@ -100,7 +104,7 @@ _CUTOFF = _number(lambda p: 0 <= p < 1, "at least 0 and below 1")
 _FLAG: tuple[Check, str] = (lambda flag: isinstance(flag, bool), "True or False")
 _TOKENS: tuple[Check, str] = (_is_list(_is_token), "a list of token ids")
 
-# What is allowed, and how to say it.
+# What is allowed, and the words of the error.
 CHECKS: dict[str, tuple[Check, str]] = {
     "max_length": _whole(1),
     "max_new_tokens": _whole(1),

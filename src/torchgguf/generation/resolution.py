@@ -1,4 +1,4 @@
-"""Several configs and a call's arguments become one that says everything: priorities, contradictions."""
+"""Merges several configs and the arguments of a call into one config: priorities, contradictions."""
 
 from __future__ import annotations
 
@@ -54,13 +54,17 @@ _DEPENDENT: tuple[tuple[tuple[str, ...], Callable[[GenerationConfig], object], s
 
 
 def resolve(model_config: Any, call_config: Any, arguments: dict[str, Any]) -> GenerationConfig:
-    """One config from, in rising priority, the defaults, the model's, the one given, the call's arguments.
+    """Merge configs into one.
 
-    The configs may be None, and of transformers.
+    Args:
+        model_config: the model's own, here or of transformers; None: there is no such config. It overrides
+            `DEFAULTS`.
+        call_config: that of the call, of the same kinds; it overrides the model's.
+        arguments: of the call, by name; they override all.
 
     Raises:
-        TypeError: there are arguments that `generate` does not know; the message names them.
-        ValueError: settings contradict each other, or ask for what is not supported.
+        TypeError: an argument is unknown; the message names it.
+        ValueError: settings contradict each other, or are unsupported.
     """
     _check_names(arguments)
     refuse_unsupported(arguments)
@@ -97,7 +101,7 @@ def _check_together(config: GenerationConfig) -> None:
             "num_return_sequences above 1 needs do_sample=True or num_beams: greedy decoding has one answer"
         )
     if 1 < beams < sequences:
-        raise ValueError(f"num_return_sequences={sequences} texts cannot come of num_beams={beams}")
+        raise ValueError(f"num_return_sequences must be at most num_beams={beams}, got {sequences}")
     if config.use_cache is False:
         if config.prefill_chunk_size is not None:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Choosing a token from scores: the largest, the largest few, or a random draw.
 
 A decode step on a CPU spends its time reading weights; these keep the vocabulary (150 000 scores) from adding
-milliseconds. `torch.argmax`, `topk` and `multinomial` take 0.3, 0.4 and 4 ms there, these 0.02, 0.08 and 0.3.
+milliseconds. `torch.argmax`, `topk` and `multinomial` need 0.3, 0.4 and 4 ms there, these 0.02, 0.08 and 0.3.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ CHUNK = 64
 
 
 def argmax(scores: Tensor) -> Tensor:
-    """Index (batch,) of each row's largest score, the first one if several tie. `scores`: (batch, n)."""
+    """Return the index (batch,) of each row's largest score (batch, n), the first one if several tie."""
     if scores.device.type == "cpu" and scores.dtype == torch.float32:
         return torch.from_numpy(scores.numpy().argmax(-1))  # vectorized in NumPy, not in torch
     return scores.argmax(-1)
 
 
 def top_candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `k` largest scores of each row and their indices, both (batch, k), largest first.
+    """Return the `k` largest scores of each row and their indices, both (batch, k), largest first.
 
     On a CPU, only the `k` chunks with the largest maxima are searched: no other can hold one of the `k` best.
     """
@@ -39,9 +39,9 @@ def top_candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def draw(scores: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw one index (batch,) a row with probability softmax(scores). `scores`: (batch, n), -inf for never.
+    """Draw one index (batch,) a row with probability softmax(scores), scores (batch, n); -inf is never drawn.
 
-    Inverts the cumulative distribution, in float64 so that the sum of many small terms does not bend it.
+    It inverts the cumulative distribution, in float64 so that the sum of many small terms does not bend it.
 
     Raises:
         RuntimeError: a row's scores are NaN, or all -inf. (A GPU is not asked; its own error comes later.)

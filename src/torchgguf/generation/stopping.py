@@ -1,4 +1,4 @@
-"""Stopping criteria: each says of every row whether the token just added ends it."""
+"""Stopping criteria: each decides of every row whether the last token ends it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ The scores are those of each step so far, (batch, vocabulary), if `output_scores
 
 
 def also_ended(ended: Tensor, criteria: Sequence[Criterion], input_ids: Tensor, scores: Scores) -> Tensor:
-    """The rows that have ended before, and those that any of the criteria ends: (batch,) bool."""
+    """Return which rows have ended before, or end by any of the criteria: (batch,) bool."""
     for criterion in criteria:
         ended = ended | criterion(input_ids, scores)
     return ended
@@ -33,7 +33,7 @@ class MaxLengthCriteria:
         self.max_length = max_length
 
     def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
-        """See the module."""
+        """Return which rows end; see `Criterion`."""
         done = input_ids.shape[1] >= self.max_length
         return torch.full((len(input_ids),), done, device=input_ids.device)
 
@@ -45,7 +45,7 @@ class MaxTimeCriteria:
         self.end = max_time + (time.time() if initial_timestamp is None else initial_timestamp)
 
     def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
-        """See the module."""
+        """Return which rows end; see `Criterion`."""
         return torch.full((len(input_ids),), time.time() > self.end, device=input_ids.device)
 
 
@@ -56,7 +56,7 @@ class EosTokenCriteria:
         self.eos_token_ids = torch.tensor(eos_token_ids)
 
     def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
-        """See the module."""
+        """Return which rows end; see `Criterion`."""
         self.eos_token_ids = self.eos_token_ids.to(input_ids.device)
         return (input_ids[:, -1:] == self.eos_token_ids).any(1)
 
@@ -86,6 +86,6 @@ class StopStringCriteria:
         return any(text.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in self.stop_strings)
 
     def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
-        """See the module."""
+        """Return which rows end; see `Criterion`."""
         tails = input_ids[:, -self._reach :].tolist()
         return torch.tensor([self._completes(tail) for tail in tails], device=input_ids.device)

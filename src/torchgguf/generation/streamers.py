@@ -1,4 +1,4 @@
-"""Text as it is generated: a decoder turns tokens into text piece by piece, streamers pass it on."""
+"""Streamers: they receive tokens as they are generated, and print or queue the text piece by piece."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what the first bytes of a character 
 
 
 class Decoder(Protocol):
-    """What streaming asks of a tokenizer, one of transformers' included."""
+    """What streaming needs of a tokenizer, here or of transformers."""
 
     @property
     def decode(self) -> Callable[..., str]:
@@ -22,10 +22,10 @@ class Decoder(Protocol):
 
 
 class Detokenizer:
-    """What `StreamDecoder` is, for tokenizers of which nothing is known but that they `decode`.
+    """Does what `StreamDecoder` does for any tokenizer that can `decode`.
 
-    (Except that a byte-fallback vocabulary, SentencePiece's, unsays a whole run of bytes when one that no
-    character can have follows; what has been told then stays told.)
+    There is one difference. In a vocabulary with byte fallback (SentencePiece's), an invalid byte changes the
+    text of the whole run of bytes before it; what has been returned of it stays as it is.
 
     A token's text depends on its neighbours: a character's bytes may be spread over several tokens, and a
     tokenizer may swallow the space before the first one. So each piece is the difference between decoding
@@ -48,7 +48,7 @@ class Detokenizer:
         return "" if text.endswith(UNFINISHED) else self._advance(text)
 
     def flush(self) -> str:
-        """Return what was held back: the text ends here, in the middle of a character if need be."""
+        """Return the rest: the text ends here, even in the middle of a character."""
         return self._advance(self._decode(self._window))
 
     def _advance(self, text: str) -> str:
@@ -60,14 +60,14 @@ class Detokenizer:
 
 
 def decoder_for(tokenizer: Decoder, **decode_options: Any) -> StreamDecoder | Detokenizer:
-    """What gives the text of tokens in pieces that add up to `tokenizer.decode(tokens, **decode_options)`."""
+    """Return a decoder whose pieces add up to `tokenizer.decode(tokens, **decode_options)`."""
     if isinstance(tokenizer, Tokenizer) and decode_options.keys() <= {"skip_special_tokens"}:
         return StreamDecoder(tokenizer, **decode_options)
     return Detokenizer(tokenizer, **decode_options)
 
 
 def pieces(tokens: Iterable[Tensor], decoder: StreamDecoder | Detokenizer) -> Iterator[str]:
-    """The text of tokens (1,) as they come, without empty pieces."""
+    """Iterate over the text of tokens (1,) as they come, without empty pieces."""
     for token in tokens:
         if piece := decoder.push(token.tolist()):
             yield piece
@@ -76,22 +76,26 @@ def pieces(tokens: Iterable[Tensor], decoder: StreamDecoder | Detokenizer) -> It
 
 
 class BaseStreamer:
-    """What `generate(streamer=...)` talks to."""
+    """What `generate(streamer=...)` calls."""
 
     def put(self, value: Tensor) -> None:
         """Receive the prompt (1, length), then each new token (1,)."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """Learn that no more tokens come, because the text is complete or an exception ended it."""
+        """End: no more tokens come, because the text is complete or an exception ended it."""
         raise NotImplementedError
 
 
 class TextStreamer(BaseStreamer):
     """Prints the text of a single sequence to stdout while it is generated.
 
-    `skip_prompt`: print only what follows the prompt. `decode_options` go to the tokenizer's `decode`
-    (`skip_special_tokens=True`, say). To do something else with the text, override `on_finalized_text`.
+    To do something else with the text, override `on_finalized_text`.
+
+    Args:
+        tokenizer: turns tokens into text.
+        skip_prompt: print only what follows the prompt.
+        decode_options: of the tokenizer's `decode`, such as `skip_special_tokens=True`.
     """
 
     def __init__(self, tokenizer: Decoder, skip_prompt: bool = False, **decode_options: Any) -> None:
@@ -105,7 +109,11 @@ class TextStreamer(BaseStreamer):
         self._prompt_is_next = True
 
     def put(self, value: Tensor) -> None:
-        """Print the text that these tokens complete. Raises `ValueError` for more than one sequence."""
+        """Print the text that these tokens complete.
+
+        Raises:
+            ValueError: there is more than one sequence.
+        """
         if value.dim() > 1 and len(value) > 1:
             raise ValueError(f"a text streamer follows one sequence, not a batch of {len(value)}")
         is_prompt, self._prompt_is_next = self._prompt_is_next, False
@@ -113,7 +121,7 @@ class TextStreamer(BaseStreamer):
             self.on_finalized_text(self._decoder.push(value.flatten().tolist()))
 
     def end(self) -> None:
-        """Print what is left and a newline."""
+        """Print the rest and a newline."""
         rest = self._decoder.flush()
         self._start()
         self.on_finalized_text(rest, stream_end=True)
@@ -126,8 +134,13 @@ class TextStreamer(BaseStreamer):
 class TextIteratorStreamer(TextStreamer):
     """An iterator over the pieces of text, for a consumer in another thread than `generate`.
 
-    `timeout`: seconds to wait for the next piece before `queue.Empty` is raised; None waits for ever.
-    In a single thread `model.stream(...)` does the same with less.
+    In a single thread `model.stream(...)` is simpler.
+
+    Args:
+        tokenizer: as in `TextStreamer`.
+        skip_prompt: as in `TextStreamer`.
+        timeout: seconds to wait for the next piece, then `queue.Empty` is raised; None: wait for ever.
+        decode_options: as in `TextStreamer`.
     """
 
     def __init__(
@@ -149,11 +162,11 @@ class TextIteratorStreamer(TextStreamer):
             self._pieces.put(None)
 
     def __iter__(self) -> Iterator[str]:
-        """The iterator is the streamer itself."""
+        """Return the streamer itself."""
         return self
 
     def __next__(self) -> str:
-        """The next piece of text, waited for."""
+        """Wait for the next piece of text."""
         piece = self._pieces.get(timeout=self.timeout)
         if piece is None:
             raise StopIteration

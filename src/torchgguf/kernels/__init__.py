@@ -1,7 +1,7 @@
 """Operators on packed weights, for every device torch has and fast on the CPU.
 
 Each is a torch operator (`torch.ops.torchgguf.*`): it takes part in autograd, `torch.compile` and profiling.
-Where a type is asked for, its name ("Q4_K"), its ggml id or its QuantType will do.
+A type is its name ("Q4_K"), its ggml id or its QuantType.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torchgguf.quants.base import QuantTypeLike
 if native is not None:
     from torchgguf.kernels import cpu as _cpu  # noqa: F401 (registers its implementations)
 
-__all__ = ["dequantize", "embedding", "linear", "multiplying_in", "set_matmul_dtype"]
+__all__ = ["dequantize", "embedding", "linear", "multiplying_in", "quantize", "set_matmul_dtype"]
 
 
 def dequantize(packed: Tensor, type: QuantTypeLike, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -28,6 +28,22 @@ def dequantize(packed: Tensor, type: QuantTypeLike, dtype: torch.dtype = torch.f
         ValueError: the rows are not whole blocks, or the type is unknown.
     """
     result: Tensor = torch.ops.torchgguf.dequantize.default(packed, quant_type(type).id, dtype)
+    return result
+
+
+def quantize(weights: Tensor, type: QuantTypeLike, imatrix: Tensor | None = None) -> Tensor:
+    """Pack `weights` (..., n) to uint8 (..., bytes), with the same bytes on every device and instruction set.
+
+    Args:
+        weights: finite numbers; a plain type takes any, which are cast to it.
+        type: the type to pack to.
+        imatrix: the importance of each column; `torchgguf.quants.quantize` explains it.
+
+    Raises:
+        ValueError: the rows are not whole blocks, weights or importances are not finite, the type needs
+            importances, or the type is unknown.
+    """
+    result: Tensor = torch.ops.torchgguf.quantize.default(weights, quant_type(type).id, imatrix)
     return result
 
 

@@ -1,6 +1,6 @@
-"""What every implementation of an operator asks of its arguments; each wrong one is an error that names it.
+"""What every implementation of an operator requires of its arguments; the error names the wrong one.
 
-The native kernels read raw memory by the sizes that these checks let through.
+The native kernels check again what they read and write, in fewer words: csrc/python/bind_kernels.cpp.
 """
 
 from functools import cache
@@ -13,16 +13,16 @@ from torchgguf.quants import quant_type
 
 @cache
 def block_layout(type_id: int) -> tuple[int, int]:
-    """(block_size, type_size) of a type, looked up once: operators are called hundreds of times a token."""
+    """Return (block_size, type_size), looked up once a type: a token calls operators hundreds of times."""
     kind = quant_type(type_id)
     return kind.block_size, kind.type_size
 
 
 def row_length(packed: Tensor, type_id: int) -> int:
-    """Weights in a row of `packed`, whose last dimension is bytes.
+    """Return the weights in a row of `packed`, whose last dimension is bytes.
 
     Raises:
-        ValueError: the bytes are not whole blocks, or not bytes at all.
+        ValueError: a row is not whole blocks, or the dtype is not uint8.
     """
     block_size, type_size = block_layout(type_id)
     if packed.dtype is not torch.uint8 or packed.dim() == 0 or packed.shape[-1] % type_size:
@@ -34,10 +34,10 @@ def row_length(packed: Tensor, type_id: int) -> int:
 
 
 def check_matrix(weight: Tensor, type_id: int) -> int:
-    """The columns of a packed matrix (rows, bytes_per_row).
+    """Return the columns of a packed matrix (rows, bytes_per_row).
 
     Raises:
-        ValueError: it is no matrix, or its rows are not whole blocks.
+        ValueError: it is not a matrix, or its rows are not whole blocks.
     """
     if weight.dim() != 2:
         raise ValueError(f"a packed weight has two dimensions, not the shape {tuple(weight.shape)}")
@@ -47,16 +47,16 @@ def check_matrix(weight: Tensor, type_id: int) -> int:
 def check_linear(
     input: Tensor, weight: Tensor, type_id: int, bias: Tensor | None = None, *, transposed: bool = False
 ) -> int:
-    """The in_features of `weight`, which `input` (for the transposed product: its gradient) and `bias` fit.
+    """Return the in_features of `weight`, which `input` (transposed: the gradient) and `bias` must match.
 
     Raises:
-        ValueError: they do not fit, or are not on one device.
+        ValueError: they do not match, or are not on one device.
     """
     in_features = check_matrix(weight, type_id)
     out_features = weight.shape[0]
     if input.dim() == 0 or input.shape[-1] != (out_features if transposed else in_features):
         raise ValueError(
-            f"an input of shape {tuple(input.shape)} does not fit the packed {quant_type(type_id).name} "
+            f"an input of shape {tuple(input.shape)} does not match the packed {quant_type(type_id).name} "
             f"weight, which is {out_features} × {in_features}"
         )
     if bias is not None and bias.shape != (out_features,):
@@ -68,11 +68,11 @@ def check_linear(
 
 
 def check_embedding(indices: Tensor, weight: Tensor, type_id: int) -> int:
-    """The columns of the table `weight`, for whose rows `indices` may ask if they are in range.
+    """Return the columns of the table `weight`, whose rows `indices` name.
 
     Raises:
-        ValueError: the indices are no integers, or the table is no packed matrix.
+        ValueError: the indices are not integers, or the table is not a packed matrix.
     """
     if indices.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"rows are asked for by int64 or int32 indices, not {indices.dtype}")
+        raise ValueError(f"indices must be int64 or int32, not {indices.dtype}")
     return check_matrix(weight, type_id)

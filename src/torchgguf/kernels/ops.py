@@ -3,8 +3,9 @@
 The reference is registered for every device; backends (`cpu`) register faster implementations of the same
 schemas. A packed weight is a uint8 tensor `(out_features, bytes_per_row)`, its type is a ggml id.
 
-Shapes: `dequantize` (..., bytes) → (..., n); `linear` (..., in_features) → (..., out_features);
-`linear_backward` the other way, x · W instead of x · Wᵀ; `embedding` (...) → (..., embedding_dim).
+Shapes: `dequantize` (..., bytes) → (..., n); `quantize` the other way; `linear` (..., in_features) →
+(..., out_features); `linear_backward` the other way, x · W instead of x · Wᵀ; `embedding` (...) →
+(..., embedding_dim).
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchgguf.kernels.checks import check_embedding, check_linear, row_length
-from torchgguf.quants import dequantize
+from torchgguf.quants import quant_type
+from torchgguf.quants.reference import EncodeRows, dequantize, encode_rows, packed_row_bytes, quantize
 
 LIBRARY = torch.library.Library("torchgguf", "DEF")
 LIBRARY.define("dequantize(Tensor packed, int quant_type, ScalarType dtype) -> Tensor")
+LIBRARY.define("quantize(Tensor weights, int quant_type, Tensor? imatrix=None) -> Tensor")
 LIBRARY.define("linear(Tensor input, Tensor weight, int quant_type, Tensor? bias=None) -> Tensor")
 LIBRARY.define("linear_backward(Tensor grad_output, Tensor weight, int quant_type) -> Tensor")
 LIBRARY.define("embedding(Tensor indices, Tensor weight, int quant_type, ScalarType dtype) -> Tensor")
@@ -29,6 +32,17 @@ LIBRARY.define("embedding(Tensor indices, Tensor weight, int quant_type, ScalarT
 def _dequantize(packed: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
     row_length(packed, type_id)
     return dequantize(packed, type_id, dtype)
+
+
+def quantize_with(encode: EncodeRows, weights: Tensor, type_id: int, imatrix: Tensor | None) -> Tensor:
+    """Pack `weights`; `encode` packs their rows."""
+    packed = quantize(weights, type_id, imatrix, encode)
+    # The result of an operator must not share memory with its arguments.
+    return packed.clone() if quant_type(type_id).dtype is weights.dtype else packed
+
+
+def _quantize(weights: Tensor, type_id: int, imatrix: Tensor | None = None) -> Tensor:
+    return quantize_with(encode_rows, weights, type_id, imatrix)
 
 
 def _linear(input: Tensor, weight: Tensor, type_id: int, bias: Tensor | None = None) -> Tensor:
@@ -49,6 +63,7 @@ def _embedding(indices: Tensor, weight: Tensor, type_id: int, dtype: torch.dtype
 
 REFERENCE: dict[str, Callable[..., Tensor]] = {
     "dequantize": _dequantize,
+    "quantize": _quantize,
     "linear": _linear,
     "linear_backward": _linear_backward,
     "embedding": _embedding,
@@ -60,6 +75,12 @@ for _name, _reference in REFERENCE.items():
 @torch.library.register_fake("torchgguf::dequantize", lib=LIBRARY)
 def _(packed: Tensor, type_id: int, dtype: torch.dtype) -> Tensor:
     return packed.new_empty((*packed.shape[:-1], row_length(packed, type_id)), dtype=dtype)
+
+
+@torch.library.register_fake("torchgguf::quantize", lib=LIBRARY)
+def _(weights: Tensor, type_id: int, imatrix: Tensor | None = None) -> Tensor:
+    size = packed_row_bytes(weights, quant_type(type_id), imatrix)
+    return weights.new_empty((*weights.shape[:-1], size), dtype=torch.uint8)
 
 
 @torch.library.register_fake("torchgguf::linear", lib=LIBRARY)
@@ -80,7 +101,7 @@ def _(indices: Tensor, weight: Tensor, type_id: int, dtype: torch.dtype) -> Tens
 
 
 # Packed weights get no gradient; activations and biases do. linear and linear_backward are each other's
-# derivative, so gradients of gradients come for free.
+# derivative, so that gradients have gradients too.
 
 
 def _remember_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -37,7 +37,7 @@ def multiplying_in(dtype: torch.dtype | None) -> Iterator[None]:
 
 
 def matmul_dtype(type_id: int) -> torch.dtype:
-    """The precision in which `linear` multiplies many rows with a weight of this type."""
+    """Return the precision in which `linear` multiplies many rows with a weight of this type."""
     if _forced is not None:
         return _forced
     kind = quant_type(type_id)

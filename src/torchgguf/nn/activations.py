@@ -1,4 +1,4 @@
-"""Activation functions by the names that configs give them."""
+"""Activation functions by their names in configs."""
 
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +37,7 @@ def find_activation(field: str, name: str) -> Activation:
     """Return the activation that a config's field names.
 
     Raises:
-        ValueError: there is none of this name; the message lists those there are.
+        ValueError: the name is unknown; the message lists the known ones.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"{field} {name!r} is not supported; these are: {', '.join(ACTIVATIONS)}")

@@ -16,7 +16,7 @@ from torchgguf.nn.masks import AttentionMask, attention_masks, next_positions
 def alibi_slopes(heads: int) -> Tensor:
     """Return by how much a score falls with each position, `(H,)` float32.
 
-    They are a geometric sequence that ends in 2 ** -8 if the heads are a power of two; heads beyond one take
+    They are a geometric sequence that ends in 2 ** -8 if the heads are a power of two; heads beyond one use
     every other slope of the sequence for twice as many (as in the paper's code, and in ggml's soft_max).
     """
 
@@ -42,7 +42,7 @@ def alibi_mask(
         slopes: `(H,)`, as `alibi_slopes` returns them.
         attention_mask: as in `attention_masks`, zero at padding.
         inputs_embeds: what goes into the first layer, `(B, T, hidden_size)`.
-        cache: what the layers will be given.
+        cache: what the layers will use.
 
     Raises:
         ValueError: `attention_mask` has another shape.

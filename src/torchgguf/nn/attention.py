@@ -79,7 +79,7 @@ _PACKAGES = {"flash_attention_2": ("flash_attn", "flash-attn")}
 
 
 def check_attention(name: str) -> None:
-    """Raise, if this is no name in `ATTENTION_FUNCTIONS`, or names what cannot be used here.
+    """Refuse a name that is not in `ATTENTION_FUNCTIONS`, or whose package is not installed.
 
     Raises:
         ValueError: the name is unknown; the message lists those in `ATTENTION_FUNCTIONS`.

@@ -54,13 +54,13 @@ class Gate(Linear):
         return rows[0] if self._is_vector else rows
 
     def fill(self, name: str, tensor: Tensor) -> None:
-        """Take the weights."""
+        """Store the weights."""
         self._is_vector = tensor.dim() == 1
         super().fill(name, tensor.view(self.out_features, self.in_features))
 
 
 class ObservedExperts(SlottedLayer):
-    """Experts that tell an `observer`, while there is one, what they do; in a compiled model they do not."""
+    """Experts that call an `observer`, while there is one, with what they do; compiled models do not."""
 
     observer: Observer | None = None
 
@@ -106,7 +106,7 @@ class Experts(ObservedExperts):
             yield Slot(f"{name}.weight", shape, read, packable=True)
 
     def fill(self, name: str, tensor: Tensor) -> None:
-        """Take one of the matrices of all experts."""
+        """Store one of the matrices of all experts."""
         name = name.removesuffix(".weight")
         if name == _DOWN:
             self.down_proj = nn.Parameter(tensor)
@@ -135,7 +135,7 @@ class QuantizedExperts(ObservedExperts, PackedLayer):
     """Experts whose matrices stay in their GGUF blocks, and of which only those chosen are read.
 
     `gate_proj`, `up_proj` and `down_proj` are uint8 `(E, rows, bytes_per_row)`, each of its own type. They
-    take no gradient; the input does.
+    have no gradient; the input has.
 
     Args:
         activation: what the gates go through.
@@ -180,13 +180,13 @@ class QuantizedExperts(ObservedExperts, PackedLayer):
             yield Slot(f"{name}.weight", shape, blocks.detach, kind, packable=True)
 
     def fill(self, name: str, tensor: Tensor) -> None:
-        """Take one of the matrices of all experts, and leave its numbers as they are."""
+        """Store one of the matrices of all experts, and leave its numbers as they are."""
         kind = type_of_dtype(tensor.dtype)
         assert kind is not None
         self._set(name.removesuffix(".weight"), tensor.contiguous().view(torch.uint8), find_quant_type(kind))
 
     def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> Self:
-        """Take blocks, as in `SlottedLayer.pack`, and return itself."""
+        """Store blocks, as in `SlottedLayer.pack`, and return itself."""
         self._set(name.removesuffix(".weight"), blocks, quant_type)
         return self
 
@@ -234,7 +234,7 @@ def mix(
 def _by_expert(
     expert: Callable[..., Tensor], matrices: Sequence[Tensor], input: Tensor, chosen: Tensor
 ) -> Tensor:
-    """What its experts make of each token, `(N, K, H)`: each expert is given all of its tokens at once."""
+    """Return the output of each token's experts, `(N, K, H)`; an expert runs once, with all its tokens."""
     tokens, choices = chosen.shape
     order = chosen.flatten().argsort(stable=True)  # pairs of a token and a choice, sorted by expert
     counts = chosen.flatten().bincount(minlength=len(matrices[0])).tolist()
@@ -249,7 +249,7 @@ def _by_expert(
 def _by_fixed_shapes(
     expert: Callable[..., Tensor], matrices: Sequence[Tensor], input: Tensor, chosen: Tensor
 ) -> Tensor:
-    """The same: each choice of each token by itself or, where these are many, all tokens by all experts."""
+    """Return the same, each choice of each token by itself or, for many, all tokens by all experts."""
     tokens, choices = chosen.shape
     if chosen.numel() < len(matrices[0]):
         taken = zip(*(x.index_select(0, chosen.flatten()).unbind() for x in matrices), strict=True)
@@ -263,7 +263,7 @@ def _by_fixed_shapes(
 def load_balancing_loss(
     router_logits: Iterable[Tensor], choices: int, attention_mask: Tensor | None = None
 ) -> Tensor:
-    """Tell how unevenly tokens are spread over experts: 1 times `choices` if evenly, a scalar.
+    """Return how unevenly tokens are spread over experts: 1 times `choices` if evenly, a scalar.
 
     It is the experts' share of the choices times their mean probability, summed, times their number:
     equations 4 to 6 of Switch Transformers (Fedus et al. 2021, arXiv 2101.03961), over all layers together.
@@ -277,7 +277,7 @@ def load_balancing_loss(
         [F.softmax(logits.float(), dim=-1) for logits in router_logits]
     )  # (L, B*T, E)
     chosen = torch.zeros_like(probabilities).scatter(-1, probabilities.topk(choices).indices, 1.0)
-    counted = torch.ones(probabilities.shape[1], device=probabilities.device)
+    counted = probabilities.new_ones(probabilities.shape[1])
     if attention_mask is not None:
         counted = attention_mask.flatten().to(counted)
     total = counted.sum() * len(probabilities)

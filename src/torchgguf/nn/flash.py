@@ -18,7 +18,7 @@ _DTYPES = (torch.float16, torch.bfloat16)
 class _Packed(NamedTuple):
     """Rows without their padding, one after the other.
 
-    `places` says where each position is in the padded batch, `starts` (B + 1,) where each row begins.
+    `places` are the places of the positions in the padded batch, `starts` (B + 1,) where each row begins.
     """
 
     places: Tensor
@@ -46,7 +46,7 @@ def flash_attention(
         ValueError: `value` has a dtype for which there are no kernels, or the mask a bias.
     """
     if mask.bias is not None:
-        raise ValueError("flash_attention_2 cannot add a bias to the scores, as ALiBi does: choose 'sdpa'")
+        raise ValueError("flash_attention_2 with a bias on the scores (ALiBi) is unsupported: choose 'sdpa'")
     if (dtype := value.dtype) not in _DTYPES:
         name = str(dtype).removeprefix("torch.")
         raise ValueError(
@@ -89,7 +89,7 @@ def _attend_packed(
 
 
 def describe_mask(allowed: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Say in the kernels' words what masks `(B, T, S)` of this package allow.
+    """Translate to the arguments of the kernels what masks `(B, T, S)` of this package allow.
 
     A real position sees itself and, of its row, so many real positions before it; padding does not see
     itself, so the last that it sees is no other than the one before it sees. (The first query passes for real

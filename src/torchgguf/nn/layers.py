@@ -69,7 +69,7 @@ class Conv1D(_MatrixLayer):
         return self.weight.detach().t().contiguous()
 
     def fill(self, name: str, tensor: Tensor) -> None:
-        """Take the weight, transposed as it is in files, or the bias."""
+        """Store the weight, transposed as it is in files, or the bias."""
         super().fill(name, tensor.t().contiguous() if name == "weight" else tensor)
 
     def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> "QuantizedConv1D":
@@ -113,7 +113,7 @@ class _PackedMatrixLayer(PackedLayer):
 class QuantizedLinear(_PackedMatrixLayer):
     """`y = x @ dequantize(weight).T + bias`, the weight staying in its GGUF blocks.
 
-    `weight` is uint8 `(out_features, bytes_per_row)` and takes no gradient; the input and the bias do.
+    `weight` is uint8 `(out_features, bytes_per_row)` and has no gradient; the input and the bias have.
 
     Args:
         in_features: size of the input's last dimension; a multiple of the type's block size.
@@ -190,7 +190,7 @@ class QuantizedConv1D(QuantizedLinear):
 class QuantizedEmbedding(_PackedMatrixLayer):
     """Rows of a packed matrix, unpacked as they are looked up.
 
-    `weight` is uint8 `(num_embeddings, bytes_per_row)` and takes no gradient. A head tied to the embedding
+    `weight` is uint8 `(num_embeddings, bytes_per_row)` and has no gradient. A head tied to the embedding
     is a `QuantizedLinear` that holds the same parameter.
 
     Args:

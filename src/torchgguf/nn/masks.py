@@ -44,7 +44,7 @@ def causal_mask(
     """Make the mask of one forward, to be shared by all layers with the same window.
 
     Args:
-        padding: `(B, S)`, zero where a position is padding; None where there is none.
+        padding: `(B, S)`, zero where a position is padding; None: there is no padding.
         new: number T of new positions.
         past: number of cached positions; S = past + new.
         window: how many positions back from itself, itself included, a query may look; None: all.
@@ -65,7 +65,7 @@ def static_mask(padding: Tensor | None, queries: Tensor, capacity: int, window: 
     """Make the mask of one forward with a static cache; only shapes, never values, decide what is done.
 
     Args:
-        padding: `(B, up to S)`, zero where a position is padding; None where there is none.
+        padding: `(B, up to S)`, zero where a position is padding; None: there is no padding.
         queries: the places `(T,)` of the new positions in the cache.
         capacity: number S of positions that the cache has room for.
         window: as in `causal_mask`.
@@ -96,7 +96,7 @@ def new_padding(attention_mask: Tensor | None, new: int, cache: Cache | None) ->
     Args:
         attention_mask: as in `attention_masks`.
         new: the number T of new positions.
-        cache: what the layers will be given.
+        cache: what the layers will use.
 
     Returns:
         Bool `(B, T)`, or None where there is no padding.
@@ -120,7 +120,7 @@ def attention_masks(
             static cache it may be longer than what is filled, so that its shape can stay the same. (How much
             is filled a GPU is not asked.)
         inputs_embeds: what goes into the first layer, `(B, T, hidden_size)`.
-        cache: what the layers will be given.
+        cache: what the layers will use.
 
     Raises:
         ValueError: `attention_mask` has another shape.

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class RMSNorm(nn.Module):
     """`weight * x / sqrt(mean(x²) + eps)` (Zhang and Sennrich 2019, arXiv 1910.07467).
 
-    The mean is taken in float32 and the quotient rounded to the input's dtype before the weight is applied,
-    as transformers does, whatever the dtype of the weight; the result has the input's dtype.
+    The mean is computed in float32 and the quotient rounded to the input's dtype before the weight is
+    applied, as transformers does, whatever the dtype of the weight; the result has the input's dtype.
     """
 
     def __init__(self, hidden_size: int, eps: float = 1e-6) -> None:
@@ -19,7 +19,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of `(..., hidden_size)`."""
-        weight = self.weight  # looked up once: a module takes its time
+        weight = self.weight  # looked up once: a module needs its time
         if x.dtype is torch.float32:
             return F.rms_norm(x, weight.shape, weight, self.eps)
         normed = F.rms_norm(x.float(), weight.shape, None, self.eps).to(x.dtype)

@@ -23,7 +23,7 @@ def rotated_size(parameters: RopeParameters, head_dim: int) -> int:
     """Return how many of a head's numbers, the first ones, are rotated.
 
     Raises:
-        ValueError: they cannot be paired, are none, or more than there are.
+        ValueError: they are odd in number, or not between 1 and all of them.
     """
     size = int(head_dim * (factor := parameters.get("partial_rotary_factor", 1.0)))
     if size % 2 or not 0 < size <= head_dim:
@@ -68,9 +68,9 @@ def llama3_factors(parameters: RopeParameters, dim: int) -> Tensor:
 
 
 def yarn_attention_factor(parameters: RopeParameters) -> float:
-    """Return YaRN's factor on cosine and sine: the one given, or `0.1 ln(factor) + 1` of the paper."""
-    if (given := parameters.get("attention_factor")) is not None:
-        return float(given)
+    """Return YaRN's factor on cosine and sine: `attention_factor`, or `0.1 ln(factor) + 1` of the paper."""
+    if (stated := parameters.get("attention_factor")) is not None:
+        return float(stated)
     factor = parameters["factor"]
 
     def scale(weight: float) -> float:
@@ -99,9 +99,9 @@ def _yarn(parameters: RopeParameters, dim: int) -> Frequencies:
 
 
 def longrope_attention_factor(parameters: RopeParameters) -> float:
-    """Return LongRoPE's factor on cosine and sine: as given, or `sqrt(1 + ln(factor) / ln(original))`."""
-    if (given := parameters.get("attention_factor")) is not None:
-        return float(given)
+    """Return LongRoPE's factor on both: `attention_factor`, or `sqrt(1 + ln(factor) / ln(original))`."""
+    if (stated := parameters.get("attention_factor")) is not None:
+        return float(stated)
     factor = parameters["factor"]
     original = parameters["original_max_position_embeddings"]
     return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))

@@ -1,7 +1,7 @@
 """How a layer's parameters lie in GGUF files: one slot a tensor, to be read, filled or left packed.
 
 Most layers hold their tensors as files do. Those that do not (weights transposed, several tensors in one
-parameter, packed bytes) are `SlottedLayer`s and say so themselves: nobody else needs to know.
+parameter, packed bytes) are `SlottedLayer`s and list their slots: nobody else needs to know.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ class Slot:
     Attributes:
         name: of the tensor, after the name of the layer.
         shape: in the file, counted in weights.
-        read: returns the tensor as it lies in the file: uint8 rows of blocks if `quant_type` is given.
+        read: returns the tensor as it lies in the file: uint8 rows of blocks if there is a `quant_type`.
         quant_type: of a packed tensor.
         packable: whether the layer has a packed form, in which this tensor stays in its blocks.
         also: another shape that files may have it in.
@@ -36,21 +36,21 @@ class Slot:
 
 
 class SlottedLayer(nn.Module):
-    """A layer that says itself how its parameters lie in GGUF files."""
+    """A layer that lists how its parameters lie in GGUF files."""
 
     def slots(self) -> Iterable[Slot]:
-        """List the tensors that the layer takes from a file."""
+        """List the tensors that the layer loads from a file."""
         return parameter_slots(self)
 
     def fill(self, name: str, tensor: Tensor) -> None:
-        """Take a slot's tensor, unpacked, in its dtype."""
+        """Store a slot's tensor, unpacked, in its dtype."""
         setattr(self, name, nn.Parameter(tensor))
 
     def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> nn.Module:
         """Return the packed form of the layer, holding a slot's tensor in its blocks, which are not copied.
 
         `blocks`: uint8 `(..., rows, bytes_per_row)`. `dtype`: of the activations. The other parameters move
-        along. A layer that is packed already takes the blocks and returns itself.
+        along. A layer that is packed already stores the blocks and returns itself.
         """
         raise NotImplementedError
 
@@ -64,14 +64,14 @@ class PackedLayer(SlottedLayer):
 
 
 def slots(layer: nn.Module) -> list[Slot]:
-    """List the tensors that any layer, children not counted, takes from a GGUF file."""
+    """List the tensors that any layer, children not counted, loads from a GGUF file."""
     if isinstance(layer, SlottedLayer):
         return list(layer.slots())
     return parameter_slots(layer)
 
 
 def fill(layer: nn.Module, name: str, tensor: Tensor) -> None:
-    """Give any layer a slot's tensor, unpacked."""
+    """Store a slot's tensor, unpacked, in any layer."""
     if isinstance(layer, SlottedLayer):
         layer.fill(name, tensor)
     else:

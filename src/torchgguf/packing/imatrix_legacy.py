@@ -92,7 +92,7 @@ def _entry(cursor: Cursor, name: str, chunk_size: int) -> Activations:
     start = cursor.take(4 * count, f"entry {name!r} of {count} values")
     values = torch.from_numpy(np.frombuffer(cursor.data, "<f4", count, start).astype(np.float32))
     # With 0 calls the values are means, as of one call: so does llama-quantize read them.
-    counts = torch.tensor([max(calls, 1) * chunk_size])
+    counts = torch.tensor([max(calls, 1) * chunk_size], device="cpu")
     return Activations((values * chunk_size)[None], counts)
 
 

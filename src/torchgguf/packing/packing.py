@@ -290,7 +290,7 @@ class _Errors:
     """Sums of the squares of weights, and of the squared errors from packing."""
 
     def __init__(self) -> None:
-        self._squares = self._weighted_squares = torch.zeros(2, dtype=torch.float64)
+        self._squares = self._weighted_squares = torch.zeros(2, dtype=torch.float64, device="cpu")
         self._is_weighted = False
 
     def add(self, numbers: Tensor, packed: Tensor, importance: Tensor | None) -> None:

@@ -74,13 +74,13 @@ class TextGenerationPipeline(Pipeline):
             generate_options |= {"stop_strings": stop_sequence}
         if prefix:
             generate_options |= self._lengths_with(prefix, generate_options)
-        said = self._said(generate_options)
+        settings = self._settings(generate_options)
         encoding = _stated(add_special_tokens=add_special_tokens, truncation=truncation)
         encoding |= tokenizer_encode_kwargs or {}
         template = _stated(continue_final_message=continue_final_message, tools=tools, documents=documents)
         for text in inputs:
             self._check(text, prefix, template)
-        first = said.get("bos_token_id")
+        first = settings.get("bos_token_id")
         rows = [
             self._text_tokens(prefix + text, encoding, first)
             if isinstance(text, str)
@@ -88,9 +88,9 @@ class TextGenerationPipeline(Pipeline):
             for text in inputs
         ]
         if handle_long_generation is not None:
-            rows = [self._cut(row, handle_long_generation, said) for row in rows]
+            rows = [self._cut(row, handle_long_generation, settings) for row in rows]
         answers: list[Any] = []
-        continued = self._continue(rows, generate_options, said)
+        continued = self._continue(rows, generate_options, settings)
         for text, row, sequences in zip(inputs, rows, continued, strict=True):
             if return_tensors:
                 answers.append([{"generated_token_ids": [*row, *sequence]} for sequence in sequences])
@@ -131,16 +131,16 @@ class TextGenerationPipeline(Pipeline):
         return list(tokens)
 
     def _continue(
-        self, rows: list[list[int]], options: Mapping[str, Any], said: Mapping[str, Any]
+        self, rows: list[list[int]], options: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> list[list[list[int]]]:
         """Return the new tokens of every sequence of every row.
 
         Limits that include the prompt would include its padding too, and the remaining context depends on
         the length of the prompt. So a batch contains only rows with the same limits.
         """
-        options = {"tokenizer": self.tokenizer, **options, **self._defaults(said)}
-        limited = "max_new_tokens" in said or "max_length" in said
-        counts_prompt = said.get("min_length") or (limited and "max_new_tokens" not in said)
+        options = {"tokenizer": self.tokenizer, **options, **self._defaults(settings)}
+        limited = "max_new_tokens" in settings or "max_length" in settings
+        counts_prompt = settings.get("min_length") or (limited and "max_new_tokens" not in settings)
         alike = defaultdict[tuple[int, int | None], list[int]](list)
         for place, row in enumerate(rows):
             limit = None if limited else self._default_new_tokens(row)
@@ -152,15 +152,15 @@ class TextGenerationPipeline(Pipeline):
             per_row = len(output) // len(places)
             for i, sequence in enumerate(output[:, inputs["input_ids"].shape[1] :].tolist()):
                 place = places[i // per_row]
-                new[place].append(self._without_filling(rows[place], sequence, said))
+                new[place].append(self._without_filling(rows[place], sequence, settings))
         return new
 
-    def _without_filling(self, row: list[int], new: list[int], said: Mapping[str, Any]) -> list[int]:
+    def _without_filling(self, row: list[int], new: list[int], settings: Mapping[str, Any]) -> list[int]:
         """Remove the tokens after the end of a row, which fill it while other rows continue."""
         criteria: list[Criterion] = []
-        if ends := GenerationConfig(eos_token_id=said.get("eos_token_id")).eos_token_ids:
+        if ends := GenerationConfig(eos_token_id=settings.get("eos_token_id")).eos_token_ids:
             criteria.append(EosTokenCriteria(ends))
-        if texts := said.get("stop_strings"):
+        if texts := settings.get("stop_strings"):
             criteria.append(StopStringCriteria(self.tokenizer, texts))
         text = torch.tensor([row + new])
         for length in range(1, len(new)):
@@ -168,19 +168,19 @@ class TextGenerationPipeline(Pipeline):
                 return new[:length]
         return new
 
-    def _said(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the generation options of the call, of its config, and of the model, in this priority."""
         own = self.model.generation_config or GenerationConfig.from_model_config(self.model.config)
-        said: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         for config in (own, options.get("generation_config")):
-            said |= {} if config is None else _stated(**config.to_dict())
-        return _stated(**{**said, **options})  # None in the call resets a value of the configs
+            settings |= {} if config is None else _stated(**config.to_dict())
+        return _stated(**{**settings, **options})  # None in the call resets a value of the configs
 
-    def _defaults(self, said: Mapping[str, Any]) -> dict[str, Any]:
+    def _defaults(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         defaults = {**_DEFAULTS, **_stated(pad_token_id=self.tokenizer.pad_token_id)}
-        if not {**defaults, **said}["do_sample"]:
+        if not {**defaults, **settings}["do_sample"]:
             del defaults["temperature"]
-        return {name: value for name, value in defaults.items() if name not in said}
+        return {name: value for name, value in defaults.items() if name not in settings}
 
     def _default_new_tokens(self, row: list[int]) -> int:
         """Return the default number of new tokens, within the context length if there is room."""
@@ -189,15 +189,24 @@ class TextGenerationPipeline(Pipeline):
 
     def _lengths_with(self, prefix: str, options: Mapping[str, Any]) -> dict[str, int]:
         """Return the limits of whole texts, raised by the length of the prefix."""
-        said, more = self._said(options), len(self.tokenizer(prefix, add_special_tokens=False).input_ids)
+        settings, more = (
+            self._settings(options),
+            len(self.tokenizer(prefix, add_special_tokens=False).input_ids),
+        )
         limits = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
-        return {name: said[name] + more for name, new in limits.items() if said.get(name) and new not in said}
+        return {
+            name: settings[name] + more
+            for name, new in limits.items()
+            if settings.get(name) and new not in settings
+        }
 
-    def _cut(self, row: list[int], how: str, said: Mapping[str, Any]) -> list[int]:
+    def _cut(self, row: list[int], how: str, settings: Mapping[str, Any]) -> list[int]:
         if how != "hole":
             raise ValueError(f"unknown handle_long_generation={how!r}; known: hole")
         length = self.context_length
-        new = said.get("max_new_tokens", said.get("max_length", len(row) + _DEFAULT_NEW_TOKENS) - len(row))
+        new = settings.get(
+            "max_new_tokens", settings.get("max_length", len(row) + _DEFAULT_NEW_TOKENS) - len(row)
+        )
         if length is None or len(row) + new <= length:
             return row
         if not 0 < new < length:

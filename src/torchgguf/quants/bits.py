@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def fields(blocks: Tensor, *sizes: int) -> tuple[Tensor, ...]:
-    """The parts of each block, (n, size) bytes for each of `sizes`."""
+    """Return the parts of each block, (n, size) bytes for each of `sizes`."""
     return torch.split(blocks, list(sizes), dim=1)
 
 
 def reinterpret(data: Tensor, dtype: torch.dtype) -> Tensor:
-    """The numbers that the bytes (n, k) are, (n, k / itemsize); little-endian, at any alignment."""
+    """Return the numbers that the bytes (n, k) are, (n, k / itemsize); little-endian, at any alignment."""
     return data.clone(memory_format=torch.contiguous_format).view(dtype)
 
 
@@ -28,12 +28,12 @@ def unsigned(data: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def unsigned_bytes(numbers: Tensor, dtype: torch.dtype) -> Tensor:
-    """The little-endian bytes (n, k * itemsize) of unsigned numbers (n, k), int64; `unsigned` undone."""
+    """Return the little-endian bytes (n, k * itemsize) of unsigned numbers (n, k), int64; `unsigned` undone."""
     return numbers.to(dtype).view(torch.uint8)
 
 
 def unpack(data: Tensor, bits: int, run: int) -> Tensor:
-    """Splits bytes (n, k) into uint8 codes (n, k * 8 / bits) of `bits` bits.
+    """Split bytes (n, k) into uint8 codes (n, k * 8 / bits) of `bits` bits.
 
     The bytes come in runs of `run`: a run gives first the lowest bits of each of its bytes, then the next
     higher ones, and so on. With `run` = 1 the codes of a byte are neighbours.
@@ -44,12 +44,12 @@ def unpack(data: Tensor, bits: int, run: int) -> Tensor:
 
 
 def half_bytes(numbers: Tensor) -> Tensor:
-    """The bytes (n, 2 k) of numbers (n, k) rounded to FP16, the largest where they are too large for it."""
+    """Return the bytes (n, 2 k) of numbers (n, k) rounded to FP16, the largest where they are too large for it."""
     largest = torch.finfo(torch.float16).max
     return numbers.clamp(-largest, largest).to(torch.float16).view(torch.uint8)
 
 
 def pack(codes: Tensor, bits: int, run: int) -> Tensor:
-    """Joins uint8 codes (n, m) of `bits` bits to bytes (n, m * bits / 8); `unpack` undone."""
+    """Join uint8 codes (n, m) of `bits` bits to bytes (n, m * bits / 8); `unpack` undone."""
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=codes.device).view(-1, 1)
     return (codes.reshape(len(codes), -1, 8 // bits, run) << shifts).sum(dim=2, dtype=torch.uint8).flatten(1)

@@ -49,7 +49,7 @@ def look_up(values: tuple[float, ...], codes: Tensor) -> Tensor:
 
 
 def fp4_codes(levels: Tensor, run: int) -> Tensor:
-    """The bytes of levels (n, k), two in one."""
+    """Return the bytes of levels (n, k), two in one."""
     codes = torch.tensor(_FP4_CODES, dtype=torch.uint8, device=levels.device)
     return pack(codes[_FP4.codes(levels).int()], 4, run=run)
 

@@ -22,7 +22,7 @@ class Grid:
     rounds: int = 2
 
     def entries(self, x: Tensor, w: Tensor) -> Tensor:
-        """The nearest entry to each `dim` neighbours of groups (..., k): (..., k / dim)."""
+        """Return the nearest entry to each `dim` neighbours of groups (..., k): (..., k / dim)."""
         points, weights = (t.reshape(-1, self.dim) for t in (x, w))
         return nearest_entries(self.name, points, weights)[0].view(*x.shape[:-1], -1)
 
@@ -41,7 +41,7 @@ class ShiftedGrid:
     rounds: int = 1  # a second one gains a fourth of a percent
 
     def entries(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest entries to groups (..., k): (..., k / 8); and which are moved down: (..., k / run)."""
+        """Return the nearest entries to groups (..., k): (..., k / 8); and which are moved down: (..., k / run)."""
         points, weights = (t.reshape(-1, 8) for t in (x, w))
         (up, up_loss), (down, down_loss) = (
             nearest_entries(self.name, points, weights, shift) for shift in _SHIFTS
@@ -53,7 +53,7 @@ class ShiftedGrid:
 
     def nearest(self, x: Tensor, w: Tensor) -> Tensor:
         entries, is_down = self.entries(x, w)
-        shift = torch.where(is_down, _SHIFTS[1], _SHIFTS[0]).unsqueeze(-1)
+        shift = torch.where(is_down, _SHIFTS[1], _SHIFTS[0]).to(x.dtype).unsqueeze(-1)
         return (grid(self.name, entries).view(*is_down.shape, -1) + shift).reshape(x.shape)
 
 

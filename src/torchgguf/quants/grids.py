@@ -1,4 +1,4 @@
-"""The I-quants' grids and signs, from the gguf package: for torch, and handed over to the native decoders."""
+"""The I-quants' grids and signs, from the gguf package: for torch, and passed on to the native kernels."""
 
 from functools import cache
 
@@ -26,13 +26,13 @@ def _entries(name: str) -> NDArray[np.int8]:
 
 
 def grid(name: str, entries: Tensor) -> Tensor:
-    """The entries (n, k) of a type's grid, float32 (n, k, 8 or 4)."""
+    """Return the entries (n, k) of a type's grid, float32 (n, k, 8 or 4)."""
     return torch.tensor(_entries(name), dtype=torch.float32, device=entries.device)[entries.int()]
 
 
 @cache
 def _sorted(name: str) -> NDArray[np.int64]:
-    """The entries of a grid in the order of their first numbers, then their second ones, and so on."""
+    """Return the entries of a grid in the order of their first numbers, then their second ones, and so on."""
     return np.lexsort(_entries(name).T[::-1])
 
 

@@ -37,7 +37,7 @@ _IQ3_S_SCALES, _IQ1_SCALES = odd_scales(4, 1.0), odd_scales(3, 1.0)
 def fit_magnitudes(
     weights: Tensor, importance: Tensor | None, groups: int, levels: Grid, scale_levels: Levels, even: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The bytes of the factors, the codes of scales (n, groups), grid entries (n, all), signs (n, 32).
+    """Return the bytes of the factors, the codes of scales (n, groups), grid entries (n, all), signs (n, 32).
 
     The signs are bits; with `even` there is an even number of minuses among each eight.
     """
@@ -50,7 +50,7 @@ def fit_magnitudes(
 
 
 def words_of_seven(signs: Tensor, scales: Tensor) -> Tensor:
-    """The bytes of words with four times seven signs (the eighth is known) and a scale of four bits each."""
+    """Return the bytes of words with four times seven signs (the eighth is known) and a scale of four bits each."""
     sevens = joined(signs.view(len(signs), -1, 4).long() & 0x7F, 0, 7, 14, 21)
     return unsigned_bytes(sevens | scales.long() << 28, torch.int32)
 
@@ -143,14 +143,14 @@ def shifted(entries: Tensor, down: Tensor) -> Tensor:
 
     `down` is (n, 32), one for each entry, or (n, 8), one for four of them.
     """
-    delta = torch.where(down == 0, 0.125, -0.125)
+    delta = torch.where(down == 0, 0.125, -0.125).to(torch.float32)
     return (entries.view(*delta.shape, -1) + delta.unsqueeze(-1)).flatten(1)
 
 
 def fit_shifted(
     weights: Tensor, importance: Tensor | None, groups: int, levels: ShiftedGrid
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The factors (n, 1), the codes of scales (n, groups), grid entries (n, 32), and which are moved down."""
+    """Return the factors (n, 1), the codes of scales (n, groups), grid entries (n, 32), and which are moved down."""
     x, w = searchable(weights, importance, groups)
     d, scales, _ = fit_block_scales(x, w, levels, _IQ1_SCALES)
     entries, down = levels.entries(x * inverse(d * scales).unsqueeze(-1), w)

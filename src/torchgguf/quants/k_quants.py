@@ -33,13 +33,13 @@ _SCALES_OF_EIGHT_BITS = integers(-128, 127, reach=steps(-128, -122, 4))
 
 
 def scaled(q: Tensor, scales: Tensor, minima: Tensor | None = None) -> Tensor:
-    """The weights (n, k) of codes (n, k) that come in equal groups with `scales` and `minima` (n, groups)."""
+    """Return the weights (n, k) of codes (n, k) that come in equal groups with `scales` and `minima` (n, groups)."""
     products = scales.unsqueeze(-1) * q.view(*scales.shape, -1)
     return (products if minima is None else products - minima.unsqueeze(-1)).flatten(1)
 
 
 def scales_and_minima(data: Tensor) -> tuple[Tensor, Tensor]:
-    """The 8 scales and 8 minima of six bits that Q4_K and Q5_K hold in 12 bytes."""
+    """Return the 8 scales and 8 minima of six bits that Q4_K and Q5_K hold in 12 bytes."""
     a, b, c = fields(data, 4, 4, 4)
     scales = torch.cat([a & 0x3F, (c & 0x0F) | (a >> 6) << 4], dim=1)
     minima = torch.cat([b & 0x3F, (c >> 4) | (b >> 6) << 4], dim=1)
@@ -47,7 +47,7 @@ def scales_and_minima(data: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def packed_scales_and_minima(scales: Tensor, minima: Tensor) -> Tensor:
-    """The 12 bytes of 8 scales and 8 minima, uint8; `scales_and_minima` undone."""
+    """Return the 12 bytes of 8 scales and 8 minima, uint8; `scales_and_minima` undone."""
     low, high = scales.chunk(2, dim=1)
     min_low, min_high = minima.chunk(2, dim=1)
     a, b = low | (high >> 4) << 6, min_low | (min_high >> 4) << 6
@@ -121,7 +121,7 @@ class Q6_K(QuantType):
 
 
 def _lines_of_32(weights: Tensor, importance: Tensor | None, levels: Levels) -> tuple[Tensor, Tensor]:
-    """What Q4_K and Q5_K blocks begin with (factors, scales, minima), and the codes (n, 256)."""
+    """Return what Q4_K and Q5_K blocks begin with (factors, scales, minima), and the codes (n, 256)."""
     x, w = searchable(weights, importance, 8)
     d, dmin, scales, minima, q = fit_block_lines(x, w, levels, _SCALES_OF_SIX_BITS)
     packed = packed_scales_and_minima(scales.byte(), minima.byte())

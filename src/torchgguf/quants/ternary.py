@@ -28,7 +28,7 @@ _UP_TO_TWO = integers(-1, 2, reach=steps(1, 2.5, 7) + steps(-2.5, -1, 7))
 
 
 def scale_and_codes(weights: Tensor, importance: Tensor | None, levels: Levels) -> tuple[Tensor, Tensor]:
-    """The bytes of the scales (n, 2), and the codes (n, k)."""
+    """Return the bytes of the scales (n, 2), and the codes (n, k)."""
     x, w = searchable(weights, importance)
     d = stored_half(fit_scale(x, w, levels)[0].unsqueeze(-1))
     return half_bytes(d), levels.codes(levels.nearest(x * inverse(d)))
@@ -56,7 +56,7 @@ class Q2_0(QuantType):
 
 
 def digits(data: Tensor, count: int, run: int) -> Tensor:
-    """Splits bytes (n, k) into `count` ternary digits each, in runs as `unpack` does, the highest first.
+    """Split bytes (n, k) into `count` ternary digits each, in runs as `unpack` does, the highest first.
 
     A byte is a fraction of one, in 256ths: three times it is the next digit and, in the low byte, the rest.
     """

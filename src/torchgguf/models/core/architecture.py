@@ -1,4 +1,4 @@
-"""`Architecture`: the record that ties a GGUF architecture to a config class and the two maps."""
+"""`Architecture`: a GGUF architecture with its config class, config map and weight map."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from torchgguf.models.core.config import Config
 from torchgguf.models.core.config_map import Field, Header, Rule, read_fields
 from torchgguf.models.core.weight_map import Row, Stack, WeightMap
 
-# metadata key -> config field: read for generation; written by the tokenizer, whose keys they are
+# metadata key -> config field: generation reads them; the tokenizer writes them
 _TOKEN_IDS = {
     "tokenizer.ggml.bos_token_id": "bos_token_id",
     "tokenizer.ggml.eos_token_id": "eos_token_id",
     "tokenizer.ggml.padding_token_id": "pad_token_id",
 }
-# tokens that end a text, a turn or a message, and so what is generated
+# tokens that end a text, a turn or a message, and stop generation
 _ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 
@@ -26,13 +26,14 @@ class Architecture:
 
     Attributes:
         gguf: the value of `general.architecture`, and the prefix of its keys.
-        config_class: what the metadata is read into.
+        config_class: the class of the config that the metadata become.
         rules: the config map.
         rows: of the weight map.
-        matches: tells apart architectures that share `gguf`, by the metadata.
-        stacks: parameters that Hugging Face checkpoints hold in parts.
-        states_head: whether files have a head even where its weights are the embedding's, as llama.cpp wants.
-        classes: the models, by the name of their task; each is listed when it is defined.
+        matches: returns whether metadata are of this one of the architectures that share `gguf`.
+        stacks: parameters that Hugging Face checkpoints store in parts.
+        states_head: whether files store the head even if it shares the embedding's weights, as llama.cpp
+            requires.
+        classes: the models by the name of their task; each is registered when it is defined.
     """
 
     gguf: str
@@ -45,7 +46,7 @@ class Architecture:
     classes: dict[str, type[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def register(self, model_class: Any) -> None:
-        """List a class under its task, such as `"base"` or `"causal_lm"`; the first of a task is the one."""
+        """Register a class under its task, such as `"base"` or `"causal_lm"`, if it is the first."""
         if model_class.task is not None:
             self.classes.setdefault(model_class.task, model_class)
 
@@ -56,19 +57,19 @@ class Architecture:
 
     @property
     def sizes(self) -> list[str]:
-        """Names of the config's fields that say how large tensors are, or how many."""
+        """Names of the config's fields that determine the sizes or the number of tensors."""
         return [rule.name for rule in self.rules if isinstance(rule, Field) and rule.limit is not None]
 
     @property
     def config_tensors(self) -> frozenset[str]:
-        """Names of the GGUF tensors that belong to the config, and to no module."""
+        """Names of the GGUF tensors that belong to the config, not to a module."""
         return frozenset(name for rule in self.rules for name in rule.tensors)
 
     def read_config(self, file: GGUFFile) -> Config:
         """Read a file's config.
 
         Raises:
-            GGUFError: a key is missing, wrong, or not understood; all that are wrong are named.
+            GGUFError: keys are missing, invalid or unknown; the message names all of them.
         """
         prefix = f"{self.gguf}."
         values = {k.removeprefix(prefix): v for k, v in file.metadata.items() if k.startswith(prefix)}
@@ -78,7 +79,7 @@ class Architecture:
             config = self.config_class(**fields, **_token_ids(file.metadata))
             self._check_tensors(config, header)
         except (GGUFError, ValueError) as error:
-            raise GGUFError(f"cannot read this {self.gguf} model: {error}") from None
+            raise GGUFError(f"the config of this {self.gguf} model is invalid: {error}") from None
         return config
 
     def _check_tensors(self, config: Config, header: Header) -> None:
@@ -90,11 +91,11 @@ class Architecture:
 
 
 def _token_ids(metadata: Metadata) -> dict[str, Any]:
-    """Return the ids that the file states, and None for others: a class's defaults are not this file's."""
+    """Return the ids that the file states, and None for others: a class's defaults may not match."""
     ids: dict[str, Any] = {field: metadata.get(key) for key, field in _TOKEN_IDS.items()}
     ends = [id for key in _ENDS if (id := metadata.get(key)) is not None]
     if wrong := [id for id in (*ids.values(), *ends) if id is not None and type(id) is not int]:
-        raise GGUFError(f"the id of a special token must be an integer, but one is {wrong[0]!r}")
+        raise GGUFError(f"the id of a special token must be an integer, got {wrong[0]!r}")
     if ends := list(dict.fromkeys(ends)):
         ids["eos_token_id"] = ends if len(ends) > 1 else ends[0]
     return ids

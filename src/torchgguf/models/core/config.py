@@ -27,14 +27,14 @@ PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_class
 
 FLOATING_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
-# More layers and labels than any model has: configs say something of each, which would fill the memory.
+# More layers and labels than any model has. Configs store something for each, which could fill the memory.
 _COUNTS = ("num_hidden_layers", "n_layer", "num_labels")
 _MAX_COUNT = 1_000_000
 
 _LABELS = ("id2label", "label2id")
 
-# What a config may ask for beyond its class's fields and no model here does, with the value that asks for
-# nothing (None is another). All other keys without a field are of no influence, and kept.
+# Keys without a field that no model here supports, with the value that changes nothing (None is another). All
+# other keys without a field change nothing, and are kept.
 _UNSUPPORTED: dict[str, Any] = {
     "add_cross_attention": False,
     "chunk_size_feed_forward": 0,
@@ -50,10 +50,10 @@ _UNSUPPORTED: dict[str, Any] = {
 
 
 def floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    """Take a dtype of activations by itself or by its name; `"auto"` and None are float32.
+    """Return a dtype of activations, given itself or its name; `"auto"` and None are float32.
 
     Raises:
-        ValueError: nothing can be computed in it.
+        ValueError: activations of this dtype are unsupported.
     """
     if dtype in (None, "auto"):
         return torch.float32
@@ -65,7 +65,7 @@ def floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
 
 
 def _argument_types(cls: type) -> dict[str, tuple[type, ...]]:
-    """Return the types that each argument of a dataclass may have."""
+    """Return the valid types of each argument of a dataclass."""
     types = {}
     for name, hint in get_type_hints(cls).items():
         hint = hint.type if isinstance(hint, InitVar) else hint
@@ -75,24 +75,24 @@ def _argument_types(cls: type) -> dict[str, tuple[type, ...]]:
 
 
 def _checked(name: str, value: Any, types: tuple[type, ...]) -> Any:
-    """Return a value, if it is of one of these types: wrong ones would fail far from here."""
+    """Return a value after a check of its type: a wrong one would fail far from here."""
     if torch.dtype in types and value is not None:
         return floating_dtype(value)
     allowed = (*types, int) if float in types else types
     if not isinstance(value, allowed) or (type(value) is bool and bool not in types):
         wanted = " or ".join(kind.__name__ for kind in types)
-        raise ValueError(f"{name} must be {wanted}, but it is {value!r}")
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
     if isinstance(value, int | float) and not abs(value) < 2**63:  # which NaN is not, either
-        raise ValueError(f"{name}={value} cannot be")
+        raise ValueError(f"{name}={value} is invalid")
     return value
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
 def config_dataclass(cls: type[AnyConfig]) -> type[AnyConfig]:
-    """Make a config class a dataclass, whose constructor takes all that a config.json may hold.
+    """Make a config class a dataclass, whose constructor accepts all keys of a config.json.
 
-    Fields may go by the second names in `attribute_map`, by which they are read and set as well. What is no
-    field is kept as a plain attribute, as in transformers.
+    The second names in `attribute_map` are valid for arguments and attributes, too. Keys without a field
+    become plain attributes, as in transformers.
     """
     dataclass(kw_only=True, repr=False)(cls)
     init = cls.__init__
@@ -120,18 +120,18 @@ def _alias(name: str) -> property:
 class Config:
     """Base of all configs; subclasses, each a `config_dataclass`, add fields.
 
-    `num_labels`, how many labels a classifier knows (two unless said otherwise), is the number of names in
-    `id2label`; to set it gives the labels new names. `problem_type` says how they exclude each other.
+    `num_labels`, the number of labels of a classifier (two by default), is the number of names in `id2label`;
+    setting it replaces the names. `problem_type` determines whether labels exclude each other.
 
     Attributes:
-        model_type: the key in config.json that says which model it is for.
+        model_type: the value of `model_type` in config.json.
         attribute_map: second names of fields, which are never written.
-        attn_implementation: which attention models get that are built from this, unless they are told; None:
-            the default. It is not written to config.json.
+        attn_implementation: the default attention of models built from the config. None is the default of
+            models. It is not written to config.json.
 
     Raises:
-        ValueError: fields have wrong types or contradict each other, or it is the config of another kind of
-            model, or says what no model here can do; the message names them.
+        ValueError: fields are of wrong types, invalid, unsupported or contradict each other, or the config
+            is of another model type; the message names them.
     """
 
     model_type: ClassVar[str] = ""
@@ -155,14 +155,14 @@ class Config:
     num_labels: InitVar[int | None] = None
 
     def __post_init__(self, num_labels: int | None) -> None:
-        """Give labels without names some."""
+        """Name the labels if they are without names."""
         if self.id2label is None:
             _set_num_labels(self, 2 if num_labels is None else num_labels)
         else:
             try:
                 self.id2label = {int(id): label for id, label in self.id2label.items()}  # strings in JSON
             except ValueError:
-                raise ValueError(f"id2label must name numbers, but its keys are {[*self.id2label]}") from None
+                raise ValueError(f"the keys of id2label must be numbers, got {[*self.id2label]}") from None
             if num_labels not in (None, len(self.id2label)):
                 raise ValueError(f"num_labels={num_labels}, but id2label names {len(self.id2label)} labels")
             if self.label2id is None:
@@ -171,7 +171,7 @@ class Config:
             known = ", ".join(PROBLEM_TYPES)
             raise ValueError(f"problem_type {self.problem_type!r} is not supported; these are: {known}")
         if self.problem_type == "single_label_classification" and len(self.id2label or ()) == 1:
-            raise ValueError(f"problem_type {self.problem_type!r} needs num_labels of 2 or more, not 1")
+            raise ValueError(f"problem_type {self.problem_type!r} needs num_labels of 2 or more, got 1")
 
     @property
     def attn_implementation(self) -> str | None:
@@ -198,7 +198,7 @@ class Config:
         known = {*inspect.signature(cls).parameters, "attn_implementation", *_UNSUPPORTED, *values}
         if unknown := [key for key in changes if key not in known]:
             raise TypeError(f"there is no option {unknown[0]!r}, and {cls.__name__} has no such field")
-        if "num_labels" in changes or "id2label" in changes:  # the names of other labels go
+        if "num_labels" in changes or "id2label" in changes:  # old names would not match
             values = {key: value for key, value in values.items() if key not in _LABELS}
         return cls(**{**values, **changes})
 
@@ -210,9 +210,9 @@ class Config:
         return {**values, "model_type": self.model_type}
 
     def to_json_string(self, use_diff: bool = True) -> str:
-        """Return the text of a config.json: what differs from the defaults, or all that there is to say."""
+        """Return the text of config.json: the fields that differ from the defaults, or all fields."""
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
-        if not use_diff:  # not all programs that read it know the defaults
+        if not use_diff:  # other programs may not know the defaults
             defaults = {name: value for name, value in defaults.items() if value is None}
         defaults |= _label_names(2)
         changed = {k: v for k, v in self.to_dict().items() if k not in defaults or v != defaults[k]}
@@ -223,30 +223,30 @@ class Config:
 
 
 def _by_own_names(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Call fields by their first names, and `dtype` as transformers does since 5."""
+    """Rename fields to their first names, and `torch_dtype` to `dtype`, as transformers does since 5."""
     named = dict(values)
     for alias, name in {**cls.attribute_map, "torch_dtype": "dtype"}.items():
         value = named.pop(alias, None)
         if named.get(name) is None and alias in values:
             named[name] = value
         elif value not in (None, named.get(name)):
-            raise ValueError(f"{alias} is {name}, but {value!r} is not {named[name]!r}")
+            raise ValueError(f"{alias} and {name} are one field, got {value!r} and {named[name]!r}")
     return named
 
 
 def _supported(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a constructor was given by the fields' names, if models here can do what it says."""
+    """Return the arguments of a constructor by first names, after a check for unsupported ones."""
     values = _by_own_names(cls, values)
     if (kind := values.pop("model_type", cls.model_type)) != cls.model_type:
-        raise ValueError(f"{cls.__name__} is for model_type {cls.model_type!r}, but this is {kind!r}")
+        raise ValueError(f"the model_type of {cls.__name__} must be {cls.model_type!r}, got {kind!r}")
     for key, neutral in _UNSUPPORTED.items():
         if (value := values.get(key)) not in (None, neutral):
             raise ValueError(f"{key}={value!r} in a config is not supported")
     if taken := [key for key in values if callable(getattr(cls, key, None))]:
-        raise ValueError(f"{taken[0]} is no field of a config")
+        raise ValueError(f"{taken[0]} is not a field of a config")
     for key in _COUNTS:
         if isinstance(count := values.get(key), int) and count > _MAX_COUNT:
-            raise ValueError(f"{key}={count} cannot be")
+            raise ValueError(f"{key}={count} is invalid: it must be at most {_MAX_COUNT}")
     return values
 
 

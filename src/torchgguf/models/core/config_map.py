@@ -1,4 +1,4 @@
-"""Config maps: which metadata key holds which config field, as rules read in either direction."""
+"""Config maps: rules that map metadata keys to config fields, in both directions."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from torchgguf.container import GGUFError, TensorInfo
 
 @dataclass(frozen=True)
 class Header:
-    """What a rule may look at: the architecture's keys without their prefix, and the tensors' headers."""
+    """What rules read: the architecture's keys without their prefix, and the headers of tensors."""
 
     values: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
@@ -22,29 +22,29 @@ class Header:
         """Return the value under a key, or `default`.
 
         Raises:
-            GGUFError: it is not of the type that `default` has (an int will do for a float).
+            GGUFError: its type is not that of `default`. An int is valid for a float.
         """
         value = self.values.get(key, default)
         if type(value) is type(default) or (type(default) is float and type(value) is int):
             return value
-        raise GGUFError(f"{key} must be one {type(default).__name__}, but it is {_short(value)}")
+        raise GGUFError(f"{key} must be one {type(default).__name__}, got {_short(value)}")
 
     def positive(self, key: str, kind: type[int] | type[float]) -> Any:
         """Return the number under a key.
 
         Raises:
-            GGUFError: it is missing, no number of this type, or not finite and above zero.
+            GGUFError: it is missing, not a number of this type, not finite, or not above zero.
         """
         if key not in self.values:
             raise GGUFError(f"{key} is missing")
         value = self.get(key, kind())
         if not 0 < value < math.inf:
-            raise GGUFError(f"{key} must be above 0 and finite, but it is {value}")
+            raise GGUFError(f"{key} must be above 0 and finite, got {value}")
         return kind(value)
 
 
 class Rule:
-    """Owns some metadata keys and tensors, which say something about the config and nothing else does."""
+    """Maps metadata keys and tensors, which no other rule maps, to config fields."""
 
     keys: Sequence[str] = ()
     tensors: Sequence[str] = ()
@@ -63,20 +63,20 @@ class Rule:
 
 
 def largest_dimension(header: Header) -> int:
-    """Return the largest dimension of any tensor: no size of a model is larger."""
+    """Return the largest dimension of any tensor: an upper bound of all sizes of a model."""
     return max((max(info.shape, default=0) for info in header.tensors.values()), default=0)
 
 
 def tensor_count(header: Header) -> int:
-    """Return the number of tensors: no model has more layers."""
+    """Return the number of tensors: an upper bound of the number of layers."""
     return len(header.tensors)
 
 
 @dataclass(frozen=True)
 class Field(Rule):
-    """One key, one config field of the same value.
+    """Maps one key to one config field of the same value.
 
-    `limit` is how large the value can be at most, so that no malformed file has anything allocated by it.
+    `limit` returns the largest valid value, which bounds what a malformed file can reserve.
     """
 
     key: str
@@ -87,7 +87,7 @@ class Field(Rule):
     keys: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Own the key."""
+        """Set the key."""
         object.__setattr__(self, "keys", (self.key,))
 
     def read(self, header: Header) -> dict[str, Any]:
@@ -96,18 +96,18 @@ class Field(Rule):
             return {}
         value = header.positive(self.key, self.kind)
         if self.limit is not None and value > (limit := self.limit(header)):
-            raise GGUFError(f"{self.key} = {value} cannot be: the {self.limit.__name__} is {limit}")
+            raise GGUFError(f"{self.key} = {value} is invalid: the {self.limit.__name__} is {limit}")
         return {self.name: value}
 
     def write(self, config: Any) -> dict[str, Any]:
-        """Write the number, unless the config leaves it open."""
+        """Write the number, unless it is None in the config."""
         value = getattr(config, self.name)
         return {} if value is None else {self.key: self.kind(value)}
 
 
 @dataclass(frozen=True)
 class Only(Rule):
-    """A key for which one value is understood, the one that changes nothing."""
+    """A key with one supported value, which changes nothing."""
 
     key: str
     value: Any
@@ -115,7 +115,7 @@ class Only(Rule):
     keys: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Own the key."""
+        """Set the key."""
         object.__setattr__(self, "keys", (self.key,))
 
     def read(self, header: Header) -> dict[str, Any]:
@@ -128,14 +128,14 @@ class Only(Rule):
 
 @dataclass(frozen=True)
 class Harmless(Rule):
-    """Keys that say nothing about what the model computes."""
+    """Keys that do not change what the model computes."""
 
     keys: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Implied(Rule):
-    """A field that no key states: it follows from which tensors there are, and what shape they have."""
+    """A field without a key: it follows from the names and shapes of the tensors."""
 
     name: str
     infer: Callable[[Mapping[str, TensorInfo]], Any]
@@ -145,12 +145,12 @@ class Implied(Rule):
         try:
             return {self.name: self.infer(header.tensors)}
         except (KeyError, IndexError) as error:
-            raise GGUFError(f"{self.name} cannot be told from the tensors: {error}") from None
+            raise GGUFError(f"{self.name} does not follow from the tensors: {error} is missing") from None
 
 
 @dataclass(frozen=True)
 class Unwritable(Rule):
-    """A field for which GGUF has no key: every reader takes it to have one value."""
+    """A field for which GGUF has no key: readers assume one value."""
 
     name: str
     value: Any
@@ -158,7 +158,7 @@ class Unwritable(Rule):
     def write(self, config: Any) -> dict[str, Any]:
         """Refuse every other value."""
         if (value := getattr(config, self.name)) != self.value:
-            raise ValueError(f"GGUF cannot say {self.name}={value!r}: readers take it to be {self.value!r}")
+            raise ValueError(f"GGUF does not support {self.name}={value!r}: readers assume {self.value!r}")
         return {}
 
 
@@ -166,8 +166,8 @@ def read_fields(rules: Sequence[Rule], header: Header) -> dict[str, Any]:
     """Return what all rules read.
 
     Raises:
-        GGUFError: a key is missing, has a wrong value, is understood by no rule, or two of them disagree. All
-            that is wrong is in the one message.
+        GGUFError: a key is missing, invalid or unknown to all rules, or two keys contradict each other. The
+            message names all of them.
     """
     fields: dict[str, Any] = {}
     problems = []
@@ -184,7 +184,7 @@ def read_fields(rules: Sequence[Rule], header: Header) -> dict[str, Any]:
     understood = {key for rule in rules for key in rule.keys}
     unknown = [key for key in header.values if key not in understood]
     if unknown:
-        problems.append(f"not understood, and perhaps important: {', '.join(unknown)}")
+        problems.append(f"unknown keys, which may change the result: {', '.join(unknown)}")
     if problems:
         raise GGUFError("; ".join(problems))
     return fields

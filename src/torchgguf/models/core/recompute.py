@@ -1,7 +1,7 @@
-"""Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174): layers run again in the backward pass.
+"""Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174): run layers again in the backward pass.
 
-Only their inputs are kept in between, so memory for activations grows with the size of one layer, at the
-price of about a third more time for a training step.
+Only the inputs of layers stay in memory, so activations need the memory of one layer. A training step takes
+about a third more time.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-_OPTIONS = {  # `checkpoint` hands what it does not know to the layer, so it is known here
+_OPTIONS = {  # `checkpoint` passes unknown options to the layer, so they are checked here
     name
     for name, parameter in inspect.signature(checkpoint).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY
@@ -20,21 +20,21 @@ _OPTIONS = {  # `checkpoint` hands what it does not know to the layer, so it is 
 
 
 class GradientCheckpointing(nn.Module):
-    """Adds gradient checkpointing to a model that calls layers by `checkpoint_layer` if it is not None."""
+    """Adds gradient checkpointing to a model that calls layers through `checkpoint_layer` if it is set."""
 
     checkpoint_layer: Callable[..., Any] | None = None
 
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
     ) -> None:
-        """Keep only what goes into the layers while training, and compute the rest again.
+        """Keep only the inputs of layers in training, and compute the rest again.
 
         Args:
             gradient_checkpointing_kwargs: options of `torch.utils.checkpoint.checkpoint`; `use_reentrant`
                 is False unless given.
 
         Raises:
-            ValueError: there is no such option; the message lists those there are.
+            ValueError: an option is unknown; the message lists the known ones.
         """
         options = {"use_reentrant": False} | (gradient_checkpointing_kwargs or {})
         if unknown := options.keys() - _OPTIONS:
@@ -45,7 +45,7 @@ class GradientCheckpointing(nn.Module):
         self._set_checkpoint(partial(checkpoint, **options))
 
     def gradient_checkpointing_disable(self) -> None:
-        """Keep all activations again."""
+        """Keep all activations."""
         self._set_checkpoint(None)
 
     def _set_checkpoint(self, function: Callable[..., Any] | None) -> None:
@@ -55,5 +55,5 @@ class GradientCheckpointing(nn.Module):
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether layers are run again in the backward pass."""
+        """Whether layers run again in the backward pass."""
         return self.checkpoint_layer is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torchgguf.container import Metadata, TensorSource, TensorType, write_gguf
 from torchgguf.container.tensor_types import TENSOR_TYPES
+from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.models.core.config import Config
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.weight_map import RowPermutation
@@ -24,8 +25,6 @@ from torchgguf.models.io.savable import check_savable
 from torchgguf.nn.slots import slots
 from torchgguf.packing import PackingReport, Quantization, file_type_of, pack_tensors, stays_wide
 from torchgguf.quants import quant_type
-
-Progress = Callable[[int, int], None]
 
 _PLAIN_TYPES = {
     torch.float32: TensorType.F32,
@@ -42,7 +41,7 @@ def save_gguf(
     extra: Mapping[str, Any],
     quantization: Quantization | None,
     report: PackingReport | None,
-    progress: Progress | None,
+    progress: ByteProgress | None,
 ) -> None:
     """Write a model; arguments and errors are those of `PreTrainedModel.save_gguf`."""
     metadata, tensors = gguf_contents(model, tokenizer, extra, quantization, report)

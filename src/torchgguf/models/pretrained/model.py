@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from torchgguf.compat import NeutralOptions, split_options
+from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import floating_dtype
 from torchgguf.models.core.model import Model, head_sharing
@@ -136,7 +137,7 @@ class PreTrainedModel(Model):
         quantization: str | Quantization | None = None,
         imatrix: str | PathLike[str] | ImportanceMatrix | None = None,
         report: PackingReport | None = None,
-        progress: gguf_writing.Progress | None = None,
+        progress: ByteProgress | None = None,
     ) -> None:
         """Save a GGUF file; it replaces an old one when it is complete.
 

@@ -99,7 +99,7 @@ class Cache(ABC):
         """Forget all but the first `max_length` positions; a negative number forgets that many.
 
         Raises:
-            ValueError: a state cannot go back to that length; the message names it, and nothing is changed.
+            ValueError: that is impossible for a state. The message names it, and nothing is changed.
         """
         length = self._length_left(max_length)
         for i, state in self.states():
@@ -143,7 +143,7 @@ class StaticCache(Cache):
 
     def __init__(self, config: Any, max_cache_len: int) -> None:
         if max_cache_len < 1:
-            raise ValueError(f"max_cache_len must be at least 1, not {max_cache_len}")
+            raise ValueError(f"max_cache_len must be at least 1, got {max_cache_len}")
         super().__init__()
         self.room = Room(max_cache_len)
 

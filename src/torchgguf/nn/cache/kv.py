@@ -124,8 +124,10 @@ class FixedKeyValues(KeyValues):
                 x.new_zeros((*x.shape[:2], self.room.capacity, x.shape[3])) for x in (key, value)
             )
         if len(self.keys) != len(key):
-            raise ValueError(f"a static cache of {len(self.keys)} rows cannot take {len(key)}: make another")
-        places = self.room.advance(key.shape[2], self.leads, key.device)
+            raise ValueError(
+                f"a static cache of {len(self.keys)} rows must be used with as many, got {len(key)}"
+            )
+        places = self.places(key.shape[2], key.device)
         if lengths is not None:
             self._narrow(lengths, key.device)
         self.keys.index_copy_(2, places, key)

@@ -53,7 +53,7 @@ class Recurrent(State):
             self._length += new
             return
         refuse_graph(value)
-        self.room.advance(new, self.leads, value.device)
+        self.places(new, value.device)
         self.value = value.clone() if self.value is None else self.value.copy_(value)
 
     def reorder(self, rows: Tensor) -> None:

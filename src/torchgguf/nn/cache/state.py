@@ -9,8 +9,8 @@ from torch import Tensor
 class Room:
     """How many positions a cache of a fixed size stores at most, and how many it does store.
 
-    The latter is a tensor: a number in Python would be compiled into a graph. The state that was made first
-    leads: each forward begins with it, and it counts the positions for all others.
+    The latter is a tensor: a number in Python would be compiled into a graph. One state counts the positions
+    for all: the first one to advance, as it is the first one in every forward.
 
     Attributes:
         capacity: the highest number of positions.
@@ -20,30 +20,28 @@ class Room:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.filled: Tensor | None = None
-        self._has_first = False
+        self._places: Tensor | None = None  # of the new positions, in the forward that runs
 
-    def enter(self) -> bool:
-        """Register a new state; return whether it leads."""
-        is_first, self._has_first = not self._has_first, True
-        return is_first
-
-    def advance(self, new: int, leads: bool, device: torch.device) -> Tensor:
-        """Return the places `(new,)` of a state's new positions; the state that leads makes room for them.
+    def make_room(self, new: int, device: torch.device) -> None:
+        """Count `new` positions more.
 
         Raises:
             ValueError: there is no room. (A GPU is not asked; its own index error comes later.)
         """
         if self.filled is None:
             self.filled = torch.zeros((), dtype=torch.long, device=device)
-        if leads:
-            if self.filled.device.type == "cpu" and not torch.compiler.is_compiling():
-                self._check(int(self.filled) + new)
-            self.filled += new
-        return torch.arange(new, device=device) + (self.filled.to(device) - new)
+        filled = self.filled
+        asked = filled.device.type == "cpu" and not torch.compiler.is_compiling()
+        if asked and (end := int(filled) + new) > self.capacity:
+            room = f"max_cache_len={self.capacity}"
+            raise ValueError(f"a static cache of {room} has no room for {end} positions")
+        self._places = torch.arange(new, device=filled.device) + filled
+        filled += new
 
-    def _check(self, end: int) -> None:
-        if end > self.capacity:
-            raise ValueError(f"a static cache of max_cache_len={self.capacity} cannot hold {end} positions")
+    def places(self, device: torch.device) -> Tensor:
+        """Return where the new positions of this forward belong, `(new,)` int64."""
+        assert self._places is not None
+        return self._places.to(device)
 
     def length(self) -> int:
         """Return how many positions are stored; a GPU is waited for."""
@@ -65,7 +63,7 @@ class State(ABC):
 
     def __init__(self, room: Room | None = None) -> None:
         self.room = room
-        self.leads = room is not None and room.enter()
+        self._counts = False  # the positions in the room, for all states
         self._length = 0
 
     @classmethod
@@ -77,6 +75,19 @@ class State(ABC):
     def length(self) -> int:
         """The number of positions remembered; in a cache of a fixed size a GPU is waited for."""
         return self._length if self.room is None else self.room.length()
+
+    def places(self, new: int, device: torch.device) -> Tensor:
+        """Return where `new` positions belong in a state of a fixed size, `(new,)` int64.
+
+        Raises:
+            ValueError: there is no room.
+        """
+        room = self.room
+        assert room is not None
+        if self._counts or room.filled is None:
+            self._counts = True
+            room.make_room(new, device)
+        return room.places(device)
 
     @abstractmethod
     def reorder(self, rows: Tensor) -> None:
