@@ -104,10 +104,7 @@ def gguf_py_open(model: Path, threads: int) -> Samples:
 def hugging_face_load(library: Any, model: Path, **options: Any) -> tuple[float, float, Any, Any]:
     """Return seconds for the tokenizer, seconds for the model, and both, by names that libraries share."""
     folder, name = model.parent, model.name
-    auto_tokenizer, auto_model = (
-        library.AutoTokenizer,
-        library.AutoModelForCausalLM,
-    )  # these may import lazily
+    auto_tokenizer, auto_model = library.AutoTokenizer, library.AutoModelForCausalLM  # may import lazily
     tokenizer_seconds, tokenizer = timed(lambda: auto_tokenizer.from_pretrained(folder, gguf_file=name))
     model_seconds, module = timed(lambda: auto_model.from_pretrained(folder, gguf_file=name, **options))
     return tokenizer_seconds, model_seconds, tokenizer, module
