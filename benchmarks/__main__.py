@@ -23,7 +23,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="threads of every side (default 2)")
     parser.add_argument("--rounds", type=int, default=3, help="how often the sides take turns (default 3)")
     parser.add_argument(
-        "--quick", action="store_true", help="leave out what takes minutes (transformers above all)"
+        "--quick", action="store_true", help="skip figures that take minutes (mostly those of transformers)"
     )
     parser.add_argument("--only", metavar="WORD", default="", help="only figures whose title has this word")
     parser.add_argument("--name", help="file name of the results (default: cpu-N-threads, quick-N-threads)")

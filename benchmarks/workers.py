@@ -61,7 +61,7 @@ def generation(tokenizer: Any, model: Any, repeats: int) -> Samples:
         mask = torch.ones_like(ids)
         model.generate(ids, attention_mask=mask, max_new_tokens=count, do_sample=False, streamer=clock)
         times = clock.times[1:]
-        assert len(times) == count, f"asked for {count} tokens, the model ended after {len(times)}"
+        assert len(times) == count, f"the model must generate {count} tokens, got {len(times)}"
         return times
 
     prompt = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
@@ -104,10 +104,7 @@ def gguf_py_open(model: Path, threads: int) -> Samples:
 def hugging_face_load(library: Any, model: Path, **options: Any) -> tuple[float, float, Any, Any]:
     """Return seconds for the tokenizer, seconds for the model, and both, by names that libraries share."""
     folder, name = model.parent, model.name
-    auto_tokenizer, auto_model = (
-        library.AutoTokenizer,
-        library.AutoModelForCausalLM,
-    )  # these may import lazily
+    auto_tokenizer, auto_model = library.AutoTokenizer, library.AutoModelForCausalLM  # may import lazily
     tokenizer_seconds, tokenizer = timed(lambda: auto_tokenizer.from_pretrained(folder, gguf_file=name))
     model_seconds, module = timed(lambda: auto_model.from_pretrained(folder, gguf_file=name, **options))
     return tokenizer_seconds, model_seconds, tokenizer, module

@@ -1,11 +1,11 @@
-"""Serve what `save_pretrained` wrote with vLLM, ask it with OpenAI's client, compare with torchgguf's tokens.
+"""Serve folders of `save_pretrained` with vLLM, query it by OpenAI's client, compare tokens with torchgguf's.
 
     python examples/serve_with_vllm.py                        # a small GPT-2 and a small Llama, made here
     python examples/serve_with_vllm.py DIR --vllm-python ~/vllm/bin/python -- --enforce-eager
 
-Each model is served twice: by vLLM's own implementation, and with `--model-impl transformers`. What stands
-after `--` is for vLLM. docs/vllm.md says how to install it. Exit codes: 0 all tokens are equal, 1 they are
-not or something failed, 2 wrong usage, 130 ended by Ctrl-C.
+vLLM serves each model twice: by its own implementation, and with `--model-impl transformers`. Arguments after
+`--` are passed to vLLM. docs/vllm.md explains its installation. Exit codes: 0 all tokens are equal, 1 they
+differ or something failed, 2 wrong usage, 130 ended by Ctrl-C.
 """
 
 import argparse
@@ -42,17 +42,17 @@ console = Console(highlight=False)
 
 
 class ServingError(RuntimeError):
-    """The server failed; the message says how."""
+    """The server failed; the message contains the reason."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to one prompt."""
+    """The tokens of a model for one prompt."""
 
     prompt: list[int]
     tokens: list[int]
     logprobs: list[float]
-    """How likely the model found each of its tokens: natural logarithms."""
+    """Natural logarithms of the probability of each token."""
 
 
 def make_models(folder: Path) -> list[Path]:
@@ -62,7 +62,7 @@ def make_models(folder: Path) -> list[Path]:
     from torchgguf import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(train_tokenizer(folder / "tokenizer"))
-    # Heads of 32, the smallest that vLLM's CPU kernels know; weights so large that words follow from words.
+    # Heads of 32, the smallest that vLLM's CPU kernels support; large weights, so that texts change tokens.
     common = {"vocab_size": 600, "bos_token_id": 0, "eos_token_id": 0, "initializer_range": 0.2}
     gpt2 = GPT2Config(n_positions=256, n_embd=128, n_layer=3, n_head=4, **common)
     llama = LlamaConfig(
@@ -78,7 +78,7 @@ def make_models(folder: Path) -> list[Path]:
     models = {"gpt2": GPT2LMHeadModel(gpt2), "llama": LlamaForCausalLM(llama)}
     for name, model in models.items():
         for parameter_name, parameter in model.named_parameters():
-            if parameter_name.endswith("bias"):  # new ones are zero: nobody would miss them
+            if parameter_name.endswith("bias"):  # they are zero at first, and errors in them would not show
                 torch.nn.init.normal_(parameter, std=0.2)
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
@@ -129,14 +129,14 @@ def ask_torchgguf(folder: Path) -> list[Answer]:
 
 
 def ask_vllm(client: Any) -> list[Answer]:
-    """Let the server continue all prompts greedily, as one batch."""
+    """Continue all prompts greedily with the server, as one batch."""
     completion = client.completions.create(
         model=client.models.list().data[0].id,
         prompt=list(PROMPTS),
         max_tokens=NEW_TOKENS,
         temperature=0,
         logprobs=0,
-        extra_body={"return_token_ids": True, "ignore_eos": True},  # vLLM's additions to the protocol
+        extra_body={"return_token_ids": True, "ignore_eos": True},  # extensions of vLLM
     )
     return [
         Answer(choice.prompt_token_ids, choice.token_ids, choice.logprobs.token_logprobs)
@@ -145,14 +145,14 @@ def ask_vllm(client: Any) -> list[Answer]:
 
 
 def require_vllm(python: str) -> None:
-    """Raise a `ServingError` if that is no Python that has vLLM."""
+    """Raise a `ServingError` unless this is a Python with vLLM."""
     probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
     try:
         found = subprocess.run([python, "-c", probe]).returncode == 0
     except OSError as error:
         raise ServingError(f"--vllm-python {python}: {error.strerror}") from error
     if not found:
-        raise ServingError(f"{python} has no vLLM; docs/vllm.md says how to install it (see --vllm-python)")
+        raise ServingError(f"vLLM is not installed for {python}: see docs/vllm.md and --vllm-python")
 
 
 @contextmanager
@@ -169,8 +169,8 @@ def serve(
     port = free_port()
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     command += ["--model-impl", implementation, "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--dtype", "float32", *options]  # in half precision a near tie could go either way
-    # The model is on this disk. On a CPU, vLLM would take a good part of the memory for its cache.
+    command += ["--dtype", "float32", *options]  # in half precision a near tie could change tokens
+    # The model is on this disk. On a CPU, vLLM would reserve much of the memory for its cache.
     needed = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1"} | os.environ | needed
     with (
@@ -179,10 +179,10 @@ def serve(
             base_url=f"http://127.0.0.1:{port}/v1",
             api_key="none",
             max_retries=0,
-            http_client=DefaultHttpxClient(trust_env=False),  # no proxy stands within a machine
+            http_client=DefaultHttpxClient(trust_env=False),  # no proxy for this machine itself
         ) as client,
     ):
-        # A session of its own: what else the server starts can be ended with it.
+        # A session of its own: `stop` also ends what the server starts.
         server = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
@@ -196,13 +196,13 @@ def serve(
 
 
 def free_port() -> int:
-    """Return a free port."""
+    """Return a port that is not in use."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def wait_until_ready(server: subprocess.Popen[bytes], client: Any, timeout: float) -> None:
-    """Wait until the server answers, and show that we wait."""
+    """Wait until the server answers, and show the seconds."""
     from openai import APIConnectionError
 
     begin = time.monotonic()
@@ -227,20 +227,20 @@ def telling_lines(log: TextIO) -> list[str]:
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server and whatever it started: it is asked to, and after some seconds made to."""
+    """End the server and what it started: first by SIGTERM, after some seconds by SIGKILL."""
     server.terminate()
     try:
         server.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         pass
-    finally:  # also where someone presses Ctrl-C again
+    finally:  # also after another Ctrl-C
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 
 def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> tuple[bool, list[str]]:
-    """Whether all tokens are equal, and how many are and how far the logarithms lie apart, in words."""
+    """Return whether all tokens are equal, and two cells: how many are, and how far logarithms differ."""
     if [one.prompt for one in ours] != [other.prompt for other in theirs]:
         return False, ["the prompts' tokens differ", ""]
     pairs = [
@@ -258,7 +258,7 @@ def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> tuple[bool, lis
 
 
 def serve_and_compare(folders: Sequence[Path], python: str, options: Sequence[str], timeout: float) -> bool:
-    """Do it for each model and implementation, and show a table; return whether all tokens are equal."""
+    """Compare each model and implementation, and show a table; return whether all tokens are equal."""
     table = Table("model", "--model-impl", "equal tokens", "log-probabilities apart")
     verdicts = []
     for folder in folders:
@@ -278,18 +278,18 @@ def serve_and_compare(folders: Sequence[Path], python: str, options: Sequence[st
 
 
 def main() -> int:
-    """Read the command line, do what it says, return the exit code."""
+    """Read the command line, compare, return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="what save_pretrained wrote")
-    parser.add_argument("--vllm-python", default=sys.executable, metavar="PATH", help="Python that has vLLM")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="folder of save_pretrained")
+    parser.add_argument("--vllm-python", default=sys.executable, metavar="PATH", help="Python with vLLM")
     parser.add_argument(
         "--timeout", type=float, default=300, help="seconds to wait for a server (%(default)g)"
     )
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     arguments, options = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
-    # So that a polite request to end is an exception too, and servers are stopped.
+    # SIGTERM raises an exception, too, so that servers are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         require_vllm(arguments.vllm_python)

@@ -1,10 +1,10 @@
-"""Train a small GPT-2 from nothing on a text, watch its loss, and let llama.cpp speak with it.
+"""Train a small GPT-2 from scratch on a text, plot its loss, and generate with llama.cpp.
 
     python examples/train_gpt2.py [TEXT] [--steps 400] [--out gpt2-from-scratch]
 
 Writes to a folder: `loss.png`, a Hugging Face checkpoint (config.json, model.safetensors, tokenizer), and
-`gpt2.gguf`, with which llama.cpp goes on speaking (if xllamacpp is installed). Ctrl-C ends the training, and
-what has been learnt by then is kept.
+`gpt2.gguf`, with which llama.cpp continues a prompt (if xllamacpp is installed). Ctrl-C ends the training
+early; the model at that time is saved.
 """
 
 import argparse
@@ -23,12 +23,12 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 from fetch_models import LLAMA_CPP, fetch_with_bar  # noqa: E402  (a script, not a package)
 
-HELD_OUT = 0.1  # share of the text, its end, that is not trained on
+HELD_OUT = 0.1  # share of the text, at its end, that is not used for training
 
 
 @dataclass
 class Losses:
-    """Nats a token: of every step, and of the held-out text by the number of steps before."""
+    """Losses in nats a token: of every step, and of the held-out text by the number of steps before."""
 
     training: list[float] = field(default_factory=list)
     held_out: dict[int, float] = field(default_factory=dict)
@@ -40,7 +40,7 @@ def paragraphs(text: str) -> str:
 
 
 def batches(tokens: torch.Tensor, length: int, size: int, generator: torch.Generator) -> torch.Tensor:
-    """Return `(size, length)` tokens from random places."""
+    """Return `(size, length)` tokens from random positions."""
     starts = torch.randint(len(tokens) - length, (size,), generator=generator)
     return torch.stack([tokens[start : start + length] for start in starts.tolist()])
 
@@ -63,7 +63,7 @@ def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int, batch_size: 
     training, held_out = tokens[:cut], tokens[cut:]
     if len(held_out) < length:
         raise SystemExit(f"the text has {len(tokens)} tokens, too few for windows of {length}")
-    # Norms and biases are not pulled towards zero, as is usual.
+    # No weight decay for norms and biases, as is usual.
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
@@ -100,7 +100,7 @@ def train(model: GPT2LMHeadModel, tokens: torch.Tensor, steps: int, batch_size: 
 
 
 def plot(losses: Losses, vocab_size: int, title: str, path: Path) -> None:
-    """Draw the losses, and that of guessing."""
+    """Plot the losses, and that of guessing."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -127,14 +127,14 @@ def plot(losses: Losses, vocab_size: int, title: str, path: Path) -> None:
 
 
 def speak(model: GPT2LMHeadModel, tokenizer: object, prompt: str, tokens: int) -> str:
-    """Continue a text with the model in memory, always with the likeliest token."""
+    """Continue a text with the model in memory, always by the most likely token."""
     inputs = tokenizer(prompt, return_tensors="pt")
     out = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
     return tokenizer.decode(out[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
 
 
 def llama_cpp_speaks(path: Path, prompt: str, tokens: int) -> str | None:
-    """Continue the text with llama.cpp, reading the GGUF file; None if it is not installed."""
+    """Continue the text with llama.cpp from the GGUF file; return None if it is not installed."""
     try:
         import xllamacpp
     except ImportError:
@@ -149,7 +149,7 @@ def llama_cpp_speaks(path: Path, prompt: str, tokens: int) -> str | None:
 
 
 def positive(text: str) -> int:
-    """Read a number of the command line that counts something."""
+    """Parse a number of the command line that must be 1 or more."""
     if (number := int(text)) < 1:
         raise ValueError
     return number
@@ -164,21 +164,21 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=positive, default=400)
     parser.add_argument("--batch-size", type=positive, default=8, help="windows a step")
     parser.add_argument(
-        "--length", type=positive, default=64, help="tokens a window, the most the model reads"
+        "--length", type=positive, default=64, help="tokens a window, and the model's maximum"
     )
     parser.add_argument("--layers", type=positive, default=4)
     parser.add_argument("--heads", type=positive, default=4)
     parser.add_argument("--width", type=positive, default=128, help="size of the hidden states")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--prompt", default="You may not", help="what the trained model is to continue")
+    parser.add_argument("--prompt", default="You may not", help="text for the trained model to continue")
     arguments = parser.parse_args()
     if arguments.width % arguments.heads:
-        parser.error(f"--width {arguments.width} does not divide into --heads {arguments.heads}")
+        parser.error(f"--width must be a multiple of --heads {arguments.heads}, got {arguments.width}")
     return arguments
 
 
 def main() -> None:
-    """Train, plot, save, and let the model speak; what cannot be read or written is one line."""
+    """Train, plot, save and generate; an error in reading or writing is one line."""
     try:
         run(parse_arguments())
     except (OSError, ValueError) as error:
@@ -186,7 +186,7 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Do what `main` promises."""
+    """Train, plot, save and generate, as the arguments state."""
     text = paragraphs(arguments.text.read_text(encoding="utf-8"))
     if arguments.tokenizer is None:
         fetch_with_bar("llama.cpp")
@@ -212,7 +212,7 @@ def run(arguments: argparse.Namespace) -> None:
     if losses.training:
         held_out = [*losses.held_out.values()][-1]
         print(f"loss: {losses.training[0]:.2f} -> {losses.training[-1]:.2f}, held-out text: {held_out:.2f}")
-        title = f"A GPT-2 of {size:.1f}M parameters learns {arguments.text.name} from nothing"
+        title = f"A GPT-2 of {size:.1f}M parameters learns {arguments.text.name} from scratch"
         plot(losses, len(tokenizer), title, arguments.out / "loss.png")
 
     model.save_pretrained(arguments.out)

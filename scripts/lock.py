@@ -1,12 +1,12 @@
 """Write lock files from the ranges in pyproject.toml, and compare two of them.
 
-`lock.py newest` prints the newest versions that the ranges allow, of all that is needed to develop.
-`lock.py oldest` prints the oldest that the package and its build allow, with what its own tests need.
+`lock.py newest` prints the newest versions that the ranges allow, of all packages for development.
+`lock.py oldest` prints the oldest that the package and its build allow, with the packages of its tests.
 `lock.py compare OLD NEW` prints what differs between two lock files.
 
-pip resolves and installs nothing. Its `--constraint` reads these files, so packages that another platform
-needs besides are installed there as well. Hashes are left out: the builds of one torch version have
-different ones, and pip accepts hashes for all packages of a command or for none.
+pip only resolves, and does not install. Its `--constraint` reads these files, so another platform may install
+more packages than they list. There are no hashes: those of one torch version differ by build, and pip accepts
+hashes either for all packages of a command or for no package.
 """
 
 import argparse
@@ -25,12 +25,12 @@ HEADERS = {
     "oldest": "The oldest versions that the package supports, with what its tests need: `make test-oldest`.",
 }
 ORIGIN = "Written by `make update`, from the ranges in pyproject.toml, for Python 3.11 on Linux."
-# Which of these exist depends on the build of torch, and that build requires their exact versions.
+# The build of torch decides which of these exist, and requires their exact versions.
 PARTS_OF_TORCH = re.compile(r"nvidia-|cuda-|triton$")
 
 
 def oldest(line: str) -> str:
-    """Return the requirement `line` at the version its range begins with, or as it is without such a one."""
+    """Return the requirement `line` at the first version of its range, or unchanged without one."""
     requirement = Requirement(line)
     beginnings = [each.version for each in requirement.specifier if each.operator == ">="]
     return f"{requirement.name}=={beginnings[0]}" if beginnings else line
@@ -43,7 +43,7 @@ def resolve(wanted: list[str]) -> dict[str, str]:
         [*command, "-qq", "--report", "-", *wanted], stdout=subprocess.PIPE, text=True, check=False
     )
     if result.returncode:
-        sys.exit(result.returncode)  # pip has said why
+        sys.exit(result.returncode)  # pip has printed the reason
     packages = [each["metadata"] for each in json.loads(result.stdout)["install"]]
     versions = {canonicalize_name(each["name"]): each["version"].partition("+")[0] for each in packages}
     return {name: versions[name] for name in sorted(versions) if not PARTS_OF_TORCH.match(name)}
@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def compare(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """List the packages whose versions differ, one a line: name, old version, new version."""
+    """List the packages whose versions differ, each as a line: name, old version, new version."""
     names = sorted(name for name in old | new if old.get(name) != new.get(name))
     rows = [(name, old.get(name, "(absent)"), new.get(name, "(absent)")) for name in names]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
@@ -65,7 +65,7 @@ def compare(old: dict[str, str], new: dict[str, str]) -> list[str]:
 
 
 def main() -> None:
-    """Do what the command line asks."""
+    """Run the command of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("newest").add_argument("--torch", required=True, help="the version of torch")

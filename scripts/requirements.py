@@ -1,7 +1,7 @@
-"""Print what the project needs to be built and run, and the extras named as arguments, one a line.
+"""Print the requirements to build and run the project, and of the extras named as arguments, one a line.
 
 The Makefile installs these before the package itself, so that a change in the C++ code rebuilds the
-package alone. torch is left out: it is installed first and alone, so that nothing else chooses its build.
+package alone. torch is not printed: it is installed first and alone, so that no package chooses its build.
 """
 
 import sys

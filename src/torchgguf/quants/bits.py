@@ -28,7 +28,7 @@ def unsigned(data: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def unsigned_bytes(numbers: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the little-endian bytes (n, k * itemsize) of numbers (n, k), int64: the inverse of `unsigned`."""
+    """Return the little-endian bytes (n, k * itemsize) of int64 numbers (n, k): the inverse of `unsigned`."""
     return numbers.to(dtype).view(torch.uint8)
 
 
@@ -44,7 +44,7 @@ def unpack(data: Tensor, bits: int, run: int) -> Tensor:
 
 
 def half_bytes(numbers: Tensor) -> Tensor:
-    """Return the bytes (n, 2 k) of numbers (n, k) rounded to FP16; too large ones become its largest."""
+    """Return the bytes (n, 2 k) of numbers (n, k) in FP16; too large ones become its largest."""
     largest = torch.finfo(torch.float16).max
     return numbers.clamp(-largest, largest).to(torch.float16).view(torch.uint8)
 

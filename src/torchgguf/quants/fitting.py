@@ -43,7 +43,7 @@ class Levels:
         object.__setattr__(self, "integers", steps == {1})
 
     def nearest(self, x: Tensor, w: Tensor | None = None) -> Tensor:
-        """Return the level nearest to each number; of two, the even integer or the lower number of a table."""
+        """Return the level nearest to each number; of two the even integer, or the lower one of a table."""
         if self.integers:
             return x.clamp(self.values[0], self.values[-1]).round()
         return torch.tensor(self.values, dtype=torch.float32, device=x.device)[self.index_of_nearest(x)]

@@ -150,7 +150,7 @@ def shifted(entries: Tensor, down: Tensor) -> Tensor:
 def fit_shifted(
     weights: Tensor, importance: Tensor | None, groups: int, levels: ShiftedGrid
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the factors (n, 1), the codes of scales (n, groups), grid entries (n, 32), and which move down."""
+    """Return factors (n, 1), codes of scales (n, groups), grid entries (n, 32), and which move down."""
     x, w = searchable(weights, importance, groups)
     d, scales, _ = fit_block_scales(x, w, levels, _IQ1_SCALES)
     entries, down = levels.entries(x * inverse(d * scales).unsqueeze(-1), w)

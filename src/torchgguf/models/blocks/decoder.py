@@ -32,7 +32,7 @@ class DecoderConfig(RotaryConfig):
     attention_dropout: float = 0.0
 
     def __post_init__(self, *legacy: Any) -> None:
-        """Replace sizes that are None, and check the numbers of heads."""
+        """Replace sizes that are None, and check the heads."""
         super().__post_init__(*legacy)
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
@@ -61,8 +61,8 @@ class DecoderConfig(RotaryConfig):
 class DecoderLayer(nn.Module):
     """A mixer of positions and an MLP: each reads the normalised stream and adds its output to it.
 
-    A mixer may be attention or anything else that maps `(x, step)` to a tensor of x's shape; so may an MLP.
-    Its `layer_name` is the attribute that holds it.
+    Either is any module that maps `(x, step)` to a tensor of x's shape; its `layer_name` is the attribute
+    that holds it.
 
     Args:
         config: contains `hidden_size` and `rms_norm_eps`.

@@ -19,7 +19,7 @@ def next_token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor |
             predicted.
 
     Raises:
-        ValueError: the number of labels is not that of the positions scored.
+        ValueError: the shape of labels is not that of the positions scored.
     """
     _expect(labels, logits.shape[:-1], "a token for each position scored")
     targets = F.pad(labels[..., 1:], (0, 1), value=IGNORED)  # labels move, not logits: they are smaller

@@ -21,7 +21,7 @@ class RotaryConfig(PreTrainedConfig):
 
     Attributes:
         rotates_parts: whether a `partial_rotary_factor` below 1 is supported.
-        old_rope_types: names of a `rope_type` in older configs, with the name of today.
+        old_rope_types: names of a `rope_type` in older configs, with their present names.
     """
 
     rotates_parts: ClassVar[bool] = False

@@ -58,7 +58,7 @@ class LayerStack(PreTrainedModel):
         return x
 
     def make_rotations(self, position_ids: Tensor, dtype: torch.dtype) -> Mapping[str, Rotation]:
-        """Compute the angles of the new positions `(B or 1, T)`, by kind; by default, none are needed."""
+        """Compute the angles of the new positions `(B or 1, T)`, by kind; by default there are no angles."""
         return {}
 
     def make_masks(
