@@ -41,7 +41,7 @@ class ShiftedGrid:
     rounds: int = 1  # a second one gains a fourth of a percent
 
     def entries(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the entries nearest to groups (..., k), (..., k / 8), and which move down, (..., k / run)."""
+        """Return the entries nearest to groups (..., k), (..., k / 8), and which move down (..., k / run)."""
         points, weights = (t.reshape(-1, 8) for t in (x, w))
         (up, up_loss), (down, down_loss) = (
             nearest_entries(self.name, points, weights, shift) for shift in _SHIFTS
