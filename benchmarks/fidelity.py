@@ -43,9 +43,9 @@ def stepwise(model: Any, chunks: torch.Tensor) -> torch.Tensor:
     """Return the same, with the second half of each chunk token by token, as in generation."""
     half, rows = CHUNK // 2, []
     for chunk in chunks:
-        cache = model(chunk[None, :half], use_cache=True).past_key_values
+        cache = model(chunk[None, :half], use_cache=True).cache
         for position in range(half, CHUNK):
-            out = model(chunk[None, position : position + 1], past_key_values=cache, use_cache=True)
+            out = model(chunk[None, position : position + 1], cache=cache, use_cache=True)
             if position in POSITIONS:
                 rows.append(out.logits[0, -1].log_softmax(-1))
     return torch.stack(rows).view(len(chunks), len(POSITIONS), -1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torchgguf
 
 # The reference of an operator and the operator have one name: both do the same, the one slowly.
-TWICE = {"dequantize"}
+TWICE = {"dequantize", "quantize"}
 
 
 def public_names(tree: ast.Module) -> Iterator[str]:

@@ -133,7 +133,7 @@ def test_what_cannot_be_saved_is_not(folders, tmp_path):
     [
         ({}, "set one of load_in_4bit=True and load_in_8bit=True"),
         ({"load_in_4bit": True, "load_in_8bit": True}, "set one of"),
-        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf5"}, "'nf4' or 'fp4', not 'nf5'"),
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf5"}, "'nf4' or 'fp4', got 'nf5'"),
         ({"load_in_4bit": True, "bnb_4bit_compute_dtype": "int8"}, "dtype='int8' is not supported"),
         ({"load_in_4bit": True, "bnb_4bit_quant_storage": "int3"}, "bnb_4bit_quant_storage must be one of"),
     ],

@@ -10,7 +10,7 @@ import torch
 from tests.quants.evidence import assert_same_bits, random_rows, types_in_gguf, unpacked_by_gguf
 from torchgguf._extension import native
 from torchgguf.quants import quant_types
-from torchgguf.quants.layouts import LAYOUTS, Field
+from torchgguf.quants.layouts import LAYOUTS, BlockField
 
 INTERNAL = ("Q8_1", "Q8_K")  # what ggml computes with; tensors are not stored in it
 DTYPES = {"f16": "<f2", "f32": "<f4", "f64": "<f8"}
@@ -34,7 +34,7 @@ def test_it_is_the_table_that_the_native_kernels_use():
     for name, layout in LAYOUTS.items():
         fields = expected[name].pop("fields")
         assert {k: v for k, v in asdict(layout).items() if k in expected[name]} == expected[name]
-        assert layout.fields == {at: Field(**numbers) for at, numbers in fields.items()}
+        assert layout.fields == {at: BlockField(**numbers) for at, numbers in fields.items()}
     assert list(expected) == list(LAYOUTS)
 
 
@@ -50,7 +50,7 @@ def test_fields_fill_the_block(name):
     assert sorted(bits) == list(range(8 * layout.type_size))
 
 
-def numbers(blocks: np.ndarray, field: Field) -> np.ndarray:
+def numbers(blocks: np.ndarray, field: BlockField) -> np.ndarray:
     """What a field stores, (n, count), read by nothing but the table."""
     if field.kind == "codes":
         places = [field.place(i) for i in range(field.count)]

@@ -8,7 +8,7 @@ native part too.
 Most types are alike: weight = d * scale * (code - zero) - dmin * minimum, where a code is `quants`, and in
 some types `high` above it. In a field of codes, 8 / bits of them share a byte. Its bytes come in runs of
 `run`: a run stores first the codes in the lowest bits of its bytes, one after the other, then those in the
-next higher bits, and so on (`Field.place`).
+next higher bits, and so on (`BlockField.place`).
 """
 
 import json
@@ -17,7 +17,7 @@ from importlib.resources import files
 
 
 @dataclass(frozen=True)
-class Field:
+class BlockField:
     """`count` numbers of a block."""
 
     kind: str
@@ -44,25 +44,25 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BlockLayout:
     """The block of one type."""
 
     id: int
     block_size: int
     type_size: int
-    fields: dict[str, Field]
+    fields: dict[str, BlockField]
     grid: tuple[int, int] | None = None
     """Entries of the type's codebook, and numbers an entry."""
 
 
-def _load() -> dict[str, Layout]:
+def _load() -> dict[str, BlockLayout]:
     table = json.loads(files(__package__).joinpath("layouts.json").read_text())
     return {
-        name: Layout(
+        name: BlockLayout(
             layout["id"],
             layout["block_size"],
             layout["type_size"],
-            {at: Field(**numbers) for at, numbers in layout["fields"].items()},
+            {at: BlockField(**numbers) for at, numbers in layout["fields"].items()},
             tuple(layout["grid"]) if "grid" in layout else None,
         )
         for name, layout in table.items()
