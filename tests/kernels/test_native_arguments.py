@@ -102,7 +102,11 @@ def test_what_is_not_in_memory_is_refused(function, name):
 
 
 @each_tensor
-@pytest.mark.parametrize("wrong", [0, -1, 2**70, "tensor", b"bytes", [1.0], torch.Tensor, object()], ids=repr)
+@pytest.mark.parametrize(
+    "wrong",
+    [0, -1, 2**70, "tensor", b"bytes", [1.0], torch.Tensor, object()],
+    ids=["zero", "negative", "large", "text", "bytes", "list", "class", "object"],
+)
 def test_what_is_not_a_tensor_is_refused(function, name, wrong):
     refused(function, **{name: wrong})
 
