@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tests.models.tiny import CASES, SIZES, counterpart, reference
-from torchgguf import LlamaConfig, LlamaModel
+from tests.models.tiny import CASES, EXPERTS, SIZES, counterpart, reference
+from torchgguf import LlamaConfig, LlamaForCausalLM, LlamaModel, Qwen2MoeConfig, Qwen2MoeForCausalLM
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer
 from torchgguf.models.blocks.mlp import MLP
@@ -107,6 +107,37 @@ def test_routers_of_another_model_are_refused():
     model = counterpart(reference(CASES["llama"]))
     with pytest.raises(ValueError, match="output_router_logits=True: LlamaModel has no routers"):
         model(torch.arange(3)[None], output_router_logits=True)
+
+
+def test_a_config_may_ask_for_routers_that_a_model_does_not_have():
+    """Unknown fields of a config.json have no effect."""
+    config = LlamaConfig(**SIZES, output_router_logits=True)
+    output = LlamaModel(config)(torch.arange(3)[None])
+    assert "router_logits" not in output
+    with pytest.raises(ValueError, match="LlamaModel has no routers"):
+        LlamaModel(config)(torch.arange(3)[None], output_router_logits=True)
+
+
+def test_routers_of_a_model_without_experts():
+    """A mixture all of whose layers are dense has no router to record, and no loss of balance."""
+    config = Qwen2MoeConfig(**SIZES, **EXPERTS, mlp_only_layers=[0, 1, 2])
+    output = Qwen2MoeForCausalLM(config)(torch.arange(3)[None], output_router_logits=True)
+    assert output.router_logits == ()
+    assert output.aux_loss is None
+
+
+def test_checkpointed_layers_are_one_graph():
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(CONFIG).train()
+    model.gradient_checkpointing_enable()
+    ids = torch.arange(6)[None]
+
+    def loss(ids):
+        return model(ids, labels=ids, use_cache=False).loss
+
+    expected = loss(ids)
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    assert_close(compiled(ids), expected)
 
 
 def test_steps_move_with_their_layers():

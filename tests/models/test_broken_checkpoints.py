@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tests.models.folders import change_config, change_tensors
 from tests.models.tiny import CASES, reference
-from torchgguf.models import AutoModelForCausalLM, GGUFQuantizationConfig, LlamaForCausalLM
+from torchgguf.models import AutoModelForCausalLM, GGUFQuantizationConfig, LlamaForCausalLM, LlamaModel
 
 IDS = torch.randint(0, 400, (2, 6), generator=torch.Generator().manual_seed(0))
 
@@ -279,3 +279,31 @@ def test_refused(folders, options, kind, words):
     for model_class in (LlamaForCausalLM, AutoModelForCausalLM):
         with pytest.raises(kind, match=words):
             model_class.from_pretrained(folders / "llama", **options)
+
+
+@pytest.mark.parametrize(
+    "name, stray",
+    [
+        ("norm.weight", "norm.weight"),
+        ("model.lm_head.weight", r"model\.lm_head\.weight"),
+        ("layers.1.input_layernorm.weight", r"layers\.1\.input_layernorm\.weight"),
+    ],
+)
+def test_a_tensor_under_the_name_of_another_class_replaces_nothing(llama, name, stray):
+    """`norm.weight` beside `model.norm.weight`: a model without a head is saved without the prefix."""
+    shape = (400, 64) if "head" in name else (64,)
+    change_tensors(llama, lambda tensors: tensors.update({name: torch.full(shape, 7.0)}))
+    with pytest.raises(ValueError, match=f"unused tensors: {stray}$"):
+        LlamaForCausalLM.from_pretrained(llama)
+    if not name.startswith("model."):  # it may belong to the head of another class
+        model = LlamaModel.from_pretrained(llama)
+        assert not any(bool((value == 7).all()) for value in model.parameters())
+
+
+def test_a_head_inside_the_model_is_no_head(llama):
+    def move(tensors):
+        tensors["model.lm_head.weight"] = tensors.pop("lm_head.weight")
+
+    change_tensors(llama, move)
+    with pytest.raises(ValueError, match=r"unused tensors: model\.lm_head\.weight.*missing.*lm_head\.weight"):
+        LlamaForCausalLM.from_pretrained(llama)

@@ -273,7 +273,7 @@ def test_second_names_of_fields():
     config.max_position_embeddings = 77
     assert config.n_positions == 77 and "max_position_embeddings" not in config.to_dict()
     assert torchgguf.GPT2Config.from_dict({"hidden_size": 36}).n_embd == 36
-    with pytest.raises(ValueError, match="hidden_size is n_embd, but 48 is not 36"):
+    with pytest.raises(ValueError, match="hidden_size and n_embd are one field, got 48 and 36"):
         torchgguf.GPT2Config(hidden_size=48, n_embd=36)
 
 

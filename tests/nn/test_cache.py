@@ -219,3 +219,17 @@ def test_a_compiled_step_serves_every_token(name, padded):
         torch.cat(logits, 1)[mask[:, :24] == 1], expected[mask[:, :24] == 1], atol=1e-4, rtol=0
     )
     assert compiled.frame_count == 1
+
+
+@torch.no_grad()
+def test_a_static_cache_is_unchanged_by_what_it_has_no_room_for():
+    model = counterpart(reference(CASES["llama"]))
+    ids = torch.arange(10)[None]
+    cache = StaticCache(model.config, max_cache_len=8)
+    with pytest.raises(ValueError, match="no room for 10 positions"):
+        model(ids, cache=cache)
+    assert cache.get_seq_length() == 0
+    assert torch.equal(model(ids[:, :5], cache=cache).logits, model(ids[:, :5]).logits)
+    with pytest.raises(ValueError, match="no room for 10 positions"):
+        model(ids[:, 5:], cache=cache)
+    torch.testing.assert_close(model(ids[:, 5:8], cache=cache).logits, model(ids[:, :8]).logits[:, 5:])

@@ -140,3 +140,12 @@ def test_unknown_or_incomplete_scaling():
         RotaryEmbedding({"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}, DIM)
     with pytest.raises(ValueError, match=r"short_factor.*needs 16"):
         RotaryEmbedding(parameters("longrope") | {"short_factor": [1.0]}, DIM)
+
+
+def test_a_rotation_without_values():
+    """On the meta device nothing is read: tools that trace a model run it there."""
+    rotation = RotaryEmbedding(parameters("longrope"), DIM)(
+        torch.arange(4, device="meta")[None], torch.float32
+    )
+    assert rotation.cos.is_meta
+    assert rotation.cos.shape == (1, 4, 1, DIM)

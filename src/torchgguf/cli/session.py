@@ -129,7 +129,7 @@ class Session:
         try:
             for token in self.model.generate_stream(
                 torch.tensor([tokens]),
-                past_key_values=self._cache,
+                cache=self._cache,
                 generation_config=self._generation_config,
                 max_new_tokens=limit,
                 generator=self._generator,

@@ -18,7 +18,7 @@ from torchgguf.conversion.verification import Verification, verify
 from torchgguf.hub import HubOptions
 from torchgguf.models import registry
 from torchgguf.models.core.config import Config
-from torchgguf.models.io import gguf_writing as saving
+from torchgguf.models.io import gguf_writing
 from torchgguf.models.io.assembling import Filling, OpenModel, open_model
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
 from torchgguf.models.io.description import MODEL_CARD
@@ -97,7 +97,7 @@ def convert_to_gguf(
     for name in (MODEL_CARD, GENERATION_CONFIG):  # the metadata are made from these
         checkpoint.fetch(name)
     opened = _read(checkpoint, config)
-    described, tensors = saving.gguf_contents(
+    described, tensors = gguf_writing.gguf_contents(
         opened.model, vocabulary, metadata or {}, quantization, report, _layers(opened)
     )
     if target.is_dir():
@@ -133,7 +133,7 @@ def verify_converted(
     """
     checkpoint, config = _open(place, hub)
     opened = _read(checkpoint, config)
-    _, tensors = saving.gguf_contents(opened.model, None, {}, None, None, _layers(opened))
+    _, tensors = gguf_writing.gguf_contents(opened.model, None, {}, None, None, _layers(opened))
     dtypes = {tensor.dtype for filled in opened.match.tensors.values() for _, tensor in filled}
     # 16-bit weights stay packed, so that the source needs no more memory; layers multiply them in float32.
     half = _HALVES.get(dtypes.pop()) if len(dtypes) == 1 else None

@@ -183,7 +183,8 @@ class RotaryEmbedding(nn.Module):
 
     def _lengths(self, long: Tensor) -> Lengths:
         """Return the lengths of texts that have the frequencies of long texts, or those that have not."""
-        if torch.compiler.is_compiling():  # a graph does not ask what is in a tensor
+        # A graph cannot branch on values, and to read them from a GPU would stall it.
+        if torch.compiler.is_compiling() or type(long) is not Tensor or long.device.type != "cpu":
             lowest = long * (self.original_length + 1)
             return lowest, torch.where(long, ALL_LENGTHS[1], self.original_length)
         return (self.original_length + 1, None) if long else (None, self.original_length)

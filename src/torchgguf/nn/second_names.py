@@ -6,6 +6,7 @@ by `ModelOutput`, the `forward` of models by `PreTrainedModel`, `generate` and i
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 SECOND_NAMES = {"past_key_values": "cache"}
@@ -25,10 +26,13 @@ def accept_second_names(function: Callable[..., Any]) -> Callable[..., Any]:
     Returns:
         The wrapped function. It raises a `TypeError` that shows both names, if a call uses both.
     """
+    declared = signature(function).parameters
+    # A function of a user may declare the second name itself.
+    names = [(second, first) for second, first in SECOND_NAMES.items() if second not in declared]
 
     @wraps(function)
     def call(*args: Any, **values: Any) -> Any:
-        for second, first in SECOND_NAMES.items():
+        for second, first in names:
             if second in values:
                 if first in values:
                     raise TypeError(f"{first} and {second} are two names of one argument: use {first} only")

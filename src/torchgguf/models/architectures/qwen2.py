@@ -35,7 +35,7 @@ class Qwen2Model(DecoderModel, architecture=QWEN2):
 
     def make_layer(self, config: Qwen2Config, layer_idx: int) -> DecoderLayer:
         """Make a layer with biases in the projections of queries, keys and values."""
-        window = config.windows[layer_idx]
+        window = config.window_of(layer_idx)
         attention = Attention(config, layer_idx, window, bias=True, output_bias=False)
         return DecoderLayer(config, attention, MLP(config))
 

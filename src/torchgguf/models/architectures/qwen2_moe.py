@@ -3,6 +3,7 @@
 Each token passes through a few experts that a router chooses, and through one that all tokens share.
 """
 
+from functools import partial
 from typing import Any
 
 from torchgguf.models.architectures.qwen2 import Qwen2Config
@@ -110,13 +111,15 @@ class Qwen2MoeModel(DecoderModel, architecture=QWEN2_MOE):
 
     def make_layer(self, config: Qwen2MoeConfig, layer_idx: int) -> DecoderLayer:
         """Make a layer with or without experts."""
-        window = config.windows[layer_idx]
+        window = config.window_of(layer_idx)
         attention = Attention(config, layer_idx, window, bias=config.qkv_bias, output_bias=False)
         if not config.is_sparse(layer_idx):
             return DecoderLayer(config, attention, MLP(config))
         shared = MLP(config, intermediate_size=config.shared_expert_intermediate_size)
         experts = Experts(config.num_experts, config.hidden_size, config.moe_intermediate_size, shared.act_fn)
-        router = moe.softmax_then_choose(config.num_experts_per_tok, normalize=config.norm_topk_prob)
+        router = partial(
+            moe.softmax_then_choose, choices=config.num_experts_per_tok, normalize=config.norm_topk_prob
+        )
         return DecoderLayer(config, attention, moe.SparseMoeBlock(experts, router, shared))
 
 

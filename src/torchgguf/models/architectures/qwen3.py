@@ -43,7 +43,7 @@ class Qwen3Model(DecoderModel, architecture=QWEN3):
 
     def make_layer(self, config: Qwen3Config, layer_idx: int) -> DecoderLayer:
         """Make a layer with norms of queries and keys."""
-        window, bias = config.windows[layer_idx], config.attention_bias
+        window, bias = config.window_of(layer_idx), config.attention_bias
         attention = Attention(config, layer_idx, window, bias=bias, qk_norm=RMSNorm)
         return DecoderLayer(config, attention, MLP(config))
 

@@ -55,7 +55,11 @@ class DecoderConfig(RotaryConfig):
     @property
     def windows(self) -> list[int | None]:
         """Window of each layer: the number of positions that a query sees; None: all."""
-        return [None] * self.num_hidden_layers
+        return [self.window_of(i) for i in range(self.num_hidden_layers)]
+
+    def window_of(self, layer_idx: int) -> int | None:
+        """Return the window of a layer: the number of positions that a query sees; None: all."""
+        return None
 
 
 class DecoderLayer(nn.Module):

@@ -20,19 +20,19 @@ from torchgguf.nn import Experts, Gate, load_balancing_loss
 Router = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def softmax_then_choose(choices: int, *, normalize: bool) -> Router:
-    """Return a router that computes probabilities of all experts and chooses the highest.
+def softmax_then_choose(logits: Tensor, choices: int, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Compute probabilities of all experts and choose the highest: a `Router`, by `functools.partial`.
 
     Args:
+        logits: scores of the experts, `(N, E)`.
         choices: number of experts of a token, K.
         normalize: whether to divide the chosen probabilities by their sum.
+
+    Returns:
+        The weights and the indices of the experts of each token, `(N, K)` each.
     """
-
-    def route(logits: Tensor) -> tuple[Tensor, Tensor]:
-        weights, chosen = F.softmax(logits, dim=-1, dtype=torch.float32).topk(choices)
-        return weights / weights.sum(dim=-1, keepdim=True) if normalize else weights, chosen
-
-    return route
+    weights, chosen = F.softmax(logits, dim=-1, dtype=torch.float32).topk(choices)
+    return weights / weights.sum(dim=-1, keepdim=True) if normalize else weights, chosen
 
 
 class SparseMoeBlock(nn.Module):
@@ -82,9 +82,9 @@ class MoeForCausalLM(heads.ForCausalLM):
 
     def complete(self, output: Any, decoded: Any, attention_mask: Tensor | None) -> None:
         """Add the routers' scores and the load-balancing loss."""
-        if decoded.router_logits is None:
-            return
         output.router_logits = decoded.router_logits
+        if not decoded.router_logits:
+            return
         choices = self.config.num_experts_per_tok
         output.aux_loss = load_balancing_loss(decoded.router_logits, choices, attention_mask)
         if output.loss is not None:

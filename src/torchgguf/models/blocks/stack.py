@@ -105,10 +105,11 @@ class LayerStack(PreTrainedModel):
             raise ValueError(
                 'output_attentions=True requires a model loaded with attn_implementation="eager"'
             )
-        if output_router_logits is None:
-            output_router_logits = getattr(self.config, "output_router_logits", False)
-        elif output_router_logits and not hasattr(self.config, "output_router_logits"):
-            raise ValueError(f"output_router_logits=True: {type(self).__name__} has no routers")
+        if not hasattr(self.output_class, "router_logits"):
+            if output_router_logits:
+                raise ValueError(f"output_router_logits=True: {type(self).__name__} has no routers")
+        elif output_router_logits is None:
+            output_router_logits = self.config.output_router_logits
         if cache is None and (self.config.use_cache if use_cache is None else use_cache):
             cache = DynamicCache()
         x: Tensor = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
@@ -130,7 +131,7 @@ class LayerStack(PreTrainedModel):
             if output_hidden_states:
                 states.append(x)
         x = states[-1] = getattr(self, self.norm_name)(x)
-        kept = {name: tuple(values) for name, values in record.items() if values is not None}
+        kept = {name: tuple(getattr(record, name)) for name in record.requested()}
         output = self.output_class(
             last_hidden_state=x,
             cache=cache,
@@ -159,16 +160,13 @@ class LayerStack(PreTrainedModel):
             # Python shows a warning once for each place in the code.
             warnings.warn("no cache is made while gradient checkpointing: set use_cache=False", stacklevel=1)
 
-        names: list[str] = []
-
-        def run(x: Tensor) -> tuple[Tensor, ...]:
+        def run(x: Tensor) -> tuple[Tensor | None, ...]:
             # Recorded tensors must be outputs of the checkpointed function.
             record = step.record.empty()
             output = layer(x, replace(step, cache=None, record=record))
-            names[:] = [name for name, _ in record.flat()]
-            return output, *(tensor for _, tensor in record.flat())
+            return output, *record.of_one_layer()
 
         x, *recorded = self.checkpoint_layer(run, x)
-        for name, tensor in zip(names, recorded, strict=True):
+        for name, tensor in zip(step.record.requested(), recorded, strict=True):
             step.record.add(name, tensor)
         return x

@@ -28,17 +28,17 @@ class StepRecord:
     attentions: list[Tensor] | None = None
     router_logits: list[Tensor] | None = None
 
-    def items(self) -> list[tuple[str, list[Tensor] | None]]:
-        """Return the name and the list of every field."""
-        return [(each.name, getattr(self, each.name)) for each in fields(self)]
+    def requested(self) -> list[str]:
+        """Return the names of the requested lists."""
+        return [each.name for each in fields(self) if getattr(self, each.name) is not None]
 
     def empty(self) -> "StepRecord":
         """Return an empty record with the same requests."""
-        return StepRecord(**{name: None if kept is None else [] for name, kept in self.items()})
+        return StepRecord(**{name: [] for name in self.requested()})
 
-    def flat(self) -> list[tuple[str, Tensor]]:
-        """Return all recorded tensors, each with its name."""
-        return [(name, tensor) for name, kept in self.items() for tensor in kept or ()]
+    def of_one_layer(self) -> list[Tensor | None]:
+        """Return what one layer recorded, for each requested list: a tensor, or None."""
+        return [next(iter(getattr(self, name)), None) for name in self.requested()]
 
     def add(self, name: str, tensor: Tensor | None) -> None:
         """Append a tensor to the list of this name, if it is requested."""

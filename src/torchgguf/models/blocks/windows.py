@@ -19,10 +19,9 @@ class UniformlyWindowedConfig(DecoderConfig):
 
     sliding_window: int | None = None
 
-    @property
-    def windows(self) -> list[int | None]:
-        """Window of each layer: the number of positions that a query sees; None: all."""
-        return [self.sliding_window] * self.num_hidden_layers
+    def window_of(self, layer_idx: int) -> int | None:
+        """Return the window of a layer: the number of positions that a query sees; None: all."""
+        return self.sliding_window
 
     @classmethod
     def window_fields(cls, window: int | None, pattern: list[bool] | None) -> dict[str, Any]:
@@ -59,11 +58,10 @@ class WindowedConfig(DecoderConfig):
                 f"{self.num_hidden_layers} layers, got {self.layer_types}"
             )
 
-    @property
-    def windows(self) -> list[int | None]:
-        """Window of each layer: the number of positions that a query sees; None: all."""
+    def window_of(self, layer_idx: int) -> int | None:
+        """Return the window of a layer: the number of positions that a query sees; None: all."""
         assert self.layer_types is not None
-        return [self.sliding_window if kind == SLIDING else None for kind in self.layer_types]
+        return self.sliding_window if self.layer_types[layer_idx] == SLIDING else None
 
     @classmethod
     def window_fields(cls, window: int | None, pattern: list[bool] | None) -> dict[str, Any]:

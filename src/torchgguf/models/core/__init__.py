@@ -1,1 +1,1 @@
-"""What loading and saving need to know of a model, whatever its architecture. Knows no file."""
+"""What loading and saving need to know of a model, whatever its architecture. It opens no file."""

@@ -47,7 +47,7 @@ class Architecture:
 
     def register(self, model_class: Any) -> None:
         """Register a class under its task, such as `"base"` or `"causal_lm"`, if it is the first."""
-        if model_class.task is not None:
+        if model_class.task is not None and model_class.__module__ == self.config_class.__module__:
             self.classes.setdefault(model_class.task, model_class)
 
     @cached_property

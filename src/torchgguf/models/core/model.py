@@ -1,4 +1,4 @@
-"""`Model`: the names, embeddings and weights of a model of any architecture. Knows no file."""
+"""`Model`: the names, embeddings and weights of a model of any architecture. It opens no file."""
 
 import math
 from typing import Any, ClassVar
@@ -50,9 +50,11 @@ class Model(GradientCheckpointing):
             cls.architecture = architecture
         if hasattr(cls, "architecture"):
             cls.architecture.register(cls)
+        # A subclass that only overrides `forward` keeps the order in which it declares its arguments.
+        if order := vars(cls).get("argument_order"):
+            cls.forward = in_order(cls.forward, order)
         if vars(cls).keys() & {"forward", "argument_order"}:
-            forward = in_order(cls.forward, cls.argument_order) if cls.argument_order else cls.forward
-            cls.forward = accept_second_names(forward)
+            cls.forward = accept_second_names(cls.forward)
 
     def tie_weights(self) -> None:
         """Share the weights of the embedding with the head, if the config asks for it."""

@@ -48,6 +48,7 @@ def match(model: Model, supply: TensorSupply, new_sizes: bool = False) -> Match:
             are missing, and all with wrong shapes or dtypes.
         CheckpointError: the same of a checkpoint.
     """
+    supply.separate(model)
     _remove_copy(model, supply)
     tensors, matched = supply.tensors, Match({}, [])
     missing: list[str] = []

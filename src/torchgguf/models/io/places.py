@@ -21,7 +21,7 @@ class ParameterPlace(NamedTuple):
     @property
     def name(self) -> str:
         """Name of the tensor in the model."""
-        return f"{self.path}.{self.slot.name}"
+        return f"{self.path}.{self.slot.name}".removeprefix(".")  # of the model itself
 
     def read(self, layers: Layers) -> Tensor:
         """Return the tensor.

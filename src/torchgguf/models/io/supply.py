@@ -49,8 +49,12 @@ class TensorSupply(ABC):
     config: Config
     tensors: dict[str, LazyTensor]
     heads: set[str]
-    unknown: Sequence[str] = ()
+    unknown: list[str]
     stacks: Sequence[Stack] = ()
+
+    @abstractmethod
+    def separate(self, model: Model) -> None:
+        """Separate the tensors of heads from all others, by the names of the model's parameters."""
 
     @abstractmethod
     def error(self, reason: str) -> Exception:
@@ -125,6 +129,9 @@ class GGUFSupply(TensorSupply):
             self.tensors[hf_name] = tensor
             if row.hf == HEAD:
                 self.heads.add(hf_name)
+
+    def separate(self, model: Model) -> None:
+        """Do nothing: the weight map has separated them."""
 
     def error(self, reason: str) -> GGUFError:
         """Return a `GGUFError`, as in `TensorSupply.error`."""
@@ -206,8 +213,27 @@ class CheckpointSupply(TensorSupply):
         # Some classes use another prefix than most of their architecture; a model without a head uses none.
         prefixes = (f"{c.base_model_prefix}." for c in (architecture.classes["base"], model_class))
         self._prefix = next((p for p in prefixes if any(name.startswith(p) for name in tensors)), "")
-        self.heads = {name for name in tensors if not name.startswith(self._prefix)}
-        self.tensors = {name.removeprefix(self._prefix): tensor for name, tensor in tensors.items()}
+        self.tensors, self.heads, self.unknown = tensors, set(), []
+
+    def separate(self, model: Model) -> None:
+        """Name tensors as weight maps do; a tensor of the one kind must not replace one of the other.
+
+        Such are a `model.lm_head.weight`, and a `norm.weight` beside `model.norm.weight`.
+        """
+        stored, self.tensors = self.tensors, {}
+        parameters = [name for name, _ in model.named_parameters()]
+        of_base = {model.base_name(name) for name in parameters if model.is_in_base(name)}
+        of_heads = {model.base_name(name) for name in parameters if not model.is_in_base(name)}
+        for name in sorted(stored, key=lambda name: not name.startswith(self._prefix)):
+            plain = name.removeprefix(self._prefix)
+            in_base = name.startswith(self._prefix) if self._prefix else name not in of_heads
+            if plain in (of_heads if in_base else of_base) or plain in self.tensors:
+                if in_base or self._is_own:
+                    self.unknown.append(name)
+                continue
+            self.tensors[plain] = stored[name]
+            if not in_base:
+                self.heads.add(plain)
 
     def _check_sizes(self, tensors: Mapping[str, LazyTensor], sizes: Sequence[str]) -> None:
         """Refuse a config that would reserve more memory than the checkpoint has weights."""

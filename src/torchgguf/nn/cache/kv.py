@@ -118,16 +118,16 @@ class FixedKeyValues(KeyValues):
         assert self.room is not None
         refuse_graph(key, value)
         is_first = self.keys is None
+        if self.keys is not None and len(self.keys) != len(key):
+            raise ValueError(
+                f"a static cache of {len(self.keys)} rows must be used with as many, got {len(key)}"
+            )
+        places = self.places(key.shape[2], key.device)  # if there is no room, nothing has changed
         if self.keys is None or self.values is None:
             # Zeros, not whatever was there: a NaN would come through the mask, as 0 times NaN.
             self.keys, self.values = (
                 x.new_zeros((*x.shape[:2], self.room.capacity, x.shape[3])) for x in (key, value)
             )
-        if len(self.keys) != len(key):
-            raise ValueError(
-                f"a static cache of {len(self.keys)} rows must be used with as many, got {len(key)}"
-            )
-        places = self.places(key.shape[2], key.device)
         if lengths is not None:
             self._narrow(lengths, key.device)
         self.keys.index_copy_(2, places, key)

@@ -28,14 +28,14 @@ class Room:
         Raises:
             ValueError: there is no room. (A GPU is not asked; its own index error comes later.)
         """
-        if self.filled is None:
-            self.filled = torch.zeros((), dtype=torch.long, device=device)
-        filled = self.filled
+        filled = torch.zeros((), dtype=torch.long, device=device) if self.filled is None else self.filled
         asked = filled.device.type == "cpu" and not torch.compiler.is_compiling()
         if asked and (end := int(filled) + new) > self.capacity:
             room = f"max_cache_len={self.capacity}"
             raise ValueError(f"a static cache of {room} has no room for {end} positions")
         self._places = torch.arange(new, device=filled.device) + filled
+        if self.filled is None:
+            self.filled = filled
         filled += new
 
     def places(self, device: torch.device) -> Tensor:
@@ -85,8 +85,8 @@ class State(ABC):
         room = self.room
         assert room is not None
         if self._counts or room.filled is None:
-            self._counts = True
             room.make_room(new, device)
+            self._counts = True
         return room.places(device)
 
     @abstractmethod
