@@ -102,3 +102,19 @@ def test_closed_streams_do_no_harm(closed, file, code):
     assert result.stderr == (
         "" if code == 0 or closed == "2>&-" else "error: missing.gguf: No such file or directory\n"
     )
+
+
+def test_a_wrong_instruction_set_is_one_line():
+    """The native part refuses it when it is imported, by any command that needs it."""
+    command = [*COMMAND, "run", str(SMOLLM2), "hi"]
+    result = subprocess.run(
+        command,
+        env=os.environ | {"TORCHGGUF_ISA": "abacus"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: TORCHGGUF_ISA must be one of scalar")
+    assert result.stderr.endswith("got 'abacus'\n")
+    assert result.stderr.count("\n") == 1

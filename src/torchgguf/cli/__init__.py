@@ -124,6 +124,8 @@ def _replace_closed_streams() -> None:
 
 def _message(error: Exception) -> str:
     """Return the text of an exception for users; for unexpected exceptions with the name of the type."""
+    if isinstance(error, ImportError):  # it names what to install or to set, and may come back below
+        return str(error)
     from torchgguf.container import GGUFError
 
     if isinstance(error, OSError) and error.strerror:
