@@ -18,7 +18,7 @@ PYTEST  := $(if $(WORKERS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest \
 FILES   := $(VENV)/.files-$(shell find src -name '*.py' | sort | cksum | cut -d' ' -f1)
 NATIVE  := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
-.PHONY: demo test quick lint format debug bench test-oldest update build tools models clean help
+.PHONY: demo test quick lint format debug bench test-oldest oldest update build tools models clean help
 .DEFAULT_GOAL := demo
 
 # torch comes first and alone: a package that depends on it would otherwise choose its own, larger build.
@@ -107,7 +107,8 @@ update: $(VENV)/.deps ## raise the locked versions to those that pass lint and t
 	@$(BIN)/python scripts/lock.py oldest > $(NEXT)/oldest.lock
 	@$(BIN)/python scripts/lock.py compare $(LOCK) $(NEXT)/dev.lock
 	@$(MAKE) lint test VENV=$(NEXT)/dev LOCK=$(NEXT)/dev.lock
-	@$(MAKE) oldest VENV=$(NEXT)/oldest LOCK=$(NEXT)/oldest.lock EXTRAS=test
+	@$(MAKE) oldest VENV=$(NEXT)/oldest LOCK=$(NEXT)/oldest.lock EXTRAS=test \
+		TORCH=$$(sed -n 's/^torch==//p' $(NEXT)/oldest.lock)
 	@mv $(NEXT)/*.lock requirements/ && rm -rf $(NEXT)
 
 clean: ## remove all that make made here

@@ -81,6 +81,11 @@ void fill(GridTable& table, const void* grid, GridShape shape) {
 bool set_grid(int type, const void* bytes, size_t size) {
     Slot* slot = find_slot(type);
     if (!slot || slot->size() != size) return false;
+    // Kernels read a grid without a lock: once set, it stays. IQ1_S and IQ1_M share one.
+    const bool is_set = std::ranges::any_of(
+        slots, [slot](const Slot& other) { return other.is_set && other.numbers == slot->numbers; });
+    if (is_set && std::memcmp(slot->numbers, bytes, size) != 0) return false;
+    if (is_set) return slot->is_set = true;
     const auto* numbers = static_cast<const int8_t*>(bytes);
     if (std::set<int8_t>(numbers, numbers + size).size() > slot->most_levels()) return false;
     std::memcpy(slot->numbers, bytes, size);

@@ -20,8 +20,8 @@ struct Grids {
 };
 extern Grids grids;
 
-// False, and nothing changed, if the type has no grid, or the bytes are not of its size or hold too many different
-// numbers to be one.
+// False, and nothing changed, if the type has no grid, the bytes are not of its size or hold too many different numbers
+// to be one, or other bytes are set. The same bytes may be set again.
 bool set_grid(int type, const void* bytes, size_t size);
 
 // True for a type whose grid was not set yet.

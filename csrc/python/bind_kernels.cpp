@@ -6,6 +6,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "dequantize.h"
 #include "formats/layouts.h"
@@ -35,6 +36,12 @@ BlockSize block_of(int type) {
     return block;
 }
 
+// For a type that has blocks and no row in the tables of csrc/isa.
+[[noreturn]] void lack_kernel(const char* function, int type) {
+    throw std::runtime_error("this build has no native kernel to " + std::string(function) + " ggml type " +
+                             to_string(type) + " on this CPU");
+}
+
 void require_size(const char* what, int64_t size, int64_t expected) {
     if (size == expected) return;
     throw std::invalid_argument(std::string(what) + " must be " + to_string(expected) + ", got " + to_string(size));
@@ -62,7 +69,8 @@ struct Output {
 };
 
 void bind_set_grid(int type, const nb::bytes& grid) {
-    require(set_grid(type, grid.data(), grid.size()), "ggml type " + to_string(type) + " has no such grid");
+    require(set_grid(type, grid.data(), grid.size()),
+            "ggml type " + to_string(type) + " has no such grid, or another one is set");
 }
 
 void bind_linear(int type, const Tensor& weight, const Tensor& x, const std::optional<Tensor>& bias, const Tensor& out,
@@ -87,7 +95,7 @@ void bind_linear(int type, const Tensor& weight, const Tensor& x, const std::opt
         require_size("length of bias", bias->columns("bias"), problem.out_features);
     }
     const nb::gil_scoped_release release;
-    linear(problem, threads);
+    if (!linear(problem, threads)) lack_kernel("multiply", type);
 }
 
 void bind_dequantize(int type, const Tensor& packed, const Tensor& out, int threads) {
@@ -95,7 +103,7 @@ void bind_dequantize(int type, const Tensor& packed, const Tensor& out, int thre
     const int64_t n = row_length(packed, "packed", block_of(type)), rows = packed.rows();
     const Output to(out, rows, n);
     const nb::gil_scoped_release release;
-    dequantize_rows(type, src, to.data, rows, n, to.kind, threads);
+    if (!dequantize_rows(type, src, to.data, rows, n, to.kind, threads)) lack_kernel("decode", type);
 }
 
 void bind_embedding(int type, const Tensor& table, const Tensor& indices, const Tensor& out, int threads) {
@@ -104,14 +112,16 @@ void bind_embedding(int type, const Tensor& table, const Tensor& indices, const 
     const auto* index = indices.data<const int64_t>("indices");
     const int64_t count = indices.ndim() ? indices.rows() * indices.columns("indices") : 1;
     const Output to(out, count, n);
-    const auto* wrong = std::find_if(index, index + count, [&](int64_t i) { return i < 0 || i >= table_rows; });
-    if (wrong != index + count) {
+    // A copy: other threads may change the tensor between this check and the last row.
+    const std::vector<int64_t> chosen(index, index + count);
+    const auto wrong = std::ranges::find_if(chosen, [&](int64_t i) { return i < 0 || i >= table_rows; });
+    if (wrong != chosen.end()) {
         const std::string problem =
             "index " + to_string(*wrong) + " is outside the " + to_string(table_rows) + " embeddings";
         throw nb::index_error(problem.c_str());
     }
     const nb::gil_scoped_release release;
-    embedding_rows(type, src, index, count, to.data, n, to.kind, threads);
+    if (!embedding_rows(type, src, chosen.data(), count, to.data, n, to.kind, threads)) lack_kernel("decode", type);
 }
 
 void bind_quantize(int type, const Tensor& weights, const std::optional<Tensor>& importance, const Tensor& out,
@@ -130,7 +140,7 @@ void bind_quantize(int type, const Tensor& weights, const std::optional<Tensor>&
         require_size("length of importance", importance->columns("importance"), n);
     }
     const nb::gil_scoped_release release;
-    quantize_rows(type, src, columns, dst, rows, n, threads);
+    if (!quantize_rows(type, src, columns, dst, rows, n, threads)) lack_kernel("encode", type);
 }
 
 }  // namespace

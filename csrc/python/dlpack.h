@@ -9,7 +9,7 @@ namespace torchgguf::dlpack {
 enum class DTypeCode : uint8_t { integer = 0, unsigned_integer = 1, floating = 2, bfloat = 4 };
 
 struct DType {
-    uint8_t code;
+    DTypeCode code;
     uint8_t bits;
     uint16_t lanes;
 };

@@ -1,5 +1,6 @@
 #include "python/tensor.h"
 
+#include <algorithm>
 #include <string>
 
 namespace nb = nanobind;
@@ -59,7 +60,7 @@ bool Tensor::load(nb::handle object) noexcept {
     view_ = {.data = array_.data(),
              .device = {array_.device_type(), array_.device_id()},
              .ndim = static_cast<int32_t>(array_.ndim()),
-             .dtype = {dtype.code, dtype.bits, dtype.lanes},
+             .dtype = {static_cast<dlpack::DTypeCode>(dtype.code), dtype.bits, dtype.lanes},
              .shape = const_cast<int64_t*>(array_.shape_ptr()),
              .strides = const_cast<int64_t*>(array_.stride_ptr()),
              .byte_offset = 0};
@@ -71,11 +72,14 @@ bool Tensor::is(const DType& dtype) const {
     return own.code == other.code && own.bits == other.bits && own.lanes == other.lanes;
 }
 
+bool Tensor::is_empty() const {
+    return std::find(view_.shape, view_.shape + view_.ndim, 0) != view_.shape + view_.ndim;
+}
+
 bool Tensor::is_contiguous() const {
-    if (!view_.strides) return true;
+    if (!view_.strides || is_empty()) return true;
     int64_t expected = 1;
     for (int i = view_.ndim - 1; i >= 0; --i) {
-        if (view_.shape[i] == 0) return true;
         if (view_.shape[i] != 1 && view_.strides[i] != expected) return false;
         expected *= view_.shape[i];
     }
@@ -101,7 +105,7 @@ void Tensor::require(const char* name, const DType& dtype) const {
         missing = "on the CPU";
     } else if (!is_contiguous()) {
         missing = "contiguous";
-    } else if (!view_.data && rows() * (view_.ndim ? view_.shape[view_.ndim - 1] : 1) != 0) {
+    } else if (!view_.data && !is_empty()) {
         missing = "in memory";  // its storage was freed
     }
     if (missing) throw nb::value_error((std::string(name) + " must be " + missing).c_str());

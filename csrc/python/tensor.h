@@ -11,6 +11,11 @@
 namespace torchgguf {
 
 // A torch.Tensor, or anything else that speaks DLPack. It borrows the memory: an argument outlives its call.
+//
+// DLPack does not pass on torch's negative bit, which marks a tensor that stands for its numbers times -1. The
+// operators never pass such a tensor: torch's dispatcher resolves the bit before it calls an implementation. A caller
+// of the module itself must resolve it (Tensor.resolve_neg). The conjugate bit marks complex tensors, which no kernel
+// accepts.
 class Tensor {
 public:
     // False if the object is none of these.
@@ -35,13 +40,14 @@ private:
         dlpack::DType value;
         const char* name;
     };
-    static DType dtype_of(const uint8_t*) { return {{1, 8, 1}, "uint8"}; }
-    static DType dtype_of(const int64_t*) { return {{0, 64, 1}, "int64"}; }
-    static DType dtype_of(const float*) { return {{2, 32, 1}, "float32"}; }
-    static DType dtype_of(const struct Bf16*) { return {{4, 16, 1}, "bfloat16"}; }
+    static DType dtype_of(const uint8_t*) { return {{dlpack::DTypeCode::unsigned_integer, 8, 1}, "uint8"}; }
+    static DType dtype_of(const int64_t*) { return {{dlpack::DTypeCode::integer, 64, 1}, "int64"}; }
+    static DType dtype_of(const float*) { return {{dlpack::DTypeCode::floating, 32, 1}, "float32"}; }
+    static DType dtype_of(const struct Bf16*) { return {{dlpack::DTypeCode::bfloat, 16, 1}, "bfloat16"}; }
 
     bool is(const DType& dtype) const;
-    bool is_contiguous() const;
+    bool is_empty() const;
+    bool is_contiguous() const;  // as in torch: an empty tensor is, with any strides
     void require(const char* name, const DType& dtype) const;
     uint8_t* start() const { return static_cast<uint8_t*>(view_.data) + view_.byte_offset; }
 

@@ -8,7 +8,10 @@ from benchmarks.figures import FIGURES, OURS, QWEN2, Figure, Goal, Worker
 from benchmarks.runner import Job, Outcome, run
 from benchmarks.workers import WORKERS
 
-from benchmarks import plot, report
+from benchmarks import report
+
+pytest.importorskip("matplotlib")  # of the development tools alone: `make test-oldest` does without
+from benchmarks import plot
 
 OUR_WORKER, PEER_WORKER, SECOND = Worker("ours"), Worker("peer"), Worker("peer", (("A", "B"),))
 

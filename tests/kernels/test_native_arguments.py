@@ -1,6 +1,7 @@
 """The native border: whatever Python passes, a kernel touches no byte outside of the tensors."""
 
 import inspect
+import subprocess
 import sys
 
 import numpy as np
@@ -127,11 +128,61 @@ def test_an_index_outside_the_table_is_refused(index):
         _native.embedding(**arguments("embedding") | {"indices": torch.tensor([0, index])})
 
 
-@pytest.mark.parametrize("threads", [-(2**31), -1, 0, 1, 2**31 - 1])
-def test_any_number_of_threads_computes(threads):
+CHANGE_INDICES_MEANWHILE = """
+import threading
+import torch
+from torchgguf import _native
+
+table = torch.zeros(4, 34, dtype=torch.uint8)
+indices = torch.zeros(2**18, dtype=torch.int64)
+out = torch.empty(2**18, 32)
+done = threading.Event()
+
+def change():
+    last = indices[-1:]
+    while not done.is_set():
+        last.fill_(2**50)
+
+changer = threading.Thread(target=change)
+changer.start()
+decoded = 0
+for _ in range(100):
+    indices.zero_()
+    try:
+        _native.embedding(8, table, indices, out, 1)
+        decoded += 1
+    except IndexError:
+        pass
+done.set()
+changer.join()
+assert decoded
+"""
+
+
+def test_indices_that_another_thread_changes_are_those_that_were_checked():
+    """In a process of its own, which a read outside of the table would end."""
+    command = [sys.executable, "-c", CHANGE_INDICES_MEANWHILE]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.Tensor.view_as, lambda empty, _: DLPackOnly(empty)], ids=["torch", "dlpack"]
+)
+def test_an_empty_tensor_is_contiguous_with_any_strides(wrap):
+    empty = torch.empty(0, 2 * COLUMNS)[:, ::2]
+    assert empty.stride() == (2 * COLUMNS, 2)
+    empty = wrap(empty, empty)
+    _native.linear(**arguments("linear") | {"x": empty, "out": torch.empty(0, OUTPUTS)})
+    packed = torch.empty(0, 136, dtype=torch.uint8)[:, ::2]
+    _native.dequantize(**arguments("dequantize") | {"packed": wrap(packed, packed), "out": empty})
+
+
+@pytest.mark.parametrize("number", [-(2**31), -1, 0, 1, 2**31 - 1])
+def test_any_number_of_threads_computes(number):
     expected = arguments("linear")
     _native.linear(**expected)
-    result = expected | {"out": torch.empty(ROWS, OUTPUTS), "threads": threads}
+    result = expected | {"out": torch.empty(ROWS, OUTPUTS), "threads": number}
     _native.linear(**result)
     assert torch.equal(result["out"], expected["out"])
 

@@ -250,6 +250,27 @@ def test_empty_tensors_are_fine(rows):
     assert kernels.dequantize(packed[:0], "Q8_0").shape == (0, 512)
 
 
+def test_empty_tensors_with_gaps_are_fine():
+    packed, _ = golden("Q8_0")
+    assert kernels.linear(torch.empty(0, 1024)[:, ::2], packed, "Q8_0").shape == (0, 8)
+    no_rows = torch.empty(0, 2 * packed.shape[1], dtype=torch.uint8)[:, ::2]
+    assert kernels.linear(torch.ones(FEW, 512), no_rows, "Q8_0").shape == (FEW, 0)
+    assert kernels.dequantize(no_rows, "Q8_0").shape == (0, 512)
+    no_indices = torch.empty(0, 4, dtype=torch.int64)[:, ::2]
+    assert kernels.embedding(no_indices, packed, "Q8_0").shape == (0, 2, 512)
+    assert kernels.quantize(torch.empty(0, 1024)[:, ::2], "Q8_0").shape == (0, packed.shape[1])
+
+
+def test_numbers_under_torchs_negative_bit_are_negated():
+    """The native part cannot see the bit, so torch must resolve it before."""
+    packed, _ = golden("Q8_0")
+    x = activations(FEW, 512)
+    negative = torch._neg_view(x)
+    assert negative.is_neg()
+    assert torch.equal(kernels.linear(negative, packed, "Q8_0"), kernels.linear(-x, packed, "Q8_0"))
+    assert torch.equal(kernels.quantize(negative, "Q8_0"), kernels.quantize(-x, "Q8_0"))
+
+
 CALLERS = {
     "operator": lambda name: getattr(torch.ops.torchgguf, name).default,
     "reference": lambda name: REFERENCE[name],

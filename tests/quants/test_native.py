@@ -10,6 +10,7 @@ from torch import Tensor
 from tests.guard_page import guarded, needs_guard_pages
 from tests.quants.evidence import assert_same_bits, goldens, random_rows, types_in_gguf, unpacked_by_gguf
 from torchgguf.quants import QuantType, quant_type, quant_types
+from torchgguf.quants.grids import _entries
 from torchgguf.quants.reference import dequantize
 
 _native = pytest.importorskip("torchgguf._native")
@@ -93,6 +94,31 @@ def test_nothing_is_touched_behind_the_last_byte(kind):
 def test_what_is_not_a_grid_is_refused(type, grid):
     with pytest.raises(ValueError, match=f"ggml type {type} has no such grid"):
         _native.set_grid(type, grid)
+
+
+@pytest.mark.parametrize("name", ["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ3_S"])
+def test_a_grid_may_be_set_again_but_not_changed(name):
+    kind = quant_type(name)
+    grid = _entries(name).tobytes()
+    packed = random_rows(kind)
+    before = decode(packed, kind)
+    _native.set_grid(kind.id, grid)
+    with pytest.raises(ValueError, match=f"ggml type {kind.id} has no such grid, or another one is set"):
+        _native.set_grid(kind.id, grid[::-1])
+    assert_same_bits(decode(packed, kind), before)
+
+
+def test_types_that_share_a_grid_agree_on_it():
+    """In a process of its own, where the grid is set to something else by the first of the two types."""
+    program = """
+from torchgguf import _native
+_native.set_grid(19, bytes(8 * 2048))
+_native.set_grid(29, bytes(8 * 2048))
+_native.set_grid(29, b"\\1" * (8 * 2048))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "ValueError: ggml type 29 has no such grid, or another one is set" in run.stderr
+    assert "line 5" in run.stderr
 
 
 def test_a_type_whose_grid_is_missing_is_refused():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.quants.evidence import goldens
-from torchgguf.quants import QuantType, dequantize, quant_type, quant_types, quantize
+from torchgguf.quants import QuantType, dequantize, quant_type, quant_types, quantize, reference
 
 INTERNAL = {"Q8_1", "Q8_K"}
 
@@ -76,6 +76,13 @@ def test_sizes_of_rows():
 def test_packed_weights_must_be_bytes():
     with pytest.raises(TypeError, match=r"packed Q4_0 weights must be a uint8 tensor, not torch\.float32"):
         dequantize(torch.zeros(2, 18), "Q4_0")
+
+
+@pytest.mark.parametrize("dequantize", [dequantize, reference.dequantize], ids=["facade", "reference"])
+@pytest.mark.parametrize("name", ["Q4_0", "F32"])
+def test_a_single_byte_is_no_row(dequantize, name):
+    with pytest.raises(ValueError, match=f"packed {name} weights must have a dimension, got a single number"):
+        dequantize(torch.tensor(0, dtype=torch.uint8), name)
 
 
 MINUS_TWO = {

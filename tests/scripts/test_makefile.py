@@ -41,6 +41,23 @@ def test_tests_are_chosen_by_path_and_by_word(arguments: list[str], command: str
     assert re.search(command, make("--dry-run", *arguments).splitlines()[-1])
 
 
+def test_an_update_to_another_torch_still_tries_the_oldest(tmp_path) -> None:
+    for name, torch in ("dev", "9.9"), ("oldest", "2.6.0"):
+        (tmp_path / f"{name}.lock").write_text(f"torch=={torch}\n")
+    printed = make("--dry-run", "update", "TORCH=9.9", f"NEXT={tmp_path}")
+    installed = dict(re.findall(r"/(dev|oldest)/bin/python -m pip .* torch==(\S+)$", printed, re.MULTILINE))
+    assert installed == {"dev": "9.9", "oldest": "2.6.0"}
+
+
+def test_a_commit_is_checked_as_lint_checks() -> None:
+    """Compares the first two words of each command."""
+    config = (ROOT / ".pre-commit-config.yaml").read_text()
+    hooks = re.findall(r"entry: (\S+(?: \S+)?)", config)
+    printed = make("--dry-run", "lint").splitlines()
+    checks = [line.split()[:2] for line in printed if re.match(r"\.venv/bin/(?!.*( -m pip | > ))", line)]
+    assert sorted(hooks) == sorted(map(" ".join, checks))
+
+
 def test_everything_is_installed_at_locked_versions(tmp_path) -> None:
     lines = [
         line for line in make("--dry-run", "lint", f"VENV={tmp_path}").splitlines() if " install " in line

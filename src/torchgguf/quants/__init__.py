@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torchgguf.quants import fp4, i_quants, k_quants, legacy, plain, ternary  # noqa: F401 (registers the types)
 from torchgguf.quants.base import QuantType, QuantTypeLike, quant_type, quant_types
+from torchgguf.quants.reference import unpacked_row_length
 
 __all__ = ["QuantType", "QuantTypeLike", "dequantize", "quant_type", "quant_types", "quantize"]
 
@@ -36,14 +37,12 @@ def dequantize(packed: Tensor, type: QuantTypeLike, dtype: torch.dtype = torch.f
 
     Raises:
         TypeError: `packed` is not uint8.
-        ValueError: the rows are not whole blocks, or the type is unknown.
+        ValueError: the rows are not whole blocks, `packed` is a single number, or the type is unknown.
     """
     kind = quant_type(type)
     if kind.dtype is not None and packed.dtype == kind.dtype:
         return packed.to(dtype)
-    if packed.dtype != torch.uint8:
-        raise TypeError(f"packed {kind.name} weights must be a uint8 tensor, not {packed.dtype}")
-    kind.weights_per_row(packed.shape[-1])
+    unpacked_row_length(packed, kind)
     weights: Tensor = _kernels().dequantize(packed, kind, dtype)
     return weights
 

@@ -26,15 +26,27 @@ def dequantize(packed: Tensor, type: QuantTypeLike, dtype: torch.dtype = torch.f
     kind = quant_type(type)
     if kind.dtype is not None and packed.dtype == kind.dtype:
         return packed.to(dtype)
-    if packed.dtype != torch.uint8:
-        raise TypeError(f"packed {kind.name} weights must be a uint8 tensor, not {packed.dtype}")
-    shape = (*packed.shape[:-1], kind.weights_per_row(packed.shape[-1]))
+    shape = (*packed.shape[:-1], unpacked_row_length(packed, kind))
     blocks = packed.reshape(packed.numel() // kind.type_size, kind.type_size)
     weights = torch.empty(len(blocks), kind.block_size, dtype=dtype, device=packed.device)
     step = _WEIGHTS_AT_ONCE // kind.block_size
     for start in range(0, len(blocks), step):
         weights[start : start + step] = kind.decode(blocks[start : start + step])
     return weights.view(shape)
+
+
+def unpacked_row_length(packed: Tensor, kind: QuantType) -> int:
+    """Return the weights in a row of `packed`.
+
+    Raises:
+        TypeError: `packed` is not uint8.
+        ValueError: it is a single number, or the rows are not whole blocks.
+    """
+    if packed.dtype != torch.uint8:
+        raise TypeError(f"packed {kind.name} weights must be a uint8 tensor, not {packed.dtype}")
+    if packed.dim() == 0:
+        raise ValueError(f"packed {kind.name} weights must have a dimension, got a single number")
+    return kind.weights_per_row(packed.shape[-1])
 
 
 def encode_rows(kind: QuantType, rows: Tensor, importance: Tensor | None, packed: Tensor) -> None:
