@@ -97,7 +97,7 @@ def test_experts_that_were_never_seen_are_named(torchgguf, tmp_path):
     out = tmp_path / "x.gguf"
     result = torchgguf("imatrix", "--in", GOLDENS / "qwen2moe.two.gguf", "-o", out)
     assert result.returncode == 0
-    assert "No token came to some experts in blk.0.ffn_down_exps.weight and 2 more tensors" in result.stderr
+    assert "No token reached some experts in blk.0.ffn_down_exps.weight and 2 more tensors" in result.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals differ elsewhere")

@@ -90,7 +90,7 @@ def test_an_interrupted_training_keeps_what_was_learnt(tmp_path):
     ("options", "complaint"),
     [
         ({"steps": 0}, "argument --steps: invalid positive value: '0'"),
-        ({"heads": 3}, "--width 32 does not divide into --heads 3"),
+        ({"heads": 3}, "--width must be a multiple of --heads 3, got 32"),
         ({"tokenizer": "no-such.gguf"}, "no-such.gguf"),
         ({"length": 30000}, "too few for windows of 30000"),
     ],

@@ -133,7 +133,7 @@ def test_pipeline(notebook, folders):
     code = snippet(GPT2, "device=0")
     drawn = notebook.run("import torch", "torch.manual_seed(0)", ours(code))
     if DEVICE == "cpu":
-        assert "device=0 is a GPU, and there is none: the pipeline runs on the CPU" in drawn.err
+        assert "device=0: there is no GPU, the pipeline falls back to the CPU" in drawn.err
     (answer,) = drawn.value
     assert answer.keys() == {"generated_text"}
     assert answer["generated_text"].startswith(PROMPT)
