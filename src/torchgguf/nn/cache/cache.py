@@ -37,9 +37,10 @@ class Cache(ABC):
             layer_idx: the layer.
             kind: the class of the state: `KeyValues`, `Recurrent`, `Convolution` or another `State`.
         """
-        while layer_idx >= len(self.layers):
-            self.layers.append({})
-        states = self.layers[layer_idx]
+        layers = self.layers
+        while layer_idx >= len(layers):
+            layers.append({})
+        states = layers[layer_idx]
         if kind not in states:
             states[kind] = kind.make(self.room)
         return states[kind]  # type: ignore[return-value]  # each is under its own kind
