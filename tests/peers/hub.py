@@ -50,14 +50,14 @@ class Repository:
         return next((b for b in self.branches if revision in (b, self.commit(b))), None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
     """What was asked, names of headers in small letters, and how many bytes were sent for it."""
 
     method: str
     path: str
     headers: Mapping[str, str]
-    sent: int
+    sent: int = 0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -67,8 +67,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.sent = 0
         path = unquote(self.path.partition("?")[0])
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        # Before the answer: a client that has it may ask again at once, in another thread.
+        self.asked = Request(self.command, path, headers)
+        self.server.requests.append(self.asked)
         parts = path.strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             self._about("/".join(parts[2:4]), parts[4], "/".join(parts[5:]))
@@ -76,8 +79,6 @@ class Handler(BaseHTTPRequestHandler):
             self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         else:
             self._refuse(404, "RepoNotFound")
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.requests.append(Request(self.command, path, headers, self.sent))
 
     do_HEAD = do_GET  # noqa: N815  (the names are http.server's)
 
@@ -142,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
-            self.sent = len(body if drop is None else body[:drop])
+            self.asked.sent = len(body if drop is None else body[:drop])
             self.wfile.write(body[:drop])
         if drop is not None:
             self.close_connection = True
