@@ -156,9 +156,9 @@ def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadO
                 model.set_submodule(path, layer)
     if infinite:
         _logger.warning(
-            "%s and %d other tensors have weights that are too large for %s and became infinite: load with "
-            "dtype='bfloat16' or 'float32'",
-            *(infinite[0], len(infinite) - 1, str(supply.config.dtype).removeprefix("torch.")),
+            "%s has weights that are too large for %s and became infinite (other such tensors: %d): load "
+            "with dtype='bfloat16' or 'float32'",
+            *(infinite[0], str(supply.config.dtype).removeprefix("torch."), len(infinite) - 1),
         )
     initialize_new(model, opened.match.new)
     model.tie_weights()
