@@ -38,7 +38,7 @@ def refuse_too_large(name: str, dtype: torch.dtype) -> NoReturn:
     short = str(dtype).removeprefix("torch.")
     raise ValueError(
         f"tensor {name!r} has finite weights that are too large for {short}, whose largest number is "
-        f"{torch.finfo(dtype).max:g}: choose bfloat16 or float32"
+        f"{torch.finfo(dtype).max:g}{': choose bfloat16 or float32' if dtype is torch.float16 else ''}"
     )
 
 
