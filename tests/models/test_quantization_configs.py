@@ -128,6 +128,55 @@ def test_what_cannot_be_saved_is_not(folders, tmp_path):
     assert not (tmp_path / "out.gguf").exists()
 
 
+STORAGES = ["uint8", "float16", "bfloat16", "float32"]
+
+
+def load_stored_as(folder, storage):
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_storage=storage)
+    return AutoModelForCausalLM.from_pretrained(folder, quantization_config=config)
+
+
+@pytest.mark.parametrize("method", ["save_pretrained", "save_gguf"])
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_four_bits_stored_as_floats_are_not_saved(folders, storage, name, method, tmp_path):
+    """Not after a forward: on some CPUs the library then stores bytes again."""
+    model = load_stored_as(folders / name, storage)
+    assert str(model.model.layers[0].mlp.up_proj.weight.dtype) == f"torch.{storage}"
+    place = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"model\.layers\.0\.\S+ is packed by bitsandbytes"):
+        getattr(model, method)(place)
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    "cast",
+    [
+        lambda model: model.half(),
+        lambda model: model.bfloat16(),
+        lambda model: model.double(),
+        lambda model: model.to(torch.float32),
+        lambda model: model.to("cpu", torch.bfloat16),
+        lambda model: torch.nn.Sequential(model).half()[0],
+    ],
+    ids=["half", "bfloat16", "double", "float32", "to", "inside"],
+)
+@pytest.mark.parametrize("storage", STORAGES)
+@torch.no_grad()
+def test_casts_leave_four_bits_alone(folders, storage, cast):
+    expected = load_stored_as(folders / "qwen2", "uint8")(ids()).logits
+    model = load_stored_as(folders / "qwen2", storage)
+    layer = model.model.layers[0].self_attn.q_proj
+    before, norm = layer.weight.detach().view(torch.uint8).clone(), model.model.norm.weight.dtype
+    model = cast(model)
+    assert str(layer.weight.dtype) == f"torch.{storage}"
+    assert isinstance(layer.weight, bitsandbytes.nn.Params4bit)
+    assert torch.equal(layer.weight.detach().view(torch.uint8), before)
+    assert layer.bias.dtype is model.model.norm.weight.dtype is model.dtype
+    assert norm is torch.float32
+    assert_near(model(ids()).logits.float(), expected, 0.05)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -72,7 +72,8 @@ def convert_to_checkpoint(
         TokenizerError: its tokenizer is unsupported.
         FileNotFoundError, PermissionError, ConnectionError: as `torchgguf.hub.find_file`.
         OSError: the disk is full, or the system refuses; nothing was changed.
-        ValueError: `dtype` or `max_shard_size` is invalid.
+        ValueError: `dtype` or `max_shard_size` is invalid, or finite weights are too large for `dtype` (the
+            message names the tensor).
     """
     with open_gguf(find_gguf(place, gguf_file, **hub)) as file:
         model_class = registry.architecture_of_file(file).classes["causal_lm"]

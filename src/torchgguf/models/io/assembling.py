@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from os import PathLike
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -17,6 +18,7 @@ from torchgguf.generation import GenerationMixin
 from torchgguf.models import registry
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.model import Model
+from torchgguf.models.core.narrowing import became_infinite, narrow, refuse_too_large
 from torchgguf.models.io.checkpoint import Checkpoint, CheckpointError
 from torchgguf.models.io.devices import spread
 from torchgguf.models.io.matching import Match, match
@@ -53,11 +55,13 @@ class Filling(NamedTuple):
         keep_blocks: whether matrices stay as they are stored, and vectors become float32. Then nothing is
             rounded to the dtype of the activations, and saving writes the same bytes.
         device: of the parameters.
+        too_large: is called with the name of a parameter, and `dtype`, if finite numbers became infinite.
     """
 
     dtype: torch.dtype | None
     keep_blocks: bool = False
     device: torch.device | str = "cpu"
+    too_large: Callable[[str, torch.dtype], object] = refuse_too_large
 
 
 def load_pretrained(
@@ -137,7 +141,10 @@ def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadO
     opened = open_model(model_class, supply, options)
     model, tensors = opened.model, opened.match.tensors
     keep_blocks = supply.keeps_blocks and not options.dequantize
-    filling = Filling(supply.config.dtype, keep_blocks, options.device)
+    infinite: list[str] = []
+    filling = Filling(
+        supply.config.dtype, keep_blocks, options.device, lambda name, dtype: infinite.append(name)
+    )
     total = sum(map(len, tensors.values()))
     # The bar appears after a second, and only on a terminal.
     with tqdm(total=total, desc="loading", unit="tensor", delay=1, leave=False, disable=None) as bar:
@@ -147,6 +154,12 @@ def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadO
             if options.quantization_config is not None:
                 layer = options.quantization_config.pack(model, path, model.get_submodule(path))
                 model.set_submodule(path, layer)
+    if infinite:
+        _logger.warning(
+            "%s has weights that are too large for %s and became infinite (other such tensors: %d): load "
+            "with dtype='bfloat16' or 'float32'",
+            *(infinite[0], str(supply.config.dtype).removeprefix("torch."), len(infinite) - 1),
+        )
     initialize_new(model, opened.match.new)
     model.tie_weights()
     if isinstance(model, GenerationMixin):
@@ -175,14 +188,20 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
                 model.set_submodule(path, packed)
         else:
             dtype = torch.float32 if filling.keep_blocks and not slot.packable else filling.dtype
-            opened.supply.layout.fill(layer, slot.name, _load_plain(tensor, dtype).to(filling.device))
+            name = f"{path}.{slot.name}".removeprefix(".")
+            plain = _load_plain(tensor, dtype, partial(filling.too_large, name, dtype or tensor.dtype))
+            opened.supply.layout.fill(layer, slot.name, plain.to(filling.device))
 
 
-def _load_plain(tensor: LazyTensor, dtype: torch.dtype | None) -> Tensor:
-    if tensor.is_packed:
-        assert isinstance(tensor.type, TensorType)
-        return kernels.dequantize(tensor.load(), quant_type(tensor.type), dtype or torch.float32)
-    return tensor.load().to(dtype or tensor.dtype)
+def _load_plain(tensor: LazyTensor, dtype: torch.dtype | None, too_large: Callable[[], object]) -> Tensor:
+    if not tensor.is_packed:
+        return narrow(tensor.load(), dtype or tensor.dtype, too_large)
+    assert isinstance(tensor.type, TensorType)
+    blocks, kind = tensor.load(), quant_type(tensor.type)
+    plain = kernels.dequantize(blocks, kind, dtype or torch.float32)
+    if dtype is torch.float16 and became_infinite(plain, lambda: kernels.dequantize(blocks, kind)):
+        too_large()
+    return plain
 
 
 def initialize_new(model: Model, names: list[str]) -> None:

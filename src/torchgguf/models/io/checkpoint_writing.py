@@ -23,6 +23,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from torchgguf.container import LazyTensor
 from torchgguf.container.atomic import atomic_write
 from torchgguf.models.core.model import Model
+from torchgguf.models.core.narrowing import became_infinite, narrow, refuse_too_large
 from torchgguf.models.io.checkpoint import CONFIG, GENERATION_CONFIG, INDEX, SAFETENSORS
 from torchgguf.models.io.devices import Layers, at_hand
 from torchgguf.models.io.places import tensor_places
@@ -53,6 +54,9 @@ def save_checkpoint(
         dtype: of the weights.
         layers: loads the parameters of a layer; by default they are in the model.
         more: contents of other files by their names. All files appear together.
+
+    Raises:
+        ValueError: finite weights are too large for `dtype`; the message names the tensor.
     """
     if dtype is None and any(isinstance(layer, PackedLayer) for layer in model.modules()):
         dtype = model.dtype
@@ -100,9 +104,14 @@ def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterato
         if isinstance(layer, PackedLayer) and layer is not model.tied_head
     }
 
+    paths = {layer: path for path, layer in model.named_modules()}
+
     @lru_cache(maxsize=1)  # one layer's tensors are saved one after the other
     def unpacked(layer: PackedLayer) -> nn.Module:
-        return layer.dequantize(dtype or model.dtype)
+        plain_layer = layer.dequantize(dtype or model.dtype)
+        if (dtype or model.dtype) is torch.float16:
+            _check_range(plain_layer, layer, paths[layer])
+        return plain_layer
 
     def read(layer: PackedLayer, name: str) -> Tensor:
         tensor: Tensor = getattr(unpacked(layer), name).detach()
@@ -117,6 +126,17 @@ def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterato
         parameter_dtype = dtype or place.slot.read().dtype
         tensor = LazyTensor(place.slot.shape, parameter_dtype, partial(place.read, layers))
         yield from _parts(model, place.name, tensor)
+
+
+def _check_range(plain: nn.Module, packed: PackedLayer, path: str) -> None:
+    """Refuse a layer that was unpacked to float16, if that made finite weights infinite."""
+    for name, value in plain.named_parameters(recurse=False):
+        if became_infinite(value.detach(), partial(_exact, packed, name)):
+            refuse_too_large(f"{path}.{name}", value.dtype)
+
+
+def _exact(packed: PackedLayer, name: str) -> Tensor:
+    return packed.dequantize().get_parameter(name).detach()
 
 
 def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
@@ -166,13 +186,14 @@ def write_safetensors(
     text += b" " * (-len(text) % 8)
     _write(file, struct.pack("<Q", len(text)) + text)
     for name in order:
-        _write(file, _data(tensors[name]))
+        _write(file, _data(name, tensors[name]))
         written(1)
 
 
-def _data(tensor: LazyTensor) -> Any:
+def _data(name: str, tensor: LazyTensor) -> Any:
     """Return a tensor's bytes. Callers must not keep them: they leave memory before the next tensor loads."""
-    return tensor.load().to("cpu", tensor.dtype).contiguous().reshape(-1).view(torch.uint8).numpy()
+    plain = narrow(tensor.load(), tensor.dtype, partial(refuse_too_large, name, tensor.dtype))
+    return plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def _write(file: FileIO, data: Any) -> None:

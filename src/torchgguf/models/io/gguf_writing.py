@@ -17,6 +17,7 @@ from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.models.core.config import Config
 from torchgguf.models.core.model import Model
+from torchgguf.models.core.narrowing import narrow, refuse_too_large
 from torchgguf.models.core.weight_map import RowPermutation
 from torchgguf.models.io.description import describe
 from torchgguf.models.io.devices import Layers, at_hand
@@ -118,7 +119,10 @@ def _source(
         rows = place.read(layers)
         if transform is not None:
             rows = transform.to_gguf(rows, config)
-        return rows.to(kind.dtype) if slot.quant_type is None else rows.view(kind.dtype or torch.uint8)
+        if slot.quant_type is not None:
+            return rows.view(kind.dtype or torch.uint8)
+        assert kind.dtype is not None
+        return narrow(rows, kind.dtype, partial(refuse_too_large, name, kind.dtype))
 
     return TensorSource(slot.shape, TENSOR_TYPES[kind.id], load)
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from torchgguf.models.io.checkpoint import CheckpointError
 from torchgguf.nn import PackedLayer
+from torchgguf.nn.foreign import packing_library
 
 
 def refuse_packed(values: Mapping[str, Any], place: object) -> None:
@@ -28,17 +29,14 @@ def refuse_packed(values: Mapping[str, Any], place: object) -> None:
 
 
 def check_savable(model: nn.Module) -> None:
-    """Refuse a model with weights that another library packed: only that library can read them.
+    """Refuse a model with weights that another library packed, as floats too: only that library reads them.
 
     Raises:
         ValueError: there is such a layer; the message names it and the library.
     """
     for path, layer in model.named_modules():
-        if isinstance(layer, PackedLayer) or all(
-            p.is_floating_point() for p in layer.parameters(recurse=False)
-        ):
+        if isinstance(layer, PackedLayer) or (library := packing_library(layer)) is None:
             continue
-        library = type(layer).__module__.partition(".")[0]
         raise ValueError(
             f"{path} is packed by {library}, and saving that is unsupported: load the checkpoint without it"
         )

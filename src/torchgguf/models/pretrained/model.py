@@ -120,7 +120,8 @@ class PreTrainedModel(Model):
 
         Raises:
             TypeError: an option is unknown.
-            ValueError: the value of an option is unsupported, or another library packed the weights.
+            ValueError: the value of an option is unsupported, another library packed the weights, or finite
+                weights are too large for `dtype` (the message names the tensor).
         """
         (unknown,) = split_options(options, _SAVING)
         if unknown:

@@ -6,9 +6,11 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from torchgguf.models.core.model import Model
+from torchgguf.models.core.narrowing import became_infinite, refuse_too_large
 from torchgguf.nn import SlottedLayer
 from torchgguf.packing import stays_wide
 from torchgguf.quants import QuantType, quant_type, quantize
@@ -64,10 +66,18 @@ class GGUFQuantizationConfig:
                 return layer
         dtype = model.config.dtype
         for slot in slots:
-            packed = layer.pack(slot.name, quantize(slot.read(), self._type), self._type, dtype)
+            blocks = self._blocks(slot.read(), f"{path}.{slot.name}")
+            packed = layer.pack(slot.name, blocks, self._type, dtype)
             assert isinstance(packed, SlottedLayer)
             layer = packed
         return layer
+
+    def _blocks(self, weights: Tensor, name: str) -> Tensor:
+        """Pack weights; those that are too large for float16 must not become infinite."""
+        blocks, half = quantize(weights, self._type), self._type.dtype
+        if half is torch.float16 and became_infinite(blocks.view(half), lambda: weights):
+            refuse_too_large(name, half)
+        return blocks
 
     def _why_not(self, columns: int) -> str:
         return f"rows of {columns} do not divide into {self._type.name} blocks of {self._type.block_size}"
