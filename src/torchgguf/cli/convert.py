@@ -111,7 +111,7 @@ def convert_command(
     of_folders = {"--dtype": dtype, "--max-shard-size": max_shard_size}
     if gguf_file is not None or is_gguf(Path(place)):
         _check_gguf(Path(place))
-        if out is None or out.endswith(".gguf"):
+        if out is None or (out.endswith(".gguf") and not Path(out).is_dir()):
             wish = "name a folder for a Hugging Face model, or use `torchgguf quantize` to change types"
             raise typer.BadParameter(f"{source} is a GGUF file already: {wish}", param_hint="OUT")
         if Path(out).is_file():
@@ -130,16 +130,13 @@ def convert_command(
 
 def _check_gguf(path: Path) -> None:
     """Raise ValueError for a file that is neither GGUF nor part of a Hugging Face model."""
-    from torchgguf.container.layout import MAGIC
+    from torchgguf.container.reading.recognition import is_gguf_file
 
-    if not path.is_file() or path.suffix == ".gguf":
-        return
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise ValueError(
-                f"{path} is neither a GGUF file nor part of a Hugging Face model: name the folder of the "
-                "model, or its .safetensors or .bin file"
-            )
+    if path.is_file() and not is_gguf_file(path):
+        raise ValueError(
+            f"{path} is neither a GGUF file nor part of a Hugging Face model: name the folder of the "
+            "model, or its .safetensors or .bin file"
+        )
 
 
 def _quantization(kind: str | None, imatrix: str | None, tensor_types: list[str]) -> "Quantization | None":

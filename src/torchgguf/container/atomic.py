@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 _PREFIX = ".torchgguf-"  # temporary names of unfinished files
+_MOST_LINKS = 40  # one after the other, as Linux follows
 
 
 @contextmanager
@@ -18,8 +19,8 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
     """Open a new unbuffered file that replaces `path` when the block ends without an exception.
 
     Until then the old file stays in place. Processes that have it open or mapped keep the old contents even
-    afterwards. The new file has the mode of the old one, or the default mode if there was none. A symbolic
-    link is kept, and the file that it points to is replaced.
+    afterwards. The new file has the mode of the old one, or the default mode if there was none. Which file is
+    replaced behind a symbolic link, see `written_place`.
 
     Args:
         path: the file to create or replace.
@@ -31,7 +32,7 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
         OSError: the system refuses, or `path` is not a regular file. The error names `path` if it names no
             other file.
     """
-    target = Path(path).resolve()
+    target = written_place(path)
     mode = _mode_of_old(target)
     with _opened(target.parent) as directory, _errors_named(target):
         descriptor, name = _create(directory)
@@ -56,6 +57,38 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
                     os.unlink(name, dir_fd=directory)
             raise
         os.fsync(directory)
+
+
+def written_place(path: str | PathLike[str]) -> Path:
+    """Return the absolute path of the file that writing to `path` creates or replaces.
+
+    Symbolic links are followed, except one to a blob in the cache of the Hugging Face Hub: there, such a link
+    is replaced itself. Several snapshots share a blob, and its name is the hash of its contents.
+
+    Args:
+        path: the file or link to write to.
+
+    Raises:
+        OSError: links point to each other in a circle.
+    """
+    place = Path(path)
+    for _ in range(_MOST_LINKS):
+        if place.name in ("", ".."):
+            return place.resolve()
+        place = place.parent.resolve() / place.name
+        if not place.is_symlink():
+            return place
+        following = place.parent / place.readlink()
+        if _is_hub_blob(following):
+            return place
+        place = following
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def _is_hub_blob(path: Path) -> bool:
+    """Return whether a path is `models--owner--name/blobs/<hash>`, the layout of the Hub's cache."""
+    blobs = path.parent.resolve()
+    return blobs.name == "blobs" and "--" in blobs.parent.name and (blobs.parent / "snapshots").is_dir()
 
 
 @contextmanager

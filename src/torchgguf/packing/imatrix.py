@@ -17,7 +17,7 @@ from typing import Literal, Self
 from torch import Tensor
 
 from torchgguf.container import GGUFError
-from torchgguf.container.layout import MAGIC
+from torchgguf.container.reading.recognition import has_gguf_magic
 from torchgguf.packing.column_statistics import CHUNK_SIZE, Activations, Statistics
 from torchgguf.packing.imatrix_gguf import read_gguf_imatrix, write_gguf_imatrix
 from torchgguf.packing.imatrix_legacy import read_legacy_imatrix, write_legacy_imatrix
@@ -134,9 +134,7 @@ def load_imatrix(path: str | PathLike[str], chunk_size: int = CHUNK_SIZE) -> Imp
     path = Path(path)
     if path.exists() and not path.is_file():
         raise GGUFError("is not a regular file", path=path)
-    with path.open("rb") as file:
-        is_gguf = file.read(len(MAGIC)) == MAGIC
-    read = read_gguf_imatrix(path) if is_gguf else read_legacy_imatrix(path, chunk_size)
+    read = read_gguf_imatrix(path) if has_gguf_magic(path) else read_legacy_imatrix(path, chunk_size)
     for name, activations in read.activations.items():
         if not activations.are_squares:
             raise GGUFError(f"sums of {name} are negative, infinite or not a number", path=path)

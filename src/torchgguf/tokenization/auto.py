@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from tokenizers import AddedToken
 
+from torchgguf.container.reading.recognition import is_gguf_file
 from torchgguf.hub import find_gguf
 from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.options import TokenizerOptions
@@ -83,7 +84,7 @@ def load(
         tokenizer_class: the tokenizer's class in transformers, in place of what the files state.
     """
     loading = TokenizerOptions.of(options)
-    if gguf_file is not None or Path(place).suffix == ".gguf":
+    if gguf_file is not None or is_gguf_file(place):
         tokenizer = _from_gguf(kind, place, gguf_file, loading)
     else:
         tokenizer = kind.from_source(_open_files(place, loading, tokenizer_class), **loading.settings)

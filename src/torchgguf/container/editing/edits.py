@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torchgguf.container.atomic import written_place
 from torchgguf.container.editing.overwriting import locked, overwrite_head, undo_unfinished
 from torchgguf.container.editing.stated_types import stated_type
 from torchgguf.container.encoder import encode_string, encode_value
@@ -59,7 +60,9 @@ def edit_metadata(
     Only the header is written if the new one fits before the tensors; spaces under the key
     `torchgguf.padding` fill the rest. A crash at that moment loses nothing (see `undo_unfinished`). Otherwise
     the whole file is rewritten and replaces the old one when it is complete. It then contains `room` such
-    spaces, so that the next edit fits. An unfinished edit of a dead process is undone first.
+    spaces, so that the next edit fits. In a snapshot of the Hub's cache the new file always replaces the
+    link, because other snapshots share what it points to. An unfinished edit of a dead process is undone
+    first.
 
     Args:
         path: the file; for a split model, any of its files.
@@ -98,7 +101,9 @@ def edit_metadata(
         new = _changed(first, values, removed, types)
         if not force:
             _check_harmless((*removed, *values), new, shards)
-        if _FILLER not in removed and (head := _new_head(first, new)) is not None:
+        # In the Hub's cache a new file takes the place of a link, and the file that was opened stays.
+        editable = written_place(path) == Path(path).resolve()
+        if editable and _FILLER not in removed and (head := _new_head(first, new)) is not None:
             overwrite_head(file, path, head)
             return Edited(first.path, in_place=True)
         new.pop(_FILLER, None)

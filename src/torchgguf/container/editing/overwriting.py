@@ -41,7 +41,7 @@ def locked(path: str | PathLike[str]) -> Iterator[FileIO]:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise GGUFError("another process is editing its metadata", path=target) from None
-        if not os.path.samestat(os.fstat(file.fileno()), target.stat()):
+        if not os.path.samestat(os.fstat(file.fileno()), Path(path).stat()):
             raise GGUFError("another process has just replaced it: try again", path=target)
         yield file
 

@@ -7,7 +7,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 
-from torchgguf.container.atomic import atomic_write_all
+from torchgguf.container.atomic import atomic_write_all, written_place
 from torchgguf.container.errors import GGUFError
 from torchgguf.container.layout import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, padded
 from torchgguf.container.metadata import Metadata
@@ -167,7 +167,7 @@ def merge_gguf(
     with open_gguf(path) as file:
         if len(file.paths) == 1 and not file.metadata.get(COUNT):
             raise GGUFError("is a complete model in one file: there is nothing to merge", path=path)
-        if Path(out).resolve() in {part.resolve() for part in file.paths}:
+        if written_place(out) in {written_place(part) for part in file.paths}:
             raise ValueError(f"{out} is one of the files to merge: name another output file")
         write_gguf(out, _without_split(file.metadata), file.sources(), progress=progress)
 

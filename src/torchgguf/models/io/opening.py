@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from torchgguf.container import GGUFFile, open_gguf
+from torchgguf.container.reading.recognition import is_gguf_file
 from torchgguf.hub import HubOptions, find_gguf
 from torchgguf.models import registry
 from torchgguf.models.core.config import Config, floating_dtype
 from torchgguf.models.io.checkpoint import CONFIG, Checkpoint, CheckpointError
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.savable import refuse_packed
+
+_OF_CHECKPOINTS = (".safetensors", ".bin", ".json")
 
 
 @contextmanager
@@ -30,10 +33,9 @@ def open_source(
 def is_gguf(place: Path) -> bool:
     """Return whether a place is a GGUF file, of any name, or a folder with GGUF files and no config.json."""
     if place.is_dir():
-        return not (place / CONFIG).exists() and any(place.glob("*.gguf"))
-    return place.suffix == ".gguf" or (
-        place.is_file() and place.suffix not in (".safetensors", ".bin", ".json")
-    )
+        return not (place / CONFIG).exists() and any(path.is_file() for path in place.glob("*.gguf"))
+    # Opening any other file as GGUF raises the error that states what it is.
+    return is_gguf_file(place) or (place.is_file() and place.suffix not in _OF_CHECKPOINTS)
 
 
 def load_config(place: str | PathLike[str], gguf_file: str | None, options: LoadOptions) -> Config:
