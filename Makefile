@@ -12,7 +12,7 @@ K      :=
 WORKERS :=
 
 INSTALL := $(BIN)/python -m pip install -qq -c $(LOCK)
-PYTEST  := $(if $(WORKERS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest \
+PYTEST  = $(if $(WORKERS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest \
 	$(if $(WORKERS),-n $(WORKERS) --dist loadfile) $(if $(K),-k '$(K)')
 # An editable install lists the package's files: when one is new or moved, it is made anew.
 FILES   := $(VENV)/.files-$(shell find src -name '*.py' | sort | cksum | cut -d' ' -f1)
@@ -65,6 +65,7 @@ demo: build ## fetch a model of 135M parameters, run it, write it back (the defa
 test: tools models ## run the tests: all, or T=tests/nn (a path), K=rope (words of pytest -k); WORKERS=2 at a time
 	@$(PYTEST) $(T)
 
+quick: WORKERS = 2
 quick: tools models ## run one test of each file, none of the slow ones: less than a minute
 	@$(PYTEST) -p tests.quick $(T)
 

@@ -38,7 +38,7 @@ def test_the_demo_is_what_make_alone_runs() -> None:
         (["test", "T=tests/nn"], r"-m pytest +tests/nn$"),
         (["test", "T=tests/nn", "K=rope or alibi"], r"-m pytest +-k 'rope or alibi' +tests/nn$"),
         (["test", "WORKERS=2"], r"^OMP_NUM_THREADS=1 .*-m pytest +-n 2 --dist loadfile +$"),
-        (["quick", "K=rope"], r"-m pytest +-k 'rope' -p tests\.quick *$"),
+        (["quick", "K=rope"], r"-n 2 --dist loadfile +-k 'rope' -p tests\.quick *$"),
     ],
 )
 def test_tests_are_chosen_by_path_and_by_word(arguments: list[str], command: str) -> None:
