@@ -24,6 +24,7 @@ from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, Checkp
 from torchgguf.models.io.description import MODEL_CARD
 from torchgguf.models.io.opening import is_gguf, read_config
 from torchgguf.models.io.options import LoadOptions
+from torchgguf.models.io.places import ParameterPlace
 from torchgguf.models.io.supply import CheckpointSupply
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.models.quantizers.gguf import GGUFQuantizationConfig
@@ -201,6 +202,6 @@ def _layers(opened: OpenModel[PreTrainedModel]) -> PassingLayers:
     """Load layers from the checkpoint; the empty parameters get the dtypes that they have there."""
     for path, filled in opened.match.tensors.items():
         for slot, tensor in filled:  # layers that share a parameter still share it
-            parameter = opened.model.get_parameter(f"{path}.{slot.name}")
+            parameter = opened.model.get_parameter(ParameterPlace(path, slot).name)
             parameter.data = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
     return PassingLayers(opened, Filling(dtype=None))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf.container import GGUFError
-from torchgguf.models.blocks import heads
+from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import SelfAttention
 from torchgguf.models.blocks.outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
@@ -25,7 +25,6 @@ from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
     Field,
     Header,
-    Implied,
     Only,
     Rule,
     Unwritable,
@@ -133,9 +132,7 @@ BLOOM = Architecture(
         Field("attention.head_count_kv", "n_head", required=False, limit=largest_dimension),
         Field("attention.layer_norm_epsilon", "layer_norm_epsilon", float),
         Only("attention.max_alibi_bias", 8.0, "the slopes of Bloom require 8.0"),
-        Only("attention.causal", True, "bidirectional attention is unsupported"),
-        Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
-        Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
+        *tables.IMPLIED_RULES,
         Unwritable("apply_residual_connection_post_layernorm", False),
     ),
     rows=(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchgguf.container import GGUFError
-from torchgguf.models.blocks import heads
+from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import SelfAttention
 from torchgguf.models.blocks.outputs import BaseModelOutputWithPast
 from torchgguf.models.blocks.stack import LayerStack
@@ -22,8 +22,6 @@ from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
     Field,
     Header,
-    Implied,
-    Only,
     Rule,
     Unwritable,
     largest_dimension,
@@ -125,9 +123,7 @@ GPT2 = Architecture(
         Field("attention.head_count_kv", "n_head", required=False, limit=largest_dimension),
         Field("attention.layer_norm_epsilon", "layer_norm_epsilon", float),
         Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
-        Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
-        Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
-        Only("attention.causal", True, "bidirectional attention is unsupported"),
+        *tables.IMPLIED_RULES,
         Unwritable("activation_function", "gelu_new"),
         Unwritable("scale_attn_weights", True),
         Unwritable("scale_attn_by_inverse_layer_idx", False),

@@ -64,6 +64,13 @@ EXPERT_STACKS = (
     Stack("layers.{}.mlp.experts.down_proj", ("layers.{}.mlp.experts.{}.down_proj.weight",)),
 )
 
+# Rules of all language models: what their tensors imply, and that attention is causal.
+IMPLIED_RULES = (
+    Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
+    Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
+    Only("attention.causal", True, "bidirectional attention is unsupported"),
+)
+
 # Rules that also apply if only a part of each head is rotated.
 COMMON_RULES = (
     Field("block_count", "num_hidden_layers", limit=tensor_count),
@@ -76,9 +83,7 @@ COMMON_RULES = (
     Field("attention.value_length", "head_dim", required=False, limit=largest_dimension),
     Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float),
     Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
-    Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
-    Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
-    Only("attention.causal", True, "bidirectional attention is unsupported"),
+    *IMPLIED_RULES,
     Unwritable("hidden_act", "silu"),
 )
 

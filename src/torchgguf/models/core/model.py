@@ -52,11 +52,11 @@ class Model(GradientCheckpointing):
             cls.architecture = architecture
         if hasattr(cls, "architecture"):
             cls.architecture.register(cls)
+        if "forward" in vars(cls):  # an inherited one accepts them already
+            cls.forward = accept_second_names(cls.forward)
         # A subclass that only overrides `forward` keeps the order in which it declares its arguments.
         if order := vars(cls).get("argument_order"):
             cls.forward = in_order(cls.forward, order)
-        if vars(cls).keys() & {"forward", "argument_order"}:
-            cls.forward = accept_second_names(cls.forward)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         """Move or cast the parameters, as `to` and `half` ask; packed ones keep their bytes."""

@@ -24,6 +24,7 @@ from torchgguf.models.io.devices import spread
 from torchgguf.models.io.matching import Match, match
 from torchgguf.models.io.opening import open_source, read_config
 from torchgguf.models.io.options import LoadOptions
+from torchgguf.models.io.places import ParameterPlace
 from torchgguf.models.io.supply import CheckpointSupply, GGUFSupply, TensorSupply
 from torchgguf.nn import SlottedLayer, check_attention
 from torchgguf.quants import quant_type
@@ -188,7 +189,7 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
                 model.set_submodule(path, packed)
         else:
             dtype = torch.float32 if filling.keep_blocks and not slot.packable else filling.dtype
-            name = f"{path}.{slot.name}".removeprefix(".")
+            name = ParameterPlace(path, slot).name
             plain = _load_plain(tensor, dtype, partial(filling.too_large, name, dtype or tensor.dtype))
             opened.supply.layout.fill(layer, slot.name, plain.to(filling.device))
 

@@ -98,13 +98,12 @@ def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterato
     check_savable(model)
     with torch.device("meta"):
         plain_model = type(model)(model.config)
-    plain = {
-        layer: plain_model.get_submodule(path)
+    tied = model.tied_head
+    paths = {
+        layer: path
         for path, layer in model.named_modules()
-        if isinstance(layer, PackedLayer) and layer is not model.tied_head
+        if isinstance(layer, PackedLayer) and layer is not tied
     }
-
-    paths = {layer: path for path, layer in model.named_modules()}
 
     @lru_cache(maxsize=1)  # one layer's tensors are saved one after the other
     def unpacked(layer: PackedLayer) -> nn.Module:
@@ -120,9 +119,12 @@ def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterato
     def list_slots(layer: nn.Module) -> list[Slot]:
         if not isinstance(layer, PackedLayer):
             return parameter_slots(layer)
-        return [replace(slot, read=partial(read, layer, slot.name)) for slot in parameter_slots(plain[layer])]
+        return [
+            replace(slot, read=partial(read, layer, slot.name))
+            for slot in parameter_slots(plain_model.get_submodule(paths[layer]))
+        ]
 
-    for place in tensor_places(model, list_slots, left_out=model.tied_head):
+    for place in tensor_places(model, list_slots, left_out=tied):
         parameter_dtype = dtype or place.slot.read().dtype
         tensor = LazyTensor(place.slot.shape, parameter_dtype, partial(place.read, layers))
         yield from _parts(model, place.name, tensor)
