@@ -79,15 +79,15 @@ def _differences(model: Model, described: Model) -> Iterator[str]:
             yield f"{path} has {len(lists[path])} layers, in the config {len(layers)} (num_hidden_layers)"
     found, expected = (
         {
-            place.name: place.slot.shape
+            place.name: place.slot
             for place in tensor_places(each, slots, left_out=None)
             if not place.name.startswith(tuple(other_lengths))
         }
         for each in (model, described)
     )
-    for name, shape in found.items():
+    for name, slot in found.items():
         if name not in expected:
             yield f"{name} is not in the config"
-        elif shape != expected[name]:
-            yield f"{name} has shape {shape}, in the config {expected[name]}"
+        elif slot.shape not in (expected[name].shape, expected[name].also):
+            yield f"{name} has shape {slot.shape}, in the config {expected[name].shape}"
     yield from (f"{name} is missing" for name in expected if name not in found)
