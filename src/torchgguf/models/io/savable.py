@@ -50,6 +50,11 @@ def check_savable(model: AnySavable) -> AnySavable:
         ValueError: there is such a layer; the message names it, and the library or the shapes.
     """
     for path, layer in model.named_modules():
+        if type(layer).__module__.partition(".")[0] == "peft":
+            raise ValueError(
+                f"{path} is an adapter of PEFT: save the model that merge_and_unload() of the PeftModel "
+                "returns, or the adapters alone, by save_pretrained() of the PeftModel"
+            )
         if isinstance(layer, PackedLayer) or (library := packing_library(layer)) is None:
             continue
         raise ValueError(
