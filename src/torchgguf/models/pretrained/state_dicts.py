@@ -1,5 +1,6 @@
 """State dicts of files, or of other processes: what `load_state_dict` and `save_pretrained` accept."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,9 @@ def completed(model: Model, state_dict: Mapping[str, Any], strict: bool) -> dict
         state_dict: the state.
         strict: whether all parts of a parameter must be there. Otherwise the model keeps the others.
     """
-    values = dict(state_dict)
+    values = OrderedDict(state_dict)
+    if (metadata := getattr(state_dict, "_metadata", None)) is not None:  # the versions of layers
+        vars(values)["_metadata"] = metadata
     if (head := model.tied_head) is not None:
         paths = {layer: path for path, layer in model.named_modules()}
         names = [f"{paths[layer]}.weight" for layer in (model.get_input_embeddings(), head)]

@@ -25,7 +25,8 @@ def teach_trainer() -> None:
     @wraps(save)
     def save_any(self: Any, *args: Any, **options: Any) -> None:
         asked = self.model
-        model = self.accelerator.unwrap_model(asked, keep_torch_compile=False)
+        model = self.accelerator.unwrap_model(asked)
+        model = getattr(model, "_orig_mod", model)  # of torch.compile
         if isinstance(model, Model):
             self.model = _stand_in(model)
         try:
