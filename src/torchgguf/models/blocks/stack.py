@@ -79,7 +79,7 @@ class LayerStack(PreTrainedModel):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_router_logits: bool | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Run the layers.
 
@@ -138,7 +138,7 @@ class LayerStack(PreTrainedModel):
             hidden_states=tuple(states) if output_hidden_states else None,
             **kept,
         )
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
     def run_layer(self, layer: nn.Module, x: Tensor, step: Step, again: bool = True) -> Tensor:
         """Return `layer(x, step)`; with gradient checkpointing, without the cache.
