@@ -77,6 +77,18 @@ EXPERTS = {
     "moe_intermediate_size": 32,
     "shared_expert_intermediate_size": 80,
 }
+ROUTED = {"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "norm_topk_prob": True}
+# Queries grow within a short text.
+MINISTRAL_ROPE = rope(
+    "yarn",
+    factor=4.0,
+    original_max_position_embeddings=5,
+    beta_fast=32.0,
+    beta_slow=1.0,
+    mscale=1.0,
+    mscale_all_dim=1.0,
+    llama_4_scaling_beta=0.3,
+)
 CASES = {
     "llama": Case("Llama", {}),
     "llama-mha": Case("Llama", {"num_key_value_heads": 4}),
@@ -142,6 +154,36 @@ CASES = {
     ),
     "qwen3-sliding": Case(
         "Qwen3", {"head_dim": 32, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
+    ),
+    "qwen3moe": Case("Qwen3Moe", {**ROUTED, "head_dim": 32}),
+    "qwen3moe-tied": Case("Qwen3Moe", {**ROUTED, "head_dim": 16, "tie_word_embeddings": True}),
+    "mixtral": Case("Mixtral", {"num_local_experts": 4}),
+    "mixtral-odd-heads": Case(
+        "Mixtral",
+        {
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_local_experts": 3,
+            "num_experts_per_tok": 1,
+        },
+    ),
+    "ministral3": Case("Ministral3", {"head_dim": 32, **MINISTRAL_ROPE}),
+    "smollm3": Case("SmolLM3", {"num_hidden_layers": 4, "pad_token_id": None, "eos_token_id": 2}),
+    "gemma": Case("Gemma", {"head_dim": 32}),
+    "gemma2": Case("Gemma2", {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 7}),
+    "gemma3": Case(
+        "Gemma3Text",
+        {
+            "head_dim": 32,
+            "query_pre_attn_scalar": 32,
+            "sliding_window": 7,
+            "num_hidden_layers": 7,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 100000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+            },
+        },
     ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),

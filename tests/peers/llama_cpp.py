@@ -20,7 +20,16 @@ TEXT = (ROOT / "tests" / "data" / "gpl-3.0.txt").read_text()
 
 VOCAB_SIZE = 400
 # Models with a byte-level vocabulary, and how theirs splits texts: the others get one of sentencepiece.
-BYTE_LEVEL = {"gpt2": "gpt-2", "bloom": "bloom", "qwen2": "qwen2", "qwen2_moe": "qwen2", "qwen3": "qwen2"}
+BYTE_LEVEL = {
+    "gpt2": "gpt-2",
+    "bloom": "bloom",
+    "qwen2": "qwen2",
+    "qwen2_moe": "qwen2",
+    "qwen3": "qwen2",
+    "qwen3_moe": "qwen2",
+}
+# Models whose vocabulary of sentencepiece puts no space before a text.
+UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
 
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
@@ -41,7 +50,7 @@ def add_tokenizer(folder: Path, model_type: str) -> None:
     if model_type in BYTE_LEVEL:
         _byte_level().save(str(folder / "tokenizer.json"))
     else:
-        (folder / "tokenizer.model").write_bytes(_sentencepiece())
+        (folder / "tokenizer.model").write_bytes(_sentencepiece(model_type not in UNPREFIXED))
 
 
 def convert_folders(jobs: Iterable[tuple[Path, Path, str, str]]) -> None:
@@ -88,7 +97,7 @@ def _byte_level() -> tokenizers.ByteLevelBPETokenizer:
 
 
 @cache
-def _sentencepiece() -> bytes:
+def _sentencepiece(prefix: bool) -> bytes:
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT.splitlines()),
@@ -96,6 +105,7 @@ def _sentencepiece() -> bytes:
         vocab_size=VOCAB_SIZE,
         byte_fallback=True,
         model_type="bpe",
+        add_dummy_prefix=prefix,
         minloglevel=2,
     )
     return out.getvalue()

@@ -6,6 +6,26 @@ from torchgguf.models.architectures.bloom import (
     BloomForTokenClassification as BloomForTokenClassification,
     BloomModel as BloomModel,
 )
+from torchgguf.models.architectures.gemma import (
+    GemmaConfig as GemmaConfig,
+    GemmaForCausalLM as GemmaForCausalLM,
+    GemmaForSequenceClassification as GemmaForSequenceClassification,
+    GemmaForTokenClassification as GemmaForTokenClassification,
+    GemmaModel as GemmaModel,
+)
+from torchgguf.models.architectures.gemma2 import (
+    Gemma2Config as Gemma2Config,
+    Gemma2ForCausalLM as Gemma2ForCausalLM,
+    Gemma2ForSequenceClassification as Gemma2ForSequenceClassification,
+    Gemma2ForTokenClassification as Gemma2ForTokenClassification,
+    Gemma2Model as Gemma2Model,
+)
+from torchgguf.models.architectures.gemma3_text import (
+    Gemma3ForCausalLM as Gemma3ForCausalLM,
+    Gemma3TextConfig as Gemma3TextConfig,
+    Gemma3TextForSequenceClassification as Gemma3TextForSequenceClassification,
+    Gemma3TextModel as Gemma3TextModel,
+)
 from torchgguf.models.architectures.gpt2 import (
     GPT2Config as GPT2Config,
     GPT2ForQuestionAnswering as GPT2ForQuestionAnswering,
@@ -27,6 +47,14 @@ from torchgguf.models.architectures.llama import (
     LlamaForTokenClassification as LlamaForTokenClassification,
     LlamaModel as LlamaModel,
 )
+from torchgguf.models.architectures.ministral3 import (
+    Ministral3Config as Ministral3Config,
+    Ministral3ForCausalLM as Ministral3ForCausalLM,
+    Ministral3ForQuestionAnswering as Ministral3ForQuestionAnswering,
+    Ministral3ForSequenceClassification as Ministral3ForSequenceClassification,
+    Ministral3ForTokenClassification as Ministral3ForTokenClassification,
+    Ministral3Model as Ministral3Model,
+)
 from torchgguf.models.architectures.mistral import (
     MistralConfig as MistralConfig,
     MistralForCausalLM as MistralForCausalLM,
@@ -34,6 +62,14 @@ from torchgguf.models.architectures.mistral import (
     MistralForSequenceClassification as MistralForSequenceClassification,
     MistralForTokenClassification as MistralForTokenClassification,
     MistralModel as MistralModel,
+)
+from torchgguf.models.architectures.mixtral import (
+    MixtralConfig as MixtralConfig,
+    MixtralForCausalLM as MixtralForCausalLM,
+    MixtralForQuestionAnswering as MixtralForQuestionAnswering,
+    MixtralForSequenceClassification as MixtralForSequenceClassification,
+    MixtralForTokenClassification as MixtralForTokenClassification,
+    MixtralModel as MixtralModel,
 )
 from torchgguf.models.architectures.phi3 import (
     Phi3Config as Phi3Config,
@@ -65,6 +101,22 @@ from torchgguf.models.architectures.qwen3 import (
     Qwen3ForSequenceClassification as Qwen3ForSequenceClassification,
     Qwen3ForTokenClassification as Qwen3ForTokenClassification,
     Qwen3Model as Qwen3Model,
+)
+from torchgguf.models.architectures.qwen3_moe import (
+    Qwen3MoeConfig as Qwen3MoeConfig,
+    Qwen3MoeForCausalLM as Qwen3MoeForCausalLM,
+    Qwen3MoeForQuestionAnswering as Qwen3MoeForQuestionAnswering,
+    Qwen3MoeForSequenceClassification as Qwen3MoeForSequenceClassification,
+    Qwen3MoeForTokenClassification as Qwen3MoeForTokenClassification,
+    Qwen3MoeModel as Qwen3MoeModel,
+)
+from torchgguf.models.architectures.smollm3 import (
+    SmolLM3Config as SmolLM3Config,
+    SmolLM3ForCausalLM as SmolLM3ForCausalLM,
+    SmolLM3ForQuestionAnswering as SmolLM3ForQuestionAnswering,
+    SmolLM3ForSequenceClassification as SmolLM3ForSequenceClassification,
+    SmolLM3ForTokenClassification as SmolLM3ForTokenClassification,
+    SmolLM3Model as SmolLM3Model,
 )
 from torchgguf.models.auto import (
     AutoConfig as AutoConfig,

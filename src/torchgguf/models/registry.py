@@ -10,12 +10,18 @@ from torchgguf.models.core.architecture import Architecture
 # config.json is also the name of the file in `architectures/`.
 ROWS: dict[str, tuple[str, ...]] = {
     "bloom": ("bloom",),
+    "gemma": ("gemma",),
+    "gemma2": ("gemma2",),
+    "gemma3": ("gemma3_text",),
     "gpt2": ("gpt2",),
-    "llama": ("mistral", "llama"),
+    "llama": ("mixtral", "mistral", "llama"),
+    "mistral3": ("ministral3",),
     "phi3": ("phi3",),
     "qwen2": ("qwen2",),
     "qwen2moe": ("qwen2_moe",),
     "qwen3": ("qwen3",),
+    "qwen3moe": ("qwen3_moe",),
+    "smollm3": ("smollm3",),
 }
 
 MODEL_TYPES = tuple(sorted(model_type for row in ROWS.values() for model_type in row))

@@ -1,8 +1,12 @@
 """Normalisation layers. Norms that came from a packed file stay in float32, whatever goes through them."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from torchgguf.nn.slots import Slot, SlottedLayer
 
 
 class RMSNorm(nn.Module):
@@ -30,6 +34,44 @@ class RMSNorm(nn.Module):
         return f"{tuple(self.weight.shape)}, eps={self.eps}"
 
 
+class UnitOffsetRMSNorm(SlottedLayer):
+    """`(1 + weight) * x / sqrt(mean(x²) + eps)`, all in float32 and then rounded, as Gemma's models do.
+
+    GGUF files contain `1 + weight`, rounded: the sum does not determine the weight. So the layer keeps what
+    it read from a file, and returns it as long as the weight is the one that follows from it.
+    """
+
+    def __init__(self, hidden_size: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(hidden_size))
+        self.eps = eps
+        self._stored: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of `(..., hidden_size)`."""
+        scale = self.weight.float() + 1.0
+        return F.rms_norm(x.float(), scale.shape, scale, self.eps).to(x.dtype)
+
+    def slots(self) -> Iterable[Slot]:
+        """List the weight as files contain it."""
+        return [Slot("weight", tuple(self.weight.shape), self._read)]
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Store `1 + weight`, as files contain it."""
+        self._stored = tensor.detach().cpu()
+        self.weight = nn.Parameter(tensor - 1)
+
+    def _read(self) -> Tensor:
+        weight = self.weight.detach()
+        if self._stored is not None and torch.equal((self._stored - 1).to(weight.dtype), weight.cpu()):
+            return self._stored
+        return weight + 1
+
+    def extra_repr(self) -> str:
+        """Show the size and the epsilon."""
+        return f"{tuple(self.weight.shape)}, eps={self.eps}"
+
+
 class LayerNorm(nn.LayerNorm):
     """`torch.nn.LayerNorm` (Ba et al. 2016, arXiv 1607.06450) for inputs of any dtype, which the result has.
 
@@ -39,5 +81,5 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise the last dimension of `(..., hidden_size)`."""
         wide = torch.promote_types(input.dtype, self.weight.dtype)
-        weight, bias = self.weight.to(wide), self.bias.to(wide)
+        weight, bias = self.weight.to(wide), None if self.bias is None else self.bias.to(wide)
         return F.layer_norm(input.to(wide), self.normalized_shape, weight, bias, self.eps).to(input.dtype)

@@ -16,7 +16,7 @@ from torchgguf.models.blocks.step import Step
 from torchgguf.models.blocks.windows import LayerWindows, UniformlyWindowedConfig
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Header
+from torchgguf.models.core.config_map import Header, Unwritable
 from torchgguf.models.core.weight_map import Row
 from torchgguf.nn import Linear
 from torchgguf.nn.rotary import rotated_size
@@ -91,7 +91,12 @@ def _part(size: int, head_dim: int) -> float:
 PHI3 = Architecture(
     gguf="phi3",
     config_class=Phi3Config,
-    rules=(*tables.COMMON_RULES, Phi3Rope(), LayerWindows(Phi3Config, always_stated=True)),
+    rules=(
+        *tables.COMMON_RULES,
+        Unwritable("hidden_act", "silu"),
+        Phi3Rope(),
+        LayerWindows(Phi3Config, always_stated=True),
+    ),
     rows=(
         *tables.STREAM,
         *tables.PRE_NORMS,

@@ -1,15 +1,40 @@
 """Rows and rules that weight maps and config maps of llama-like decoders share."""
 
+from collections.abc import Mapping
+
+from torchgguf.container import TensorInfo
 from torchgguf.models.blocks.rope_rule import Rope
-from torchgguf.models.core.config_map import Field, Implied, Only, Unwritable, largest_dimension, tensor_count
+from torchgguf.models.core.config_map import (
+    Field,
+    Implied,
+    Only,
+    Rule,
+    Unwritable,
+    largest_dimension,
+    tensor_count,
+)
 from torchgguf.models.core.weight_map import HEAD, Row, Stack, interleaved_rotary_rows
 
 # Weights of all decoders outside the layers.
 STREAM = (Row("token_embd", "embed_tokens"), Row("output_norm", "norm"), Row("output", HEAD))
 
+# Of models whose head always shares the weights of the embedding.
+TIED_STREAM = STREAM[:2]
+
 PRE_NORMS = (
     Row("blk.{}.attn_norm", "layers.{}.input_layernorm"),
     Row("blk.{}.ffn_norm", "layers.{}.post_attention_layernorm"),
+)
+
+# Norms of `SandwichLayer` and `PostNormLayer`.
+POST_NORMS = (
+    Row("blk.{}.post_attention_norm", "layers.{}.post_attention_layernorm"),
+    Row("blk.{}.post_ffw_norm", "layers.{}.post_feedforward_layernorm"),
+)
+SANDWICH_NORMS = (
+    Row("blk.{}.attn_norm", "layers.{}.input_layernorm"),
+    Row("blk.{}.ffn_norm", "layers.{}.pre_feedforward_layernorm"),
+    *POST_NORMS,
 )
 
 ATTENTION_OUTPUT = (Row("blk.{}.attn_output", "layers.{}.self_attn.o_proj"),)
@@ -64,6 +89,32 @@ EXPERT_STACKS = (
     Stack("layers.{}.mlp.experts.down_proj", ("layers.{}.mlp.experts.{}.down_proj.weight",)),
 )
 
+
+def expert_rules(
+    count: str = "num_experts", used: str = "num_experts_per_tok", size: str | None = "moe_intermediate_size"
+) -> tuple[Rule, ...]:
+    """Return the rules for numbers and size of experts, given the names of their fields.
+
+    Without a key, the size follows from the tensors; None: it is `intermediate_size`.
+    """
+    rules: tuple[Rule, ...] = (
+        Field("expert_count", count, limit=largest_dimension),
+        Field("expert_used_count", used, limit=largest_dimension),
+    )
+    if size is None:
+        return rules
+    return (
+        *rules,
+        Field("expert_feed_forward_length", size, required=False, limit=largest_dimension),
+        Implied(size, _expert_size),
+    )
+
+
+def _expert_size(tensors: Mapping[str, TensorInfo]) -> int:
+    names = (name for name in tensors if name.endswith(".ffn_down_exps.weight"))
+    return tensors[next(names, "blk.0.ffn_down_exps.weight")].shape[-1]
+
+
 # Rules of all language models: what their tensors imply, and that attention is causal.
 IMPLIED_RULES = (
     Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
@@ -84,11 +135,8 @@ COMMON_RULES = (
     Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float),
     Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
     *IMPLIED_RULES,
-    Unwritable("hidden_act", "silu"),
 )
 
-DECODER_RULES = (
-    *COMMON_RULES,
-    Field("rope.dimension_count", "head_dim", required=False, limit=largest_dimension),
-    Rope(),
-)
+ROTATED_SIZE = Field("rope.dimension_count", "head_dim", required=False, limit=largest_dimension)
+
+DECODER_RULES = (*COMMON_RULES, Unwritable("hidden_act", "silu"), ROTATED_SIZE, Rope())
