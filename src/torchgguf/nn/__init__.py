@@ -25,7 +25,7 @@ from torchgguf.nn.layers import (
 from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, new_padding, next_positions
 from torchgguf.nn.norm import LayerNorm, RMSNorm, UnitOffsetRMSNorm
 from torchgguf.nn.outputs import ModelOutput
-from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate
+from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate, rotate_neighbours
 from torchgguf.nn.second_names import accept_second_names
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
@@ -70,4 +70,5 @@ __all__ = [
     "new_padding",
     "next_positions",
     "rotate",
+    "rotate_neighbours",
 ]

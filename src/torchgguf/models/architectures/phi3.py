@@ -1,17 +1,15 @@
 """Phi-3, Phi-3.5 and Phi-4 (Abdin et al. 2024, arXiv 2404.14219, 2412.08905): fused projections, LongRoPE."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from torchgguf.container import GGUFError
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
 from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.rope_rule import ORIGINAL, Rope, original_length
+from torchgguf.models.blocks.rope_rule import ORIGINAL, PartialRope, original_length
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.blocks.windows import LayerWindows, UniformlyWindowedConfig
 from torchgguf.models.core.architecture import Architecture
@@ -19,7 +17,6 @@ from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Header, Unwritable
 from torchgguf.models.core.weight_map import Row
 from torchgguf.nn import Linear
-from torchgguf.nn.rotary import rotated_size
 
 
 @config_dataclass
@@ -56,36 +53,18 @@ class Phi3Config(UniformlyWindowedConfig):
             raise ValueError(f"embd_pdrop={self.embd_pdrop} is unsupported: Phi-3 never drops embeddings")
 
 
-class Phi3Rope(Rope):
+class Phi3Rope(PartialRope):
     """Rotary embedding of a part of each head; files always store the original length."""
 
-    keys = (*Rope.keys, "rope.dimension_count")
     told_by_tensors = True
 
     def read(self, header: Header) -> dict[str, Any]:
-        """Read the scaling and the rotated part of a head."""
-        fields = super().read(header)
-        width, heads = (header.positive(k, int) for k in ("embedding_length", "attention.head_count"))
-        head_dim = header.get("attention.key_length", width // heads)
-        if (size := header.get(self.keys[-1], head_dim)) != head_dim:
-            if not 0 < size < head_dim:
-                raise GGUFError(f"{self.keys[-1]} = {size} is invalid: a head's size is {head_dim}")
-            fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
-        return {**fields, "original_max_position_embeddings": original_length(header)}
+        """Read the scaling, the rotated part of a head and the original length."""
+        return {**super().read(header), "original_max_position_embeddings": original_length(header)}
 
     def write(self, config: Any) -> dict[str, Any]:
-        """Write the keys of every rotary embedding, the original length and the rotated size."""
-        return {
-            **super().write(config),
-            ORIGINAL: config.original_max_position_embeddings,
-            self.keys[-1]: rotated_size(config.rope_parameters, config.head_dim),
-        }
-
-
-def _part(size: int, head_dim: int) -> float:
-    """Return the `partial_rotary_factor` for a size, rounded up if its product would be too small."""
-    part = size / head_dim
-    return part if int(head_dim * part) == size else math.nextafter(part, 1.0)
+        """Write the keys of every rotary embedding, the rotated size and the original length."""
+        return {**super().write(config), ORIGINAL: config.original_max_position_embeddings}
 
 
 PHI3 = Architecture(

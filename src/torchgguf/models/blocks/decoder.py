@@ -14,7 +14,7 @@ from torchgguf.models.blocks.rotary_config import RotaryConfig
 from torchgguf.models.blocks.stack import LayerStack
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.nn import Embedding, RMSNorm, RotaryEmbedding, Rotation
+from torchgguf.nn import Embedding, LayerNorm, RMSNorm, RotaryEmbedding, Rotation
 
 
 @config_dataclass
@@ -69,6 +69,11 @@ NormOfStream = Callable[[Any], nn.Module]
 def rms_norm(config: Any) -> nn.Module:
     """Create the norm of most decoders: a `NormOfStream`."""
     return RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+
+def layer_norm(config: Any, eps: str = "layer_norm_eps", bias: bool = True) -> nn.Module:
+    """Create a norm with a mean: a `NormOfStream`, by `functools.partial` if its epsilon has another name."""
+    return LayerNorm(config.hidden_size, eps=getattr(config, eps), bias=bias)
 
 
 class NormNames(NamedTuple):
