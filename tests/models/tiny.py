@@ -89,6 +89,9 @@ MINISTRAL_ROPE = rope(
     mscale_all_dim=1.0,
     llama_4_scaling_beta=0.3,
 )
+NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0}
+# Instead of ids beyond the vocabulary.
+SHORT_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
 CASES = {
     "llama": Case("Llama", {}),
     "llama-mha": Case("Llama", {"num_key_value_heads": 4}),
@@ -185,6 +188,30 @@ CASES = {
             },
         },
     ),
+    "olmo2": Case("Olmo2", {"pad_token_id": None, "eos_token_id": 2}),
+    "seed": Case("SeedOss", {"head_dim": 32, **SHORT_IDS, **NO_DROPOUT}),
+    "seed-biases": Case(
+        "SeedOss", {"head_dim": 32, **SHORT_IDS, "attention_out_bias": True, "mlp_bias": True}
+    ),
+    "arcee": Case("Arcee", SHORT_IDS),
+    "ernie": Case("Ernie4_5", {"head_dim": 32}),
+    "exaone4": Case("Exaone4", {**SHORT_IDS, "sliding_window": None, "layer_types": ["full_attention"] * 3}),
+    "hunyuan": Case("HunYuanDenseV1", {**SHORT_IDS, "head_dim": 16, "eod_token_id": 2}),
+    "glm4": Case("Glm4", {"head_dim": 32, **SHORT_IDS}),
+    "cohere": Case("Cohere", {**SHORT_IDS, "logit_scale": 1.5}),
+    "cohere-norms": Case("Cohere", {**SHORT_IDS, "use_qk_norm": True}),
+    "cohere2": Case(  # the converter wants another name of the rotated part
+        "Cohere2",
+        {
+            **SHORT_IDS,
+            "sliding_window": 7,
+            "num_hidden_layers": 5,
+            "logit_scale": 1.5,
+            "rotary_pct": 1.0,
+        },
+    ),
+    "starcoder2": Case("Starcoder2", SHORT_IDS),
+    "starcoder2-untied": Case("Starcoder2", {**SHORT_IDS, "tie_word_embeddings": False}),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),
@@ -212,6 +239,7 @@ UNWRITABLE = {
         "GPT2",
         {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True, "n_inner": 80},
     ),
+    "arcee-biases": Case("Arcee", {**SHORT_IDS, "attention_bias": True, "mlp_bias": True}),
     "qwen3-biases": Case("Qwen3", {"attention_bias": True}),
     "qwen2moe-normalised": Case("Qwen2Moe", {**EXPERTS, "norm_topk_prob": True}),
     "qwen2moe-dense-layer": Case("Qwen2Moe", {**EXPERTS, "mlp_only_layers": [1]}),

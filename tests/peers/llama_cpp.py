@@ -21,12 +21,20 @@ TEXT = (ROOT / "tests" / "data" / "gpl-3.0.txt").read_text()
 VOCAB_SIZE = 400
 # Models with a byte-level vocabulary, and how theirs splits texts: the others get one of sentencepiece.
 BYTE_LEVEL = {
-    "gpt2": "gpt-2",
     "bloom": "bloom",
+    "cohere": "command-r",
+    "cohere2": "command-r",
+    "exaone4": "exaone4",
+    "glm4": "glm4",
+    "gpt2": "gpt-2",
+    "hunyuan_v1_dense": "hunyuan-dense",
+    "olmo2": "dbrx",
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2",
     "qwen3": "qwen2",
     "qwen3_moe": "qwen2",
+    "seed_oss": "seed-coder",
+    "starcoder2": "starcoder",
 }
 # Models whose vocabulary of sentencepiece puts no space before a text.
 UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
@@ -49,6 +57,8 @@ def add_tokenizer(folder: Path, model_type: str) -> None:
     """Give a folder a tokenizer of the kind that its architecture has."""
     if model_type in BYTE_LEVEL:
         _byte_level().save(str(folder / "tokenizer.json"))
+        # Not the class of the architecture, which adds its own special tokens.
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     else:
         (folder / "tokenizer.model").write_bytes(_sentencepiece(model_type not in UNPREFIXED))
 
@@ -91,7 +101,7 @@ def _converter() -> tuple[subprocess.Popen[str], Path]:
 def _byte_level() -> tokenizers.ByteLevelBPETokenizer:
     tokenizer = tokenizers.ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(
-        TEXT.splitlines(), VOCAB_SIZE, special_tokens=["<|endoftext|>"], show_progress=False
+        TEXT.splitlines(), VOCAB_SIZE, special_tokens=["<|endoftext|>", "<|user|>"], show_progress=False
     )
     return tokenizer
 

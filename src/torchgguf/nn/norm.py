@@ -83,3 +83,27 @@ class LayerNorm(nn.LayerNorm):
         wide = torch.promote_types(input.dtype, self.weight.dtype)
         weight, bias = self.weight.to(wide), None if self.bias is None else self.bias.to(wide)
         return F.layer_norm(input.to(wide), self.normalized_shape, weight, bias, self.eps).to(input.dtype)
+
+
+class HeadwiseLayerNorm(nn.Module):
+    """Norm with a mean over each head, each with weights of its own, computed in float32 and then rounded.
+
+    Args:
+        heads: number of heads H.
+        head_dim: size D of a head; `weight` is `(H, D)`.
+        eps: added to the variance.
+    """
+
+    def __init__(self, heads: int, head_dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(heads, head_dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of `(..., H, D)`."""
+        normed = F.layer_norm(x.float(), x.shape[-1:], None, None, self.eps)
+        return (normed * self.weight.float()).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the sizes and the epsilon."""
+        return f"{tuple(self.weight.shape)}, eps={self.eps}"

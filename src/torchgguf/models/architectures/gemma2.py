@@ -21,6 +21,7 @@ class Gemma2Config(LayerTypesConfig):
     Every other layer, the first included, sees `sliding_window` positions.
     """
 
+    left_out = ("hidden_act",)
     model_type = "gemma2"
     period = 2
 

@@ -34,6 +34,7 @@ class Gemma3TextConfig(LayerTypesConfig):
     kinds of layers.
     """
 
+    left_out = ("hidden_act",)
     model_type = "gemma3_text"
     period = 6
     default_thetas: ClassVar[Mapping[str, float]] = {FULL: 1000000.0, SLIDING: 10000.0}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
-from torchgguf.models.blocks.mlp import MLP
+from torchgguf.models.blocks.mlp import FusedMLP
 from torchgguf.models.blocks.rope_rule import ORIGINAL, PartialRope, original_length
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.blocks.windows import LayerWindows, UniformlyWindowedConfig
@@ -109,24 +109,15 @@ class Phi3Attention(Attention):
         return attended
 
 
-class Phi3MLP(MLP):
-    """MLP with one projection for gate and up."""
+class Phi3MLP(FusedMLP):
+    """MLP with one projection for gate and up, and dropout."""
 
     def __init__(self, config: Phi3Config) -> None:
         super().__init__(config)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
-    def add_projections(self, hidden_size: int, intermediate_size: int, bias: bool) -> None:
-        """Make the one projection."""
-        self.gate_up_proj = Linear(hidden_size, 2 * intermediate_size, bias=bias)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return gate and up, as `MLP.project`."""
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return gate, up
-
     def forward(self, x: Tensor, step: Step | None = None) -> Tensor:
-        """Map as `MLP` does, then apply dropout."""
+        """Map as `FusedMLP` does, then apply dropout."""
         dropped: Tensor = self.resid_dropout(super().forward(x))
         return dropped
 

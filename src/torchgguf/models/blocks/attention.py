@@ -160,6 +160,16 @@ class Attention(SelfAttention):
         """Return queries `(B, T, H * D)`, keys and values `(B, T, K * D)`."""
         return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
+    def position(self, query: Tensor, key: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """Return queries `(B, T, H, D)` and keys `(B, T, K, D)` with what depends on their positions."""
+        if self.rotation is None:
+            return query, key
+        cos, sin, _ = step.rotations[self.rotation]
+        key = self.rotate(key, cos, sin)
+        if self.query_rotation is not None:
+            cos, sin, _ = step.rotations[self.query_rotation]
+        return self.rotate(query, cos, sin), key
+
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map `(B, T, hidden_size)` to itself."""
         heads = (*x.shape[:2], -1, self.head_dim)
@@ -169,13 +179,8 @@ class Attention(SelfAttention):
         query, key, value = query.view(heads), key.view(heads), value.view(heads)
         if self.has_norms and not self.norms_all_heads:
             query, key = self.q_norm(query), self.k_norm(key)
-        lengths = None
-        if self.rotation is not None:
-            cos, sin, lengths = step.rotations[self.rotation]
-            key = self.rotate(key, cos, sin)
-            if self.query_rotation is not None:
-                cos, sin, _ = step.rotations[self.query_rotation]
-            query = self.rotate(query, cos, sin)
+        query, key = self.position(query, key, step)
+        lengths = None if self.rotation is None else step.rotations[self.rotation].lengths
         output: Tensor = self.o_proj(self.attend(query, key, value, step, lengths))
         return output
 

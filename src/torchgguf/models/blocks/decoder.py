@@ -175,6 +175,18 @@ class ScaledResidualLayer(DecoderLayer):
         return x + scaled
 
 
+class DroppedResidualLayer(DecoderLayer):
+    """A layer that, in training, drops the share `residual_dropout` of what it adds to the stream."""
+
+    def __init__(self, config: Any, mixer: Any, mlp: Any, norm: NormOfStream = rms_norm) -> None:
+        super().__init__(config, mixer, mlp, norm)
+        self.residual_dropout = config.residual_dropout
+
+    def add(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the stream with what is left of the output."""
+        return x + nn.functional.dropout(output, self.residual_dropout, self.training)
+
+
 class ParallelLayer(DecoderLayer):
     """A layer whose mixer and MLP both read the stream as it enters the layer, by one norm or by two."""
 

@@ -42,6 +42,19 @@ class MLP(nn.Module):
         return down
 
 
+class FusedMLP(MLP):
+    """MLP with one projection for gate and up."""
+
+    def add_projections(self, hidden_size: int, intermediate_size: int, bias: bool) -> None:
+        """Make the one projection."""
+        self.gate_up_proj = Linear(hidden_size, 2 * intermediate_size, bias=bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gate and up, as `MLP.project`."""
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return gate, up
+
+
 class PlainMLP(nn.Module):
     """`down(act(up(x)))`, with biases or without.
 

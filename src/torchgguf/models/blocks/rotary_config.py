@@ -21,12 +21,14 @@ class RotaryConfig(PreTrainedConfig):
 
     Attributes:
         rotates_parts: whether a `partial_rotary_factor` below 1 is supported.
+        default_part: the `partial_rotary_factor` of configs that state none; None: whole heads are rotated.
         old_rope_types: names of a `rope_type` in older configs, with their present names.
         default_thetas: bases by kind of layer, if `rope_parameters` contain those of several kinds; the older
             fields apply to the first kind. None: all layers rotate alike.
     """
 
     rotates_parts: ClassVar[bool] = False
+    default_part: ClassVar[float | None] = None
     old_rope_types: ClassVar[Mapping[str, str]] = {"su": "longrope"}
     default_thetas: ClassVar[Mapping[str, float] | None] = None
 
@@ -72,6 +74,8 @@ class RotaryConfig(PreTrainedConfig):
                 raise ValueError(
                     f"{name}={value} differs from {given[name]} in rope_parameters: pass one of them"
                 )
+        if self.default_part is not None:
+            given.setdefault("partial_rotary_factor", self.default_part)
         legacy_type = given.pop("type", "default")
         if not isinstance(kind := given.setdefault("rope_type", legacy_type), str):
             raise ValueError(f"rope_type must be a string, got {kind!r}")

@@ -1,6 +1,6 @@
 """Rows and rules that weight maps and config maps of llama-like decoders share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torchgguf.container import TensorInfo
 from torchgguf.models.blocks.rope_rule import Rope
@@ -59,6 +59,9 @@ QK_NORMS = (
 )
 
 MLP_OUTPUT = (Row("blk.{}.ffn_down", "layers.{}.mlp.down_proj"),)
+
+# The MLP of two layers, by the names of `PlainMLP`.
+PLAIN_MLP = (Row("blk.{}.ffn_up", "layers.{}.mlp.up_proj"), *MLP_OUTPUT)
 
 GATED_MLP = (
     Row("blk.{}.ffn_gate", "layers.{}.mlp.gate_proj"),
@@ -122,8 +125,8 @@ IMPLIED_RULES = (
     Only("attention.causal", True, "bidirectional attention is unsupported"),
 )
 
-# Rules that also apply if only a part of each head is rotated.
-COMMON_RULES = (
+# Rules that also apply to models with other norms.
+SIZE_RULES = (
     Field("block_count", "num_hidden_layers", limit=tensor_count),
     Field("context_length", "max_position_embeddings"),
     Field("embedding_length", "hidden_size", limit=largest_dimension),
@@ -132,10 +135,23 @@ COMMON_RULES = (
     Field("attention.head_count_kv", "num_key_value_heads", required=False, limit=largest_dimension),
     Field("attention.key_length", "head_dim", required=False, limit=largest_dimension),
     Field("attention.value_length", "head_dim", required=False, limit=largest_dimension),
-    Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float),
     Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
     *IMPLIED_RULES,
 )
+
+# Rules that also apply if only a part of each head is rotated.
+COMMON_RULES = (*SIZE_RULES, Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float))
+
+
+def layer_norm_epsilon(name: str) -> Field:
+    """Return the rule for the epsilon of norms with a mean, given the name of its field."""
+    return Field("attention.layer_norm_epsilon", name, float)
+
+
+def in_first_layer(tensor: str) -> Callable[[Mapping[str, TensorInfo]], bool]:
+    """Return whether the first layer has a tensor: for `Implied`."""
+    return lambda tensors: f"blk.0.{tensor}" in tensors
+
 
 ROTATED_SIZE = Field("rope.dimension_count", "head_dim", required=False, limit=largest_dimension)
 
