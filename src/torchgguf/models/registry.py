@@ -23,6 +23,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "llama": ("mixtral", "mistral", "llama"),
     "mistral3": ("ministral3",),
+    "nemotron": ("nemotron",),
     "olmo2": ("olmo2",),
     "phi3": ("phi3",),
     "qwen2": ("qwen2",),
@@ -31,6 +32,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "qwen3moe": ("qwen3_moe",),
     "seed_oss": ("seed_oss",),
     "smollm3": ("smollm3",),
+    "stablelm": ("stablelm",),
     "starcoder2": ("starcoder2",),
 }
 
