@@ -12,7 +12,7 @@ from torchgguf.models.blocks.decoder import DecoderLayer
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.step import Step, StepRecord
 from torchgguf.models.core.argument_order import in_order
-from torchgguf.nn import ATTENTION_FUNCTIONS, AttentionMask, RMSNorm, Rotation
+from torchgguf.nn import ATTENTION_FUNCTIONS, AttentionMask, Rotation
 
 CONFIG = LlamaConfig(**SIZES)
 
@@ -64,7 +64,7 @@ class Doubling(nn.Module):
 
 
 def test_a_layer_does_not_ask_which_mixer_it_has():
-    layer = DecoderLayer(CONFIG, Doubling(), None, norm=RMSNorm)
+    layer = DecoderLayer(CONFIG, Doubling(), None)
     x = torch.randn(1, 3, CONFIG.hidden_size)
     assert isinstance(layer.doubling, Doubling)
     assert_close(layer(x, step(3)), x + 2 * layer.input_layernorm(x))

@@ -106,7 +106,8 @@ def test_from_what_transformers_writes_and_back(name):
     assert type(ours)(**theirs).to_dict() == ours.to_dict()
     again = getattr(transformers, type(ours).__name__)(**ours.to_dict()).to_dict()
     for key in theirs.keys() - {"rope_parameters", "layer_types"}:  # which may state defaults or not
-        assert (again[key] or None) == (theirs[key] or None), key
+        if (key, theirs[key]) != ("head_dim", None):  # the size that follows from others
+            assert (again[key] or None) == (theirs[key] or None), key
 
 
 def test_gpt2_states_its_length_for_the_converter_too(tmp_path):

@@ -41,8 +41,8 @@ def build(kind: str, auto_class: str, implementation: str = "sdpa", **config):
 @pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: "-".join(pair))
 def pair(request):
     kind, auto_class = request.param
-    # What padding on the left gets depends on the implementation, and Bloom has but one in transformers.
-    return *build(kind, auto_class, "eager" if kind == "Bloom" else "sdpa"), auto_class
+    # What padding on the left gets depends on the implementation, and these have but one in transformers.
+    return *build(kind, auto_class, "eager" if kind in ("Bloom", "Gemma2", "GptOss") else "sdpa"), auto_class
 
 
 def batch(side: str) -> dict[str, torch.Tensor]:
@@ -90,7 +90,8 @@ def test_logits_losses_and_gradients(pair, side):
     actual.loss.backward()
     gradients = {name: parameter.grad for name, parameter in ours.named_parameters()}
     for name, parameter in theirs.named_parameters():
-        assert_close(gradients[name], parameter.grad, atol=1e-4, rtol=1e-3, msg=name)
+        largest = max(1.0, parameter.grad.abs().max().item())  # scaled embeddings have large ones
+        assert_close(gradients[name], parameter.grad, atol=1e-4 * largest, rtol=1e-3, msg=name)
 
 
 @torch.no_grad()

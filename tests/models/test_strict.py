@@ -78,7 +78,10 @@ def test_tensors(llama, tmp_path, tensors, words):
 METADATA = {
     "not understood": ({"attention.wobble": 3}, ["attention.wobble", "unknown keys"]),
     "two not understood": ({"attention.wobble": 3, "logit_scale": 2.0}, ["attention.wobble", "logit_scale"]),
-    "mixture of experts": ({"expert_count": 8, "expert_used_count": 2}, ["expert_count = 8", "Mixtral"]),
+    "mixture of experts": (
+        {"expert_count": 8, "expert_used_count": 2},
+        ["Mixtral", "ffn_gate_exps"],
+    ),
     "missing": ({"block_count": None}, ["block_count is missing"]),
     "missing float": ({"attention.layer_norm_rms_epsilon": None}, ["layer_norm_rms_epsilon is missing"]),
     "string": ({"block_count": "three"}, ["block_count", "'three'"]),

@@ -77,6 +77,21 @@ EXPERTS = {
     "moe_intermediate_size": 32,
     "shared_expert_intermediate_size": 80,
 }
+ROUTED = {"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "norm_topk_prob": True}
+# Queries grow within a short text.
+MINISTRAL_ROPE = rope(
+    "yarn",
+    factor=4.0,
+    original_max_position_embeddings=5,
+    beta_fast=32.0,
+    beta_slow=1.0,
+    mscale=1.0,
+    mscale_all_dim=1.0,
+    llama_4_scaling_beta=0.3,
+)
+NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0}
+# Instead of ids beyond the vocabulary.
+SHORT_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
 CASES = {
     "llama": Case("Llama", {}),
     "llama-mha": Case("Llama", {"num_key_value_heads": 4}),
@@ -143,6 +158,63 @@ CASES = {
     "qwen3-sliding": Case(
         "Qwen3", {"head_dim": 32, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
     ),
+    "qwen3moe": Case("Qwen3Moe", {**ROUTED, "head_dim": 32}),
+    "qwen3moe-tied": Case("Qwen3Moe", {**ROUTED, "head_dim": 16, "tie_word_embeddings": True}),
+    "mixtral": Case("Mixtral", {"num_local_experts": 4}),
+    "mixtral-odd-heads": Case(
+        "Mixtral",
+        {
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_local_experts": 3,
+            "num_experts_per_tok": 1,
+        },
+    ),
+    "ministral3": Case("Ministral3", {"head_dim": 32, **MINISTRAL_ROPE}),
+    "smollm3": Case("SmolLM3", {"num_hidden_layers": 4, "pad_token_id": None, "eos_token_id": 2}),
+    "gemma": Case("Gemma", {"head_dim": 32}),
+    "gemma2": Case("Gemma2", {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 7}),
+    "gemma3": Case(
+        "Gemma3Text",
+        {
+            "head_dim": 32,
+            "query_pre_attn_scalar": 32,
+            "sliding_window": 7,
+            "num_hidden_layers": 7,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 100000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+            },
+        },
+    ),
+    "olmo2": Case("Olmo2", {"pad_token_id": None, "eos_token_id": 2}),
+    "seed": Case("SeedOss", {"head_dim": 32, **SHORT_IDS, **NO_DROPOUT}),
+    "seed-biases": Case(
+        "SeedOss", {"head_dim": 32, **SHORT_IDS, **NO_DROPOUT, "attention_out_bias": True, "mlp_bias": True}
+    ),
+    "arcee": Case("Arcee", SHORT_IDS),
+    "ernie": Case("Ernie4_5", {"head_dim": 32}),
+    "exaone4": Case("Exaone4", {**SHORT_IDS, "sliding_window": None, "layer_types": ["full_attention"] * 3}),
+    "hunyuan": Case("HunYuanDenseV1", {**SHORT_IDS, "head_dim": 16, "eod_token_id": 2}),
+    "glm4": Case("Glm4", {"head_dim": 32, **SHORT_IDS}),
+    "cohere": Case("Cohere", {**SHORT_IDS, "logit_scale": 1.5}),
+    "cohere-norms": Case("Cohere", {**SHORT_IDS, "use_qk_norm": True}),
+    "cohere2": Case(  # the converter wants another name of the rotated part
+        "Cohere2",
+        {
+            **SHORT_IDS,
+            "sliding_window": 7,
+            "num_hidden_layers": 5,
+            "logit_scale": 1.5,
+            "rotary_pct": 1.0,
+        },
+    ),
+    "starcoder2": Case("Starcoder2", SHORT_IDS),
+    "starcoder2-untied": Case("Starcoder2", {**SHORT_IDS, "tie_word_embeddings": False}),
+    "nemotron": Case("Nemotron", SHORT_IDS),
+    "stablelm": Case("StableLm", {**SHORT_IDS, "partial_rotary_factor": 0.25}),
+    "stablelm-parallel": Case("StableLm", {**SHORT_IDS, "use_parallel_residual": True, "use_qkv_bias": True}),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),
@@ -170,6 +242,7 @@ UNWRITABLE = {
         "GPT2",
         {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True, "n_inner": 80},
     ),
+    "arcee-biases": Case("Arcee", {**SHORT_IDS, "attention_bias": True, "mlp_bias": True}),
     "qwen3-biases": Case("Qwen3", {"attention_bias": True}),
     "qwen2moe-normalised": Case("Qwen2Moe", {**EXPERTS, "norm_topk_prob": True}),
     "qwen2moe-dense-layer": Case("Qwen2Moe", {**EXPERTS, "mlp_only_layers": [1]}),

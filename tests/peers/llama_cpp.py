@@ -20,7 +20,25 @@ TEXT = (ROOT / "tests" / "data" / "gpl-3.0.txt").read_text()
 
 VOCAB_SIZE = 400
 # Models with a byte-level vocabulary, and how theirs splits texts: the others get one of sentencepiece.
-BYTE_LEVEL = {"gpt2": "gpt-2", "bloom": "bloom", "qwen2": "qwen2", "qwen2_moe": "qwen2", "qwen3": "qwen2"}
+BYTE_LEVEL = {
+    "bloom": "bloom",
+    "cohere": "command-r",
+    "cohere2": "command-r",
+    "exaone4": "exaone4",
+    "glm4": "glm4",
+    "gpt2": "gpt-2",
+    "hunyuan_v1_dense": "hunyuan-dense",
+    "olmo2": "dbrx",
+    "qwen2": "qwen2",
+    "qwen2_moe": "qwen2",
+    "qwen3": "qwen2",
+    "qwen3_moe": "qwen2",
+    "seed_oss": "seed-coder",
+    "stablelm": "stablelm2",
+    "starcoder2": "starcoder",
+}
+# Models whose vocabulary of sentencepiece puts no space before a text.
+UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
 
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
@@ -40,8 +58,10 @@ def add_tokenizer(folder: Path, model_type: str) -> None:
     """Give a folder a tokenizer of the kind that its architecture has."""
     if model_type in BYTE_LEVEL:
         _byte_level().save(str(folder / "tokenizer.json"))
+        # Not the class of the architecture, which adds its own special tokens.
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     else:
-        (folder / "tokenizer.model").write_bytes(_sentencepiece())
+        (folder / "tokenizer.model").write_bytes(_sentencepiece(model_type not in UNPREFIXED))
 
 
 def convert_folders(jobs: Iterable[tuple[Path, Path, str, str]]) -> None:
@@ -82,13 +102,13 @@ def _converter() -> tuple[subprocess.Popen[str], Path]:
 def _byte_level() -> tokenizers.ByteLevelBPETokenizer:
     tokenizer = tokenizers.ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(
-        TEXT.splitlines(), VOCAB_SIZE, special_tokens=["<|endoftext|>"], show_progress=False
+        TEXT.splitlines(), VOCAB_SIZE, special_tokens=["<|endoftext|>", "<|user|>"], show_progress=False
     )
     return tokenizer
 
 
 @cache
-def _sentencepiece() -> bytes:
+def _sentencepiece(prefix: bool) -> bytes:
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT.splitlines()),
@@ -96,6 +116,7 @@ def _sentencepiece() -> bytes:
         vocab_size=VOCAB_SIZE,
         byte_fallback=True,
         model_type="bpe",
+        add_dummy_prefix=prefix,
         minloglevel=2,
     )
     return out.getvalue()

@@ -1,3 +1,11 @@
+from torchgguf.models.architectures.arcee import (
+    ArceeConfig as ArceeConfig,
+    ArceeForCausalLM as ArceeForCausalLM,
+    ArceeForQuestionAnswering as ArceeForQuestionAnswering,
+    ArceeForSequenceClassification as ArceeForSequenceClassification,
+    ArceeForTokenClassification as ArceeForTokenClassification,
+    ArceeModel as ArceeModel,
+)
 from torchgguf.models.architectures.bloom import (
     BloomConfig as BloomConfig,
     BloomForCausalLM as BloomForCausalLM,
@@ -5,6 +13,57 @@ from torchgguf.models.architectures.bloom import (
     BloomForSequenceClassification as BloomForSequenceClassification,
     BloomForTokenClassification as BloomForTokenClassification,
     BloomModel as BloomModel,
+)
+from torchgguf.models.architectures.cohere import (
+    CohereConfig as CohereConfig,
+    CohereForCausalLM as CohereForCausalLM,
+    CohereModel as CohereModel,
+    ScaledForCausalLM as ScaledForCausalLM,
+)
+from torchgguf.models.architectures.cohere2 import (
+    Cohere2Config as Cohere2Config,
+    Cohere2ForCausalLM as Cohere2ForCausalLM,
+    Cohere2Model as Cohere2Model,
+)
+from torchgguf.models.architectures.ernie4_5 import (
+    Ernie4_5Config as Ernie4_5Config,
+    Ernie4_5ForCausalLM as Ernie4_5ForCausalLM,
+    Ernie4_5Model as Ernie4_5Model,
+)
+from torchgguf.models.architectures.exaone4 import (
+    Exaone4Config as Exaone4Config,
+    Exaone4ForCausalLM as Exaone4ForCausalLM,
+    Exaone4ForQuestionAnswering as Exaone4ForQuestionAnswering,
+    Exaone4ForSequenceClassification as Exaone4ForSequenceClassification,
+    Exaone4ForTokenClassification as Exaone4ForTokenClassification,
+    Exaone4Model as Exaone4Model,
+)
+from torchgguf.models.architectures.gemma import (
+    GemmaConfig as GemmaConfig,
+    GemmaForCausalLM as GemmaForCausalLM,
+    GemmaForSequenceClassification as GemmaForSequenceClassification,
+    GemmaForTokenClassification as GemmaForTokenClassification,
+    GemmaModel as GemmaModel,
+)
+from torchgguf.models.architectures.gemma2 import (
+    Gemma2Config as Gemma2Config,
+    Gemma2ForCausalLM as Gemma2ForCausalLM,
+    Gemma2ForSequenceClassification as Gemma2ForSequenceClassification,
+    Gemma2ForTokenClassification as Gemma2ForTokenClassification,
+    Gemma2Model as Gemma2Model,
+)
+from torchgguf.models.architectures.gemma3_text import (
+    Gemma3ForCausalLM as Gemma3ForCausalLM,
+    Gemma3TextConfig as Gemma3TextConfig,
+    Gemma3TextForSequenceClassification as Gemma3TextForSequenceClassification,
+    Gemma3TextModel as Gemma3TextModel,
+)
+from torchgguf.models.architectures.glm4 import (
+    Glm4Config as Glm4Config,
+    Glm4ForCausalLM as Glm4ForCausalLM,
+    Glm4ForSequenceClassification as Glm4ForSequenceClassification,
+    Glm4ForTokenClassification as Glm4ForTokenClassification,
+    Glm4Model as Glm4Model,
 )
 from torchgguf.models.architectures.gpt2 import (
     GPT2Config as GPT2Config,
@@ -19,6 +78,12 @@ from torchgguf.models.architectures.gpt2_double_heads import (
     GPT2DoubleHeadsModel as GPT2DoubleHeadsModel,
     GPT2DoubleHeadsModelOutput as GPT2DoubleHeadsModelOutput,
 )
+from torchgguf.models.architectures.hunyuan_v1_dense import (
+    HunYuanDenseV1Config as HunYuanDenseV1Config,
+    HunYuanDenseV1ForCausalLM as HunYuanDenseV1ForCausalLM,
+    HunYuanDenseV1ForSequenceClassification as HunYuanDenseV1ForSequenceClassification,
+    HunYuanDenseV1Model as HunYuanDenseV1Model,
+)
 from torchgguf.models.architectures.llama import (
     LlamaConfig as LlamaConfig,
     LlamaForCausalLM as LlamaForCausalLM,
@@ -27,6 +92,14 @@ from torchgguf.models.architectures.llama import (
     LlamaForTokenClassification as LlamaForTokenClassification,
     LlamaModel as LlamaModel,
 )
+from torchgguf.models.architectures.ministral3 import (
+    Ministral3Config as Ministral3Config,
+    Ministral3ForCausalLM as Ministral3ForCausalLM,
+    Ministral3ForQuestionAnswering as Ministral3ForQuestionAnswering,
+    Ministral3ForSequenceClassification as Ministral3ForSequenceClassification,
+    Ministral3ForTokenClassification as Ministral3ForTokenClassification,
+    Ministral3Model as Ministral3Model,
+)
 from torchgguf.models.architectures.mistral import (
     MistralConfig as MistralConfig,
     MistralForCausalLM as MistralForCausalLM,
@@ -34,6 +107,28 @@ from torchgguf.models.architectures.mistral import (
     MistralForSequenceClassification as MistralForSequenceClassification,
     MistralForTokenClassification as MistralForTokenClassification,
     MistralModel as MistralModel,
+)
+from torchgguf.models.architectures.mixtral import (
+    MixtralConfig as MixtralConfig,
+    MixtralForCausalLM as MixtralForCausalLM,
+    MixtralForQuestionAnswering as MixtralForQuestionAnswering,
+    MixtralForSequenceClassification as MixtralForSequenceClassification,
+    MixtralForTokenClassification as MixtralForTokenClassification,
+    MixtralModel as MixtralModel,
+)
+from torchgguf.models.architectures.nemotron import (
+    NemotronConfig as NemotronConfig,
+    NemotronForCausalLM as NemotronForCausalLM,
+    NemotronForQuestionAnswering as NemotronForQuestionAnswering,
+    NemotronForSequenceClassification as NemotronForSequenceClassification,
+    NemotronForTokenClassification as NemotronForTokenClassification,
+    NemotronModel as NemotronModel,
+)
+from torchgguf.models.architectures.olmo2 import (
+    Olmo2Config as Olmo2Config,
+    Olmo2ForCausalLM as Olmo2ForCausalLM,
+    Olmo2ForSequenceClassification as Olmo2ForSequenceClassification,
+    Olmo2Model as Olmo2Model,
 )
 from torchgguf.models.architectures.phi3 import (
     Phi3Config as Phi3Config,
@@ -65,6 +160,44 @@ from torchgguf.models.architectures.qwen3 import (
     Qwen3ForSequenceClassification as Qwen3ForSequenceClassification,
     Qwen3ForTokenClassification as Qwen3ForTokenClassification,
     Qwen3Model as Qwen3Model,
+)
+from torchgguf.models.architectures.qwen3_moe import (
+    Qwen3MoeConfig as Qwen3MoeConfig,
+    Qwen3MoeForCausalLM as Qwen3MoeForCausalLM,
+    Qwen3MoeForQuestionAnswering as Qwen3MoeForQuestionAnswering,
+    Qwen3MoeForSequenceClassification as Qwen3MoeForSequenceClassification,
+    Qwen3MoeForTokenClassification as Qwen3MoeForTokenClassification,
+    Qwen3MoeModel as Qwen3MoeModel,
+)
+from torchgguf.models.architectures.seed_oss import (
+    SeedOssConfig as SeedOssConfig,
+    SeedOssForCausalLM as SeedOssForCausalLM,
+    SeedOssForQuestionAnswering as SeedOssForQuestionAnswering,
+    SeedOssForSequenceClassification as SeedOssForSequenceClassification,
+    SeedOssForTokenClassification as SeedOssForTokenClassification,
+    SeedOssModel as SeedOssModel,
+)
+from torchgguf.models.architectures.smollm3 import (
+    SmolLM3Config as SmolLM3Config,
+    SmolLM3ForCausalLM as SmolLM3ForCausalLM,
+    SmolLM3ForQuestionAnswering as SmolLM3ForQuestionAnswering,
+    SmolLM3ForSequenceClassification as SmolLM3ForSequenceClassification,
+    SmolLM3ForTokenClassification as SmolLM3ForTokenClassification,
+    SmolLM3Model as SmolLM3Model,
+)
+from torchgguf.models.architectures.stablelm import (
+    StableLmConfig as StableLmConfig,
+    StableLmForCausalLM as StableLmForCausalLM,
+    StableLmForSequenceClassification as StableLmForSequenceClassification,
+    StableLmForTokenClassification as StableLmForTokenClassification,
+    StableLmModel as StableLmModel,
+)
+from torchgguf.models.architectures.starcoder2 import (
+    Starcoder2Config as Starcoder2Config,
+    Starcoder2ForCausalLM as Starcoder2ForCausalLM,
+    Starcoder2ForSequenceClassification as Starcoder2ForSequenceClassification,
+    Starcoder2ForTokenClassification as Starcoder2ForTokenClassification,
+    Starcoder2Model as Starcoder2Model,
 )
 from torchgguf.models.auto import (
     AutoConfig as AutoConfig,

@@ -9,13 +9,31 @@ from torchgguf.models.core.architecture import Architecture
 # general.architecture -> the model types that may load the file; the first that matches does. A model type of
 # config.json is also the name of the file in `architectures/`.
 ROWS: dict[str, tuple[str, ...]] = {
+    "arcee": ("arcee",),
     "bloom": ("bloom",),
+    "cohere2": ("cohere2",),
+    "command-r": ("cohere",),
+    "ernie4_5": ("ernie4_5",),
+    "exaone4": ("exaone4",),
+    "gemma": ("gemma",),
+    "gemma2": ("gemma2",),
+    "gemma3": ("gemma3_text",),
+    "glm4": ("glm4",),
     "gpt2": ("gpt2",),
-    "llama": ("mistral", "llama"),
+    "hunyuan-dense": ("hunyuan_v1_dense",),
+    "llama": ("mixtral", "mistral", "llama"),
+    "mistral3": ("ministral3",),
+    "nemotron": ("nemotron",),
+    "olmo2": ("olmo2",),
     "phi3": ("phi3",),
     "qwen2": ("qwen2",),
     "qwen2moe": ("qwen2_moe",),
     "qwen3": ("qwen3",),
+    "qwen3moe": ("qwen3_moe",),
+    "seed_oss": ("seed_oss",),
+    "smollm3": ("smollm3",),
+    "stablelm": ("stablelm",),
+    "starcoder2": ("starcoder2",),
 }
 
 MODEL_TYPES = tuple(sorted(model_type for row in ROWS.values() for model_type in row))

@@ -23,9 +23,9 @@ from torchgguf.nn.layers import (
     QuantizedLinear,
 )
 from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, new_padding, next_positions
-from torchgguf.nn.norm import LayerNorm, RMSNorm
+from torchgguf.nn.norm import HeadwiseLayerNorm, LayerNorm, RMSNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
 from torchgguf.nn.outputs import ModelOutput
-from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate
+from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate, rotate_neighbours
 from torchgguf.nn.second_names import accept_second_names
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
@@ -40,6 +40,7 @@ __all__ = [
     "Embedding",
     "Experts",
     "Gate",
+    "HeadwiseLayerNorm",
     "KeyValues",
     "LayerNorm",
     "Lengths",
@@ -58,6 +59,8 @@ __all__ = [
     "SlottedLayer",
     "State",
     "StaticCache",
+    "UnitOffsetLayerNorm",
+    "UnitOffsetRMSNorm",
     "accept_second_names",
     "alibi_mask",
     "alibi_slopes",
@@ -69,4 +72,5 @@ __all__ = [
     "new_padding",
     "next_positions",
     "rotate",
+    "rotate_neighbours",
 ]

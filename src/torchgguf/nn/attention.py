@@ -6,6 +6,7 @@ K key/value heads (H is a multiple of K), D head size.
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from torchgguf.nn.flash import flash_attention
 from torchgguf.nn.masks import AttentionMask
+
+# Scores that `score_in_parts` computes at a time: 64 MB in float32.
+_SCORES = 1 << 24
 
 # (query (B, H, T, D), key and value (B, K, S, D), mask, scaling, dropout)
 # -> (output (B, H, T, D), probabilities (B, H, T, S) or None)
@@ -54,9 +58,40 @@ def eager_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scaling: float, dropout: float
 ) -> tuple[Tensor, Tensor]:
     """Attend step by step, softmax in float32 or wider; returns the probabilities too."""
+    return score_and_mix(query, key, value, mask, scaling, dropout)
+
+
+def score_and_mix(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: AttentionMask,
+    scaling: float,
+    dropout: float,
+    *,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Attend step by step, with what fused kernels do not offer.
+
+    Args:
+        query: `(B, H, T, D)`.
+        key: `(B, K, S, D)`.
+        value: as `key`.
+        mask: positions that a query sees.
+        scaling: factor on the scores.
+        dropout: probability of dropping a weight.
+        softcap: bound of the scores: each becomes `softcap * tanh(score / softcap)`.
+        sinks: one more score for each head, `(H,)`, of a position without a value.
+
+    Returns:
+        Weighted means `(B, H, T, D)`, and probabilities `(B, H, T, S)`.
+    """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(2, 3) * scaling
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     # Not -inf: where a query has nothing to look at, that would be 0/0, and NaN spreads in gradients.
     lowest = torch.finfo(scores.dtype).min
@@ -65,8 +100,34 @@ def eager_attention(
         scores = scores + scores.new_zeros(allowed.shape).masked_fill(~allowed, lowest)
     if mask.bias is not None:
         scores = scores + mask.bias.to(scores.dtype).clamp(min=lowest)
-    probabilities = F.softmax(scores, dim=-1).to(value.dtype)
+    if sinks is not None:
+        column = sinks.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat((scores, column), dim=-1)
+    probabilities = F.softmax(scores, dim=-1).to(value.dtype)[..., : key.shape[2]]
     return F.dropout(probabilities, dropout) @ value, probabilities
+
+
+def score_in_parts(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: AttentionMask,
+    scaling: float,
+    dropout: float,
+    **extras: Any,
+) -> Tensor:
+    """Return the weighted means of `score_and_mix`, some queries at a time: not all scores are in memory."""
+    batch, heads, new, _ = query.shape
+    keys = key.shape[2]
+    size = max(1, _SCORES // (batch * heads * keys))
+    if size >= new:
+        return score_and_mix(query, key, value, mask, scaling, dropout, **extras)[0]
+    parts = []
+    for first in range(0, new, size):
+        last = min(first + size, new)
+        part = mask.of_queries(first, last, keys, query.device)
+        parts.append(score_and_mix(query[:, :, first:last], key, value, part, scaling, dropout, **extras)[0])
+    return torch.cat(parts, dim=2)
 
 
 ATTENTION_FUNCTIONS: dict[str, AttentionFunction] = {

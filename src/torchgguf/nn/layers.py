@@ -94,16 +94,28 @@ class Conv1D(_MatrixLayer):
 
 
 class Embedding(_MatrixLayer, nn.Embedding):
-    """`torch.nn.Embedding` whose weights are set by the model, not by the layer (see `Linear`)."""
+    """`torch.nn.Embedding` whose weights are set by the model, not by the layer (see `Linear`).
+
+    Attributes:
+        scale: factor on the rows returned, rounded to their dtype; a head that is tied is without it.
+    """
+
+    scale: float = 1.0
 
     def reset_parameters(self) -> None:
         """Leave the parameters as allocated."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Look up indices of any shape: `(...)` to `(..., embedding_dim)`."""
+        return _scaled(super().forward(input), self.scale)
 
     def pack(
         self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype
     ) -> "QuantizedEmbedding":
         """Return the packed layer, as in `SlottedLayer.pack`."""
-        return QuantizedEmbedding.from_packed(blocks, quant_type, dtype)
+        packed = QuantizedEmbedding.from_packed(blocks, quant_type, dtype)
+        packed.scale = self.scale
+        return packed
 
 
 class _PackedMatrixLayer(PackedLayer):
@@ -216,6 +228,7 @@ class QuantizedEmbedding(_PackedMatrixLayer):
         ValueError: `embedding_dim` is not a whole number of blocks.
     """
 
+    scale: float = 1.0  # as in `Embedding`
     _dtype: Tensor
 
     def __init__(
@@ -251,17 +264,23 @@ class QuantizedEmbedding(_PackedMatrixLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """Look up indices of any shape: `(...)` to `(..., embedding_dim)`."""
-        return kernels.embedding(input, self.weight, self.quant_type, self._dtype.dtype)
+        return _scaled(kernels.embedding(input, self.weight, self.quant_type, self._dtype.dtype), self.scale)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Embedding:
         """Return a plain layer with the same weights in `dtype`, trainable."""
         embedding = Embedding(self.num_embeddings, self.embedding_dim, device="meta", dtype=dtype)
         embedding.weight = nn.Parameter(kernels.dequantize(self.weight, self.quant_type, dtype))
+        embedding.scale = self.scale
         return embedding
 
     def extra_repr(self) -> str:
         """Show the sizes and the type, as in `151936, 896, Q5_0`."""
         return f"{self.num_embeddings}, {self.embedding_dim}, {self.quant_type.name}"
+
+
+def _scaled(rows: Tensor, scale: float) -> Tensor:
+    # transformers rounds the factor to the dtype of the rows.
+    return rows if scale == 1.0 else rows * torch.tensor(scale, dtype=rows.dtype, device=rows.device)
 
 
 def _packed(rows: int, columns: int, type: QuantType, device: torch.device | str | None) -> nn.Parameter:

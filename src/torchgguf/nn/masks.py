@@ -33,6 +33,14 @@ class AttentionMask:
         allowed, bias = (None if x is None else x.to(device) for x in (self.allowed, self.bias))
         return AttentionMask(allowed, self.causal, bias)
 
+    def of_queries(self, first: int, last: int, keys: int, device: torch.device) -> "AttentionMask":
+        """Return the mask of queries `first` to `last - 1`, for `keys` positions on a device."""
+        if self.causal:
+            queries = torch.arange(first, last, device=device)
+            return AttentionMask((torch.arange(keys, device=device) <= queries[:, None])[None, None], False)
+        allowed, bias = (None if x is None else x[:, :, first:last] for x in (self.allowed, self.bias))
+        return AttentionMask(allowed, False, bias)
+
 
 def causal_mask(
     padding: Tensor | None,

@@ -199,3 +199,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if size < x.shape[-1]:
         return torch.cat((rotate(x[..., :size], cos, sin), x[..., size:]), dim=-1)
     return torch.addcmul(x * cos, x.roll(size // 2, -1), sin)
+
+
+def rotate_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate pairs `(x[2i], x[2i + 1])` of heads `(B, T, H, D)` by the angles of `RotaryEmbedding`.
+
+    The result has the order of `rotate`: all first numbers of pairs, then all second ones. Scores of queries
+    and keys do not change if both have the same other order.
+    """
+    size = cos.shape[-1]
+    if size < x.shape[-1]:
+        return torch.cat((rotate_neighbours(x[..., :size], cos, sin), x[..., size:]), dim=-1)
+    return rotate(x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2), cos, sin)

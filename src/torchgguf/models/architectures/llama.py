@@ -24,9 +24,12 @@ class LlamaConfig(DecoderConfig):
 
 LLAMA_RULES = (
     *tables.DECODER_RULES,
-    Only("expert_count", 0, "mixture-of-experts models such as Mixtral are not supported"),
-    Only("expert_used_count", 0, "mixture-of-experts models such as Mixtral are not supported"),
     Harmless(("tensor_data_layout",)),  # layout of Meta's original files; that of the tensors is the same
+)
+
+NO_EXPERTS = tuple(
+    Only(key, 0, "the files of dense models do not state experts")
+    for key in ("expert_count", "expert_used_count")
 )
 
 LLAMA_ROWS = (*tables.STREAM, *tables.PRE_NORMS, *tables.INTERLEAVED_ATTENTION, *tables.GATED_MLP)
@@ -36,6 +39,7 @@ LLAMA = Architecture(
     config_class=LlamaConfig,
     rules=(
         *LLAMA_RULES,
+        *NO_EXPERTS,
         Implied("attention_bias", lambda tensors: "blk.0.attn_q.bias" in tensors),
         Implied("mlp_bias", lambda tensors: "blk.0.ffn_gate.bias" in tensors),
         NO_WINDOW,

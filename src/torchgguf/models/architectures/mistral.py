@@ -5,7 +5,7 @@ ignores it. So files with "mistral" in their name are matched, too. Without a wi
 """
 
 from torchgguf.container import Metadata
-from torchgguf.models.architectures.llama import LLAMA_ROWS, LLAMA_RULES
+from torchgguf.models.architectures.llama import LLAMA_ROWS, LLAMA_RULES, NO_EXPERTS
 from torchgguf.models.blocks import heads
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
@@ -39,7 +39,7 @@ def _is_mistral(metadata: Metadata) -> bool:
 MISTRAL = Architecture(
     gguf="llama",
     config_class=MistralConfig,
-    rules=(*LLAMA_RULES, LayerWindows(MistralConfig)),
+    rules=(*LLAMA_RULES, *NO_EXPERTS, LayerWindows(MistralConfig)),
     rows=LLAMA_ROWS,
     matches=_is_mistral,
 )

@@ -1,25 +1,22 @@
 """Phi-3, Phi-3.5 and Phi-4 (Abdin et al. 2024, arXiv 2404.14219, 2412.08905): fused projections, LongRoPE."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from torchgguf.container import GGUFError
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
-from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.rope_rule import ORIGINAL, Rope, original_length
+from torchgguf.models.blocks.mlp import FusedMLP
+from torchgguf.models.blocks.rope_rule import ORIGINAL, PartialRope, original_length
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.blocks.windows import LayerWindows, UniformlyWindowedConfig
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Header
+from torchgguf.models.core.config_map import Header, Unwritable
 from torchgguf.models.core.weight_map import Row
 from torchgguf.nn import Linear
-from torchgguf.nn.rotary import rotated_size
 
 
 @config_dataclass
@@ -56,42 +53,29 @@ class Phi3Config(UniformlyWindowedConfig):
             raise ValueError(f"embd_pdrop={self.embd_pdrop} is unsupported: Phi-3 never drops embeddings")
 
 
-class Phi3Rope(Rope):
+class Phi3Rope(PartialRope):
     """Rotary embedding of a part of each head; files always store the original length."""
 
-    keys = (*Rope.keys, "rope.dimension_count")
     told_by_tensors = True
 
     def read(self, header: Header) -> dict[str, Any]:
-        """Read the scaling and the rotated part of a head."""
-        fields = super().read(header)
-        width, heads = (header.positive(k, int) for k in ("embedding_length", "attention.head_count"))
-        head_dim = header.get("attention.key_length", width // heads)
-        if (size := header.get(self.keys[-1], head_dim)) != head_dim:
-            if not 0 < size < head_dim:
-                raise GGUFError(f"{self.keys[-1]} = {size} is invalid: a head's size is {head_dim}")
-            fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
-        return {**fields, "original_max_position_embeddings": original_length(header)}
+        """Read the scaling, the rotated part of a head and the original length."""
+        return {**super().read(header), "original_max_position_embeddings": original_length(header)}
 
     def write(self, config: Any) -> dict[str, Any]:
-        """Write the keys of every rotary embedding, the original length and the rotated size."""
-        return {
-            **super().write(config),
-            ORIGINAL: config.original_max_position_embeddings,
-            self.keys[-1]: rotated_size(config.rope_parameters, config.head_dim),
-        }
-
-
-def _part(size: int, head_dim: int) -> float:
-    """Return the `partial_rotary_factor` for a size, rounded up if its product would be too small."""
-    part = size / head_dim
-    return part if int(head_dim * part) == size else math.nextafter(part, 1.0)
+        """Write the keys of every rotary embedding, the rotated size and the original length."""
+        return {**super().write(config), ORIGINAL: config.original_max_position_embeddings}
 
 
 PHI3 = Architecture(
     gguf="phi3",
     config_class=Phi3Config,
-    rules=(*tables.COMMON_RULES, Phi3Rope(), LayerWindows(Phi3Config, always_stated=True)),
+    rules=(
+        *tables.COMMON_RULES,
+        Unwritable("hidden_act", "silu"),
+        Phi3Rope(),
+        LayerWindows(Phi3Config, always_stated=True),
+    ),
     rows=(
         *tables.STREAM,
         *tables.PRE_NORMS,
@@ -125,24 +109,15 @@ class Phi3Attention(Attention):
         return attended
 
 
-class Phi3MLP(MLP):
-    """MLP with one projection for gate and up."""
+class Phi3MLP(FusedMLP):
+    """MLP with one projection for gate and up, and dropout."""
 
     def __init__(self, config: Phi3Config) -> None:
         super().__init__(config)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
-    def add_projections(self, hidden_size: int, intermediate_size: int, bias: bool) -> None:
-        """Make the one projection."""
-        self.gate_up_proj = Linear(hidden_size, 2 * intermediate_size, bias=bias)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return gate and up, as `MLP.project`."""
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return gate, up
-
     def forward(self, x: Tensor, step: Step | None = None) -> Tensor:
-        """Map as `MLP` does, then apply dropout."""
+        """Map as `FusedMLP` does, then apply dropout."""
         dropped: Tensor = self.resid_dropout(super().forward(x))
         return dropped
 

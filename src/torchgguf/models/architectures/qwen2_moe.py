@@ -53,10 +53,7 @@ class Qwen2MoeConfig(Qwen2Config):
             windowed = range(0, min(self.max_window_layers, self.num_hidden_layers), 2)
             self.layer_types = [SLIDING if i in windowed else FULL for i in range(self.num_hidden_layers)]
         super().__post_init__(*legacy)
-        if not 0 < self.num_experts_per_tok <= self.num_experts:
-            raise ValueError(
-                f"num_experts_per_tok must be from 1 to {self.num_experts}, got {self.num_experts_per_tok}"
-            )
+        moe.check_choices(self.num_experts_per_tok, self.num_experts)
 
     def is_sparse(self, layer_idx: int) -> bool:
         """Return whether a layer has experts."""
@@ -69,17 +66,14 @@ QWEN2_MOE = Architecture(
     config_class=Qwen2MoeConfig,
     rules=(
         *tables.DECODER_RULES,
-        Field("expert_count", "num_experts", limit=largest_dimension),
-        Field("expert_used_count", "num_experts_per_tok", limit=largest_dimension),
+        *tables.expert_rules(),
         # The first files of this architecture store neither size.
-        Field("expert_feed_forward_length", "moe_intermediate_size", required=False, limit=largest_dimension),
         Field(
             "expert_shared_feed_forward_length",
             "shared_expert_intermediate_size",
             required=False,
             limit=largest_dimension,
         ),
-        Implied("moe_intermediate_size", lambda tensors: tensors["blk.0.ffn_gate_exps.weight"].shape[1]),
         Implied(
             "shared_expert_intermediate_size", lambda tensors: tensors["blk.0.ffn_gate_shexp.weight"].shape[0]
         ),

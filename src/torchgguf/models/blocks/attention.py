@@ -4,12 +4,15 @@ Shape letters: B batch, T new positions, S positions seen including the new ones
 heads, D head size.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.step import Step
 from torchgguf.nn import Linear, rotate
+from torchgguf.nn.attention import score_and_mix, score_in_parts
 from torchgguf.nn.cache import KeyValues, Lengths
 
 
@@ -21,18 +24,30 @@ class SelfAttention(nn.Module):
         scaling: factor on the scores.
         dropout: probability of dropping a weight in training.
         window: number of positions that a query sees, its own included; None: all.
+        softcap: bound of the scores, as in `score_and_mix`; None: no bound.
+        sinks: one more score for each head, `(H,)`, of a position without a value; None: no such scores.
     """
 
     layer_name: ClassVar[str] = "self_attn"
+    sinks: nn.Parameter | None
 
     def __init__(
-        self, layer_idx: int, scaling: float, dropout: float = 0.0, window: int | None = None
+        self,
+        layer_idx: int,
+        scaling: float,
+        dropout: float = 0.0,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: nn.Parameter | None = None,
     ) -> None:
         super().__init__()
         self.layer_idx = layer_idx
         self.scaling = scaling
         self.dropout = dropout
         self.window = window
+        self.softcap = softcap
+        self.sinks = sinks
+        self.is_plain = softcap is None and sinks is None
 
     def attend(
         self,
@@ -63,7 +78,13 @@ class SelfAttention(nn.Module):
     def compare(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
         """Return weighted means of values `(B, H, T, D)`, and the probabilities or None."""
         dropout = self.dropout if self.training else 0.0
-        return step.attend(query, key, value, step.masks[self.window], self.scaling, dropout)
+        mask = step.masks[self.window]
+        if self.is_plain:
+            return step.attend(query, key, value, mask, self.scaling, dropout)
+        extras: dict[str, Any] = {"softcap": self.softcap, "sinks": self.sinks}
+        if step.record.attentions is not None:
+            return score_and_mix(query, key, value, mask, self.scaling, dropout, **extras)
+        return score_in_parts(query, key, value, mask, self.scaling, dropout, **extras), None
 
 
 class Attention(SelfAttention):
@@ -77,7 +98,17 @@ class Attention(SelfAttention):
         output_bias: whether the output projection has a bias; by default as `bias`.
         qk_norm: class of the norms of queries and keys, applied head by head; None: no norms.
         rotation: kind of the angles in `Step.rotations`; None: no rotation.
+        query_rotation: kind of the angles of queries, if they have others than keys.
+        rotate: rotates heads by angles: pairs of halves of a head, or of neighbours.
+        scaling: factor on the scores; by default `head_dim ** -0.5`.
+        softcap: bound of the scores; None: no bound.
+        sinks: whether each head has one more score, of a position without a value.
+
+    Attributes:
+        norms_all_heads: whether the norms of queries and keys apply to all heads together.
     """
+
+    norms_all_heads: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -89,10 +120,24 @@ class Attention(SelfAttention):
         output_bias: bool | None = None,
         qk_norm: type[nn.Module] | None = None,
         rotation: str | None = "default",
+        query_rotation: str | None = None,
+        rotate: Callable[[Tensor, Tensor, Tensor], Tensor] = rotate,
+        scaling: float | None = None,
+        softcap: float | None = None,
+        sinks: bool = False,
     ) -> None:
-        super().__init__(layer_idx, config.head_dim**-0.5, config.attention_dropout, window)
+        super().__init__(
+            layer_idx,
+            config.head_dim**-0.5 if scaling is None else scaling,
+            config.attention_dropout,
+            window,
+            softcap,
+            nn.Parameter(torch.empty(config.num_attention_heads)) if sinks else None,
+        )
         self.head_dim = config.head_dim
         self.rotation = rotation
+        self.query_rotation = query_rotation
+        self.rotate = rotate
         # Sizes of all heads together.
         self.query_size = config.num_attention_heads * self.head_dim
         self.key_size = config.num_key_value_heads * self.head_dim
@@ -101,8 +146,9 @@ class Attention(SelfAttention):
         self.o_proj = Linear(self.query_size, config.hidden_size, bias=output_bias)
         self.has_norms = qk_norm is not None
         if qk_norm is not None:
-            self.q_norm = qk_norm(self.head_dim, eps=config.rms_norm_eps)
-            self.k_norm = qk_norm(self.head_dim, eps=config.rms_norm_eps)
+            sizes = (self.query_size, self.key_size) if self.norms_all_heads else (self.head_dim,) * 2
+            self.q_norm = qk_norm(sizes[0], eps=config.rms_norm_eps)
+            self.k_norm = qk_norm(sizes[1], eps=config.rms_norm_eps)
 
     def add_projections(self, hidden_size: int, bias: bool) -> None:
         """Create the layers that `project` uses."""
@@ -114,16 +160,32 @@ class Attention(SelfAttention):
         """Return queries `(B, T, H * D)`, keys and values `(B, T, K * D)`."""
         return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
+    def position(self, query: Tensor, key: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """Return queries `(B, T, H, D)` and keys `(B, T, K, D)` with what depends on their positions."""
+        if self.rotation is None:
+            return query, key
+        cos, sin, _ = step.rotations[self.rotation]
+        key = self.rotate(key, cos, sin)
+        if self.query_rotation is not None:
+            cos, sin, _ = step.rotations[self.query_rotation]
+        return self.rotate(query, cos, sin), key
+
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map `(B, T, hidden_size)` to itself."""
         heads = (*x.shape[:2], -1, self.head_dim)
         query, key, value = self.project(x)
-        query, key, value = query.view(heads), key.view(heads), value.view(heads)
-        if self.has_norms:
+        if self.norms_all_heads:
             query, key = self.q_norm(query), self.k_norm(key)
-        lengths = None
-        if self.rotation is not None:
-            cos, sin, lengths = step.rotations[self.rotation]
-            query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        query, key, value = query.view(heads), key.view(heads), value.view(heads)
+        if self.has_norms and not self.norms_all_heads:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = self.position(query, key, step)
+        lengths = None if self.rotation is None else step.rotations[self.rotation].lengths
         output: Tensor = self.o_proj(self.attend(query, key, value, step, lengths))
         return output
+
+
+class AttentionNormingAllHeads(Attention):
+    """Attention with norms of queries and keys that apply to all heads together."""
+
+    norms_all_heads = True

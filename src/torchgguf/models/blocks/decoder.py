@@ -3,8 +3,8 @@
 Shape letters: B batch, T new positions.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torchgguf.models.blocks.rotary_config import RotaryConfig
 from torchgguf.models.blocks.stack import LayerStack
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.nn import Embedding, RMSNorm, RotaryEmbedding, Rotation
+from torchgguf.nn import Embedding, LayerNorm, RMSNorm, RotaryEmbedding, Rotation
 
 
 @config_dataclass
@@ -62,20 +62,51 @@ class DecoderConfig(RotaryConfig):
         return None
 
 
+# Creates a norm of the stream, given the config.
+NormOfStream = Callable[[Any], nn.Module]
+
+
+def rms_norm(config: Any) -> nn.Module:
+    """Create the norm of most decoders: a `NormOfStream`."""
+    return RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+
+def layer_norm(config: Any, eps: str = "layer_norm_eps", bias: bool = True) -> nn.Module:
+    """Create a norm with a mean: a `NormOfStream`, by `functools.partial` if its epsilon has another name."""
+    return LayerNorm(config.hidden_size, eps=getattr(config, eps), bias=bias)
+
+
+class NormNames(NamedTuple):
+    """Names of a layer's norms, by their places; None: there is no norm.
+
+    A norm before the mixer or the MLP applies to its input, one after it to its output.
+    """
+
+    before_mixer: str | None = "input_layernorm"
+    after_mixer: str | None = None
+    before_mlp: str | None = "post_attention_layernorm"
+    after_mlp: str | None = None
+
+
 class DecoderLayer(nn.Module):
-    """A mixer of positions and an MLP: each reads the normalised stream and adds its output to it.
+    """A mixer of positions and an MLP: each reads the stream and adds its output to it.
 
     Either is any module that maps `(x, step)` to a tensor of x's shape; its `layer_name` is the attribute
     that holds it.
 
     Args:
-        config: contains `hidden_size` and `rms_norm_eps`.
+        config: contains what `norm` reads.
         mixer: combines positions; None: the layer is an MLP only.
         mlp: maps each position; None: the layer is a mixer only.
-        norm: class of the norms.
+        norm: creates the norms.
+
+    Attributes:
+        norm_names: of the norms, before and after mixer and MLP.
     """
 
-    def __init__(self, config: Any, mixer: Any, mlp: Any, norm: type[RMSNorm] = RMSNorm) -> None:
+    norm_names: ClassVar[NormNames] = NormNames()
+
+    def __init__(self, config: Any, mixer: Any, mlp: Any, norm: NormOfStream = rms_norm) -> None:
         super().__init__()
         self.mixer_name = self.mlp_name = None
         if mixer is not None:
@@ -84,22 +115,99 @@ class DecoderLayer(nn.Module):
         if mlp is not None:
             self.mlp_name = mlp.layer_name
             self.add_module(mlp.layer_name, mlp)
-        if mixer is not None:
-            self.input_layernorm = norm(config.hidden_size, eps=config.rms_norm_eps)
-        if mlp is not None:
-            self.post_attention_layernorm = norm(config.hidden_size, eps=config.rms_norm_eps)
+        for name in self.norm_names[:2] if mixer is not None else ():
+            if name is not None:
+                self.add_module(name, norm(config))
+        for name in self.norm_names[2:] if mlp is not None else ():
+            if name is not None:
+                self.add_module(name, norm(config))
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map the stream `(B, T, hidden_size)` to the next layer's."""
+        before_mixer, after_mixer, before_mlp, after_mlp = self.norm_names
         if self.mixer_name is not None:
-            x = x + getattr(self, self.mixer_name)(self.input_layernorm(x), step)
+            x = self.add(x, self.branch(self.mixer_name, x, step, before_mixer, after_mixer))
         if self.mlp_name is not None:
-            x = x + getattr(self, self.mlp_name)(self.post_attention_layernorm(x), step)
+            x = self.add(x, self.branch(self.mlp_name, x, step, before_mlp, after_mlp))
         return x
+
+    def branch(self, name: str, x: Tensor, step: Step, before: str | None, after: str | None) -> Tensor:
+        """Return the output of a mixer or an MLP, with the norms of this name before and after it."""
+        if before is not None:
+            x = getattr(self, before)(x)
+        output: Tensor = getattr(self, name)(x, step)
+        if after is not None:
+            output = getattr(self, after)(output)
+        return output
+
+    def add(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the stream with the output of a mixer or an MLP."""
+        return x + output
+
+
+class SandwichLayer(DecoderLayer):
+    """A layer with norms before and after mixer and MLP."""
+
+    norm_names = NormNames(
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    )
+
+
+class PostNormLayer(DecoderLayer):
+    """A layer with norms after mixer and MLP only."""
+
+    norm_names = NormNames(None, "post_attention_layernorm", None, "post_feedforward_layernorm")
+
+
+class ScaledResidualLayer(DecoderLayer):
+    """A layer that multiplies what it adds to the stream by `residual_multiplier` of the config."""
+
+    def __init__(self, config: Any, mixer: Any, mlp: Any, norm: NormOfStream = rms_norm) -> None:
+        super().__init__(config, mixer, mlp, norm)
+        self.residual_multiplier = config.residual_multiplier
+
+    def add(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the stream with the scaled output."""
+        scaled: Tensor = output * self.residual_multiplier
+        return x + scaled
+
+
+class DroppedResidualLayer(DecoderLayer):
+    """A layer that, in training, drops the share `residual_dropout` of what it adds to the stream."""
+
+    def __init__(self, config: Any, mixer: Any, mlp: Any, norm: NormOfStream = rms_norm) -> None:
+        super().__init__(config, mixer, mlp, norm)
+        self.residual_dropout = config.residual_dropout
+
+    def add(self, x: Tensor, output: Tensor) -> Tensor:
+        """Return the stream with what is left of the output."""
+        return x + nn.functional.dropout(output, self.residual_dropout, self.training)
+
+
+class ParallelLayer(DecoderLayer):
+    """A layer whose mixer and MLP both read the stream as it enters the layer, by one norm or by two."""
+
+    norm_names = NormNames(before_mlp=None)
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        """Map the stream `(B, T, hidden_size)` to the next layer's."""
+        before_mixer, _, before_mlp, _ = self.norm_names
+        assert before_mixer and self.mixer_name and self.mlp_name
+        normed = getattr(self, before_mixer)(x)
+        mixed: Tensor = getattr(self, self.mixer_name)(normed, step)
+        if before_mlp is not None:
+            normed = getattr(self, before_mlp)(x)
+        mapped: Tensor = getattr(self, self.mlp_name)(normed, step)
+        return x + mixed + mapped
 
 
 class DecoderModel(LayerStack):
     """Embedding, layers and the last norm. Subclasses define `make_layer`."""
+
+    embedding_name: ClassVar[str] = "embed_tokens"
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
@@ -107,12 +215,27 @@ class DecoderModel(LayerStack):
         padding = config.pad_token_id
         if padding is not None and padding not in range(config.vocab_size):
             padding = None
-        self.embed_tokens: nn.Module = Embedding(config.vocab_size, config.hidden_size, padding)
-        self.layers = nn.ModuleList(self.make_layer(config, i) for i in range(config.num_hidden_layers))
-        self.windows = {part.window for part in self.layers.modules() if isinstance(part, SelfAttention)}
-        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.rotary_emb = RotaryEmbedding(config.rope_parameters, config.head_dim)
+        embedding = Embedding(config.vocab_size, config.hidden_size, padding)
+        embedding.scale = self.embedding_scale(config)
+        self.add_module(self.embedding_name, embedding)
+        layers = nn.ModuleList(self.make_layer(config, i) for i in range(config.num_hidden_layers))
+        self.add_module(self.layers_name, layers)
+        self.windows = {part.window for part in layers.modules() if isinstance(part, SelfAttention)}
+        self.add_module(self.norm_name, self.make_norm(config))
+        self.rotary_emb = self.make_rotary(config)
         self.post_init()
+
+    def embedding_scale(self, config: Any) -> float:
+        """Return the factor on embedded tokens."""
+        return 1.0
+
+    def make_norm(self, config: Any) -> nn.Module:
+        """Create the last norm."""
+        return rms_norm(config)
+
+    def make_rotary(self, config: Any) -> nn.Module:
+        """Create the module that `make_rotations` calls."""
+        return RotaryEmbedding(config.rope_parameters, config.head_dim)
 
     def make_layer(self, config: Any, layer_idx: int) -> nn.Module:
         """Create a layer: any module that maps `(x, step)` to a tensor of x's shape."""
@@ -120,7 +243,8 @@ class DecoderModel(LayerStack):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that looks up tokens."""
-        return self.embed_tokens
+        embedding: nn.Module = getattr(self, self.embedding_name)
+        return embedding
 
     def make_rotations(self, position_ids: Tensor, dtype: torch.dtype) -> Mapping[str, Rotation]:
         """Compute the angles of the new positions, once for all layers."""

@@ -141,7 +141,7 @@ class ForCausalLM(ModelWithHead, GenerationMixin):
             **inputs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.head(decoded.last_hidden_state[..., kept, :])
+        logits = self.score(decoded.last_hidden_state[..., kept, :])
         output = self.output_class(
             loss=None if labels is None else next_token_loss(logits, labels, num_items_in_batch),
             logits=logits,
@@ -152,8 +152,23 @@ class ForCausalLM(ModelWithHead, GenerationMixin):
         self.complete(output, decoded, attention_mask)
         return output.to_tuple() if return_dict is False else output
 
+    def score(self, states: Tensor) -> Tensor:
+        """Map last states `(..., hidden_size)` to logits `(..., vocab_size)`."""
+        logits: Tensor = self.head(states)
+        return logits
+
     def complete(self, output: Any, decoded: Any, attention_mask: Tensor | None) -> None:
         """Add fields that only some models return, from the output of the model without a head."""
+
+
+class CappedForCausalLM(ForCausalLM):
+    """Predicts the next token; `final_logit_softcapping` of the config, unless None, bounds the logits."""
+
+    def score(self, states: Tensor) -> Tensor:
+        """Map last states to logits, each `cap * tanh(logit / cap)`."""
+        logits: Tensor = self.head(states)
+        cap = self.config.final_logit_softcapping
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 class ForSequenceClassification(ModelWithHead):

@@ -1,4 +1,4 @@
-"""The gated MLP of llama-like models."""
+"""MLPs: the gated one of llama-like models, and that of two layers."""
 
 from typing import Any, ClassVar
 
@@ -40,3 +40,44 @@ class MLP(nn.Module):
         gate, up = self.project(x)
         down: Tensor = self.down_proj(self.act_fn(gate) * up)
         return down
+
+
+class FusedMLP(MLP):
+    """MLP with one projection for gate and up."""
+
+    def add_projections(self, hidden_size: int, intermediate_size: int, bias: bool) -> None:
+        """Make the one projection."""
+        self.gate_up_proj = Linear(hidden_size, 2 * intermediate_size, bias=bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gate and up, as `MLP.project`."""
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return gate, up
+
+
+class PlainMLP(nn.Module):
+    """`down(act(up(x)))`, with biases or without.
+
+    Args:
+        config: contains `hidden_size`, `intermediate_size` and `hidden_act`.
+        bias: whether the projections have biases.
+
+    Attributes:
+        projections: names of the projections, up and down.
+    """
+
+    layer_name: ClassVar[str] = "mlp"
+    projections: ClassVar[tuple[str, str]] = ("up_proj", "down_proj")
+
+    def __init__(self, config: Any, *, bias: bool = False) -> None:
+        super().__init__()
+        up, down = self.projections
+        self.add_module(up, Linear(config.hidden_size, config.intermediate_size, bias=bias))
+        self.add_module(down, Linear(config.intermediate_size, config.hidden_size, bias=bias))
+        self.act_fn = find_activation("hidden_act", config.hidden_act)
+
+    def forward(self, x: Tensor, step: Step | None = None) -> Tensor:
+        """Map `(..., hidden_size)` to itself."""
+        up, down = self.projections
+        mapped: Tensor = getattr(self, down)(self.act_fn(getattr(self, up)(x)))
+        return mapped

@@ -14,7 +14,7 @@ from torchgguf.models.blocks import heads
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.outputs import MoeCausalLMOutputWithPast
 from torchgguf.models.blocks.step import Step
-from torchgguf.nn import Experts, Gate, load_balancing_loss
+from torchgguf.nn import Experts, Gate, find_activation, load_balancing_loss
 
 # Maps the router's scores (N, E) to the weights and the indices of the chosen experts, (N, K) each.
 Router = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -35,6 +35,22 @@ def softmax_then_choose(logits: Tensor, choices: int, normalize: bool) -> tuple[
     return weights / weights.sum(dim=-1, keepdim=True) if normalize else weights, chosen
 
 
+def check_choices(choices: int, experts: int) -> None:
+    """Refuse a number of experts a token that is not between 1 and the number of experts.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 < choices <= experts:
+        raise ValueError(f"num_experts_per_tok must be from 1 to {experts}, got {choices}")
+
+
+def gated_experts(config: Any, experts: int, intermediate_size: int) -> Experts:
+    """Create experts with the activation that the config names."""
+    activation = find_activation("hidden_act", config.hidden_act)
+    return Experts(experts, config.hidden_size, intermediate_size, activation)
+
+
 class SparseMoeBlock(nn.Module):
     """Experts, the router that chooses among them and, optionally, an expert that all tokens share.
 
@@ -42,14 +58,18 @@ class SparseMoeBlock(nn.Module):
         experts: map tokens `(N, hidden_size)`, given the indices and weights of their experts.
         router: chooses experts by their scores.
         shared: expert for all tokens; a gate of its own scales its output.
+        jitter: in training, tokens are multiplied by random numbers between `1 - jitter` and `1 + jitter`.
     """
 
     layer_name: ClassVar[str] = "mlp"
 
-    def __init__(self, experts: Experts, router: Router, shared: MLP | None = None) -> None:
+    def __init__(
+        self, experts: Experts, router: Router, shared: MLP | None = None, jitter: float = 0.0
+    ) -> None:
         super().__init__()
         count, hidden_size, _ = experts.down_proj.shape
         self.route = router
+        self.jitter = jitter
         self.gate = Gate(hidden_size, count)
         self.experts: nn.Module = experts
         self.has_shared_expert = shared is not None
@@ -59,6 +79,8 @@ class SparseMoeBlock(nn.Module):
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map the stream `(B, T, hidden_size)` to itself, and record the router's scores on request."""
+        if self.jitter and self.training:
+            x = x * torch.empty_like(x).uniform_(1 - self.jitter, 1 + self.jitter)
         tokens = x.flatten(0, 1)
         logits = self.gate(tokens)
         step.record.add("router_logits", logits)

@@ -24,6 +24,7 @@ from torchgguf.nn.rotary import (
 
 FACTORS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 
+ROTATED = "rope.dimension_count"
 _LENGTH = ("rope.scaling.factor", "rope.scale_linear")
 ORIGINAL, _ATTENTION = "rope.scaling.original_context_length", "rope.scaling.attn_factor"
 _YARN_ATTENTION = "rope.scaling.yarn_attn_factor"
@@ -111,6 +112,33 @@ class Rope(Rule):
     def _is_one_set(self, parameters: dict[str, Any]) -> bool:
         same = parameters["short_factor"] == parameters["long_factor"]
         return not self.told_by_tensors and same and longrope_attention_factor(parameters) == 1.0
+
+
+class PartialRope(Rope):
+    """Rotary embedding of a part of each head, whose size `rope.dimension_count` states."""
+
+    keys = (*Rope.keys, ROTATED)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the scaling and the rotated part of a head."""
+        fields = super().read(header)
+        width, heads = (header.positive(k, int) for k in ("embedding_length", "attention.head_count"))
+        head_dim = header.get("attention.key_length", width // heads)
+        if (size := header.get(ROTATED, head_dim)) != head_dim:
+            if not 0 < size < head_dim:
+                raise GGUFError(f"{ROTATED} = {size} is invalid: a head's size is {head_dim}")
+            fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
+        return fields
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the keys of every rotary embedding, and the rotated size."""
+        return {**super().write(config), ROTATED: rotated_size(config.rope_parameters, config.head_dim)}
+
+
+def _part(size: int, head_dim: int) -> float:
+    """Return the `partial_rotary_factor` for a size, rounded up if its product would be too small."""
+    part = size / head_dim
+    return part if int(head_dim * part) == size else math.nextafter(part, 1.0)
 
 
 def _factor(header: Header) -> float:

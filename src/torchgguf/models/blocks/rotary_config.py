@@ -21,11 +21,16 @@ class RotaryConfig(PreTrainedConfig):
 
     Attributes:
         rotates_parts: whether a `partial_rotary_factor` below 1 is supported.
+        default_part: the `partial_rotary_factor` of configs that state none; None: whole heads are rotated.
         old_rope_types: names of a `rope_type` in older configs, with their present names.
+        default_thetas: bases by kind of layer, if `rope_parameters` contain those of several kinds; the older
+            fields apply to the first kind. None: all layers rotate alike.
     """
 
     rotates_parts: ClassVar[bool] = False
+    default_part: ClassVar[float | None] = None
     old_rope_types: ClassVar[Mapping[str, str]] = {"su": "longrope"}
+    default_thetas: ClassVar[Mapping[str, float] | None] = None
 
     max_position_embeddings: int = 2048
     rope_parameters: dict[str, Any] | None = None
@@ -42,18 +47,40 @@ class RotaryConfig(PreTrainedConfig):
     ) -> None:
         """Complete `rope_parameters`, so that `rope_type` and `rope_theta` are always there."""
         super().__post_init__(num_labels)
-        stated = {key: value for key, value in (self.rope_parameters or {}).items() if value is not None}
+        if self.default_thetas is None:
+            stated = self.rope_parameters or {}
+            self.rope_parameters = self._complete(stated, rope_theta, rope_scaling, partial_rotary_factor)
+            return
+        first = next(iter(self.default_thetas))
+        stated, self.rope_parameters = self.rope_parameters or {}, {}
+        for kind, theta in self.default_thetas.items():
+            older = (rope_theta, rope_scaling) if kind == first else (None, None)
+            parameters = self._complete(stated.get(kind) or {}, *older, partial_rotary_factor, theta)
+            self.rope_parameters[kind] = parameters
+
+    def _complete(
+        self,
+        stated: Mapping[str, Any],
+        rope_theta: float | None,
+        rope_scaling: dict[str, Any] | None,
+        partial_rotary_factor: float | None,
+        default_theta: float = 10000.0,
+    ) -> dict[str, Any]:
+        """Return the parameters of one rotary embedding, with those of older fields."""
+        stated = {key: value for key, value in stated.items() if value is not None}
         given = {**(rope_scaling or stated)}
         for name, value in (("rope_theta", rope_theta), ("partial_rotary_factor", partial_rotary_factor)):
             if value is not None and given.setdefault(name, value) != value:
                 raise ValueError(
                     f"{name}={value} differs from {given[name]} in rope_parameters: pass one of them"
                 )
+        if self.default_part is not None:
+            given.setdefault("partial_rotary_factor", self.default_part)
         legacy_type = given.pop("type", "default")
         if not isinstance(kind := given.setdefault("rope_type", legacy_type), str):
             raise ValueError(f"rope_type must be a string, got {kind!r}")
         kind = given["rope_type"] = self.old_rope_types.get(kind, kind)
-        given.setdefault("rope_theta", stated.get("rope_theta", 10000.0))
+        given.setdefault("rope_theta", stated.get("rope_theta", default_theta))
         if kind not in ("default", "linear"):
             given.setdefault("original_max_position_embeddings", self.max_position_embeddings)
             if (original := getattr(self, "original_max_position_embeddings", None)) is not None:
@@ -68,7 +95,7 @@ class RotaryConfig(PreTrainedConfig):
                     f"partial_rotary_factor={rotated} is unsupported: this model rotates whole heads"
                 )
             given["partial_rotary_factor"] = rotated
-        self.rope_parameters = given
+        return given
 
 
 def _check_numbers(parameters: Mapping[str, Any]) -> None:

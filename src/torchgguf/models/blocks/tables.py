@@ -1,15 +1,40 @@
 """Rows and rules that weight maps and config maps of llama-like decoders share."""
 
+from collections.abc import Callable, Mapping
+
+from torchgguf.container import TensorInfo
 from torchgguf.models.blocks.rope_rule import Rope
-from torchgguf.models.core.config_map import Field, Implied, Only, Unwritable, largest_dimension, tensor_count
+from torchgguf.models.core.config_map import (
+    Field,
+    Implied,
+    Only,
+    Rule,
+    Unwritable,
+    largest_dimension,
+    tensor_count,
+)
 from torchgguf.models.core.weight_map import HEAD, Row, Stack, interleaved_rotary_rows
 
 # Weights of all decoders outside the layers.
 STREAM = (Row("token_embd", "embed_tokens"), Row("output_norm", "norm"), Row("output", HEAD))
 
+# Of models whose head always shares the weights of the embedding.
+TIED_STREAM = STREAM[:2]
+
 PRE_NORMS = (
     Row("blk.{}.attn_norm", "layers.{}.input_layernorm"),
     Row("blk.{}.ffn_norm", "layers.{}.post_attention_layernorm"),
+)
+
+# Norms of `SandwichLayer` and `PostNormLayer`.
+POST_NORMS = (
+    Row("blk.{}.post_attention_norm", "layers.{}.post_attention_layernorm"),
+    Row("blk.{}.post_ffw_norm", "layers.{}.post_feedforward_layernorm"),
+)
+SANDWICH_NORMS = (
+    Row("blk.{}.attn_norm", "layers.{}.input_layernorm"),
+    Row("blk.{}.ffn_norm", "layers.{}.pre_feedforward_layernorm"),
+    *POST_NORMS,
 )
 
 ATTENTION_OUTPUT = (Row("blk.{}.attn_output", "layers.{}.self_attn.o_proj"),)
@@ -34,6 +59,9 @@ QK_NORMS = (
 )
 
 MLP_OUTPUT = (Row("blk.{}.ffn_down", "layers.{}.mlp.down_proj"),)
+
+# The MLP of two layers, by the names of `PlainMLP`.
+PLAIN_MLP = (Row("blk.{}.ffn_up", "layers.{}.mlp.up_proj"), *MLP_OUTPUT)
 
 GATED_MLP = (
     Row("blk.{}.ffn_gate", "layers.{}.mlp.gate_proj"),
@@ -64,6 +92,32 @@ EXPERT_STACKS = (
     Stack("layers.{}.mlp.experts.down_proj", ("layers.{}.mlp.experts.{}.down_proj.weight",)),
 )
 
+
+def expert_rules(
+    count: str = "num_experts", used: str = "num_experts_per_tok", size: str | None = "moe_intermediate_size"
+) -> tuple[Rule, ...]:
+    """Return the rules for numbers and size of experts, given the names of their fields.
+
+    Without a key, the size follows from the tensors; None: it is `intermediate_size`.
+    """
+    rules: tuple[Rule, ...] = (
+        Field("expert_count", count, limit=largest_dimension),
+        Field("expert_used_count", used, limit=largest_dimension),
+    )
+    if size is None:
+        return rules
+    return (
+        *rules,
+        Field("expert_feed_forward_length", size, required=False, limit=largest_dimension),
+        Implied(size, _expert_size),
+    )
+
+
+def _expert_size(tensors: Mapping[str, TensorInfo]) -> int:
+    names = (name for name in tensors if name.endswith(".ffn_down_exps.weight"))
+    return tensors[next(names, "blk.0.ffn_down_exps.weight")].shape[-1]
+
+
 # Rules of all language models: what their tensors imply, and that attention is causal.
 IMPLIED_RULES = (
     Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
@@ -71,8 +125,8 @@ IMPLIED_RULES = (
     Only("attention.causal", True, "bidirectional attention is unsupported"),
 )
 
-# Rules that also apply if only a part of each head is rotated.
-COMMON_RULES = (
+# Rules that also apply to models with other norms.
+SIZE_RULES = (
     Field("block_count", "num_hidden_layers", limit=tensor_count),
     Field("context_length", "max_position_embeddings"),
     Field("embedding_length", "hidden_size", limit=largest_dimension),
@@ -81,14 +135,24 @@ COMMON_RULES = (
     Field("attention.head_count_kv", "num_key_value_heads", required=False, limit=largest_dimension),
     Field("attention.key_length", "head_dim", required=False, limit=largest_dimension),
     Field("attention.value_length", "head_dim", required=False, limit=largest_dimension),
-    Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float),
     Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
     *IMPLIED_RULES,
-    Unwritable("hidden_act", "silu"),
 )
 
-DECODER_RULES = (
-    *COMMON_RULES,
-    Field("rope.dimension_count", "head_dim", required=False, limit=largest_dimension),
-    Rope(),
-)
+# Rules that also apply if only a part of each head is rotated.
+COMMON_RULES = (*SIZE_RULES, Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float))
+
+
+def layer_norm_epsilon(name: str) -> Field:
+    """Return the rule for the epsilon of norms with a mean, given the name of its field."""
+    return Field("attention.layer_norm_epsilon", name, float)
+
+
+def in_first_layer(tensor: str) -> Callable[[Mapping[str, TensorInfo]], bool]:
+    """Return whether the first layer has a tensor: for `Implied`."""
+    return lambda tensors: f"blk.0.{tensor}" in tensors
+
+
+ROTATED_SIZE = Field("rope.dimension_count", "head_dim", required=False, limit=largest_dimension)
+
+DECODER_RULES = (*COMMON_RULES, Unwritable("hidden_act", "silu"), ROTATED_SIZE, Rope())

@@ -136,6 +136,8 @@ class Config:
 
     model_type: ClassVar[str] = ""
     attribute_map: ClassVar[Mapping[str, str]] = {}
+    # Fields of base classes that this model does not have: they are never written.
+    left_out: ClassVar[tuple[str, ...]] = ()
     # What transformers' Trainer leaves out when it evaluates; by default older ones look for another name.
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache"]
     _attn_implementation: ClassVar[str | None] = None
@@ -204,7 +206,11 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of the config.json that `from_dict` reads."""
-        values = {key: value for key, value in vars(self).items() if not key.startswith("_")}
+        values = {
+            key: value
+            for key, value in vars(self).items()
+            if not key.startswith("_") and key not in self.left_out
+        }
         if isinstance(dtype := values["dtype"], torch.dtype):
             values["dtype"] = str(dtype).removeprefix("torch.")
         return {**values, "model_type": self.model_type}

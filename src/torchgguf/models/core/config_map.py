@@ -162,6 +162,15 @@ class Unwritable(Rule):
         return {}
 
 
+@dataclass(frozen=True)
+class Assumed(Unwritable):
+    """A field for which GGUF has no key, and whose default is not the value that readers assume."""
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Return the value that readers assume."""
+        return {self.name: self.value}
+
+
 def read_fields(rules: Sequence[Rule], header: Header) -> dict[str, Any]:
     """Return what all rules read.
 

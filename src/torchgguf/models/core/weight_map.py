@@ -7,7 +7,7 @@ names are those in the model without a head; models with a head prepend a prefix
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,30 @@ class Stack:
         if (layer := re.fullmatch(rf"{before}(\d+){after}", name)) is None:
             return None
         return [[part.format(layer[1], expert) for part in self.parts] for expert in range(experts)]
+
+
+class OtherNames:
+    """Modules that Hugging Face checkpoints store under other names: templates, by that of the module."""
+
+    def __init__(self, stored: Mapping[str, str]) -> None:
+        self._stored = stored
+        self._modules = {name: module for module, name in stored.items()}
+
+    def in_checkpoints(self, name: str) -> str:
+        """Return the name of a parameter in checkpoints."""
+        return _renamed(name, self._stored)
+
+    def in_models(self, name: str) -> str:
+        """Return the name of a parameter, given that in checkpoints."""
+        return _renamed(name, self._modules)
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    template, layer, suffix = _split(name)
+    return f"{names[template].format(layer)}.{suffix}" if template in names else name
+
+
+NO_OTHER_NAMES = OtherNames({})
 
 
 class WeightMap:

@@ -167,7 +167,7 @@ def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, L
                     load = partial(_part, tensor, expert, slice(i * rows, (i + 1) * rows))
                     yield prefix + part, LazyTensor((rows, *tensor.shape[2:]), tensor.dtype, load)
             return
-    yield name, tensor
+    yield prefix + model.architecture.other_names.in_checkpoints(base_name), tensor
 
 
 def _part(tensor: LazyTensor, expert: int, rows: slice) -> Tensor:

@@ -205,6 +205,7 @@ class CheckpointSupply(TensorSupply):
         tensors = checkpoint.tensors(pickles=not options.use_safetensors, passing=passing)
         architecture = model_class.architecture
         self._checkpoint, self.config, self.stacks = checkpoint, config, architecture.stacks
+        self._names = architecture.other_names
         self._check_sizes(tensors, architecture.sizes)
         # A checkpoint of the same class must contain the head of the class, and no other head.
         self._is_own = passing or model_class.__name__ in (config.architectures or ())
@@ -225,7 +226,7 @@ class CheckpointSupply(TensorSupply):
         of_base = {model.base_name(name) for name in parameters if model.is_in_base(name)}
         of_heads = {model.base_name(name) for name in parameters if not model.is_in_base(name)}
         for name in sorted(stored, key=lambda name: not name.startswith(self._prefix)):
-            plain = name.removeprefix(self._prefix)
+            plain = self._names.in_models(name.removeprefix(self._prefix))
             in_base = name.startswith(self._prefix) if self._prefix else name not in of_heads
             if plain in (of_heads if in_base else of_base) or plain in self.tensors:
                 if in_base or self._is_own:

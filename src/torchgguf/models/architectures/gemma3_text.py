@@ -1,0 +1,173 @@
+"""Gemma 3, its text part (Gemma Team 2025, arXiv 2503.19786): windows in five layers of six.
+
+Layers with a window rotate by other frequencies than those that see all positions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import InitVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from torchgguf.models.blocks import heads, tables
+from torchgguf.models.blocks.attention import Attention
+from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel, SandwichLayer
+from torchgguf.models.blocks.mlp import MLP
+from torchgguf.models.blocks.rope_rule import Rope
+from torchgguf.models.blocks.unit_offset import ScoreScale, UnitOffsetModel, unit_offset_norm
+from torchgguf.models.blocks.windows import FULL, SLIDING, LayerTypesConfig, LayerWindows, periodic
+from torchgguf.models.core.architecture import Architecture
+from torchgguf.models.core.config import config_dataclass
+from torchgguf.models.core.config_map import Field, Harmless, Header, Unwritable
+from torchgguf.nn import RotaryEmbedding, Rotation, UnitOffsetRMSNorm
+
+_LOCAL_BASE = "rope.freq_base_swa"
+
+
+@config_dataclass
+class Gemma3TextConfig(LayerTypesConfig):
+    """Fields beyond those of all decoders, and other defaults.
+
+    Every sixth layer sees all positions, others see `sliding_window`. `rope_parameters` contain those of both
+    kinds of layers.
+    """
+
+    left_out = ("hidden_act",)
+    model_type = "gemma3_text"
+    period = 6
+    default_thetas: ClassVar[Mapping[str, float]] = {FULL: 1000000.0, SLIDING: 10000.0}
+
+    vocab_size: int = 262208
+    hidden_size: int = 2304
+    intermediate_size: int = 9216
+    num_hidden_layers: int = 26
+    num_attention_heads: int = 8
+    num_key_value_heads: int | None = 4
+    head_dim: int | None = 256
+    hidden_activation: str = "gelu_pytorch_tanh"
+    max_position_embeddings: int = 131072
+    bos_token_id: int | None = 2
+    eos_token_id: int | list[int] | None = 1
+    pad_token_id: int | None = 0
+    tie_word_embeddings: bool = True
+    attention_bias: bool = False
+    query_pre_attn_scalar: int = 256
+    final_logit_softcapping: float | None = None
+    attn_logit_softcapping: float | None = None
+    use_bidirectional_attention: bool | None = False
+    rope_local_base_freq: InitVar[float | None] = None
+    sliding_window_pattern: InitVar[int | None] = None
+
+    def __post_init__(self, *legacy: Any) -> None:
+        """Replace the fields of older configs, and name the activation as other decoders do."""
+        *others, local_base, pattern = legacy
+        if local_base is not None:
+            local = {"rope_theta": local_base, **((self.rope_parameters or {}).get(SLIDING) or {})}
+            self.rope_parameters = {**(self.rope_parameters or {}), SLIDING: local}
+        if pattern is not None and self.layer_types is None:
+            windowed = periodic(pattern, self.num_hidden_layers)
+            self.layer_types = [SLIDING if each else FULL for each in windowed]
+        super().__post_init__(*others)
+        self.hidden_act = self.hidden_activation
+        if self.use_bidirectional_attention:
+            raise ValueError("use_bidirectional_attention=True is unsupported")
+
+
+class Gemma3Rope(Rope):
+    """Rotary embedding of both kinds of layers: scaling applies to those that see all positions."""
+
+    keys = (*Rope.keys, _LOCAL_BASE)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the scaling and both bases."""
+        parameters = super().read(header)["rope_parameters"]
+        if "rope.freq_base" not in header.values:
+            parameters["rope_theta"] = Gemma3TextConfig.default_thetas[FULL]
+        local = header.positive(_LOCAL_BASE, float) if _LOCAL_BASE in header.values else 10000.0
+        return {"rope_parameters": {FULL: parameters, SLIDING: {"rope_type": "default", "rope_theta": local}}}
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the keys of every rotary embedding, and the other base."""
+        local = config.rope_parameters[SLIDING]
+        if local["rope_type"] != "default":
+            raise ValueError(
+                f"GGUF does not support rope_type {local['rope_type']!r} of layers with a window"
+            )
+        return {**super().write(_full(config)), _LOCAL_BASE: float(local["rope_theta"])}
+
+    def write_tensors(self, config: Any) -> dict[str, Tensor]:
+        """Write the divisors of the frequencies, if there are any."""
+        return super().write_tensors(_full(config))
+
+
+def _full(config: Any) -> SimpleNamespace:
+    """Return what the rule for one kind of layer reads."""
+    return SimpleNamespace(rope_parameters=config.rope_parameters[FULL], head_dim=config.head_dim)
+
+
+GEMMA3 = Architecture(
+    gguf="gemma3",
+    config_class=Gemma3TextConfig,
+    rules=(
+        *tables.COMMON_RULES,
+        tables.ROTATED_SIZE,
+        Gemma3Rope(),
+        LayerWindows(Gemma3TextConfig),
+        Field("final_logit_softcapping", "final_logit_softcapping", float, required=False),
+        ScoreScale(layers=62),
+        Harmless(("pooling_type",)),
+        Unwritable("attn_logit_softcapping", None),
+        Unwritable("hidden_activation", "gelu_pytorch_tanh"),
+        Unwritable("attention_bias", False),
+    ),
+    rows=(
+        *tables.STREAM,
+        *tables.SANDWICH_NORMS,
+        *tables.ATTENTION,
+        *tables.QK_NORMS,
+        *tables.GATED_MLP,
+    ),
+)
+
+
+class Gemma3TextModel(UnitOffsetModel, DecoderModel, architecture=GEMMA3):
+    """Gemma 3's text part without a head."""
+
+    def make_layer(self, config: Gemma3TextConfig, layer_idx: int) -> DecoderLayer:
+        """Make a layer of either kind."""
+        assert config.layer_types is not None
+        attention = Attention(
+            config,
+            layer_idx,
+            config.window_of(layer_idx),
+            bias=config.attention_bias,
+            qk_norm=UnitOffsetRMSNorm,
+            rotation=config.layer_types[layer_idx],
+            scaling=config.query_pre_attn_scalar**-0.5,
+            softcap=config.attn_logit_softcapping,
+        )
+        return SandwichLayer(config, attention, MLP(config), unit_offset_norm)
+
+    def make_rotary(self, config: Gemma3TextConfig) -> nn.Module:
+        """Create the modules that compute the angles, by kind of layer."""
+        assert config.layer_types and config.rope_parameters and config.head_dim
+        parameters = config.rope_parameters
+        return nn.ModuleDict(
+            {
+                kind: RotaryEmbedding(parameters[kind], config.head_dim)
+                for kind in sorted({*config.layer_types})
+            }
+        )
+
+    def make_rotations(self, position_ids: Tensor, dtype: torch.dtype) -> Mapping[str, Rotation]:
+        """Compute the angles of the new positions, once for each kind of layer."""
+        assert isinstance(self.rotary_emb, nn.ModuleDict)
+        return {kind: rotary(position_ids, dtype) for kind, rotary in self.rotary_emb.items()}
+
+
+class Gemma3ForCausalLM(heads.CappedForCausalLM, base=Gemma3TextModel): ...
+
+
+class Gemma3TextForSequenceClassification(heads.ForSequenceClassification, base=Gemma3TextModel): ...

@@ -1,0 +1,74 @@
+"""Hunyuan (Tencent 2025), dense: a Llama that normalises queries and keys after it rotated them."""
+
+from typing import Any
+
+from torch import Tensor
+
+from torchgguf.models.blocks import heads, tables
+from torchgguf.models.blocks.attention import Attention
+from torchgguf.models.blocks.decoder import DecoderConfig, DecoderLayer, DecoderModel
+from torchgguf.models.blocks.mlp import MLP
+from torchgguf.models.blocks.step import Step
+from torchgguf.models.core.architecture import Architecture
+from torchgguf.models.core.config import config_dataclass
+from torchgguf.models.core.config_map import Unwritable
+from torchgguf.models.core.weight_map import Row
+from torchgguf.nn import RMSNorm
+
+
+@config_dataclass
+class HunYuanDenseV1Config(DecoderConfig):
+    """Fields beyond those of all decoders, and other defaults."""
+
+    model_type = "hunyuan_v1_dense"
+
+    vocab_size: int = 290943
+    rms_norm_eps: float = 1e-5
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    pad_token_id: int | None = 0
+    eod_token_id: int | None = 3
+    attention_bias: bool = False
+
+
+HUNYUAN_DENSE = Architecture(
+    gguf="hunyuan-dense",
+    config_class=HunYuanDenseV1Config,
+    rules=(*tables.DECODER_RULES, Unwritable("attention_bias", False)),
+    rows=(
+        *tables.STREAM,
+        *tables.PRE_NORMS,
+        *tables.ATTENTION,
+        Row("blk.{}.attn_q_norm", "layers.{}.self_attn.query_layernorm"),
+        Row("blk.{}.attn_k_norm", "layers.{}.self_attn.key_layernorm"),
+        *tables.GATED_MLP,
+    ),
+)
+
+
+class HunYuanAttention(Attention):
+    """Attention whose norms follow the rotation."""
+
+    def __init__(self, config: Any, layer_idx: int) -> None:
+        super().__init__(config, layer_idx, bias=config.attention_bias)
+        self.query_layernorm = RMSNorm(self.head_dim, eps=config.rms_norm_eps)
+        self.key_layernorm = RMSNorm(self.head_dim, eps=config.rms_norm_eps)
+
+    def position(self, query: Tensor, key: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """Rotate queries and keys, then normalise them."""
+        query, key = super().position(query, key, step)
+        return self.query_layernorm(query), self.key_layernorm(key)
+
+
+class HunYuanDenseV1Model(DecoderModel, architecture=HUNYUAN_DENSE):
+    """Hunyuan without a head."""
+
+    def make_layer(self, config: HunYuanDenseV1Config, layer_idx: int) -> DecoderLayer:
+        """Make a layer."""
+        return DecoderLayer(config, HunYuanAttention(config, layer_idx), MLP(config))
+
+
+class HunYuanDenseV1ForCausalLM(heads.ForCausalLM, base=HunYuanDenseV1Model): ...
+
+
+class HunYuanDenseV1ForSequenceClassification(heads.ForSequenceClassification, base=HunYuanDenseV1Model): ...
