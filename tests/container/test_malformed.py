@@ -121,11 +121,11 @@ CASES = {
     ),
     "tensor type of a fork": (
         tensors(("w", [32], 137, 0)),
-        r"'w' has the type 137, written by ik_llama\.cpp: IQ2_K of ik_llama\.cpp, which only",
+        r"'w' has the type 137, written by ik_llama\.cpp \(IQ2_K\): no other program reads it",
     ),
     "tensor type of two": (
         tensors(("w", [32], 36, 0)),
-        r"type 36: IQ4_NL_4_4, removed from ggml in 2024: .* to IQ4_NL, or I2_S of bitnet\.cpp",
+        r"type 36: IQ4_NL_4_4, removed from ggml in 2024: .* to IQ4_NL; or written by bitnet\.cpp \(I2_S\)",
     ),
     "half a block": (tensors(("w", [48, 2], Q8_0, 0)), "'w': its rows of 48 elements .* Q8_0 blocks of 32"),
     "a packed scalar": (tensors(("w", [], Q4_0, 0)), "'w': its rows of 1 elements"),

@@ -32,21 +32,23 @@ _FOREIGN = {
 
 def explain_type(number: int) -> str:
     """Say in one clause what a type number means that is not one of `TENSOR_TYPES`."""
-    meanings = [f"{types[number]} of {program}" for program, types in _FOREIGN.items() if number in types]
+    programs = _programs(number)
     if number in _REMOVED:
         name, fate = _REMOVED[number]
-        other = "".join(f", or {meaning}" for meaning in meanings)
-        return f"type {number}: {name}, {fate}{other}"
-    if meanings:
-        advice = "which only that program reads: quantize the model anew with llama.cpp or torchgguf"
-        return f"type {number}, written by {_programs(number)}: {' or '.join(meanings)}, {advice}"
+        return f"type {number}: {name}, {fate}" + (f"; or written by {programs}" if programs else "")
+    if programs:
+        advice = "no other program reads it, so quantize the model anew with llama.cpp or torchgguf"
+        return f"type {number}, written by {programs}: {advice}"
     return f"unknown type {number}, of another program or a newer version of ggml"
 
 
 def other_blocks(number: int) -> str:
     """Say in one clause whose blocks may have the number of a known type."""
-    return f"another program ({_programs(number)})" if _programs(number) else "another program"
+    programs = _programs(number) or "another program"
+    return f"{programs} may have written other blocks under the number {number}"
 
 
 def _programs(number: int) -> str:
-    return " or ".join(program for program, types in _FOREIGN.items() if number in types)
+    return " or ".join(
+        f"{program} ({types[number]})" for program, types in _FOREIGN.items() if number in types
+    )

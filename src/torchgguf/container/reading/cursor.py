@@ -124,10 +124,10 @@ class Cursor:
         start = self.position
         is_string = value_type is ValueType.STRING
         size = 8 if is_string else SCALARS[value_type].size  # a string takes at least 8 bytes for its length
-        self.take(count * size, what if count == 1 else f"{what} of {count} values")
         self._values_left -= count
-        if self._values_left < 0:
+        if self._values_left < 0 and count * size <= self._end - start:  # otherwise the file is too short
             raise self.error(f"{what} exceeds the limit of {MAX_VALUES} values in total", start)
+        self.take(count * size, what if count == 1 else f"{what} of {count} values")
         if (
             value_type is ValueType.BOOL
             and np.frombuffer(self.data, np.uint8, count, start).max(initial=0) > 1

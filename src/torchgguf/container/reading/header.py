@@ -21,14 +21,13 @@ _PAUSE = 0.002
 _PIECE = 1 << 20
 
 
-def fetch_header(path: str | PathLike[str], size: int, fetch: Fetch, first: int = FIRST_BYTES) -> GGUFHeader:
-    """Fetch the first bytes of a file, and double their number until the header is complete.
+def fetch_header(path: str | PathLike[str], size: int, fetch: Fetch) -> GGUFHeader:
+    """Fetch the first bytes of a file, and more until the header is complete.
 
     Args:
         path: the name of the file in messages.
         size: the size of the file in bytes.
-        fetch: returns the bytes from start to end, or fewer if the file has become shorter.
-        first: how many bytes to fetch first.
+        fetch: returns the bytes from start to end.
 
     Returns:
         The header.
@@ -36,19 +35,14 @@ def fetch_header(path: str | PathLike[str], size: int, fetch: Fetch, first: int 
     Raises:
         GGUFError: the header is invalid, incomplete or too long.
     """
-    if size == 0:
-        raise GGUFError("is empty", path=path)
-    data, end = b"", min(size, first)
-    while True:
+    data = b""
+
+    def extend(end: int) -> bytes:
+        nonlocal data
         data += fetch(len(data), end)
-        try:
-            return parse_header(data, path=path, file_size=size)
-        except GGUFTruncatedError as error:
-            if len(data) < end or error.needed > size:
-                raise
-            if error.needed > MOST_BYTES:
-                raise GGUFError(f"its header does not end within {MOST_BYTES} bytes", path=path) from None
-            end = min(size, max(2 * len(data), error.needed))
+        return data
+
+    return _parse_growing(path, size, extend, FIRST_BYTES)
 
 
 def read_header(descriptor: int, path: str | PathLike[str]) -> tuple[GGUFHeader, int]:
@@ -72,7 +66,7 @@ def read_header(descriptor: int, path: str | PathLike[str]) -> tuple[GGUFHeader,
     while True:
         reading, header, problem = _Reading(descriptor), None, None
         try:
-            header = fetch_header(path, reading.status.st_size, reading.fetch, _FIRST_LOCAL_BYTES)
+            header = _parse_growing(path, reading.status.st_size, reading.extend, _FIRST_LOCAL_BYTES)
         except GGUFError as error:
             problem = error
         late = time.monotonic() > deadline
@@ -97,30 +91,55 @@ def pread(descriptor: int, start: int, end: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def _parse_growing(
+    path: str | PathLike[str], size: int, extend: Callable[[int], bytes], first: int
+) -> GGUFHeader:
+    """Parse the first bytes of a file, and more of them until the header is complete.
+
+    Args:
+        path: the name of the file in messages.
+        size: the size of the file in bytes.
+        extend: returns the bytes up to an end, or fewer if the file has become shorter.
+        first: how many bytes to parse first.
+    """
+    if size == 0:
+        raise GGUFError("is empty", path=path)
+    end = min(size, first)
+    while True:
+        data = extend(end)
+        try:
+            return parse_header(data, path=path, file_size=size)
+        except GGUFTruncatedError as error:
+            if len(data) < end or error.needed > size:
+                raise
+            if error.needed > MOST_BYTES:
+                raise GGUFError(f"its header does not end within {MOST_BYTES} bytes", path=path) from None
+            end = min(size, max(2 * len(data), error.needed))
+
+
 class _Reading:
     """What was read from a file, in order to compare it with what the file holds afterwards."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._pieces: list[tuple[int, bytes]] = []
+        self.data = b""
         self.status = os.fstat(descriptor)
 
-    def fetch(self, start: int, end: int) -> bytes:
-        self._pieces.append((start, pread(self._descriptor, start, end)))
-        return self._pieces[-1][1]
+    def extend(self, end: int) -> bytes:
+        self.data = pread(self._descriptor, 0, end)
+        return self.data
 
     def is_still_true(self, end: int, before: "_Reading | None") -> bool:
+        end = min(end, len(self.data))
         equal = all(
-            pread(self._descriptor, start + at, start + min(at + _PIECE, len(piece)))
-            == piece[at : at + _PIECE]
-            for start, piece in self._pieces
-            for at in range(0, min(len(piece), end - start), _PIECE)
+            pread(self._descriptor, at, min(at + _PIECE, end)) == self.data[at : min(at + _PIECE, end)]
+            for at in range(0, end, _PIECE)
         )
         # Edits back and forth can leave equal bytes, but hardly within one tick of the clock, or twice. The
         # time alone does not decide: a download that is still running changes it without end.
         then, now = self.status, os.fstat(self._descriptor)
         unchanged = (now.st_mtime_ns, now.st_size) == (then.st_mtime_ns, then.st_size)
-        return equal and (unchanged or (before is not None and self._pieces == before._pieces))
+        return equal and (unchanged or (before is not None and self.data[:end] == before.data[:end]))
 
 
 def _is_being_edited(descriptor: int) -> bool:

@@ -26,7 +26,7 @@ from torchgguf.container.layout import (
 from torchgguf.container.metadata import Metadata
 from torchgguf.container.reading.cursor import Cursor
 from torchgguf.container.reading.lookalike import guess_format
-from torchgguf.container.tensor_types import TENSOR_TYPES
+from torchgguf.container.tensor_types import PLAIN, TENSOR_TYPES
 from torchgguf.container.tensors import MAX_DIMS, MAX_NAME_BYTES, TensorInfo, check_tensor, storage_nbytes
 from torchgguf.container.value_types import ValueType, type_name
 
@@ -192,7 +192,10 @@ def _check_layout(
             raise cursor.error(reason, info.offset)
     for first, second in pairwise(in_order):
         if first.offset + first.nbytes > second.offset:
-            raise cursor.error(f"tensors {first.name!r} and {second.name!r} overlap", second.offset)
+            reason = f"tensors {first.name!r} and {second.name!r} overlap"
+            if first.type not in PLAIN:
+                reason += f": {other_blocks(first.type)}"
+            raise cursor.error(reason, second.offset)
 
 
 def _misplaced(tensors: Iterable[TensorInfo], alignment: int, data_offset: int) -> str | None:
@@ -202,11 +205,7 @@ def _misplaced(tensors: Iterable[TensorInfo], alignment: int, data_offset: int) 
         if info.offset != expected:
             reason = f"tensor {info.name!r} must begin at byte {expected}, but begins at {info.offset}"
             if before is not None and info.offset > expected:
-                whose = other_blocks(before.type)
-                reason += (
-                    f": {whose} may have written other blocks under type {int(before.type)} of tensor "
-                    f"{before.name!r}, which is {before.type.name} in ggml"
-                )
+                reason += f", as {before.name!r} were not {before.type.name}: {other_blocks(before.type)}"
             return reason
         expected, before = expected + padded(info.nbytes, alignment), info
     return None
