@@ -9,7 +9,7 @@ from torchgguf.container import GGUFFile, open_gguf
 from torchgguf.container.reading.header import Fetch, fetch_header
 from torchgguf.container.reading.mapping import Shard
 from torchgguf.hub.errors import explained_errors, transport_error
-from torchgguf.hub.files import HubOptions, find_gguf
+from torchgguf.hub.files import HubOptions, find_gguf, located
 
 # huggingface_hub is imported where it is used, as in `files`.
 
@@ -20,7 +20,7 @@ def open_remote_gguf(repository: str, name: str, **options: Unpack[HubOptions]) 
     Accessing a tensor raises a GGUFError. Offline, this opens the file that was downloaded before.
 
     Args:
-        repository: the repository.
+        repository: the repository, also by its address on the Hub.
         name: the name of the file in it.
         options: options for downloads.
 
@@ -33,6 +33,8 @@ def open_remote_gguf(repository: str, name: str, **options: Unpack[HubOptions]) 
     """
     from huggingface_hub import is_offline_mode
 
+    place_of_repository, options = located(repository, options)
+    repository = str(place_of_repository)
     if is_offline_mode() or options.get("local_files_only"):
         return open_gguf(find_gguf(repository, name, **options))
 
