@@ -24,7 +24,7 @@ _DAY = 86_400  # seconds; no writer pauses that long
 class Draft:
     """A new file in an open folder. It has no name, which a dead process leaves nowhere, or a temporary one.
 
-    Where it has a temporary name, its lock shows that its process is alive.
+    Where it has a temporary name, this name and a lock show that its process is alive.
 
     Args:
         directory: the open folder.
@@ -137,7 +137,7 @@ def remove_abandoned(directory: int) -> None:
     """Remove the unfinished files of dead processes from an open folder; what cannot be removed stays.
 
     A file is surely abandoned if its process ran under this kernel and is gone, or if nobody has written to
-    it for a day. In any case its lock must be free, where there are locks.
+    it for a day. In any case nobody may hold its lock.
 
     Args:
         directory: the open folder.
@@ -185,10 +185,8 @@ def _remove_if_abandoned(name: str, directory: int) -> None:
             return
         match = _NAME.fullmatch(name)
         gone = process_is_gone(match["place"], int(match["process"])) if match else None
-        # A free lock proves it too under the same kernel, where another process may have the number now.
-        is_of_here = gone is not None
         old = time.time() - os.fstat(file).st_mtime > _DAY
-        if gone or (is_of_here and locked) or (old and gone is None):
+        if gone or (old and (locked or gone is None)):  # another process may have the number now
             os.unlink(name, dir_fd=directory)
     finally:
         os.close(file)

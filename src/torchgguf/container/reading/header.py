@@ -70,8 +70,11 @@ def read_header(descriptor: int, path: str | PathLike[str]) -> tuple[GGUFHeader,
         except GGUFError as error:
             problem = error
         late = time.monotonic() > deadline
-        end = MOST_BYTES if header is None else header.data_offset
-        if reading.is_still_true(end, before) and (late or not _is_being_edited(descriptor)):
+        if reading.data.startswith(UNFINISHED_MAGIC):
+            done = late or _is_abandoned(descriptor)
+        else:
+            done = reading.is_still_true(MOST_BYTES if header is None else header.data_offset, before)
+        if done:
             if header is None:
                 assert problem is not None
                 raise problem
@@ -142,11 +145,11 @@ class _Reading:
         return equal and (unchanged or (before is not None and self.data[:end] == before.data[:end]))
 
 
-def _is_being_edited(descriptor: int) -> bool:
-    """Return whether a file is marked as unfinished by a process that is still at work."""
-    if os.pread(descriptor, len(UNFINISHED_MAGIC), 0) != UNFINISHED_MAGIC:
-        return False
+def _is_abandoned(descriptor: int) -> bool:
+    """Return whether an edit is unfinished although no process is at work on it."""
     if try_lock(descriptor, shared=True) is False:
-        return True
+        return False
+    # It may have ended since the header was read.
+    unfinished = os.pread(descriptor, len(UNFINISHED_MAGIC), 0) == UNFINISHED_MAGIC
     unlock(descriptor)
-    return False
+    return unfinished
