@@ -9,7 +9,7 @@ from io import FileIO
 from os import PathLike
 from pathlib import Path
 
-from torchgguf.container.drafts import PREFIX, Draft, remove_abandoned
+from torchgguf.container.drafts import DRAFT_PREFIX, Draft, remove_abandoned
 from torchgguf.container.system import checked_path, sync
 
 _MOST_LINKS = 40  # one after the other, as Linux follows
@@ -148,7 +148,7 @@ def _errors_named(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or str(error.filename).startswith(PREFIX):
+        if error.filename is None or str(error.filename).startswith(DRAFT_PREFIX):
             error.filename = str(target)
         raise
 

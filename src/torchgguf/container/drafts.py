@@ -13,11 +13,11 @@ from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 
-from torchgguf.container.system import UNSUPPORTED, sync, try_lock
+from torchgguf.container.system import NO_SUCH_CALL, sync, try_lock
 
-PREFIX = ".torchgguf-"  # temporary names of unfinished files
-_NAME = re.compile(re.escape(PREFIX) + r"(?P<place>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{16}")
-_NO_LINKS = UNSUPPORTED | {errno.ENOENT, errno.EXDEV, errno.EMLINK}  # answers where there are no hard links
+DRAFT_PREFIX = ".torchgguf-"  # temporary names of unfinished files
+_NAME = re.compile(re.escape(DRAFT_PREFIX) + r"(?P<place>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{16}")
+_NO_LINKS = NO_SUCH_CALL | {errno.ENOENT, errno.EXDEV, errno.EMLINK}  # answers where there are no hard links
 _DAY = 86_400  # seconds; no writer pauses that long
 
 
@@ -123,7 +123,7 @@ class Draft:
         try:
             os.fchmod(self.file.fileno(), self._mode)
         except OSError as error:  # file systems without modes
-            if error.errno not in UNSUPPORTED:
+            if error.errno not in NO_SUCH_CALL:
                 raise
 
     def _forget_name(self) -> None:
@@ -144,7 +144,7 @@ def remove_abandoned(directory: int) -> None:
     """
     with suppress(OSError):
         for name in os.listdir(directory):
-            if name.startswith(PREFIX):
+            if name.startswith(DRAFT_PREFIX):
                 with suppress(OSError):
                     _remove_if_abandoned(name, directory)
 
@@ -207,4 +207,4 @@ def _create_named(directory: int) -> tuple[int, str]:
 
 
 def _new_name() -> str:
-    return f"{PREFIX}{this_place()}-{os.getpid()}-{secrets.token_hex(8)}"
+    return f"{DRAFT_PREFIX}{this_place()}-{os.getpid()}-{secrets.token_hex(8)}"

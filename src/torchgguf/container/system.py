@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 # What exFAT, SMB, FUSE, overlays and mounted buckets answer where a call does not exist for their files.
-UNSUPPORTED = frozenset(
+NO_SUCH_CALL = frozenset(
     {
         errno.EPERM,
         errno.EACCES,
@@ -58,7 +58,7 @@ def try_lock(descriptor: int, shared: bool = False) -> bool | None:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if error.errno not in NO_SUCH_CALL:
             raise
         return None
     return True
@@ -79,5 +79,5 @@ def sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if error.errno not in NO_SUCH_CALL:
             raise
