@@ -1,12 +1,14 @@
 """Writes, edits and splits where a file system lacks calls, and refuses them as exFAT, SMB and FUSE do.
 
-What the system answers is simulated at the call itself.
+What the system answers is simulated at the call itself; one test mounts a real file system of that kind.
 """
 
 import errno
 import fcntl
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -91,28 +93,53 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("number", ERRORS, ids=[errno.errorcode[number] for number in ERRORS])
-def test_everything_works_by_the_next_best_means(tmp_path, lacking, number):
-    lacking(number)
-    path = tmp_path / "x.gguf"
+def everything_works_in(folder):
+    """Write, replace, edit, split and merge in an empty folder."""
+    path = folder / "x.gguf"
     write_gguf(path, {"general.name": "new"}, {})
     write_gguf(path, {"general.name": "replaced"}, WEIGHTS)
-    path.chmod(0o640)
     assert not edit_metadata(path, {"general.author": "somebody"}).in_place
     assert edit_metadata(path, {"general.author": "nobody"}).in_place
     with open_gguf(path) as file:
         assert (file.metadata["general.name"], file.metadata["general.author"]) == ("replaced", "nobody")
         assert all(torch.equal(file[name], WEIGHTS[name]) for name in WEIGHTS)
-    assert names(tmp_path) == ["x.gguf"]
-    parts = split_gguf(path, tmp_path / "part", max_tensors=2)
+    assert names(folder) == ["x.gguf"]
+    parts = split_gguf(path, folder / "part", max_tensors=2)
     with pytest.raises(FileExistsError, match=r"part-0000.-of-00002\.gguf"):
-        split_gguf(path, tmp_path / "part", max_tensors=2)
+        split_gguf(path, folder / "part", max_tensors=2)
     edit_metadata(parts[1], {"general.name": "of the parts"})
-    merge_gguf(parts[0], tmp_path / "merged.gguf")
-    with open_gguf(tmp_path / "merged.gguf") as file:
+    merge_gguf(parts[0], folder / "merged.gguf")
+    with open_gguf(folder / "merged.gguf", mmap=False) as file:
         assert file.metadata["general.name"] == "of the parts"
         assert all(torch.equal(file[name], WEIGHTS[name]) for name in WEIGHTS)
-    assert names(tmp_path) == ["merged.gguf", *(part.name for part in parts), "x.gguf"]
+    assert names(folder) == ["merged.gguf", *(part.name for part in parts), "x.gguf"]
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=[errno.errorcode[number] for number in ERRORS])
+def test_everything_works_by_the_next_best_means(tmp_path, lacking, number):
+    lacking(number)
+    everything_works_in(tmp_path)
+
+
+def test_a_real_file_system_without_all_of_it(tmp_path):
+    """Of FUSE, in a process of its own. It asks the system whether these calls are really missing."""
+    command = [sys.executable, "-m", "tests.peers.plain_fs", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as served:
+        if served.stdout.readline() != "mounted\n":
+            pytest.skip("may not mount")
+        try:
+            probe = tmp_path / "probe"
+            probe.touch()
+            with probe.open() as file, pytest.raises(OSError, match="not supported"):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            with pytest.raises(OSError, match="not permitted"):
+                probe.chmod(0o600)
+            with pytest.raises(OSError, match="not permitted"):
+                os.link(probe, tmp_path / "link")
+            probe.unlink()
+            everything_works_in(tmp_path)
+        finally:
+            subprocess.run(["umount", "--lazy", tmp_path], check=True)
 
 
 def test_a_file_that_appears_while_a_set_is_written_stays(tmp_path, lacking):
