@@ -60,6 +60,15 @@ CASES = {
     "unknown element type": (array(99, 1, bytes(8)), "the value of 'list' has the unknown value type 99"),
     "bool that is none": (pair("k", BOOL, b"\2"), "a bool must be 0 or 1"),
     "bools that are none": (array(BOOL, 3, b"\1\0\xff"), "a bool must be 0 or 1"),
+    "a bool behind many values": (
+        Raw(
+            pairs=[
+                ("many", ARRAY, struct.pack("<IQ", INT32, 2**22 - 9) + bytes(2**24 - 36)),
+                ("k", BOOL, b"\2"),
+            ]
+        ),
+        "the value of 'k': a bool must be 0 or 1",
+    ),
     "string too long": (pair("k", STRING, struct.pack("<Q", HUGE)), "of 'k' needs 9223372036854775808 bytes"),
     "array too long": (array(INT32, HUGE), "the value of 'list' of 9223372036854775808 values needs"),
     "array of strings too long": (array(STRING, HUGE), "'list' of 9223372036854775808 values needs"),
