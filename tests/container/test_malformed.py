@@ -63,7 +63,7 @@ CASES = {
     "a bool behind many values": (
         Raw(
             pairs=[
-                ("many", ARRAY, struct.pack("<IQ", INT32, 2**22 - 9) + bytes(2**24 - 36)),
+                ("many", ARRAY, struct.pack("<IQ", INT32, 2**22 - 9) + b"\1\2\3\4" * (2**22 - 9)),
                 ("k", BOOL, b"\2"),
             ]
         ),
