@@ -173,7 +173,9 @@ def test_a_part_that_shrinks_while_it_is_read(tmp_path):
     def shrink(done, total):
         os.truncate(parts[1], 4096)
 
-    with pytest.raises(GGUFError, match="tensor 'b': its file is not readable any more"):
+    with pytest.raises(
+        GGUFError, match=r"tensor 'b': .*part-00002-of-00002\.gguf: ends here, but was longer"
+    ):
         merge_gguf(parts[0], tmp_path / "y.gguf", progress=shrink)
     assert (tmp_path / "y.gguf").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 4

@@ -17,6 +17,7 @@ def load_with_tokenizer(
     threads: int | None = None,
     dtype: DType | None = None,
     dequantize: bool = False,
+    no_mmap: bool = False,
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """Load a model with a language head, and its tokenizer; arguments are those of `Options`.
 
@@ -29,7 +30,11 @@ def load_with_tokenizer(
     place, gguf_file = split_place(file)
     tokenizer = AutoTokenizer.from_pretrained(place, gguf_file)
     model = AutoModelForCausalLM.from_pretrained(
-        place, gguf_file, dequantize=dequantize, dtype=None if dtype is None else getattr(torch, dtype)
+        place,
+        gguf_file,
+        dequantize=dequantize,
+        mmap=not no_mmap,
+        dtype=None if dtype is None else getattr(torch, dtype),
     )
     return model.to(target or model.device), tokenizer
 
@@ -45,6 +50,7 @@ def start_session(file: str, options: Options) -> Session:
         threads=options.threads,
         dtype=options.dtype,
         dequantize=options.dequantize,
+        no_mmap=options.no_mmap,
     )
     return Session(
         model,

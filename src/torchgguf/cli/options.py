@@ -82,13 +82,21 @@ def check_folder_of(out: str) -> None:
 
 
 def split_place(file: str) -> tuple[str, str | None]:
-    """Split REPO:FILE into repository and name. Local files and other texts stay whole, with None as name.
+    """Split REPO:FILE, or the address of a file on the Hub, into repository and name.
+
+    Local files and other texts stay whole, with None as name. The repository of an address with a revision
+    stays an address, which all functions that load something accept.
 
     Raises:
         FileNotFoundError: it is spelled as a local path, but does not exist.
+        ValueError: it is an address, but not of a model on the Hub.
     """
+    from torchgguf.hub import parse_url
+
     if Path(file).exists():
         return file, None
+    if (url := parse_url(file)) is not None:
+        return url.place, url.file
     if file.startswith("./") or file.endswith("/"):  # a Path would drop these marks
         raise FileNotFoundError(f"there is no {'file' if file.endswith('.gguf') else 'folder'} {file}")
     if sys.stderr.isatty() and not file.endswith(".gguf"):  # offline the Hub's client waits for a long time
@@ -140,6 +148,9 @@ class Options:
     dtype: DTypeOption = None
     dequantize: Annotated[
         bool, Option("--dequantize", help="Unpack all weights: more memory, plain torch layers.")
+    ] = False
+    no_mmap: Annotated[
+        bool, Option("--no-mmap", help="Read the file into memory: for one that may become shorter.")
     ] = False
     stats: Annotated[
         bool | None, Option("--stats/--no-stats", help="Show tokens/s.", show_default="on a terminal")

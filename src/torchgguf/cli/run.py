@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GENERATION = "text-generation"
 QUESTIONS = "question-answering"
 # Options that all tasks support.
-_FOR_ALL_TASKS = {"device", "threads", "dtype", "dequantize", "debug"}
+_FOR_ALL_TASKS = {"device", "threads", "dtype", "dequantize", "no_mmap", "debug"}
 
 _File = Annotated[str | None, typer.Argument(metavar="FILE", help=FILE_HELP)]
 _Prompt = Annotated[
@@ -115,7 +115,7 @@ def _work(task: str, file: str, text: str, context: str | None, options: Options
         gguf_file=gguf_file,
         device=options.device or "cpu",
         dtype=None if options.dtype is None else str(options.dtype),
-        model_kwargs={"dequantize": options.dequantize},
+        model_kwargs={"dequantize": options.dequantize, "mmap": not options.no_mmap},
     )
     lines: list[Any] = [line for line in text.splitlines() if line.strip()]
     if task == QUESTIONS:

@@ -2,15 +2,16 @@
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from io import FileIO
 from os import PathLike
 from pathlib import Path
 
-_PREFIX = ".torchgguf-"  # temporary names of unfinished files
+from torchgguf.container.drafts import DRAFT_PREFIX, Draft, remove_abandoned
+from torchgguf.container.system import checked_path, sync
+
 _MOST_LINKS = 40  # one after the other, as Linux follows
 
 
@@ -35,28 +36,11 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[FileIO]:
     target = written_place(path)
     mode = _mode_of_old(target)
     with _opened(target.parent) as directory, _errors_named(target):
-        descriptor, name = _create(directory)
-        try:
-            with FileIO(descriptor, "wb") as file:
-                if mode is not None:
-                    os.fchmod(descriptor, mode)
-                yield file
-                os.fsync(descriptor)
-                if name is None and mode is None:
-                    with suppress(FileExistsError):  # another process created the file first: replace it
-                        _link(descriptor, target.name, directory)
-                        name = target.name
-                if name is None:
-                    name = _new_name()
-                    _link(descriptor, name, directory)
-            # This does nothing if the file has its final name already.
-            os.replace(name, target.name, src_dir_fd=directory, dst_dir_fd=directory)
-        except BaseException:
-            if name is not None:
-                with suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=directory)
-            raise
-        os.fsync(directory)
+        remove_abandoned(directory)
+        with closing(Draft(directory, mode)) as draft:
+            yield draft.file
+            draft.replace(target.name)
+        sync(directory)
 
 
 def written_place(path: str | PathLike[str]) -> Path:
@@ -71,11 +55,11 @@ def written_place(path: str | PathLike[str]) -> Path:
     Raises:
         OSError: links point to each other in a circle.
     """
-    place = Path(path)
+    place = checked_path(path)
     for _ in range(_MOST_LINKS):
         if place.name in ("", ".."):
-            return place.resolve()
-        place = place.parent.resolve() / place.name
+            return resolved(place)
+        place = resolved(place.parent) / place.name
         if not place.is_symlink():
             return place
         following = place.parent / place.readlink()
@@ -85,9 +69,22 @@ def written_place(path: str | PathLike[str]) -> Path:
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
+def resolved(path: str | PathLike[str]) -> Path:
+    """Return a path without symbolic links, as `Path.resolve` does.
+
+    Raises:
+        OSError: links point to each other in a circle (Python before 3.13 raises a RuntimeError), or the path
+            is invalid.
+    """
+    try:
+        return checked_path(path).resolve()
+    except RuntimeError:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+
+
 def _is_hub_blob(path: Path) -> bool:
     """Return whether a path is `models--owner--name/blobs/<hash>`, the layout of the Hub's cache."""
-    blobs = path.parent.resolve()
+    blobs = resolved(path.parent)
     return blobs.name == "blobs" and "--" in blobs.parent.name and (blobs.parent / "snapshots").is_dir()
 
 
@@ -97,7 +94,7 @@ def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[FileIO]]:
 
     No system call replaces several files at once, so existing files are never replaced. The last file is
     named first: a process that is killed at that moment leaves a set without its first file, and every file
-    in that set is complete.
+    in that set is complete; but where the file system has no hard links, one of them may be empty.
 
     Args:
         paths: the files to create, all in the same folder.
@@ -109,27 +106,22 @@ def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[FileIO]]:
         FileExistsError: one of the files exists already.
         OSError: the system refuses. The error names the first file if it names no other.
     """
-    folder, names = paths[0].parent.resolve(), [path.name for path in paths]
+    folder, names = resolved(paths[0].parent), [path.name for path in paths]
     with _opened(folder) as directory, _errors_named(folder / names[0]), ExitStack() as cleanup:
         for name in names:
             if os.path.lexists(folder / name):
                 raise _exists(folder / name)
-        files, drafts = [], list[str | int]()
-        for _ in names:
-            descriptor, own_name = _create(directory)
-            files.append(cleanup.enter_context(FileIO(descriptor, "wb")))
-            drafts.append(descriptor if own_name is None else own_name)
-            if own_name is not None:
-                cleanup.callback(os.unlink, own_name, dir_fd=directory)
-        yield files
-        for file in files:
-            os.fsync(file.fileno())
+        remove_abandoned(directory)
+        drafts = [cleanup.enter_context(closing(Draft(directory))) for _ in names]
+        yield [draft.file for draft in drafts]
+        for draft in drafts:
+            sync(draft.file.fileno())
         named: list[str] = []
         try:
             for draft, name in zip(reversed(drafts), reversed(names), strict=True):
                 named.append(name)
                 try:
-                    _link(draft, name, directory)
+                    draft.appear(name)
                 except FileExistsError:
                     named.remove(name)
                     raise _exists(folder / name) from None
@@ -138,7 +130,7 @@ def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[FileIO]]:
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=directory)
             raise
-        os.fsync(directory)
+        sync(directory)
 
 
 @contextmanager
@@ -156,7 +148,7 @@ def _errors_named(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or str(error.filename).startswith(_PREFIX):
+        if error.filename is None or str(error.filename).startswith(DRAFT_PREFIX):
             error.filename = str(target)
         raise
 
@@ -176,22 +168,3 @@ def _mode_of_old(target: Path) -> int | None:
     if not os.access(target, os.W_OK):  # os.replace does not check this
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
     return stat.S_IMODE(mode)
-
-
-def _create(directory: int) -> tuple[int, str | None]:
-    """Create a file without a name, which a dead process leaves nowhere; else one with a temporary name."""
-    if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
-        with suppress(OSError):  # some file systems do not support it
-            return os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o666, dir_fd=directory), None
-    name = _new_name()
-    return os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=directory), name
-
-
-def _link(draft: int | str, name: str, directory: int) -> None:
-    """Link an unnamed or temporary file under `name`; raise FileExistsError if that name exists."""
-    source = f"/proc/self/fd/{draft}" if isinstance(draft, int) else draft
-    os.link(source, name, src_dir_fd=directory, dst_dir_fd=directory)
-
-
-def _new_name() -> str:
-    return _PREFIX + secrets.token_hex(8)

@@ -30,7 +30,23 @@ def brief(value: object) -> str:
 
 
 class GGUFTruncatedError(GGUFError):
-    """The file, or the part of it that was read, ends before its header does. More bytes may complete it."""
+    """The file, or the part of it that was read, ends before its header does. More bytes may complete it.
+
+    Args:
+        reason: as in `GGUFError`.
+        needed: how many bytes from the beginning of the file the header has at least.
+        path: as in `GGUFError`.
+        offset: as in `GGUFError`.
+
+    Attributes:
+        needed: the argument.
+    """
+
+    def __init__(
+        self, reason: str, needed: int, *, path: str | PathLike[str] | None = None, offset: int | None = None
+    ) -> None:
+        super().__init__(reason, path=path, offset=offset)
+        self.needed = needed
 
 
 class GGUFWarning(UserWarning):

@@ -4,6 +4,9 @@ MAGIC = b"GGUF"
 UNFINISHED_MAGIC = b"EDITGGUF"  # the first bytes of a file while its header is overwritten
 ALIGNMENT_KEY = "general.alignment"
 DEFAULT_ALIGNMENT = 32  # bytes
+MAX_ALIGNMENT = (
+    1 << 21
+)  # bytes, a huge page; no known file has more, and each tensor may cost as much padding
 MAX_KEY_BYTES = 2**16 - 1
 
 
@@ -13,5 +16,5 @@ def padded(size: int, alignment: int) -> int:
 
 
 def is_alignment(value: int) -> bool:
-    """Return whether this is a valid alignment in bytes: a power of two that fits uint32."""
-    return 0 < value < 2**32 and value & (value - 1) == 0
+    """Return whether this is a valid alignment in bytes: a power of two, and not above `MAX_ALIGNMENT`."""
+    return 0 < value <= MAX_ALIGNMENT and value & (value - 1) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -92,11 +92,12 @@ class TensorSource(LazyTensor):
     """A lazy tensor of a GGUF type, as `write_gguf` writes it.
 
     Attributes:
-        read: returns the bytes of a little-endian file without torch; by default they are those of `load()`.
+        read: returns the bytes of a little-endian file without torch, in pieces; by default they are those
+            of `load()`.
     """
 
     type: TensorType
-    read: Callable[[], memoryview] | None = None
+    read: Callable[[], Iterator[memoryview]] | None = None
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> TensorSource:
@@ -110,15 +111,16 @@ class TensorSource(LazyTensor):
             raise GGUFError(f"{tensor.dtype} has no matching GGUF type: wrap the tensor in a TensorSource")
         return cls(tuple(tensor.shape), tensor_type, lambda: tensor)
 
-    def data(self) -> memoryview:
-        """Return the bytes as they lie in a little-endian file."""
+    def pieces(self) -> Iterator[memoryview]:
+        """Yield the bytes as they lie in a little-endian file."""
         if self.read is not None:
-            return self.read()
+            yield from self.read()
+            return
         import torch
 
         tensor = self.load_checked().detach().cpu().contiguous()
         data: npt.NDArray[np.uint8] = tensor.reshape(-1).view(torch.uint8).numpy()
-        return (data if sys.byteorder == "little" else swap_bytes(data, self.type)).data
+        yield (data if sys.byteorder == "little" else swap_bytes(data, self.type)).data
 
     def load_checked(self) -> torch.Tensor:
         """Load the tensor and check its dtype and shape.

@@ -2,5 +2,16 @@
 
 from torchgguf.hub.files import HubOptions, find_file, find_files, find_folder, find_gguf
 from torchgguf.hub.remote import open_remote_gguf
+from torchgguf.hub.urls import HubURL, names_gguf_file, parse_url
 
-__all__ = ["HubOptions", "find_file", "find_files", "find_folder", "find_gguf", "open_remote_gguf"]
+__all__ = [
+    "HubOptions",
+    "HubURL",
+    "find_file",
+    "find_files",
+    "find_folder",
+    "find_gguf",
+    "names_gguf_file",
+    "open_remote_gguf",
+    "parse_url",
+]

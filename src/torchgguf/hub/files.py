@@ -1,14 +1,15 @@
 """Find files in a folder or in a repository of the Hugging Face Hub, and download them from there."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from glob import escape
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict, Unpack
+from typing import TypeAlias, TypedDict, Unpack
 
 from torchgguf.container.reading.shards import shard_names
 from torchgguf.hub.errors import explained_errors, list_alike
+from torchgguf.hub.urls import parse_url
 
 # huggingface_hub is imported where it is used: importing it is slow, and local files do not need it.
 
@@ -39,7 +40,7 @@ def find_file(place: Location, *names: str, **options: Unpack[HubOptions]) -> Pa
     """Return the path of the first of several files that exists in a folder or repository.
 
     Args:
-        place: the folder or repository.
+        place: the folder or repository, also by its address on the Hub.
         names: names of files in it, in order of preference.
         options: options for downloads.
 
@@ -52,9 +53,9 @@ def find_file(place: Location, *names: str, **options: Unpack[HubOptions]) -> Pa
         PermissionError: the login has no access.
         ConnectionError: the Hub is unreachable or failed.
         TypeError: an option is unknown.
-        ValueError: the options contradict each other.
+        ValueError: the options contradict each other, or `place` is the address of something else.
     """
-    _check(options)
+    place, options = located(place, options)
     if (folder := Path(place)).exists():
         for name in names:
             if (file := folder / name).is_file():
@@ -109,12 +110,12 @@ def find_files(place: Location, names: Sequence[str], **options: Unpack[HubOptio
     Raises:
         FileNotFoundError, PermissionError, ConnectionError, TypeError, ValueError: as `find_file`.
     """
+    place, options = located(place, options)
     if len(names) < 2 or Path(place).exists():
         return [find_file(place, name, **options) for name in names]
 
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    _check(options)
     with explained_errors(str(place), names[:1], options):
         patterns = [escape(name) for name in names]
         folder = Path(snapshot_download(str(place), allow_patterns=patterns, **options))
@@ -140,7 +141,7 @@ def find_folder(place: Location, patterns: Sequence[str], **options: Unpack[HubO
     Raises:
         FileNotFoundError, PermissionError, ConnectionError, TypeError, ValueError: as `find_file`.
     """
-    _check(options)
+    place, options = located(place, options)
     if (folder := Path(place)).exists():
         return folder
 
@@ -154,7 +155,8 @@ def find_gguf(place: Location, gguf_file: Location | None = None, **options: Unp
     """Return the path of a GGUF file.
 
     Args:
-        place: the file itself, or a folder or repository with `gguf_file` in it.
+        place: the file itself, also by its address on the Hub; or a folder or repository with `gguf_file` in
+            it.
         gguf_file: the name of the file in `place`.
         options: options for downloads.
 
@@ -164,7 +166,9 @@ def find_gguf(place: Location, gguf_file: Location | None = None, **options: Unp
     Raises:
         FileNotFoundError, PermissionError, ConnectionError, TypeError, ValueError: as `find_file`.
     """
-    _check(options)
+    if gguf_file is None and (url := parse_url(place)) is not None and url.file is not None:
+        place, gguf_file = url.place, url.file
+    place, options = located(place, options)
     file = Path(place)
     if gguf_file is not None:
         name = str(gguf_file)
@@ -179,8 +183,30 @@ def find_gguf(place: Location, gguf_file: Location | None = None, **options: Unp
     return file
 
 
-def _check(options: Mapping[str, Any]) -> None:
+def located(place: Location, options: HubOptions) -> tuple[Location, HubOptions]:
+    """Check options, and replace the address of a repository by its name and its revision.
+
+    Args:
+        place: a path, or a repository or its address.
+        options: options for downloads.
+
+    Returns:
+        The path or name, and the options with the revision.
+
+    Raises:
+        TypeError: an option is unknown.
+        ValueError: the options contradict each other or the address, or it is that of a file.
+    """
     if unknown := set(options) - HubOptions.__annotations__.keys():
         raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
     if options.get("force_download") and options.get("local_files_only"):
         raise ValueError("force_download=True contradicts local_files_only=True")
+    if (url := parse_url(place)) is None:
+        return place, options
+    if url.file is not None:
+        raise ValueError(f"{place} is a file on the Hub: name its repository, {url.repository}")
+    if url.revision is None:
+        return url.repository, options
+    if options.get("revision") not in (None, url.revision):
+        raise ValueError(f"revision={options.get('revision')!r} contradicts the revision in {place}")
+    return url.repository, {**options, "revision": url.revision}

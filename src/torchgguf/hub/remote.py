@@ -1,23 +1,17 @@
 """Read the header of a GGUF file in a repository, without downloading the whole file."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
-from torchgguf.container import GGUFError, GGUFFile, GGUFTruncatedError, open_gguf, parse_header
+from torchgguf.container import GGUFFile, open_gguf
+from torchgguf.container.reading.header import Fetch, fetch_header
 from torchgguf.container.reading.mapping import Shard
-from torchgguf.container.reading.parser import GGUFHeader
 from torchgguf.hub.errors import explained_errors, transport_error
-from torchgguf.hub.files import HubOptions, find_gguf
+from torchgguf.hub.files import HubOptions, find_gguf, located
 
 # huggingface_hub is imported where it is used, as in `files`.
-
-FIRST_BYTES = 1 << 20  # enough for a small vocabulary; if it is not, the same amount again is requested
-MOST_BYTES = 1 << 28  # ten times the header of any real file
-
-Fetch = Callable[[int, int], bytes]
 
 
 def open_remote_gguf(repository: str, name: str, **options: Unpack[HubOptions]) -> GGUFFile:
@@ -26,7 +20,7 @@ def open_remote_gguf(repository: str, name: str, **options: Unpack[HubOptions]) 
     Accessing a tensor raises a GGUFError. Offline, this opens the file that was downloaded before.
 
     Args:
-        repository: the repository.
+        repository: the repository, also by its address on the Hub.
         name: the name of the file in it.
         options: options for downloads.
 
@@ -39,6 +33,8 @@ def open_remote_gguf(repository: str, name: str, **options: Unpack[HubOptions]) 
     """
     from huggingface_hub import is_offline_mode
 
+    place_of_repository, options = located(repository, options)
+    repository = str(place_of_repository)
     if is_offline_mode() or options.get("local_files_only"):
         return open_gguf(find_gguf(repository, name, **options))
 
@@ -47,7 +43,7 @@ def open_remote_gguf(repository: str, name: str, **options: Unpack[HubOptions]) 
         own_name = place.as_posix().removeprefix(f"{repository}:")
         with explained_errors(repository, [own_name], options):
             size, fetch = _locate(repository, own_name, options)
-            return Shard(place, _read_header(place, size, fetch), size, None)
+            return Shard(place, fetch_header(place, size, fetch), size, None)
 
     return GGUFFile(f"{repository}:{name}", read)
 
@@ -89,19 +85,3 @@ def _locate(repository: str, name: str, options: HubOptions) -> tuple[int, Fetch
         return data
 
     return about.size, fetch
-
-
-def _read_header(path: Path, size: int, fetch: Fetch) -> GGUFHeader:
-    """Download the first bytes, and double their number until the header is complete."""
-    if size == 0:
-        raise GGUFError("is empty", path=path)
-    data = b""
-    while True:
-        data += fetch(len(data), min(size, max(FIRST_BYTES, 2 * len(data))))
-        try:
-            return parse_header(data, path=path, file_size=size)
-        except GGUFTruncatedError:
-            if len(data) >= size:
-                raise
-        if len(data) >= MOST_BYTES:
-            raise GGUFError(f"its header does not end within {MOST_BYTES} bytes", path=path)

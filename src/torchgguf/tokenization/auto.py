@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 from tokenizers import AddedToken
 
-from torchgguf.container.reading.recognition import is_gguf_file
-from torchgguf.hub import find_gguf
+from torchgguf.hub import find_gguf, names_gguf_file
 from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.options import TokenizerOptions
 from torchgguf.tokenization.sources.declared import class_name
@@ -84,7 +83,7 @@ def load(
         tokenizer_class: the tokenizer's class in transformers, in place of what the files state.
     """
     loading = TokenizerOptions.of(options)
-    if gguf_file is not None or is_gguf_file(place):
+    if gguf_file is not None or names_gguf_file(place):
         tokenizer = _from_gguf(kind, place, gguf_file, loading)
     else:
         tokenizer = kind.from_source(_open_files(place, loading, tokenizer_class), **loading.settings)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torchgguf.container.atomic import written_place
+from torchgguf.container.atomic import resolved, written_place
 from torchgguf.container.editing.overwriting import locked, overwrite_head, undo_unfinished
 from torchgguf.container.editing.stated_types import stated_type
 from torchgguf.container.encoder import encode_string, encode_value
@@ -92,7 +93,8 @@ def edit_metadata(
         raise ValueError(f"types contains {brief(min(unknown))}, but set does not")
     undo_unfinished(path)
     with locked(path) as file:
-        shards = [open_shard(path)] if force else open_shards(path)
+        opener = partial(open_shard, mmap=False)  # a large file is copied piece by piece
+        shards = [opener(path)] if force else open_shards(path, opener)
         first = shards[0]
         if first.path != Path(path):
             return edit_metadata(
@@ -102,7 +104,7 @@ def edit_metadata(
         if not force:
             _check_harmless((*removed, *values), new, shards)
         # In the Hub's cache a new file takes the place of a link, and the file that was opened stays.
-        editable = written_place(path) == Path(path).resolve()
+        editable = written_place(path) == resolved(path)
         if editable and _FILLER not in removed and (head := _new_head(first, new)) is not None:
             overwrite_head(file, path, head)
             return Edited(first.path, in_place=True)

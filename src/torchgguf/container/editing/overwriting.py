@@ -1,19 +1,20 @@
 """Overwrite the first bytes of a file in such a way that a crash loses nothing."""
 
-import fcntl
 import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from os import PathLike
 from pathlib import Path
 from typing import IO
 
-from torchgguf.container.atomic import atomic_write
+from torchgguf.container.atomic import atomic_write, resolved
+from torchgguf.container.editing.lock_file import lock_file
 from torchgguf.container.errors import GGUFError
 from torchgguf.container.layout import UNFINISHED_MAGIC
+from torchgguf.container.system import sync, try_lock
 
 _UNDO = struct.Struct("<8sQI")  # mark, size of the file, CRC-32 of the saved bytes; these follow
 _MARK = b"TGGUNDO1"
@@ -23,7 +24,8 @@ _MARK = b"TGGUNDO1"
 def locked(path: str | PathLike[str]) -> Iterator[FileIO]:
     """Open a file for changes and lock it, so that only one process changes it at a time.
 
-    Read everything that the changes depend on inside the block.
+    Read everything that the changes depend on inside the block. Where the file system has no locks, a second
+    file (`.lock`) stands for one.
 
     Args:
         path: the file.
@@ -35,12 +37,12 @@ def locked(path: str | PathLike[str]) -> Iterator[FileIO]:
         GGUFError: another process is editing the file, or has just replaced it.
         OSError: the system refuses.
     """
-    target = Path(path).resolve()
-    with FileIO(target, "r+b") as file:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GGUFError("another process is editing its metadata", path=target) from None
+    target = resolved(path)
+    with FileIO(target, "r+b") as file, ExitStack() as own:
+        if (exclusive := try_lock(file.fileno())) is False:
+            raise GGUFError("another process is editing its metadata", path=target)
+        if exclusive is None:
+            own.enter_context(lock_file(target))
         if not os.path.samestat(os.fstat(file.fileno()), Path(path).stat()):
             raise GGUFError("another process has just replaced it: try again", path=target)
         yield file
@@ -61,7 +63,7 @@ def overwrite_head(file: FileIO, path: str | PathLike[str], new: bytes) -> None:
     Raises:
         OSError: the system refuses.
     """
-    target = Path(path).resolve()
+    target = resolved(path)
     undo = _undo_path(target)
     old = os.pread(file.fileno(), len(new), 0)
     if old == new:
@@ -91,7 +93,7 @@ def undo_unfinished(path: str | PathLike[str]) -> bool:
         GGUFError: the `.undo` file is missing or broken, or another process is editing the file.
         OSError: the system refuses.
     """
-    target = Path(path).resolve()
+    target = resolved(path)
     undo = _undo_path(target)
     if not target.is_file():
         return False
@@ -133,12 +135,14 @@ def _undo_path(target: Path) -> Path:
 
 
 def _forget(undo: Path) -> None:
-    undo.unlink(missing_ok=True)
-    directory = os.open(undo.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    """Remove the saved bytes. If this fails, they stay without harm: the next edit removes them."""
+    with suppress(OSError):
+        undo.unlink(missing_ok=True)
+        directory = os.open(undo.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            sync(directory)
+        finally:
+            os.close(directory)
 
 
 def _write(file: FileIO, offset: int, data: bytes) -> None:
@@ -146,4 +150,4 @@ def _write(file: FileIO, offset: int, data: bytes) -> None:
     while rest:
         written = os.pwrite(file.fileno(), rest, offset)
         rest, offset = rest[written:], offset + written
-    os.fsync(file.fileno())
+    sync(file.fileno())

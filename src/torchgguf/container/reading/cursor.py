@@ -12,9 +12,9 @@ from torchgguf.container.errors import GGUFError, GGUFTruncatedError
 from torchgguf.container.reading.strings import decode_strings, skip_strings
 from torchgguf.container.value_types import SCALARS, ArrayType, MetadataType, MetadataValue, ValueType
 
-# Far above any real file: the largest vocabularies have half a million entries, and llama.cpp does not read
-# nested arrays at all. Any header within these limits is walked in less than a second.
-MAX_VALUES = 1 << 24
+# Far above any real file: the largest vocabularies have half a million entries in each of three arrays, and
+# llama.cpp reads no nested arrays. Any header within these limits is walked in less than a second.
+MAX_VALUES = 1 << 22
 MAX_ARRAYS = 1 << 15
 MAX_DEPTH = 8
 
@@ -30,14 +30,16 @@ class Cursor:
     Args:
         data: the header, and whatever follows it.
         path: the file, for messages.
+        file_size: the size of the file in bytes, of which `data` may be a part; by default all is in `data`.
 
     Attributes:
         order: the byte order of numbers, `"<"` or `">"`, as in `struct`.
         position: the offset of the next byte to read.
     """
 
-    def __init__(self, data: memoryview, path: str | PathLike[str]) -> None:
+    def __init__(self, data: memoryview, path: str | PathLike[str], file_size: int | None = None) -> None:
         self.data, self.path = data, path
+        self._end = len(data) if file_size is None else file_size
         self.order = "<"
         self.position = 0
         self._values_left, self._arrays_left = MAX_VALUES, MAX_ARRAYS
@@ -52,12 +54,16 @@ class Cursor:
         Raises:
             GGUFTruncatedError: fewer bytes are left.
         """
-        left = len(self.data) - self.position
-        if size > left:
-            reason = f"ends too early: {what} needs {size} bytes, {left} are left"
-            raise GGUFTruncatedError(reason, path=self.path, offset=self.position)
+        if size > len(self.data) - self.position:
+            raise self.truncated(f"{what} needs {size}", size)
         self.position += size
         return self.position - size
+
+    def truncated(self, need: str, size: int) -> GGUFTruncatedError:
+        """Return the error for a need of `size` bytes from here, more than are left."""
+        left = next(end for end in (self._end, len(self.data)) if size > end - self.position) - self.position
+        reason, needed = f"ends too early: {need} bytes, {left} are left", self.position + size
+        return GGUFTruncatedError(reason, needed, path=self.path, offset=self.position)
 
     def number(self, code: str, what: str) -> Any:
         """Read one number of this `struct` code."""
@@ -89,7 +95,8 @@ class Cursor:
             depth: how many arrays contain the value.
 
         Raises:
-            GGUFError: the type is unknown, or the value exceeds a limit of this module.
+            GGUFError: the type is unknown, a bool is neither 0 nor 1, or the value exceeds a limit of this
+                module.
             GGUFTruncatedError: the header ends before the value does.
         """
         value_type = self._value_type(type_id, what)
@@ -117,10 +124,15 @@ class Cursor:
         start = self.position
         is_string = value_type is ValueType.STRING
         size = 8 if is_string else SCALARS[value_type].size  # a string takes at least 8 bytes for its length
-        self.take(count * size, what if count == 1 else f"{what} of {count} values")
         self._values_left -= count
-        if self._values_left < 0:
+        if self._values_left < 0 and count * size <= self._end - start:  # otherwise the file is too short
             raise self.error(f"{what} exceeds the limit of {MAX_VALUES} values in total", start)
+        self.take(count * size, what if count == 1 else f"{what} of {count} values")
+        if (
+            value_type is ValueType.BOOL
+            and np.frombuffer(self.data, np.uint8, count, start).max(initial=0) > 1
+        ):
+            raise self.error(f"{what}: a bool must be 0 or 1", start)
         if is_string:
             walked, self.position = skip_strings(self.data, start, count, self.order == ">")
             if walked < count:
@@ -133,9 +145,6 @@ class Cursor:
         Args:
             position: where the value begins; `skip_value` must have checked it.
             value_type: the type of the value; ARRAY for every array.
-
-        Raises:
-            GGUFError: a bool is neither 0 nor 1.
         """
         self.position = position
         return self._value(value_type)
@@ -158,8 +167,5 @@ class Cursor:
             return strings
         code, size, _ = SCALARS[value_type]
         start = self.take(count * size, "")
-        array = np.frombuffer(self.data, self.order + code, count, start)
-        if value_type is ValueType.BOOL and array.view(np.uint8).max(initial=0) > 1:
-            raise self.error("a bool must be 0 or 1", start)
-        values: list[Any] = array.tolist()
+        values: list[Any] = np.frombuffer(self.data, self.order + code, count, start).tolist()
         return values

@@ -12,11 +12,13 @@ from typing import Literal
 
 from typing_extensions import Buffer
 
-from torchgguf.container.errors import GGUFError, GGUFTruncatedError, brief
+from torchgguf.container.errors import GGUFError, brief
+from torchgguf.container.foreign_types import explain_type, other_blocks
 from torchgguf.container.layout import (
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT,
     MAGIC,
+    MAX_ALIGNMENT,
     MAX_KEY_BYTES,
     is_alignment,
     padded,
@@ -24,7 +26,7 @@ from torchgguf.container.layout import (
 from torchgguf.container.metadata import Metadata
 from torchgguf.container.reading.cursor import Cursor
 from torchgguf.container.reading.lookalike import guess_format
-from torchgguf.container.tensor_types import TENSOR_TYPES, TensorType
+from torchgguf.container.tensor_types import PLAIN, TENSOR_TYPES
 from torchgguf.container.tensors import MAX_DIMS, MAX_NAME_BYTES, TensorInfo, check_tensor, storage_nbytes
 from torchgguf.container.value_types import ValueType, type_name
 
@@ -46,6 +48,8 @@ class GGUFHeader:
         metadata: the key-value pairs.
         tensors: descriptions by name, in file order; offsets count from the beginning of the file.
         data_offset: the position of the tensor data, in bytes.
+        misplaced: why the tensors do not follow each other as ggml demands, so that their bytes may be those
+            of other blocks; None if they do.
     """
 
     version: int
@@ -54,6 +58,7 @@ class GGUFHeader:
     metadata: Metadata
     tensors: dict[str, TensorInfo]
     data_offset: int
+    misplaced: str | None = None
 
 
 def parse_header(
@@ -75,24 +80,23 @@ def parse_header(
         GGUFTruncatedError: the buffer ends before the header does.
         GGUFError: the header is invalid in another way.
     """
-    cursor = Cursor(memoryview(buffer).cast("B"), path)
+    cursor = Cursor(memoryview(buffer).cast("B"), path, file_size)
     version = _read_version(cursor)
     tensor_count = _read_count(cursor, "tensors", _LEAST_TENSOR)
     pair_count = _read_count(cursor, "metadata pairs", _LEAST_PAIR)
     pairs = _walk_pairs(cursor, pair_count)
     alignment = _read_alignment(cursor, pairs.get(ALIGNMENT_KEY))
-    entries = _read_tensors(cursor, tensor_count)
+    tensors = _read_tensors(cursor, tensor_count)
     data_offset = padded(cursor.position, alignment)
-    tensors = {
-        name: TensorInfo(name, shape, tensor_type, data_offset + offset, storage_nbytes(shape, tensor_type))
-        for name, (shape, tensor_type, offset) in entries.items()
-    }
+    for name, info in tensors.items():
+        tensors[name] = TensorInfo(name, info.shape, info.type, data_offset + info.offset, info.nbytes)
     _check_layout(cursor, tensors.values(), alignment, file_size)
     metadata = Metadata()
     for key, (value_type, position) in pairs.items():
         metadata.set_unchecked(key, *cursor.value_at(position, value_type))
     byte_order: Literal["little", "big"] = "big" if cursor.order == ">" else "little"
-    return GGUFHeader(version, byte_order, alignment, metadata, tensors, data_offset)
+    misplaced = _misplaced(tensors.values(), alignment, data_offset)
+    return GGUFHeader(version, byte_order, alignment, metadata, tensors, data_offset, misplaced)
 
 
 def _read_version(cursor: Cursor) -> int:
@@ -114,10 +118,8 @@ def _read_version(cursor: Cursor) -> int:
 
 def _read_count(cursor: Cursor, what: str, least: int) -> int:
     count: int = cursor.number("Q", f"the number of {what}")
-    left = len(cursor.data) - cursor.position
-    if count * least > left:
-        reason = f"ends too early: {count} {what} need at least {count * least} bytes, {left} are left"
-        raise GGUFTruncatedError(reason, path=cursor.path, offset=cursor.position - 8)
+    if count * least > len(cursor.data) - cursor.position:
+        raise cursor.truncated(f"{count} {what} need at least {count * least}", count * least)
     if count > MAX_ENTRIES:
         reason = f"{count} {what} exceed the limit of {MAX_ENTRIES}"
         raise cursor.error(reason, cursor.position - 8)
@@ -148,13 +150,14 @@ def _read_alignment(cursor: Cursor, pair: tuple[ValueType, int] | None) -> int:
         raise cursor.error(f"{ALIGNMENT_KEY} must be uint32, got {type_name(value_type)}", position)
     alignment: int = struct.unpack_from(cursor.order + "I", cursor.data, position)[0]
     if not is_alignment(alignment):
-        raise cursor.error(f"{ALIGNMENT_KEY} must be a power of two, got {alignment}", position)
+        reason = f"{ALIGNMENT_KEY} must be a power of two up to {MAX_ALIGNMENT}, got {alignment}"
+        raise cursor.error(reason, position)
     return alignment
 
 
-def _read_tensors(cursor: Cursor, count: int) -> dict[str, tuple[tuple[int, ...], TensorType, int]]:
-    """Return, for each tensor, its shape, type and offset from the beginning of the tensor data."""
-    tensors: dict[str, tuple[tuple[int, ...], TensorType, int]] = {}
+def _read_tensors(cursor: Cursor, count: int) -> dict[str, TensorInfo]:
+    """Return all tensors by name, with offsets from the beginning of the tensor data."""
+    tensors: dict[str, TensorInfo] = {}
     for index in range(count):
         start = cursor.position
         name = cursor.string(f"the name of tensor {index}", MAX_NAME_BYTES)
@@ -166,13 +169,13 @@ def _read_tensors(cursor: Cursor, count: int) -> dict[str, tuple[tuple[int, ...]
             raise cursor.error(f"{what} has {dims} dimensions, but the limit is {MAX_DIMS}", start)
         *sizes, type_id, offset = cursor.numbers(f"{dims}QIQ", what)
         if type_id not in TENSOR_TYPES:
-            raise cursor.error(f"{what} has the unknown type {type_id}", start)
+            raise cursor.error(f"{what} has the {explain_type(type_id)}", start)
         shape, tensor_type = tuple(reversed(sizes)), TENSOR_TYPES[type_id]
         try:
             check_tensor(name, shape, tensor_type)
         except GGUFError as error:
             raise cursor.error(f"{what}: {error}", start) from None
-        tensors[name] = shape, tensor_type, offset
+        tensors[name] = TensorInfo(name, shape, tensor_type, offset, storage_nbytes(shape, tensor_type))
     return tensors
 
 
@@ -189,4 +192,20 @@ def _check_layout(
             raise cursor.error(reason, info.offset)
     for first, second in pairwise(in_order):
         if first.offset + first.nbytes > second.offset:
-            raise cursor.error(f"tensors {first.name!r} and {second.name!r} overlap", second.offset)
+            reason = f"tensors {first.name!r} and {second.name!r} overlap"
+            if first.type not in PLAIN:
+                reason += f": {other_blocks(first.type)}"
+            raise cursor.error(reason, second.offset)
+
+
+def _misplaced(tensors: Iterable[TensorInfo], alignment: int, data_offset: int) -> str | None:
+    """Return which tensor does not begin where the one before it ends, padded; None if all do."""
+    expected, before = data_offset, None
+    for info in tensors:
+        if info.offset != expected:
+            reason = f"tensor {info.name!r} must begin at byte {expected}, but begins at {info.offset}"
+            if before is not None and info.offset > expected:
+                reason += f", as {before.name!r} were not {before.type.name}: {other_blocks(before.type)}"
+            return reason
+        expected, before = expected + padded(info.nbytes, alignment), info
+    return None

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     import torch
 
 
-def open_gguf(path: str | PathLike[str]) -> GGUFFile:
+def open_gguf(path: str | PathLike[str], *, mmap: bool = True) -> GGUFFile:
     """Open a GGUF file of version 2 or 3, of either byte order.
 
-    This reads the header only. Tensors are mapped into memory, and read from the disk when they are used.
+    This reads the header only, as it was at one moment, even if another process edits the metadata.
 
     Args:
         path: the file; for a split model, any of its files.
+        mmap: map tensors into memory, so that the system reads them from the disk when they are used. Such a
+            file must not become shorter meanwhile: the system ends a process that uses a page beyond its
+            end (SIGBUS). With False each tensor is read into memory of its own; if the file has become
+            shorter, that raises a GGUFError.
 
     Returns:
         The open file, also usable as a context manager.
@@ -33,7 +37,7 @@ def open_gguf(path: str | PathLike[str]) -> GGUFFile:
         GGUFError: the file is invalid or incomplete.
         OSError: the file is missing or not readable.
     """
-    return GGUFFile(path)
+    return GGUFFile(path, partial(open_shard, mmap=mmap))
 
 
 class GGUFFile:
@@ -43,8 +47,12 @@ class GGUFFile:
     uint8 `(*shape[:-1], bytes_per_row)`, plain types have their own dtype and shape.
 
     A tensor is a view of a private mapping of the file: writing into it changes the copy of this process
-    only, and the tensor stays valid after the GGUFFile is closed or deleted. If the file has the other byte
-    order, or a tensor is not aligned to its elements, the tensor is a copy in the byte order of the machine.
+    only, and the tensor stays valid after the GGUFFile is closed or deleted. If the file is not mapped, has
+    the other byte order, or a tensor is not aligned to its elements, the tensor is a copy in the byte order
+    of the machine.
+
+    Tensors must follow each other as ggml demands: in the order of the header, without gaps but the padding
+    to the alignment. If they do not, the metadata are readable, and using a tensor raises a GGUFError.
 
     Args:
         path: the file; for a split model, any of its files.
@@ -85,7 +93,7 @@ class GGUFFile:
     def sources(self, passing: bool = False) -> dict[str, TensorSource]:
         """Return all tensors in the form that `write_gguf` accepts; each is loaded when it is written.
 
-        Tensors that are copied unchanged need no torch.
+        Tensors that are copied unchanged need no torch, and are copied in pieces.
 
         Args:
             passing: each tensor leaves memory when the next one is loaded.

@@ -4,6 +4,7 @@ from os import PathLike
 from pathlib import Path
 
 from torchgguf.container.layout import MAGIC, UNFINISHED_MAGIC
+from torchgguf.container.system import checked_path
 
 
 def has_gguf_magic(path: str | PathLike[str]) -> bool:
@@ -12,7 +13,7 @@ def has_gguf_magic(path: str | PathLike[str]) -> bool:
     Raises:
         OSError: the file is missing or not readable.
     """
-    with Path(path).open("rb") as file:
+    with checked_path(path).open("rb") as file:
         return file.read(len(UNFINISHED_MAGIC)).startswith((MAGIC, UNFINISHED_MAGIC))
 
 

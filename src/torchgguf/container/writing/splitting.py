@@ -142,7 +142,7 @@ def split_gguf(
         ValueError: as `plan_split`.
         FileExistsError, GGUFError, OSError: as `write_split`.
     """
-    with open_gguf(path) as file:
+    with open_gguf(path, mmap=False) as file:
         files = plan_split(
             file.tensors, max_bytes=max_bytes, max_tensors=max_tensors, tensors_in_first=tensors_in_first
         )
@@ -164,7 +164,7 @@ def merge_gguf(
         ValueError: `out` is one of the parts.
         OSError: as `write_gguf`.
     """
-    with open_gguf(path) as file:
+    with open_gguf(path, mmap=False) as file:
         if len(file.paths) == 1 and not file.metadata.get(COUNT):
             raise GGUFError("is a complete model in one file: there is nothing to merge", path=path)
         if written_place(out) in {written_place(part) for part in file.paths}:

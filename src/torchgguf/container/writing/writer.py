@@ -17,6 +17,7 @@ from torchgguf.container.layout import (
     ALIGNMENT_KEY,
     DEFAULT_ALIGNMENT,
     MAGIC,
+    MAX_ALIGNMENT,
     MAX_KEY_BYTES,
     is_alignment,
     padded,
@@ -56,7 +57,8 @@ def write_gguf(
         metadata: a `Metadata` keeps its types; a plain dict gets the types that `Metadata` infers.
         tensors: by name: torch tensors whose dtype GGUF has, a `TensorSource` for a packed or lazily loaded
             tensor. One tensor is in memory at a time.
-        alignment: of tensors in bytes, a power of two; by default `general.alignment`, or else 32.
+        alignment: of tensors in bytes, a power of two up to 2 MiB; by default `general.alignment`, or else
+            32.
         progress: is called with `(done, total)` bytes.
 
     Raises:
@@ -97,11 +99,10 @@ class Contents:
         for name, source in self._sources.items():
             out.pad(self._alignment)
             try:
-                data = source.data()
+                for piece in source.pieces():
+                    out.write(piece)
             except GGUFError as error:
                 raise GGUFError(f"tensor {name!r}: {error}") from None
-            try:
-                out.write(data)
             except OSError as error:
                 if error.errno != errno.EFAULT:
                     raise
@@ -183,7 +184,8 @@ def _with_alignment(metadata: Mapping[str, Any], alignment: int | None) -> tuple
     chosen: Any = stated if alignment is None else alignment
     value_type = metadata.types.get(ALIGNMENT_KEY, ValueType.UINT32)
     if value_type is not ValueType.UINT32 or not is_alignment(chosen):
-        raise GGUFError(f"{ALIGNMENT_KEY} must be a power of two of type uint32, got {chosen!r}")
+        limits = f"a power of two up to {MAX_ALIGNMENT} of type uint32"
+        raise GGUFError(f"{ALIGNMENT_KEY} must be {limits}, got {chosen!r}")
     return metadata, chosen
 
 

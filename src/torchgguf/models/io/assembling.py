@@ -84,7 +84,7 @@ def load_pretrained(
     """
     options = LoadOptions.of(arguments)
     check_attention(options.attn_implementation or "sdpa")  # before anything is fetched
-    with open_source(place, gguf_file, **options.hub) as source:
+    with open_source(place, gguf_file, mmap=options.mmap, **options.hub) as source:
         model = load_model(*_supply(choose, source, options), options)
     spread(model, options.device_map, options.max_memory, options.offload_folder)
     return model

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from torchgguf.container import LazyTensor
 from torchgguf.hub import HubOptions, find_file, find_files
+from torchgguf.hub.files import located
 
 _logger = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ class Checkpoint:
 
     def __init__(self, place: str | PathLike[str], **hub: Unpack[HubOptions]) -> None:
         # A Path would turn "./model" into "model", which may be a repository.
-        self.place, self.hub = fspath(place), hub
+        found, self.hub = located(fspath(place), hub)
+        self.place = str(found)
         self._config = CONFIG
         self._weights: tuple[str, ...] = WEIGHTS
         if (file := Path(place)).is_file():

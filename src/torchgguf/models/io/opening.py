@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from torchgguf.container import GGUFFile, open_gguf
-from torchgguf.container.reading.recognition import is_gguf_file
-from torchgguf.hub import HubOptions, find_gguf
+from torchgguf.hub import HubOptions, find_gguf, names_gguf_file
 from torchgguf.models import registry
 from torchgguf.models.core.config import Config, floating_dtype
 from torchgguf.models.io.checkpoint import CONFIG, Checkpoint, CheckpointError
@@ -20,22 +19,28 @@ _OF_CHECKPOINTS = (".safetensors", ".bin", ".json")
 
 @contextmanager
 def open_source(
-    place: str | PathLike[str], gguf_file: str | None = None, **hub: Unpack[HubOptions]
+    place: str | PathLike[str],
+    gguf_file: str | None = None,
+    *,
+    mmap: bool = True,
+    **hub: Unpack[HubOptions],
 ) -> Iterator[GGUFFile | Checkpoint]:
     """Open the place that `from_pretrained` loads; arguments and errors are those of it."""
     if gguf_file is not None or is_gguf(Path(place)):
-        with open_gguf(find_gguf(place, gguf_file, **hub)) as file:
+        with open_gguf(find_gguf(place, gguf_file, **hub), mmap=mmap) as file:
             yield file
+    elif not mmap:
+        raise ValueError("mmap=False (disable_mmap=True) is for GGUF files, but this is a checkpoint")
     else:
         yield Checkpoint(place, **hub)
 
 
 def is_gguf(place: Path) -> bool:
-    """Return whether a place is a GGUF file, of any name, or a folder with GGUF files and no config.json."""
+    """Return whether a place is a GGUF file, or a folder with GGUF files and no config.json."""
     if place.is_dir():
         return not (place / CONFIG).exists() and any(path.is_file() for path in place.glob("*.gguf"))
     # Opening any other file as GGUF raises the error that states what it is.
-    return is_gguf_file(place) or (place.is_file() and place.suffix not in _OF_CHECKPOINTS)
+    return names_gguf_file(place) or (place.is_file() and place.suffix not in _OF_CHECKPOINTS)
 
 
 def load_config(place: str | PathLike[str], gguf_file: str | None, options: LoadOptions) -> Config:

@@ -19,7 +19,6 @@ _NEUTRAL: NeutralOptions = {
     "adapter_kwargs": (None,),
     "code_revision": (None,),
     "device_mesh": (None,),
-    "disable_mmap": (None, False),
     "distributed_config": (None,),
     "experts_implementation": (None,),
     "from_flax": (None, False),
@@ -71,6 +70,7 @@ class LoadOptions:
     generation_config: GenerationConfig | None = None
     ignore_mismatched_sizes: bool = False
     use_safetensors: bool | None = None
+    mmap: bool = True
     hub: HubOptions = field(default_factory=HubOptions)
     changes: dict[str, Any] = field(default_factory=dict)
 
@@ -85,6 +85,8 @@ class LoadOptions:
         names = {option.name for option in fields(cls)} - {"hub", "changes"}
         renamed = dict(options)
         rename_option(renamed, "torch_dtype", "dtype")
+        if renamed.pop("disable_mmap", None):  # transformers' name
+            renamed["mmap"] = False
         hub: Any
         hub, own, changes = split_options(renamed, _NEUTRAL, HubOptions.__annotations__, names)
         for name, kinds in _KINDS.items():

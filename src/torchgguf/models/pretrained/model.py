@@ -76,6 +76,9 @@ class PreTrainedModel(Model):
             generation_config: replaces the one that is stored with the model.
             ignore_mismatched_sizes: make a head new if the checkpoint's has another size.
             use_safetensors: True ignores pytorch_model.bin.
+            mmap: False reads the weights of a GGUF file into memory instead of mapping the file, for files
+                that may become shorter while the model is used; `disable_mmap=True` is the same. A mapped
+                file must stay as long as it is, or the system ends the process.
             revision, token, cache_dir, local_files_only, force_download: as in `torchgguf.hub.HubOptions`.
             Any other name is a field of the config, which is set to the value: `num_labels=3`.
 
