@@ -1,4 +1,4 @@
-"""Model cards as people write them: what llama.cpp's converter reads is read, and nothing stops a conversion."""
+"""Model cards as people write them: nothing in them stops a conversion."""
 
 import gguf
 import pytest

@@ -93,7 +93,7 @@ def _front_matter(path: Path) -> dict[str, Any]:
     """Return the YAML between the first line, `---`, and the next such line."""
     if not path.is_file():
         return {}
-    # Texts in another encoding follow the fields, and are of no interest; so is the mark of editors on Windows.
+    # The text after the fields may be in any encoding. Editors on Windows put a mark before it.
     lines = path.read_text("utf-8-sig", errors="replace").splitlines()
     if lines[:1] != ["---"]:
         return {}

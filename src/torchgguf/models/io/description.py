@@ -118,7 +118,7 @@ def _is_text(value: object) -> bool:
 
 
 def _about(origin: Origin, total: int) -> gguf.Metadata:
-    """Return what the card, the configs and the name of a checkpoint state of it, as llama.cpp's converter does."""
+    """Return what a checkpoint's card, configs and name state of it, as llama.cpp's converter does."""
     about = gguf.Metadata.apply_metadata_heuristic(
         gguf.Metadata(),
         read_card(origin.folder),
