@@ -1,8 +1,8 @@
 """Read the fields of a model card that describe a model in a GGUF file.
 
-Anyone writes a card, and no program needs one: what is unusable in it is left out with one warning. The rest is
-read as llama.cpp's converter reads it, except that all values stay the texts that the author wrote: `version: 1.0`
-is not a number, and `language: no` is Norwegian.
+Anyone writes a card, and no program needs one: what is unusable in it is left out with one warning. The rest
+is read as llama.cpp's converter reads it, except that all values stay the texts that the author wrote:
+`version: 1.0` is not a number, and `language: no` is Norwegian.
 """
 
 import logging
@@ -69,7 +69,7 @@ for _tag in ("bool", "int", "float", "timestamp", "value"):
 def read_card(folder: Path) -> dict[str, Any]:
     """Return the usable fields of the model card in a folder; nothing if there is no card.
 
-    Texts, lists of texts and sources (lists of texts or of dicts of texts) are as `gguf.Metadata` expects them.
+    Texts, lists of texts and sources (lists of texts or of dicts of texts) are as `gguf.Metadata` expects.
     """
     path = folder / MODEL_CARD
     try:
