@@ -85,15 +85,19 @@ def split_place(file: str) -> tuple[str, str | None]:
     """Split REPO:FILE into repository and name. Local files and other texts stay whole, with None as name.
 
     Raises:
-        FileNotFoundError: it is spelled as a local path, but does not exist.
+        FileNotFoundError: it is spelled as a local file or folder, but does not exist.
     """
     if Path(file).exists():
         return file, None
     if file.startswith("./") or file.endswith("/"):  # a Path would drop these marks
         raise FileNotFoundError(f"there is no {'file' if file.endswith('.gguf') else 'folder'} {file}")
-    if sys.stderr.isatty() and not file.endswith(".gguf"):  # offline the Hub's client waits for a long time
-        note(f"There is no local {one_line(file)}: searching the Hugging Face Hub.")
     in_repository = _IN_REPOSITORY.fullmatch(file)
+    if in_repository is None:
+        from torchgguf.hub.reachability import check_not_a_file
+
+        check_not_a_file(file)
+    if sys.stderr.isatty():
+        note(f"There is no local {one_line(file)}: searching the Hugging Face Hub.")
     return (file, None) if in_repository is None else (in_repository["repository"], in_repository["name"])
 
 
