@@ -306,7 +306,7 @@ def test_paths(tmp_path):
 
 
 def test_a_hub_that_is_unreachable_is_asked_once(connect, hub, tmp_path):
-    """What was never downloaded may be a misspelled path; the client of the Hub would ask for half a minute."""
+    """What was never downloaded may be a misspelled path; the Hub's client would ask for half a minute."""
     (tmp_path / "models" / "llama").mkdir(parents=True)
     asked = []
     with socket.create_server(("127.0.0.1", 0)) as server:
