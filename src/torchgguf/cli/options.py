@@ -4,7 +4,8 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -68,6 +69,8 @@ TensorTypesOption = Annotated[
     ),
 ]
 
+_SIZE = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # as gguf-split counts them
 _IN_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?):(?P<name>[^:]+)")
 
 
@@ -101,12 +104,40 @@ def split_place(file: str) -> tuple[str, str | None]:
     return (file, None) if in_repository is None else (in_repository["repository"], in_repository["name"])
 
 
+@contextmanager
+def wrong_usage(option: str | None = None) -> Iterator[None]:
+    """Turn the error about the value of an option into one about wrong usage, with its exit code.
+
+    Errors about files stay as they are.
+
+    Args:
+        option: named in the message, if the error does not name it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
 def parse_override(text: str) -> tuple[str, str]:
     """Split PATTERN=TYPE into the pattern and the type."""
     pattern, equals, kind = text.rpartition("=")
     if not (pattern and equals and kind):
         raise typer.BadParameter(f"{text!r} is not PATTERN=TYPE", param_hint="--tensor-type")
     return pattern, kind
+
+
+def parse_size(text: str, option: str) -> int:
+    """Parse a number of bytes, such as `"2G"`.
+
+    Raises:
+        typer.BadParameter: the text is not a size, or it is 0.
+    """
+    if (match := _SIZE.fullmatch(text)) is None or (size := int(match[1]) * _UNITS[match[2].upper()]) == 0:
+        raise typer.BadParameter(f"{text!r} is not a size such as 500M or 2G", param_hint=option)
+    return size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,15 +195,13 @@ class Options:
         from torchgguf.generation import GenerationConfig
 
         sampling = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p")}
-        try:
+        with wrong_usage():
             return GenerationConfig(
                 do_sample=self.temperature != 0,
                 repetition_penalty=self.repetition_penalty,
                 stop_strings=self.stop,
                 **(sampling if self.temperature else {}),
             )
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

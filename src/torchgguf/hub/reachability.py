@@ -24,7 +24,7 @@ def check_repository(repository: str, options: Mapping[str, Any]) -> None:
         Exception: that of the client, if the name is invalid or the Hub is unreachable.
     """
     from huggingface_hub import constants, get_session, is_offline_mode
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     check_not_a_file(repository)
     validate_repo_id(repository)
