@@ -59,7 +59,11 @@ _Pre = Annotated[
 ]
 _WeightsDType = Annotated[
     DType | None,
-    typer.Option("--dtype", help="The dtype of weights in a Hugging Face folder; by default an exact one."),
+    typer.Option(
+        "--dtype",
+        metavar="float32|bfloat16|float16",
+        help="The dtype of weights in a Hugging Face folder; by default an exact one.",
+    ),
 ]
 _MaxShardSize = Annotated[
     str | None,
@@ -125,7 +129,8 @@ def convert_command(
         _to_folder(place, gguf_file, out, options)
     else:
         if out is not None and not out.endswith(".gguf") and not Path(out).is_dir():
-            raise typer.BadParameter(f"{out} is neither a .gguf file nor a folder", param_hint="OUT")
+            wish = f"add the ending ({out}.gguf), or create the folder first"
+            raise typer.BadParameter(f"{out} is neither a .gguf file nor a folder: {wish}", param_hint="OUT")
         _refuse(of_folders, "only for writing a Hugging Face folder")
         how = _quantization(quantization, imatrix, tensor_type or [])
         _to_file(place, out, verify, {**options, "quantization": how, "pre": pre})

@@ -47,6 +47,7 @@ _Room = Annotated[
     int | None,
     typer.Option(
         "--room",
+        metavar="BYTES",
         min=0,
         help="Bytes to reserve for later edits if the file is rewritten.",
         show_default="16384",

@@ -49,12 +49,14 @@ DebugOption = Annotated[bool, Option("--debug", callback=_note_debug, help="Show
 DeviceOption = Annotated[
     str | None, Option("--device", metavar="DEVICE", help="Where to run, such as cpu or cuda:0.")
 ]
-DTypeOption = Annotated[DType | None, Option("--dtype", help="The dtype for computations.")]
+DTypeOption = Annotated[
+    DType | None, Option("--dtype", metavar="float32|bfloat16|float16", help="The dtype for computations.")
+]
 RevisionOption = Annotated[
-    str | None, Option("--revision", help="A branch, tag or commit of the repository.")
+    str | None, Option("--revision", metavar="NAME", help="A branch, tag or commit of the repository.")
 ]
 ThreadsOption = Annotated[
-    int | None, Option("--threads", min=1, help="CPU threads; by default one for each core.")
+    int | None, Option("--threads", metavar="N", min=1, help="CPU threads; by default one for each core.")
 ]
 ImatrixOption = Annotated[
     str | None,
@@ -147,29 +149,55 @@ class Options:
     max_new_tokens: Annotated[
         int,
         Option(
-            "-n", "--max-new-tokens", min=0, help="Longest answer in tokens; 0: until the context is full."
+            "-n",
+            "--max-new-tokens",
+            metavar="N",
+            min=0,
+            help="Longest answer in tokens; 0: until the context is full.",
         ),
     ] = 1024
     temperature: Annotated[
         float,
-        Option("-t", "--temperature", min=0, help="Randomness of sampling; 0 always takes the best token."),
+        Option(
+            "-t",
+            "--temperature",
+            metavar="X",
+            min=0,
+            help="Randomness of sampling; 0 always takes the best token.",
+        ),
     ] = 0.7
-    top_k: Annotated[int, Option("--top-k", min=0, help="Sample from this many best tokens; 0: all.")] = 40
+    top_k: Annotated[
+        int, Option("--top-k", metavar="N", min=0, help="Sample from this many best tokens; 0: all.")
+    ] = 40
     top_p: Annotated[
         float,
-        Option("--top-p", min=0, max=1, help="Sample from the best tokens with this total probability."),
+        Option(
+            "--top-p",
+            metavar="X",
+            min=0,
+            max=1,
+            help="Sample from the best tokens with this total probability.",
+        ),
     ] = 0.95
     min_p: Annotated[
-        float, Option("--min-p", min=0, max=1, help="Drop tokens below this share of the best probability.")
+        float,
+        Option(
+            "--min-p", metavar="X", min=0, max=1, help="Drop tokens below this share of the best probability."
+        ),
     ] = 0.05
     repetition_penalty: Annotated[
-        float, Option("--repetition-penalty", help="Values above 1 avoid repetition.")
+        float, Option("--repetition-penalty", metavar="X", help="Values above 1 avoid repetition.")
     ] = 1.0
     seed: Annotated[
-        int | None, Option("--seed", min=0, max=2**32 - 1, help="Return the same answer every time.")
+        int | None,
+        Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Return the same answer every time."),
     ] = None
-    stop: Annotated[list[str] | None, Option("--stop", help="Stop at this text; repeatable.")] = None
-    system: Annotated[str | None, Option("--system", help="Instructions before the first message.")] = None
+    stop: Annotated[
+        list[str] | None, Option("--stop", metavar="TEXT", help="Stop at this text; repeatable.")
+    ] = None
+    system: Annotated[
+        str | None, Option("--system", metavar="TEXT", help="Instructions before the first message.")
+    ] = None
     device: DeviceOption = None
     threads: ThreadsOption = None
     dtype: DTypeOption = None

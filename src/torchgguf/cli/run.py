@@ -28,7 +28,10 @@ _Prompt = Annotated[
 _Model = Annotated[str | None, typer.Option("--model", metavar="FILE", help="The same as FILE.")]
 _Task = Annotated[str, typer.Option("--task", metavar="TASK", help="The task, by the name of a pipeline.")]
 _Context = Annotated[
-    str | None, typer.Option("--context", help="The text with the answers, for --task question-answering.")
+    str | None,
+    typer.Option(
+        "--context", metavar="TEXT", help="The text with the answers, for --task question-answering."
+    ),
 ]
 _Raw = Annotated[
     bool, typer.Option("--raw", help="Continue the text without the chat template of the model.")

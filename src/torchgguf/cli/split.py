@@ -20,7 +20,9 @@ _MaxSize = Annotated[
         help="Most bytes of tensors in a file, such as 500M or 2G (powers of 1000), without metadata.",
     ),
 ]
-_MaxTensors = Annotated[int | None, typer.Option("--max-tensors", min=1, help="Most tensors in a file.")]
+_MaxTensors = Annotated[
+    int | None, typer.Option("--max-tensors", metavar="N", min=1, help="Most tensors in a file.")
+]
 _NoTensorFirstSplit = Annotated[
     bool, typer.Option("--no-tensor-first-split", help="Put only metadata in the first file.")
 ]
