@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals differ elsew
 
 
 def interrupted_after(module, *arguments, cwd=None):
-    """Interrupt a command when it has imported a module; return its code, and what it said besides imports."""
+    """Interrupt a command when it has imported a module; return its code, and what else it said."""
     command = [sys.executable, "-X", "importtime", "-m", "torchgguf", *map(str, arguments)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd
