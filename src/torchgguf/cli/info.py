@@ -73,12 +73,13 @@ def open_header(file: str, revision: str | None = None) -> "GGUFFile":
         typer.BadParameter: a local file has no revision.
     """
     from torchgguf.container import open_gguf
+    from torchgguf.hub import find_gguf
 
     place, name = split_place(file)
     if name is None:
         if revision is not None:
             raise typer.BadParameter("only for REPO:FILE", param_hint="--revision")
-        return open_gguf(file)
+        return open_gguf(find_gguf(file))
     from torchgguf.hub import open_remote_gguf
 
     return open_remote_gguf(place, name, revision=revision)
