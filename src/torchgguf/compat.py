@@ -6,11 +6,18 @@ written for transformers then runs unchanged, and an option that asks for more i
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
 # option: the values that ask for nothing
 NeutralOptions = Mapping[str, tuple[Any, ...]]
+
+# Values that change nothing here, but that a warning explains.
+_EXPLAINED: Mapping[str, tuple[bool, str]] = {
+    "trust_remote_code": (True, "no code of a repository is ever run"),
+}
 
 
 def split_options(
@@ -36,7 +43,18 @@ def split_options(
             groups[place][name] = value
         elif value not in neutral[name]:
             raise ValueError(f"{name}={value!r} is not supported")
+        elif name in _EXPLAINED and value is _EXPLAINED[name][0]:
+            warn_user(f"{name}={value}: {_EXPLAINED[name][1]}")
     return groups
+
+
+def warn_user(message: str) -> None:
+    """Warn, at the line that called the package; so Python shows the warning once for each such line."""
+    package, level = __name__.partition(".")[0], 1
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def rename_option(options: dict[str, Any], deprecated: str, name: str) -> None:

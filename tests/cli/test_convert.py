@@ -121,6 +121,9 @@ def test_a_repository(torchgguf, tmp_path):
         (["Tiny-Chat", "y.gguf", "--imatrix", "i.gguf"], "--quantization"),
         (["Tiny-Chat", "y.gguf", "-q", "Q8_0", "--tensor-type", "ffn"], "PATTERN=TYPE"),
         (["Tiny-Chat", "y.gguf", "--revision", "main"], "--revision"),
+        (["Tiny-Chat", "y.gguf", "-q", "Q4_K_MM"], "unknown quantization 'Q4_K_MM'; known: "),
+        (["Tiny-Chat", "y.gguf", "-q", "Q8_0", "--tensor-type", "ffn=Q9"], "Q9"),
+        (["x.gguf", "back", "--max-shard-size", "much"], "'much' is not a size such as 500M or 2G"),
         (["Tiny-Chat", "nowhere"], "nowhere is neither a .gguf file nor a folder"),
         ([], "SOURCE"),
     ],
@@ -142,12 +145,13 @@ def test_what_cannot_be_done(place, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which the command line replaces
     out = tmp_path / "out.gguf"
     for arguments, said in [
-        ([place / "Tiny-Chat", out, "-q", "Q4_K_MM"], r"'Q4_K_MM'.*Q4_K_M"),
         ([place / "Tiny-Chat", out, "-q", "Q8_0", "--imatrix", out], r"out\.gguf: No such file"),
         (
             [place / "Tiny-Chat", tmp_path / "no" / "out.gguf"],
             r"cannot write .*no/out\.gguf: there is no folder .*no",
         ),
+        ([place / "lost.gguf", out], r"there is no file .*lost\.gguf"),
+        ([place], r"is a folder: name a \.gguf file in it \(there: x\.gguf\)"),
         ([place / "lost.gguf", tmp_path / "back"], r"there is no file .*lost\.gguf"),
         ([place / "x.gguf", place / "x.gguf" / "back"], "x.gguf.*: Not a directory"),
         ([ROOT / "README.md", out], r"README\.md is neither a GGUF file nor part of a Hugging Face model"),

@@ -100,7 +100,7 @@ def test_closed_streams_do_no_harm(closed, file, code):
     assert result.returncode == code
     assert "general.architecture" in result.stdout if code == 0 and closed != ">&-" else not result.stdout
     assert result.stderr == (
-        "" if code == 0 or closed == "2>&-" else "error: missing.gguf: No such file or directory\n"
+        "" if code == 0 or closed == "2>&-" else "error: there is no file missing.gguf\n"
     )
 
 

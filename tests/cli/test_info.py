@@ -1,11 +1,24 @@
 """`torchgguf info` tells what gguf-py reads from the same file."""
 
 import json
+import os
+import re
+import struct
+import subprocess
+from contextlib import suppress
 
 import gguf
 import pytest
 
+from tests.cli.conftest import COMMAND, TIMEOUT
 from tests.support import SMOLLM2
+
+try:
+    import fcntl
+    import pty
+    import termios
+except ImportError:  # not on Windows
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +54,7 @@ def test_json_holds_everything(torchgguf, reader):
 
 
 def test_tables_for_people(torchgguf, reader):
-    result = torchgguf("info", SMOLLM2)
+    result = torchgguf("info", SMOLLM2, "--all")
     assert (result.returncode, result.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "llama.block_count uint32 30" in lines
@@ -66,3 +79,40 @@ def test_a_files_strings_do_not_steer_the_terminal(torchgguf, tmp_path):
     document = json.loads(torchgguf("info", tmp_path / "x.gguf", "--json").stdout)
     assert document["metadata"]["general.name"].startswith("red \x1b[31m")
     assert document["metadata"]["general.infinite"] == "inf"
+
+
+def test_layers_are_one_line_after_the_summary(torchgguf, reader):
+    result = torchgguf("info", SMOLLM2)
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[0].startswith("GGUF version 3, little endian")
+    assert lines[2] == "types" and lines[9] == "metadata"
+    sizes = [int(tensor.n_bytes) for tensor in reader.tensors if tensor.name.endswith("ffn_up.weight")]
+    assert f"blk.*.ffn_up.weight {len(sizes)} Q4_1 1536 × 576 {sum(sizes):,}" in lines
+    assert len(lines) < 80
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a terminal of its own")
+@pytest.mark.parametrize("columns", [60, 100])
+def test_tables_in_a_terminal(columns):
+    """No line is longer than the terminal is wide; columns go, not parts of numbers."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        [*COMMAND, "info", SMOLLM2],
+        stdout=slave,
+        stderr=subprocess.STDOUT,
+        env={**environment, "TERM": "xterm"},
+    )
+    os.close(slave)
+    said = b""
+    with suppress(OSError):  # the terminal is closed at the end
+        while more := os.read(master, 1 << 16):
+            said += more
+    assert process.wait(TIMEOUT) == 0
+    os.close(master)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", said.decode()).splitlines()
+    assert max(map(len, lines)) <= columns
+    (row,) = (line.split() for line in lines if line.startswith("blk.*.ffn_up.weight"))
+    assert row[-1] == "16,588,800"
+    assert ("30" in row) is (columns == 100)

@@ -130,13 +130,13 @@ def test_split_models(torchgguf, unknown, tmp_path):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (["IN", "out.gguf", "Q4_L"], 1, "unknown quantization 'Q4_L'; known: F32,"),
+        (["IN", "out.gguf", "Q4_L"], 2, "unknown quantization 'Q4_L'; known: F32,"),
         (["IN", "out.gguf"], 2, "requires IN, OUT and TYPE"),
         (["IN", "out.gguf", "Q8_0", "--tensor-type", "ffn_up"], 2, "'ffn_up' is not PATTERN=TYPE"),
         (["IN", "out.gguf", "Q8_0", "--tensor-type", "wrong=Q8_0"], 1, "'wrong'"),
-        (["IN", "out.gguf", "Q8_0", "--tensor-type", "ffn_up=Q9"], 1, "unknown quantization type 'Q9'"),
+        (["IN", "out.gguf", "Q8_0", "--tensor-type", "ffn_up=Q9"], 2, "unknown quantization type 'Q9'"),
         # What is wrong with the types is said before anything is fetched.
-        (["missing.gguf", "out.gguf", "Q8_0", "--output-tensor-type", "Q9"], 1, "quantization type 'Q9'"),
+        (["missing.gguf", "out.gguf", "Q8_0", "--output-tensor-type", "Q9"], 2, "quantization type 'Q9'"),
         (["missing.gguf", "missing/out.gguf", "Q8_0"], 1, "there is no folder missing"),
         (["IN", "out.gguf", "Q8_0", "--imatrix", "missing.gguf"], 1, "missing.gguf"),
         (["IN", "out.gguf", "IQ2_XXS"], 1, "importance matrix"),

@@ -160,6 +160,7 @@ def test_types(path):
     [
         ({"general.architecture": "gpt2"}, [], {}, "general.architecture.*how to read"),
         ({}, ["general.architecture"], {}, "general.architecture.*how to read"),
+        ({}, ["llama.context_length"], {}, "llama.context_length.*to load the model; force=True"),
         ({"general.alignment": 64}, [], {}, "general.alignment.*positions of the tensors"),
         ({"split.count": 2}, [], {}, "split.count.*split model"),
         ({"tokenizer.ggml.tokens": ["a"]}, [], {}, "each of the 300 tokens, got 1"),

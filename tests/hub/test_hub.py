@@ -1,9 +1,12 @@
 """Finding files by path and, from a server that answers as the Hub does, by repository."""
 
 import re
+import socket
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -11,6 +14,7 @@ from tests.peers.hub import TOKEN, Client, HubServer, Repository, serving
 from torchgguf.container import GGUFError
 from torchgguf.container.reading.header import fetch_header
 from torchgguf.hub import find_file, find_files, find_folder, find_gguf
+from torchgguf.hub.reachability import alike
 
 SHARDS = [f"Q8/big-{i}-of-00003.gguf" for i in ("00001", "00002", "00003")]
 FILES = {name: name.encode() for name in (*SHARDS, "small[1].gguf", "other.gguf", "config.json", "model.bin")}
@@ -299,3 +303,51 @@ def test_paths(tmp_path):
     for place in (file, tmp_path):
         with pytest.raises(TypeError, match="revison"):
             find_gguf(place, "a.gguf", revison="main")
+
+
+def test_a_hub_that_is_unreachable_is_asked_once(connect, hub, tmp_path):
+    """What was never downloaded may be a misspelled path; the Hub's client would ask for half a minute."""
+    (tmp_path / "models" / "llama").mkdir(parents=True)
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    asked.append(connection)
+                    connection.close()
+
+        thread = Thread(target=hang_up)
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        client = connect(hub.environment(tmp_path / "cache", HF_ENDPOINT=address))
+        place = "models/lama"
+        for call in (
+            ("find_file", place, "a", "b"),
+            ("find_files", place, ["a", "b"]),
+            ("find_folder", place, ["*"]),
+        ):
+            asked.clear()
+            assert client.error(*call).startswith(f"ConnectionError: {address} is unreachable")
+            assert len(asked) == 1
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_names_of_files_are_no_repositories(connect, hub, tmp_path):
+    before = len(hub.requests)
+    client = connect(hub.environment(tmp_path))
+    for name in ("model.safetensors", "models/x.GGUF", "pytorch_model.bin"):
+        assert client.error("find_file", name, "config.json").startswith(
+            f"FileNotFoundError: there is no file {name}"
+        )
+    assert len(hub.requests) == before
+
+
+def test_a_local_name_that_is_alike_is_shown(tmp_path, monkeypatch):
+    (tmp_path / "models" / "llama").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert alike("models/lama") == " (did you mean models/llama?)"
+    assert alike("model") == " (did you mean models?)"
+    assert alike("models/qwen") == alike("nothing/llama") == ""

@@ -258,7 +258,6 @@ def test_strange_configs(folders, tmp_path, name):
 
 REFUSED = {
     "unknown": ({"colour": "red"}, TypeError, "'colour'.*LlamaConfig"),
-    "remote code": ({"trust_remote_code": True}, ValueError, "trust_remote_code=True"),
     "pickles wanted": ({"use_safetensors": False}, ValueError, "use_safetensors=False"),
     "variant": ({"variant": "fp16"}, ValueError, "variant='fp16'"),
     "packed and unpacked": (

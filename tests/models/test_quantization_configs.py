@@ -11,9 +11,11 @@ from torch.testing import assert_close
 
 from tests.models.tiny import CASES, Case, reference
 from torchgguf import AutoModelForCausalLM, BitsAndBytesConfig, GGUFQuantizationConfig, open_gguf
+from torchgguf.conversion import convert_to_gguf
 from torchgguf.models import AutoModelForSequenceClassification
 from torchgguf.nn import QuantizedConv1D, QuantizedEmbedding, QuantizedLinear
-from torchgguf.packing import Quantization
+from torchgguf.packing import ImportanceMatrix, Quantization
+from torchgguf.packing.column_statistics import Activations
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="pip install 'torchgguf[bnb]'")
 
@@ -199,7 +201,7 @@ def test_configs_are_plain_data():
     """They say what those of transformers say, and can be copied and sent to other processes."""
     config, theirs = BitsAndBytesConfig(**NF4), transformers.BitsAndBytesConfig(**NF4).to_dict()
     assert config.to_dict().items() <= theirs.items()
-    for kind in (config, GGUFQuantizationConfig("Q4_0")):
+    for kind in (config, GGUFQuantizationConfig("Q4_0"), GGUFQuantizationConfig("Q4_K_M")):
         assert copy.deepcopy(kind) == pickle.loads(pickle.dumps(kind)) == kind
 
 
@@ -257,6 +259,61 @@ def test_what_no_gguf_file_has_a_place_for_stays_as_it_is(folders):
     assert isinstance(model.model.layers[0].mlp.up_proj, QuantizedLinear)
 
 
+WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 9, "tie_word_embeddings": False}
+BY_RECIPE = {
+    "llama": ("llama", WIDE),
+    "llama-tied": ("llama", {**WIDE, "tie_word_embeddings": True}),
+    "gpt2": ("gpt2", {"n_embd": 256, "n_layer": 5}),
+    "qwen2moe": ("qwen2moe", {"hidden_size": 256, "moe_intermediate_size": 256}),
+    "rows that do not divide": ("llama", {"intermediate_size": 96}),
+}
+
+
+@pytest.mark.parametrize("kind", ["Q4_K_M", "q3_k_l", "IQ4_XS with importances", "Q4_0 as a recipe"])
+@pytest.mark.parametrize("name", BY_RECIPE)
+@torch.no_grad()
+def test_by_a_recipe(name, kind, tmp_path):
+    """Each tensor has the type and the blocks that a conversion of the same checkpoint gives it."""
+    base, sizes = BY_RECIPE[name]
+    case = CASES[base]
+    reference(Case(case.kind, {**case.config, **sizes})).save_pretrained(tmp_path / "hf")
+    whole = convert_to_gguf(tmp_path / "hf", tmp_path / "whole.gguf", tokenizer=False)
+    asked = kind
+    if " " in kind:
+        with open_gguf(whole) as file:
+            columns = {name: info.shape[-1] for name, info in file.tensors.items() if len(info.shape) == 2}
+        draws = torch.Generator().manual_seed(0)
+        known = {
+            name: Activations(torch.rand(1, count, generator=draws), torch.tensor([1]))
+            for name, count in columns.items()
+        }
+        asked = Quantization(kind.split()[0], ImportanceMatrix(known) if "importances" in kind else None)
+    converted = convert_to_gguf(
+        tmp_path / "hf", tmp_path / "converted.gguf", quantization=asked, tokenizer=False
+    )
+    config = GGUFQuantizationConfig(asked)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", quantization_config=config)
+    model.save_gguf(tmp_path / "packed.gguf")
+    with open_gguf(tmp_path / "packed.gguf") as ours, open_gguf(converted) as theirs:
+        assert {each.name: each.type for each in ours.tensors.values()} == {
+            each.name: each.type for each in theirs.tensors.values() if each.name in ours.tensors
+        }
+        assert theirs.tensors.keys() - ours.tensors.keys() <= {"output.weight"}
+        for tensor in ours.tensors:
+            assert torch.equal(ours[tensor], theirs[tensor]), tensor
+    assert model(ids()).logits.isfinite().all()
+    assert config.to_dict()["quantization"].upper() == kind.split()[0].upper()
+
+
+def test_a_recipe_that_needs_importances_names_the_tensor(tmp_path):
+    case = CASES["llama"]
+    reference(Case(case.kind, {**case.config, **WIDE, "num_hidden_layers": 1})).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"packing tensor 'blk.*' to IQ2_XXS requires importances"):
+        AutoModelForCausalLM.from_pretrained(
+            tmp_path, quantization_config=GGUFQuantizationConfig(Quantization("IQ2_XXS"))
+        )
+
+
 def test_unknown_types_are_refused():
-    with pytest.raises(ValueError, match="unknown quantization type 'Q9_9'"):
+    with pytest.raises(ValueError, match=r"unknown quantization 'Q9_9'; known: .*Q4_K_M"):
         GGUFQuantizationConfig("Q9_9")

@@ -275,17 +275,6 @@ def test_metadata(mixed, tmp_path):
     assert (tmp_path / "again.gguf").read_bytes() == mixed.read_bytes()
 
 
-@pytest.mark.parametrize("card", [b"---\nname: [\n---\n", b"\xff"], ids=["no YAML", "no text"])
-def test_a_model_card_that_cannot_be_read_is_left_out(tmp_path, card, caplog):
-    reference(CASES["llama"]).save_pretrained(tmp_path / "Good-1B-chat")
-    (tmp_path / "Good-1B-chat" / "README.md").write_bytes(card)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "Good-1B-chat")
-    model.save_gguf(tmp_path / "model.gguf")
-    (warning,) = (record.getMessage() for record in caplog.records)
-    assert "Good-1B-chat is invalid" in warning and "\n" not in warning
-    assert values(tmp_path / "model.gguf")["general.name"] == "Good-1B-chat"
-
-
 def test_progress(mixed, tmp_path):
     seen = []
     model = AutoModelForCausalLM.from_pretrained(mixed)

@@ -7,7 +7,7 @@ import torch
 
 from tests.models.files import edited
 from tests.models.tiny import CASES, counterpart, reference
-from torchgguf.container import GGUFError, open_gguf
+from torchgguf.container import ArrayType, GGUFError, ValueType, open_gguf, write_gguf
 from torchgguf.models import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaForCausalLM, Qwen2ForCausalLM
 from torchgguf.models.architectures.qwen2 import QWEN2
 from torchgguf.models.blocks.rope_rule import Rope
@@ -85,7 +85,7 @@ METADATA = {
     "missing": ({"block_count": None}, ["block_count is missing"]),
     "missing float": ({"attention.layer_norm_rms_epsilon": None}, ["layer_norm_rms_epsilon is missing"]),
     "string": ({"block_count": "three"}, ["block_count", "'three'"]),
-    "one a layer": ({"attention.head_count_kv": [2, 2, 2]}, ["attention.head_count_kv", "[2, 2, 2]"]),
+    "one a layer": ({"attention.head_count_kv": [2, 2, 1]}, ["attention.head_count_kv", "[2, 2, 1]"]),
     "boolean": ({"block_count": True}, ["block_count", "True"]),
     "zero": ({"attention.head_count": 0}, ["attention.head_count must be above 0"]),
     "not a number": ({"attention.layer_norm_rms_epsilon": float("nan")}, ["layer_norm_rms_epsilon"]),
@@ -196,6 +196,31 @@ def test_longrope_with_a_factor(llama, tmp_path):
 def test_factors_together_with_a_scaling(llama, tmp_path):
     values, factors = {"llama.rope.scaling.factor": 2.0}, {"rope_freqs.weight": torch.full((8,), 2.0)}
     refused(edited(llama, tmp_path / "wrong.gguf", values, factors), "rope_freqs.weight", "'linear'")
+
+
+@pytest.mark.parametrize("key", ["attention.head_count", "attention.head_count_kv", "feed_forward_length"])
+@pytest.mark.parametrize("kind", [ValueType.UINT32, ValueType.INT32])
+def test_one_number_for_each_layer(llama, tmp_path, key, kind):
+    """Equal ones are the one number, and stay as they are in the file; others are not this model."""
+    key = f"llama.{key}"
+    with open_gguf(llama) as file:
+        number = file.metadata[key]
+    path = listed(llama, tmp_path / "listed.gguf", key, [number] * 3, kind)
+    model, ids = AutoModelForCausalLM.from_pretrained(path), torch.tensor([[5, 6, 7]])
+    assert torch.equal(model(ids).logits, AutoModelForCausalLM.from_pretrained(llama)(ids).logits)
+    model.save_gguf(tmp_path / "again.gguf")
+    assert (tmp_path / "again.gguf").read_bytes() == path.read_bytes()
+    for others in ([number, number, number // 2], [number] * 2, [number] * 4):
+        path = listed(llama, tmp_path / "others.gguf", key, others, kind)
+        refused(path, key.removeprefix("llama."), "must be one int")
+
+
+def listed(path, new, key, values, kind):
+    with open_gguf(path) as file:
+        metadata = file.metadata.copy()
+        metadata.set(key, values, ArrayType(kind))
+        write_gguf(new, metadata, dict(file.sources()))
+    return new
 
 
 def test_class_of_another_architecture(llama, tmp_path):

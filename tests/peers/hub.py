@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         self.asked = Request(self.command, path, headers)
         self.server.requests.append(self.asked)
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        if parts[:2] == ["api", "models"] and len(parts) > 4:
             self._about("/".join(parts[2:4]), parts[4], "/".join(parts[5:]))
         elif len(parts) > 4 and parts[2] == "resolve":
             self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))

@@ -128,7 +128,6 @@ def test_half_precision_on_a_cpu(name, dtype, tmp_path):
         ({"device": "cpu", "device_map": "auto"}, "either device or device_map, not both"),
         ({"device": "cuda:99"}, "device='cuda:99' is not available"),
         ({"device": "toaster"}, "device='toaster' is not available"),
-        ({"trust_remote_code": True}, "trust_remote_code=True is not supported"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"task": "feature-extraction", "colour": "red"}, "feature-extraction: .*'colour'"),
     ],

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from torchgguf.cli.help import Command, CommandGroup
 from torchgguf.cli.options import DEBUG, DebugOption
 from torchgguf.cli.terminal import one_line
 
@@ -29,7 +29,7 @@ HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 UsageError: Any = typer.BadParameter.__base__
 
 
-class Commands(TyperGroup):
+class Commands(CommandGroup):
     """Commands that are imported by name, so that none waits for the imports of another."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -41,8 +41,8 @@ class Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"torchgguf.cli.{cmd_name}")
-        single = typer.Typer(add_completion=False, context_settings=HELP_OPTIONS, rich_markup_mode="markdown")
-        single.command(cmd_name)(getattr(module, f"{cmd_name}_command"))
+        single = typer.Typer(add_completion=False, context_settings=HELP_OPTIONS, rich_markup_mode=None)
+        single.command(cmd_name, cls=Command)(getattr(module, f"{cmd_name}_command"))
         return typer.main.get_command(single)
 
 

@@ -13,7 +13,9 @@ from torchgguf.cli.options import (
     TensorTypesOption,
     ThreadsOption,
     parse_override,
+    parse_size,
     split_place,
+    wrong_usage,
 )
 from torchgguf.cli.terminal import one_line, progress_bar
 
@@ -57,7 +59,11 @@ _Pre = Annotated[
 ]
 _WeightsDType = Annotated[
     DType | None,
-    typer.Option("--dtype", help="The dtype of weights in a Hugging Face folder; by default an exact one."),
+    typer.Option(
+        "--dtype",
+        metavar="float32|bfloat16|float16",
+        help="The dtype of weights in a Hugging Face folder; by default an exact one.",
+    ),
 ]
 _MaxShardSize = Annotated[
     str | None,
@@ -110,28 +116,38 @@ def convert_command(
     }
     of_folders = {"--dtype": dtype, "--max-shard-size": max_shard_size}
     if gguf_file is not None or is_gguf(Path(place)):
-        _check_gguf(Path(place))
+        _check_gguf(Path(place), gguf_file)
         if out is None or (out.endswith(".gguf") and not Path(out).is_dir()):
             wish = "name a folder for a Hugging Face model, or use `torchgguf quantize` to change types"
             raise typer.BadParameter(f"{source} is a GGUF file already: {wish}", param_hint="OUT")
         if Path(out).is_file():
             raise typer.BadParameter(f"{out} is a file: name a folder to write", param_hint="OUT")
         _refuse(of_files, "only for writing a GGUF file")
-        stated = {"dtype": dtype and dtype.value, "max_shard_size": max_shard_size}
+        size = max_shard_size and parse_size(max_shard_size, "--max-shard-size")
+        stated = {"dtype": dtype and dtype.value, "max_shard_size": size}
         options |= {name: value for name, value in stated.items() if value is not None}
         _to_folder(place, gguf_file, out, options)
     else:
         if out is not None and not out.endswith(".gguf") and not Path(out).is_dir():
-            raise typer.BadParameter(f"{out} is neither a .gguf file nor a folder", param_hint="OUT")
+            wish = f"add the ending ({out}.gguf), or create the folder first"
+            raise typer.BadParameter(f"{out} is neither a .gguf file nor a folder: {wish}", param_hint="OUT")
         _refuse(of_folders, "only for writing a Hugging Face folder")
         how = _quantization(quantization, imatrix, tensor_type or [])
         _to_file(place, out, verify, {**options, "quantization": how, "pre": pre})
 
 
-def _check_gguf(path: Path) -> None:
-    """Raise ValueError for a file that is neither GGUF nor part of a Hugging Face model."""
-    from torchgguf.container.reading.recognition import is_gguf_file
+def _check_gguf(path: Path, gguf_file: str | None) -> None:
+    """Check that a path is a file, either GGUF or part of a Hugging Face model.
 
+    Raises:
+        FileNotFoundError: it is a folder with GGUF files, which the message names, or it does not exist.
+        ValueError: it is any other file.
+    """
+    from torchgguf.container.reading.recognition import is_gguf_file
+    from torchgguf.hub import find_gguf
+
+    if gguf_file is None:
+        find_gguf(path)
     if path.is_file() and not is_gguf_file(path):
         raise ValueError(
             f"{path} is neither a GGUF file nor part of a Hugging Face model: name the folder of the "
@@ -147,7 +163,8 @@ def _quantization(kind: str | None, imatrix: str | None, tensor_types: list[str]
     overrides = tuple(map(parse_override, tensor_types))
     from torchgguf.packing import Quantization
 
-    return Quantization(kind, imatrix=imatrix, overrides=overrides)
+    with wrong_usage():
+        return Quantization(kind, imatrix=imatrix, overrides=overrides)
 
 
 def _to_file(place: str, out: str | None, verify: bool, options: dict[str, Any]) -> None:

@@ -45,18 +45,30 @@ _Given = Annotated[
 _Output = Annotated[Path, Option("-o", "--output", metavar="IMATRIX", help="The file to create or replace.")]
 _AsFormat = Annotated[
     _Format | None,
-    Option("--format", help="dat is llama.cpp's older format.", show_default="dat for *.dat, else gguf"),
+    Option(
+        "--format",
+        metavar="gguf|dat",
+        help="dat is llama.cpp's older format.",
+        show_default="dat for *.dat, else gguf",
+    ),
 ]
-_Chunks = Annotated[int | None, Option("--chunks", min=1, help="The largest number of chunks to read.")]
-_ContextSize = Annotated[int, Option("-c", "--ctx-size", min=16, help="The length of a chunk in tokens.")]
-_BatchSize = Annotated[int, Option("--batch-size", min=1, help="The number of chunks in a batch.")]
+_Chunks = Annotated[
+    int | None, Option("--chunks", metavar="N", min=1, help="The largest number of chunks to read.")
+]
+_ContextSize = Annotated[
+    int, Option("-c", "--ctx-size", metavar="N", min=16, help="The length of a chunk in tokens.")
+]
+_BatchSize = Annotated[
+    int, Option("--batch-size", metavar="N", min=1, help="The number of chunks in a batch.")
+]
 _ProcessOutput = Annotated[
     bool, Option("--process-output", help="Also collect for the head, unless it is tied to the embeddings.")
 ]
 _Perplexity = Annotated[bool, Option("--perplexity/--no-perplexity", help="Show the perplexity of the text.")]
 _ParseSpecial = Annotated[bool, Option("--parse-special", help="Parse special tokens in the text.")]
 _SaveEvery = Annotated[
-    int, Option("--save-every", min=0, help="Write after every so many chunks; 0: only at the end.")
+    int,
+    Option("--save-every", metavar="N", min=0, help="Write after every so many chunks; 0: only at the end."),
 ]
 _Statistics = Annotated[
     bool, Option("--statistics", help="Show statistics of each tensor; without a model, write nothing.")

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from torchgguf.cli.options import DebugOption, GGUFArgument, RevisionOption, split_place
-from torchgguf.cli.tables import TableRows, finite, metadata_table, show, table
+from torchgguf.cli.tables import TableRows, finite, layers_as_one, metadata_table, show, table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from torchgguf.container import GGUFFile
 
+_All = Annotated[bool, typer.Option("--all", help="Show each tensor, not those of all layers as one.")]
 _Json = Annotated[bool, typer.Option("--json", help="Everything as JSON; arrays in full.")]
 
 
@@ -42,14 +45,21 @@ class Totals:
 
 
 def info_command(
-    file: GGUFArgument, revision: RevisionOption = None, as_json: _Json = False, debug: DebugOption = False
+    file: GGUFArgument,
+    revision: RevisionOption = None,
+    every: _All = False,
+    as_json: _Json = False,
+    debug: DebugOption = False,
 ) -> None:
     """Show metadata and tensors of a GGUF file, without reading the tensors.
 
     From a repository of the Hugging Face Hub only the beginning of the file is downloaded.
     """
     with open_header(file, revision) as gguf:
-        (_print_json if as_json else _print_tables)(gguf)
+        if as_json:
+            _print_json(gguf)
+        else:
+            _print_tables(gguf, every)
 
 
 def open_header(file: str, revision: str | None = None) -> "GGUFFile":
@@ -63,12 +73,13 @@ def open_header(file: str, revision: str | None = None) -> "GGUFFile":
         typer.BadParameter: a local file has no revision.
     """
     from torchgguf.container import open_gguf
+    from torchgguf.hub import find_gguf
 
     place, name = split_place(file)
     if name is None:
         if revision is not None:
             raise typer.BadParameter("only for REPO:FILE", param_hint="--revision")
-        return open_gguf(file)
+        return open_gguf(find_gguf(file))
     from torchgguf.hub import open_remote_gguf
 
     return open_remote_gguf(place, name, revision=revision)
@@ -111,20 +122,37 @@ def _print_json(gguf: "GGUFFile") -> None:
     print(json.dumps(document, allow_nan=False))
 
 
-def _print_tables(gguf: "GGUFFile") -> None:
+def _print_tables(gguf: "GGUFFile", every: bool) -> None:
     whole, by_type = totals(gguf)
-    tensors: TableRows = [
-        (tensor.name, tensor.type.name, " × ".join(map(str, tensor.shape)), f"{tensor.nbytes:,}")
-        for tensor in gguf.tensors.values()
-    ]
     types: TableRows = [
         (name, f"{part.tensors:,}", f"{part.parameters:,}", f"{part.nbytes:,}", f"{part.bits_per_weight:.3f}")
         for name, part in [*by_type.items(), ("all", whole)]
     ]
     show(
-        metadata_table(gguf.metadata),
-        table("tensors (shape in torch's order)", ["name", "type", "shape", "bytes"], tensors),
-        table("types", ["type", "tensors", "parameters", "bytes", "bits per weight"], types),
         f"GGUF version {gguf.version}, {gguf.byte_order} endian, alignment {gguf.alignment}, "
         f"{gguf.size:,} bytes in {len(gguf.paths)} file{'s'[: len(gguf.paths) > 1]}",
+        table("types", ["type", "tensors", "parameters", "bytes", "bits per weight"], types),
+        metadata_table(gguf.metadata),
+        _tensor_table(gguf, every),
     )
+
+
+def _tensor_table(gguf: "GGUFFile", every: bool) -> "Table":
+    """Return a table with a row for each tensor, or for the same tensors of all layers."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for tensor in gguf.tensors.values():
+        name = tensor.name if every else layers_as_one(tensor.name)
+        key = (name, tensor.type.name, " × ".join(map(str, tensor.shape)))
+        groups.setdefault(key, []).append(tensor.nbytes)
+    title = "tensors (shape in torch's order)"
+    if every:
+        return table(
+            title,
+            ["name", "type", "shape", "bytes"],
+            [(*key, f"{sum(sizes):,}") for key, sizes in groups.items()],
+        )
+    rows = [
+        (name, f"{len(sizes):,}", kind, shape, f"{sum(sizes):,}")
+        for (name, kind, shape), sizes in groups.items()
+    ]
+    return table(f"{title}; --all shows each", ["name", "tensors", "type", "shape", "bytes"], rows)

@@ -3,7 +3,7 @@
 import torch
 
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
-from torchgguf.cli.options import DType, Options, split_place
+from torchgguf.cli.options import DType, Options, split_place, wrong_usage
 from torchgguf.cli.session import Session
 from torchgguf.models import PreTrainedModel
 from torchgguf.models.io.devices import available_device
@@ -24,7 +24,8 @@ def load_with_tokenizer(
     Raises:
         ValueError: the device is invalid.
     """
-    target = None if device is None else available_device(device)
+    with wrong_usage():
+        target = None if device is None else available_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     place, gguf_file = split_place(file)

@@ -47,6 +47,7 @@ _Room = Annotated[
     int | None,
     typer.Option(
         "--room",
+        metavar="BYTES",
         min=0,
         help="Bytes to reserve for later edits if the file is rewritten.",
         show_default="16384",
@@ -140,6 +141,7 @@ def _edit(
     types = {} if stated is None else {key: stated for key, _ in pairs}
     known = {key: types.get(key, old.types.get(key, stated_type(key))) for key, _ in pairs}
     values = {key: _parse_value(text, known[key], key) for key, text in pairs}
+    _check(values, known, removed)
     with progress_bar("writing") as progress:
         edited = edit_metadata(
             file,
@@ -156,6 +158,22 @@ def _edit(
         kind = known[key]
         name = type_name(infer_type(values[key]) if kind is None else kind)
         note(f"{one_line(key)} is new and has type {name}.")
+
+
+def _check(values: dict[str, Any], known: "dict[str, MetadataType | None]", removed: list[str]) -> None:
+    """Check that values fit their types, before the file is opened for writing."""
+    from torchgguf.container import GGUFError, Metadata
+    from torchgguf.container.encoder import encode_value
+
+    for key, value in values.items():
+        if key in removed:
+            raise typer.BadParameter(f"{key} must be either set or removed, not both")
+        new = Metadata()
+        try:
+            new.set(key, value, known[key])
+            encode_value(new[key], new.types[key])
+        except GGUFError as error:
+            raise typer.BadParameter(str(error), param_hint="--set") from None
 
 
 def _parse_value(text: str, value_type: "MetadataType | None", key: str) -> Any:

@@ -4,7 +4,8 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -48,12 +49,14 @@ DebugOption = Annotated[bool, Option("--debug", callback=_note_debug, help="Show
 DeviceOption = Annotated[
     str | None, Option("--device", metavar="DEVICE", help="Where to run, such as cpu or cuda:0.")
 ]
-DTypeOption = Annotated[DType | None, Option("--dtype", help="The dtype for computations.")]
+DTypeOption = Annotated[
+    DType | None, Option("--dtype", metavar="float32|bfloat16|float16", help="The dtype for computations.")
+]
 RevisionOption = Annotated[
-    str | None, Option("--revision", help="A branch, tag or commit of the repository.")
+    str | None, Option("--revision", metavar="NAME", help="A branch, tag or commit of the repository.")
 ]
 ThreadsOption = Annotated[
-    int | None, Option("--threads", min=1, help="CPU threads; by default one for each core.")
+    int | None, Option("--threads", metavar="N", min=1, help="CPU threads; by default one for each core.")
 ]
 ImatrixOption = Annotated[
     str | None,
@@ -68,6 +71,8 @@ TensorTypesOption = Annotated[
     ),
 ]
 
+_SIZE = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # as gguf-split counts them
 _IN_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?):(?P<name>[^:]+)")
 
 
@@ -88,7 +93,7 @@ def split_place(file: str) -> tuple[str, str | None]:
     stays an address, which all functions that load something accept.
 
     Raises:
-        FileNotFoundError: it is spelled as a local path, but does not exist.
+        FileNotFoundError: it is spelled as a local file or folder, but does not exist.
         ValueError: it is an address, but not of a model on the Hub.
     """
     from torchgguf.hub import parse_url
@@ -99,10 +104,31 @@ def split_place(file: str) -> tuple[str, str | None]:
         return url.place, url.file
     if file.startswith("./") or file.endswith("/"):  # a Path would drop these marks
         raise FileNotFoundError(f"there is no {'file' if file.endswith('.gguf') else 'folder'} {file}")
-    if sys.stderr.isatty() and not file.endswith(".gguf"):  # offline the Hub's client waits for a long time
-        note(f"There is no local {one_line(file)}: searching the Hugging Face Hub.")
     in_repository = _IN_REPOSITORY.fullmatch(file)
+    if in_repository is None:
+        from torchgguf.hub.reachability import check_not_a_file
+
+        check_not_a_file(file)
+    if sys.stderr.isatty():
+        note(f"There is no local {one_line(file)}: searching the Hugging Face Hub.")
     return (file, None) if in_repository is None else (in_repository["repository"], in_repository["name"])
+
+
+@contextmanager
+def wrong_usage(option: str | None = None) -> Iterator[None]:
+    """Turn the error about the value of an option into one about wrong usage, with its exit code.
+
+    Errors about files stay as they are.
+
+    Args:
+        option: named in the message, if the error does not name it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def parse_override(text: str) -> tuple[str, str]:
@@ -113,6 +139,17 @@ def parse_override(text: str) -> tuple[str, str]:
     return pattern, kind
 
 
+def parse_size(text: str, option: str) -> int:
+    """Parse a number of bytes, such as `"2G"`.
+
+    Raises:
+        typer.BadParameter: the text is not a size, or it is 0.
+    """
+    if (match := _SIZE.fullmatch(text)) is None or (size := int(match[1]) * _UNITS[match[2].upper()]) == 0:
+        raise typer.BadParameter(f"{text!r} is not a size such as 500M or 2G", param_hint=option)
+    return size
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Options for loading a model and for its answers."""
@@ -120,29 +157,55 @@ class Options:
     max_new_tokens: Annotated[
         int,
         Option(
-            "-n", "--max-new-tokens", min=0, help="Longest answer in tokens; 0: until the context is full."
+            "-n",
+            "--max-new-tokens",
+            metavar="N",
+            min=0,
+            help="Longest answer in tokens; 0: until the context is full.",
         ),
     ] = 1024
     temperature: Annotated[
         float,
-        Option("-t", "--temperature", min=0, help="Randomness of sampling; 0 always takes the best token."),
+        Option(
+            "-t",
+            "--temperature",
+            metavar="X",
+            min=0,
+            help="Randomness of sampling; 0 always takes the best token.",
+        ),
     ] = 0.7
-    top_k: Annotated[int, Option("--top-k", min=0, help="Sample from this many best tokens; 0: all.")] = 40
+    top_k: Annotated[
+        int, Option("--top-k", metavar="N", min=0, help="Sample from this many best tokens; 0: all.")
+    ] = 40
     top_p: Annotated[
         float,
-        Option("--top-p", min=0, max=1, help="Sample from the best tokens with this total probability."),
+        Option(
+            "--top-p",
+            metavar="X",
+            min=0,
+            max=1,
+            help="Sample from the best tokens with this total probability.",
+        ),
     ] = 0.95
     min_p: Annotated[
-        float, Option("--min-p", min=0, max=1, help="Drop tokens below this share of the best probability.")
+        float,
+        Option(
+            "--min-p", metavar="X", min=0, max=1, help="Drop tokens below this share of the best probability."
+        ),
     ] = 0.05
     repetition_penalty: Annotated[
-        float, Option("--repetition-penalty", help="Values above 1 avoid repetition.")
+        float, Option("--repetition-penalty", metavar="X", help="Values above 1 avoid repetition.")
     ] = 1.0
     seed: Annotated[
-        int | None, Option("--seed", min=0, max=2**32 - 1, help="Return the same answer every time.")
+        int | None,
+        Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Return the same answer every time."),
     ] = None
-    stop: Annotated[list[str] | None, Option("--stop", help="Stop at this text; repeatable.")] = None
-    system: Annotated[str | None, Option("--system", help="Instructions before the first message.")] = None
+    stop: Annotated[
+        list[str] | None, Option("--stop", metavar="TEXT", help="Stop at this text; repeatable.")
+    ] = None
+    system: Annotated[
+        str | None, Option("--system", metavar="TEXT", help="Instructions before the first message.")
+    ] = None
     device: DeviceOption = None
     threads: ThreadsOption = None
     dtype: DTypeOption = None
@@ -171,15 +234,13 @@ class Options:
         from torchgguf.generation import GenerationConfig
 
         sampling = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p")}
-        try:
+        with wrong_usage():
             return GenerationConfig(
                 do_sample=self.temperature != 0,
                 repetition_penalty=self.repetition_penalty,
                 stop_strings=self.stop,
                 **(sampling if self.temperature else {}),
             )
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -14,6 +14,7 @@ from torchgguf.cli.options import (
     check_folder_of,
     parse_override,
     split_place,
+    wrong_usage,
 )
 from torchgguf.cli.terminal import note, one_line, progress_bar
 
@@ -125,16 +126,17 @@ def quantize_command(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    quantization = Quantization(
-        type,
-        imatrix=imatrix,
-        overrides=overrides,
-        output_type=output_tensor_type,
-        token_embedding_type=token_embedding_type,
-        leave_output=leave_output_tensor,
-        pure=pure,
-        allow_requantize=allow_requantize,
-    )
+    with wrong_usage():
+        quantization = Quantization(
+            type,
+            imatrix=imatrix,
+            overrides=overrides,
+            output_type=output_tensor_type,
+            token_embedding_type=token_embedding_type,
+            leave_output=leave_output_tensor,
+            pure=pure,
+            allow_requantize=allow_requantize,
+        )
     if not dry_run:
         check_folder_of(out)
     if Path(file).is_dir() and not is_gguf(Path(file)):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchgguf.cli.options import FILE_HELP, Options, split_place, with_options
+from torchgguf.cli.options import FILE_HELP, Options, split_place, with_options, wrong_usage
 from torchgguf.cli.terminal import note
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ _Prompt = Annotated[
 _Model = Annotated[str | None, typer.Option("--model", metavar="FILE", help="The same as FILE.")]
 _Task = Annotated[str, typer.Option("--task", metavar="TASK", help="The task, by the name of a pipeline.")]
 _Context = Annotated[
-    str | None, typer.Option("--context", help="The text with the answers, for --task question-answering.")
+    str | None,
+    typer.Option(
+        "--context", metavar="TEXT", help="The text with the answers, for --task question-answering."
+    ),
 ]
 _Raw = Annotated[
     bool, typer.Option("--raw", help="Continue the text without the chat template of the model.")
@@ -104,8 +107,11 @@ def _work(task: str, file: str, text: str, context: str | None, options: Options
     """Run another task on each line, and print each answer at once."""
     import torch
 
+    from torchgguf.models.io.devices import available_device
     from torchgguf.pipelines import pipeline
 
+    with wrong_usage():
+        device = available_device(options.device or "cpu")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     place, gguf_file = split_place(file)
@@ -113,7 +119,7 @@ def _work(task: str, file: str, text: str, context: str | None, options: Options
         task,
         place,
         gguf_file=gguf_file,
-        device=options.device or "cpu",
+        device=device,
         dtype=None if options.dtype is None else str(options.dtype),
         model_kwargs={"dequantize": options.dequantize, "mmap": not options.no_mmap},
     )

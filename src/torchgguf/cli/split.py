@@ -1,12 +1,11 @@
 """`torchgguf split`: split a GGUF file into several."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from torchgguf.cli.options import DebugOption, GGUFArgument, check_folder_of, split_place
+from torchgguf.cli.options import DebugOption, GGUFArgument, check_folder_of, parse_size, split_place
 from torchgguf.cli.tables import show, table
 from torchgguf.cli.terminal import progress_bar
 
@@ -21,14 +20,13 @@ _MaxSize = Annotated[
         help="Most bytes of tensors in a file, such as 500M or 2G (powers of 1000), without metadata.",
     ),
 ]
-_MaxTensors = Annotated[int | None, typer.Option("--max-tensors", min=1, help="Most tensors in a file.")]
+_MaxTensors = Annotated[
+    int | None, typer.Option("--max-tensors", metavar="N", min=1, help="Most tensors in a file.")
+]
 _NoTensorFirstSplit = Annotated[
     bool, typer.Option("--no-tensor-first-split", help="Put only metadata in the first file.")
 ]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the files without writing them.")]
-
-_SIZE = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # as gguf-split counts them
 
 
 def split_command(
@@ -60,7 +58,7 @@ def split_command(
     with open_gguf(find_gguf(*split_place(file))) as gguf:
         files = plan_split(
             gguf.tensors,
-            max_bytes=None if max_size is None else parse_size(max_size),
+            max_bytes=None if max_size is None else parse_size(max_size, "--max-size"),
             max_tensors=max_tensors,
             tensors_in_first=not no_tensor_first_split,
         )
@@ -74,14 +72,3 @@ def split_command(
         for path, names, size in zip(paths, files, sizes, strict=True)
     ]
     show(table("would be written" if dry_run else "written", ["file", "tensors", "bytes of tensors"], rows))
-
-
-def parse_size(text: str) -> int:
-    """Parse a number of bytes, such as `"2G"`.
-
-    Raises:
-        typer.BadParameter: the text is not a size, or it is 0.
-    """
-    if (match := _SIZE.fullmatch(text)) is None or (size := int(match[1]) * _UNITS[match[2].upper()]) == 0:
-        raise typer.BadParameter(f"{text!r} is not a size such as 500M or 2G", param_hint="--max-size")
-    return size

@@ -1,7 +1,6 @@
 """Show the results of packing: new types and sizes, errors, comparisons."""
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from torchgguf.cli.tables import show, table
+from torchgguf.cli.tables import layers_as_one, show, table
 from torchgguf.cli.terminal import note, one_line
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def _tensors(title: str, report: "PackingReport", columns: list[str]) -> "Table"
     groups = defaultdict[tuple[str, str, str], list["PackedTensor"]](list)
     for tensor in report.tensors.values():
         kind = f"{tensor.type.name} for {tensor.wanted.name}" if tensor.fell_back else tensor.type.name
-        groups[re.sub(r"\b\d+\b", "*", tensor.name), tensor.source_type.name, kind].append(tensor)
+        groups[layers_as_one(tensor.name), tensor.source_type.name, kind].append(tensor)
     rows = []
     for (name, was, kind), group in groups.items():
         weighted = [(tensor.weighted_error, tensor.weights) for tensor in group]

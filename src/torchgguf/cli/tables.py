@@ -1,6 +1,7 @@
 """Format tables and values for the terminal."""
 
 import math
+import re
 import sys
 from collections.abc import Sequence
 from shutil import get_terminal_size
@@ -17,7 +18,21 @@ TableRows = Sequence[tuple[str, ...]]
 
 _SHOWN_CHARACTERS, _SHOWN_ITEMS = 72, 6
 _WIDTH_WITHOUT_TERMINAL = 160
-_LEAST_WIDTH = 80
+_LEAST_WIDTH = 40
+# Columns that a narrow terminal does not show; the first of these is dropped first.
+_OPTIONAL = (
+    "worst",
+    "weighted error",
+    "was",
+    "tensors",
+    "outliers",
+    "entropy",
+    "least",
+    "deviation",
+    "bytes",
+)
+_GAP = 2  # columns between two columns of a table
+_LEAST_WORDS = 26  # columns for words, which may be in several lines
 _WORDS = frozenset({"key", "name", "type", "value", "shape", "file", "was"})  # the other columns are numbers
 
 
@@ -32,6 +47,7 @@ def table(title: str, columns: list[str], rows: TableRows) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
+    columns, rows = _fitting(columns, rows)
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in columns:
         if column in _WORDS:
@@ -41,6 +57,33 @@ def table(title: str, columns: list[str], rows: TableRows) -> "Table":
     for row in rows:
         table.add_row(*(Text(one_line(cell)) for cell in row))
     return table
+
+
+def layers_as_one(name: str) -> str:
+    """Return the name of a tensor with `*` for each number: the same one for all layers."""
+    return re.sub(r"\b\d+\b", "*", name)
+
+
+def _fitting(columns: list[str], rows: TableRows) -> tuple[list[str], TableRows]:
+    """Drop columns that do not fit beside the others."""
+    widths = {
+        column: max(map(len, (column, *(row[index] for row in rows)))) for index, column in enumerate(columns)
+    }
+    for column in _WORDS & widths.keys():
+        widths[column] = min(widths[column], _LEAST_WORDS)
+    kept = list(columns)
+    for column in _OPTIONAL:
+        if sum(widths[each] + _GAP for each in kept) > _width() and column in kept:
+            kept.remove(column)
+    places = [columns.index(column) for column in kept]
+    return kept, [tuple(row[place] for place in places) for row in rows]
+
+
+def _width() -> int:
+    """Return the columns for results: those of the terminal, or enough for any line without one."""
+    if not sys.stdout.isatty():
+        return _WIDTH_WITHOUT_TERMINAL
+    return max(get_terminal_size().columns, _LEAST_WIDTH)
 
 
 def metadata_table(metadata: "Metadata") -> "Table":
@@ -55,9 +98,7 @@ def show(*parts: "Table | str") -> None:
     """Print tables and lines, with an empty line between tables."""
     from rich.console import Console
 
-    # A narrower terminal wraps lines; Console would cut off what does not fit.
-    width = max(get_terminal_size().columns, _LEAST_WIDTH) if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    console = Console(width=width, highlight=False)
+    console = Console(width=_width(), highlight=False)
     with console.capture() as shown:  # written below, because Console handles broken pipes in another way
         for index, part in enumerate(parts):
             if index and not isinstance(part, str):

@@ -5,9 +5,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from threading import Event
 from types import FrameType
 
+_COLUMNS_WITH_DETAIL = 80  # in a narrower terminal the current item would hide the numbers
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -34,11 +36,13 @@ def progress_bar(what: str, detail: Callable[[], str] = str) -> Iterator[Callabl
     """
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    with tqdm(desc=what, unit="B", unit_scale=True, delay=1, leave=False, disable=None) as bar:
+    options = {"unit_scale": True, "delay": 1, "leave": False, "disable": None, "dynamic_ncols": True}
+    with tqdm(desc=what, unit="B", **options) as bar:
 
         def update(done: int, total: int) -> None:
             bar.total = total
-            bar.set_postfix_str(one_line(detail()), refresh=False)
+            if get_terminal_size().columns >= _COLUMNS_WITH_DETAIL:
+                bar.set_postfix_str(one_line(detail()), refresh=False)
             bar.update(done - bar.n)
 
         yield update

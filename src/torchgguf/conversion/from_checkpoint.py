@@ -20,8 +20,8 @@ from torchgguf.models import registry
 from torchgguf.models.core.config import Config
 from torchgguf.models.io import gguf_writing
 from torchgguf.models.io.assembling import Filling, OpenModel, open_model
+from torchgguf.models.io.card_reading import MODEL_CARD
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
-from torchgguf.models.io.description import MODEL_CARD
 from torchgguf.models.io.opening import is_gguf, read_config
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.places import ParameterPlace

@@ -19,8 +19,9 @@ from torchgguf.models import registry
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import floating_dtype
 from torchgguf.models.io.assembling import Filling, open_model
+from torchgguf.models.io.card_reading import MODEL_CARD
 from torchgguf.models.io.checkpoint_writing import save_checkpoint
-from torchgguf.models.io.description import MODEL_CARD, model_card
+from torchgguf.models.io.description import model_card
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.supply import GGUFSupply
 from torchgguf.tokenization import Tokenizer

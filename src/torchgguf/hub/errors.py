@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
+from torchgguf.hub.reachability import alike, check_repository
+
 SHOWN_NAMES = 20
 LOGIN = "`hf auth login`, or `token=`"
 
@@ -38,6 +40,7 @@ def explained_errors(repository: str, names: Sequence[str], options: Mapping[str
     from huggingface_hub import errors
 
     try:
+        check_repository(repository, options)
         yield
     except (errors.EntryNotFoundError, transport_error(), OSError, ValueError) as error:
         if (explained := _explain(error, repository, names, options)) is error:
@@ -53,18 +56,18 @@ def _explain(
     cause = error if error.__cause__ is None or isinstance(error, errors.HfHubHTTPError) else error.__cause__
     revision, file, hub = options.get("revision") or "main", " or ".join(names), constants.ENDPOINT
     not_kept = f"{file} of the repository {repository} ({revision}) has not been downloaded before"
-    no_folder = f"; there is no local folder {repository} either"
+    no_folder = f"; there is no local folder {repository} either{alike(repository)}"
     forbids = (
         f"forbids a download; with access to the Hub, `hf download {repository}` downloads it{no_folder}"
     )
     match cause:
         case errors.HFValidationError():
-            return FileNotFoundError(f"there is no folder {repository}")
+            return FileNotFoundError(f"there is no folder {repository}{alike(repository)}")
         case errors.GatedRepoError():
             page = f"{hub}/{repository}"
             return PermissionError(f"{repository} is gated: request access at {page}, then log in ({LOGIN})")
         case errors.RepositoryNotFoundError():
-            what = f"there is no folder {repository}, and no such repository at {hub}"
+            what = f"there is no folder {repository}{alike(repository)}, and no such repository at {hub}"
             return FileNotFoundError(f"{what}; if the repository is private, log in ({LOGIN})")
         case errors.RevisionNotFoundError():
             return FileNotFoundError(f"the repository {repository} has no revision {revision}")

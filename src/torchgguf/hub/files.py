@@ -9,6 +9,7 @@ from typing import TypeAlias, TypedDict, Unpack
 
 from torchgguf.container.reading.shards import shard_names
 from torchgguf.hub.errors import explained_errors, list_alike
+from torchgguf.hub.reachability import alike
 from torchgguf.hub.urls import parse_url
 
 # huggingface_hub is imported where it is used: importing it is slow, and local files do not need it.
@@ -179,7 +180,7 @@ def find_gguf(place: Location, gguf_file: Location | None = None, **options: Unp
         there = list_alike((path.name for path in file.glob("*")), ["*.gguf"])
         raise FileNotFoundError(f"{file} is a folder: name a .gguf file in it (there: {there})")
     if not file.exists():
-        raise FileNotFoundError(f"there is no file {file}")
+        raise FileNotFoundError(f"there is no file {place}{alike(str(place))}")
     return file
 
 

@@ -8,6 +8,7 @@ mean squares of activations, one for each column, show which weights need small 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -16,7 +17,7 @@ from typing import Literal, Self
 
 from torch import Tensor
 
-from torchgguf.container import GGUFError
+from torchgguf.container import GGUFError, GGUFWarning
 from torchgguf.container.reading.recognition import has_gguf_magic
 from torchgguf.packing.column_statistics import CHUNK_SIZE, Activations, Statistics
 from torchgguf.packing.imatrix_gguf import read_gguf_imatrix, write_gguf_imatrix
@@ -122,6 +123,8 @@ class ImportanceMatrix(Statistics):
 def load_imatrix(path: str | PathLike[str], chunk_size: int = CHUNK_SIZE) -> ImportanceMatrix:
     """Load an importance matrix in either of llama.cpp's formats. The contents decide which one it is.
 
+    A tensor whose sums or counts are not valid is left out with a warning.
+
     Args:
         path: the file; its name does not matter.
         chunk_size: the length of a chunk in tokens for the older format, which does not store it. It decides
@@ -135,7 +138,11 @@ def load_imatrix(path: str | PathLike[str], chunk_size: int = CHUNK_SIZE) -> Imp
     if path.exists() and not path.is_file():
         raise GGUFError("is not a regular file", path=path)
     read = read_gguf_imatrix(path) if has_gguf_magic(path) else read_legacy_imatrix(path, chunk_size)
-    for name, activations in read.activations.items():
-        if not activations.are_squares:
-            raise GGUFError(f"sums of {name} are negative, infinite or not a number", path=path)
-    return ImportanceMatrix(**vars(read))
+    usable = {name: each for name, each in read.activations.items() if each.are_squares}
+    if left_out := [name for name in read.activations if name not in usable]:
+        others = f" and {len(left_out) - 1} more tensors" if len(left_out) > 1 else ""
+        reason = f"sums of {left_out[0]}{others} are negative, infinite or not a number"
+        if not usable:
+            raise GGUFError(reason, path=path)
+        warnings.warn(f"{path}: {reason}: they are left out", GGUFWarning, stacklevel=2)
+    return ImportanceMatrix(**{**vars(read), "activations": usable})

@@ -111,7 +111,7 @@ def _activations(file: GGUFFile, name: str) -> Activations:
         raise GGUFError(
             f"{name} has {sums.numel()} sums, which is not a multiple of its {len(counts)} counts"
         )
-    # NaN fails every comparison.
+    # NaN fails every comparison. Sums of an unknown count are not valid either.
     if not bool(((counts >= 0) & (counts < 2**53)).all()):
-        raise GGUFError(f"{name}{_COUNTS} contains an invalid count")
+        counts, sums = torch.zeros_like(counts), torch.full_like(sums, torch.nan)
     return Activations(sums.view(len(counts), -1), counts.double().round().to(torch.int64))

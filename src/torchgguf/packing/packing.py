@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -18,13 +16,11 @@ from torchgguf import kernels
 from torchgguf.container import Metadata, TensorSource, TensorType, ValueType
 from torchgguf.container.tensor_types import PLAIN, TENSOR_TYPES
 from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
-from torchgguf.packing.planning import Choice, Overrides, plan_types
+from torchgguf.packing.planning import Choice, Overrides, log_fallbacks, plan_types
 from torchgguf.packing.recipes import Recipe, recipe
 from torchgguf.packing.report import PackedTensor, PackingReport
 from torchgguf.quants import QuantType, QuantTypeLike, quant_type, quantize
 from torchgguf.quants.capacity import exceeds
-
-_logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -183,7 +179,7 @@ def pack_tensors(
             _check(name, old, choice, quantization)
             result[name] = _repacked(name, old, choice, matrix, report)
     if report is None:
-        _log_fallbacks(choices.values())
+        log_fallbacks(choices.values())
     quantization.describe(metadata)
     return result
 
@@ -210,14 +206,27 @@ def _check(name: str, old: TensorSource, choice: Choice, quantization: Quantizat
         )
 
 
-def _log_fallbacks(choices: Iterable[Choice]) -> None:
-    """Log in one line which types were replaced."""
-    fallen = Counter(f"{fit.name} for {wanted.name}" for fit, wanted, _ in choices if fit is not wanted)
-    if fallen:
-        swaps = ", ".join(f"{swap} in {count}" for swap, count in fallen.items())
-        _logger.warning(
-            "rows of some tensors do not divide into blocks of the recipe's types, replaced: %s", swaps
-        )
+def pack_tensor(name: str, weights: Tensor, choice: Choice, quantization: Quantization) -> Tensor:
+    """Pack one tensor of a model that is in memory, as `pack_tensors` packs those of a file.
+
+    Args:
+        name: its name in a GGUF file.
+        weights: the weights, plain and on any device.
+        choice: its type, from `Quantization.plan`.
+        quantization: the options.
+
+    Returns:
+        The rows of blocks, uint8 `(..., rows, bytes_per_row)`.
+
+    Raises:
+        ValueError: importances are missing or do not match the shape, or weights are not finite or too large
+            for the type; the message names the tensor.
+    """
+    source = TensorSource.of(weights)
+    _check(name, source, choice, quantization)
+    matrix = quantization.importances
+    importance = None if matrix is None else matrix.get(name, source.shape)
+    return _named(name, lambda: _repack(source, choice.type, importance, None)).view(torch.uint8)
 
 
 def _copied(name: str, old: TensorSource, wanted: TensorType, report: PackingReport | None) -> TensorSource:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torchgguf.packing.recipes import Recipe
 from torchgguf.packing.rules import ModelFacts, TensorPlace
 from torchgguf.packing.variants import choose
 from torchgguf.quants import QuantType, QuantTypeLike, quant_type
+
+_logger = logging.getLogger(__name__)
 
 #: Patterns that match anywhere in the name of a tensor, each with the type of these tensors.
 Overrides = Sequence[tuple[str, QuantTypeLike]]
@@ -141,6 +144,16 @@ def plan_types(
             before[role] += 1
         choices[name] = Choice(fitting, wanted, _needs_importance(recipe, name, fitting))
     return {name: choices[name] for name in names}
+
+
+def log_fallbacks(choices: Iterable[Choice]) -> None:
+    """Log in one line which types were replaced."""
+    fallen = Counter(f"{fit.name} for {wanted.name}" for fit, wanted, _ in choices if fit is not wanted)
+    if fallen:
+        swaps = ", ".join(f"{swap} in {count}" for swap, count in fallen.items())
+        _logger.warning(
+            "rows of some tensors do not divide into blocks of the recipe's types, replaced: %s", swaps
+        )
 
 
 def model_facts(metadata: Mapping[str, Any]) -> ModelFacts:

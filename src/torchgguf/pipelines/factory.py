@@ -67,7 +67,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_workers": (None, 0),
     "pipeline_class": (None,),
     "processor": (None,),
-    "trust_remote_code": (None, False),
+    "trust_remote_code": (None, True, False),
     "use_fast": (None, True),
     "video_processor": (None,),
 }

@@ -32,7 +32,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 # Of these, the values that a warning explains.
 _EXPLAINED: dict[str, tuple[bool, str]] = {
-    "trust_remote_code": (True, "no code of a repository is ever run: its tokenizer is read from its files"),
     "use_fast": (False, "there is only one kind of tokenizer, with the ids of the slow ones"),
 }
 _OF_CALLS = frozenset(Encoder.__call__.__kwdefaults__ or ()) - {"padding_side", "split_special_tokens"}

@@ -27,8 +27,10 @@ ROOM = 1 << 14  # bytes, the size of a long chat template
 # Spaces at the end of the metadata, which later edits use up or extend.
 _FILLER = "torchgguf.padding"
 _TOKENS = "tokenizer.ggml.tokens"
+_ARCHITECTURE = "general.architecture"
+_VOCABULARY = frozenset(f"tokenizer.ggml.{name}" for name in ("model", "pre", "tokens", "merges"))
 _CRITICAL = {
-    "general.architecture": "it states how to read all other metadata and the tensors",
+    _ARCHITECTURE: "it states how to read all other metadata and the tensors",
     ALIGNMENT_KEY: "it states the positions of the tensors, which would all change",
     **dict.fromkeys(SPLIT_KEYS, "it states how the files of a split model belong together"),
 }
@@ -73,7 +75,8 @@ def edit_metadata(
         types: types of keys in `set`, in place of the rules above.
         force: also make changes after which no program may be able to load the file: to
             `general.architecture`, `general.alignment` or `split.*`, to the type of a key, or to the length
-            of an array of the tokenizer. Then `path` itself is changed, even if it is part of a split model.
+            of an array of the tokenizer; and remove keys of the architecture, or what a tokenizer needs.
+            Then `path` itself is changed, even if it is part of a split model.
         room: spaces for later edits if the file is rewritten, in bytes.
         progress: is called with `(done, total)` bytes if the file is rewritten.
 
@@ -138,7 +141,9 @@ def _check_harmless(keys: Iterable[str], new: Metadata, shards: Sequence[Shard])
     first, *others = shards
     for key in keys:
         if reason := _danger(key, first.header.metadata, new):
-            raise ValueError(f"changing {brief(key)} is dangerous: {reason}; use force to do it anyway")
+            raise ValueError(
+                f"changing {brief(key)} is dangerous: {reason}; force=True (--force) does it anyway"
+            )
         if owner := next((shard for shard in others if key in shard.header.metadata), None):
             raise ValueError(f"{brief(key)} is also in {owner.path.name}: merge the files first")
 
@@ -153,6 +158,11 @@ def _danger(key: str, old: Metadata, new: Metadata) -> str | None:
             return None
     if key in _CRITICAL:
         return _CRITICAL[key]
+    if key not in new:
+        if key.startswith(f"{old.get(_ARCHITECTURE)}."):
+            return "programs need what it states of the architecture to load the model"
+        if key in _VOCABULARY:
+            return "programs need it to read texts"
     tokens, before, after = old.get(_TOKENS), old.get(key), new.get(key)
     if isinstance(before, list) and isinstance(tokens, list) and key.startswith("tokenizer."):
         count = len(after) if isinstance(after, list) else 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from torchgguf.container import GGUFError, GGUFFile, Metadata
 from torchgguf.models.core.config import Config
-from torchgguf.models.core.config_map import Field, Header, Rule, read_fields
+from torchgguf.models.core.config_map import Field, Header, Rule, read_fields, with_equal_layers
 from torchgguf.models.core.weight_map import NO_OTHER_NAMES, OtherNames, Row, Stack, WeightMap
 
 # metadata key -> config field: generation reads them; the tokenizer writes them
@@ -75,7 +75,7 @@ class Architecture:
         """
         prefix = f"{self.gguf}."
         values = {k.removeprefix(prefix): v for k, v in file.metadata.items() if k.startswith(prefix)}
-        header = Header(values, file.tensors, file.__getitem__)
+        header = Header(with_equal_layers(values), file.tensors, file.__getitem__)
         try:
             fields = read_fields(self.rules, header)
             config = self.config_class(**fields, **_token_ids(file.metadata))

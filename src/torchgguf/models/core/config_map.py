@@ -43,6 +43,20 @@ class Header:
         return kind(value)
 
 
+# Keys that may contain one number for each layer, as in llama.cpp.
+_PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+
+
+def with_equal_layers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an architecture's keys, with one number where each layer has the same."""
+    layers, merged = values.get("block_count"), dict(values)
+    for key in _PER_LAYER:
+        number = values.get(key)
+        if isinstance(number, list) and len(number) == layers and number == number[:1] * layers:
+            merged[key] = number[0]
+    return merged
+
+
 class Rule:
     """Maps metadata keys and tensors, which no other rule maps, to config fields."""
 

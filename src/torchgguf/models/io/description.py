@@ -4,12 +4,10 @@ The values are those of llama.cpp's converter: the `gguf` package reads them fro
 configs, and from the name of the folder.
 """
 
-import logging
+import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import gguf
@@ -19,10 +17,8 @@ from huggingface_hub import CardData
 from torchgguf.container import Metadata, TensorSource, ValueType
 from torchgguf.container.value_types import ArrayType
 from torchgguf.models.core.provenance import Origin
-
-_logger = logging.getLogger(__name__)
-
-MODEL_CARD = "README.md"
+from torchgguf.models.io.card_reading import read_card
+from torchgguf.models.io.checkpoint import CONFIG, GENERATION_CONFIG
 
 # Fields of a model card, and the keys that `describe` writes from them. `general.base_model.0.*` and
 # `general.dataset.0.*` become lists in the card.
@@ -40,6 +36,26 @@ _IN_CARD = {
     **{f"model_{key}": f"general.source.{key}" for key in ("url", "doi", "uuid", "repo_url")},
 }
 _SOURCES_IN_CARD = {"base_model": "base_model_sources", "dataset": "dataset_sources"}
+# Sampling options of a file, and the fields of generation_config.json that contain them.
+_SAMPLING = {
+    **{
+        name: (name,)
+        for name in (
+            "sequence",
+            "top_k",
+            "top_p",
+            "min_p",
+            "xtc_probability",
+            "xtc_threshold",
+            "penalty_last_n",
+            "mirostat",
+            "mirostat_tau",
+            "mirostat_eta",
+        )
+    },
+    "temp": ("temperature",),
+    "penalty_repeat": ("penalty_repeat", "repetition_penalty"),
+}
 _SOURCE = re.compile(r"general\.(base_model|dataset)\.(\d{1,9})\.(\w+)")
 
 
@@ -55,16 +71,9 @@ def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, Ten
     for name, source in tensors.items():
         writer.add_tensor_info(name, source.shape, np.dtype(np.float32), 0)
     total, *parts = writer.get_total_parameter_count()
-    with _named_folder(origin) as folder:
-        try:
-            about = gguf.Metadata.load(model_path=folder, total_params=total)
-            if about.sampling_penalty_repeat is None:  # older versions of gguf read another name only
-                how = gguf.Metadata.load_generation_config(folder)
-                about.sampling_penalty_repeat = how.get("repetition_penalty")
-        except Exception as error:  # anyone may have written the card, and gguf raises errors of any kind
-            reason = " ".join(str(error).split())
-            _logger.warning("the model card of %s is invalid and ignored: %s", folder, reason)
-            about = gguf.Metadata(name=folder.name if folder else None)
+    about = gguf.Metadata()
+    if origin is not None and origin.folder.is_dir():
+        about = _about(origin, total)
     if about.name is None and origin is not None:
         about.name = origin.name
     if about.size_label is None:
@@ -108,15 +117,31 @@ def _is_text(value: object) -> bool:
     return bool(values) and all(isinstance(each, str) for each in values)
 
 
-@contextmanager
-def _named_folder(origin: Origin | None) -> Iterator[Path | None]:
-    """Provide the folder under its own name, which the gguf package reads."""
-    if origin is None or not origin.folder.is_dir():
-        yield None
-    elif origin.folder.name == origin.name:
-        yield origin.folder
-    else:
-        with TemporaryDirectory() as scratch:
-            link = Path(scratch, origin.name)
-            link.symlink_to(origin.folder.resolve())  # a relative path would start at the link
-            yield link
+def _about(origin: Origin, total: int) -> gguf.Metadata:
+    """Return what a checkpoint's card, configs and name state of it, as llama.cpp's converter does."""
+    about = gguf.Metadata.apply_metadata_heuristic(
+        gguf.Metadata(),
+        read_card(origin.folder),
+        _name_in_config(origin.folder),
+        Path(origin.name),  # only its last part is read
+        total,
+    )
+    how = _json(origin.folder / GENERATION_CONFIG)
+    for field, names in _SAMPLING.items():
+        setattr(about, f"sampling_{field}", next((how[name] for name in names if name in how), None))
+    return about
+
+
+def _name_in_config(folder: Path) -> dict[str, str]:
+    """Return the field of config.json that may contain the name of the model, if it is a text."""
+    name = _json(folder / CONFIG).get("_name_or_path")
+    return {"_name_or_path": name} if isinstance(name, str) else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the fields of a JSON file; nothing if it is missing or invalid, as in llama.cpp's converter."""
+    try:
+        fields = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}

@@ -37,7 +37,7 @@ _NEUTRAL: NeutralOptions = {
     "subfolder": (None, ""),
     "tp_plan": (None,),
     "tp_size": (None,),
-    "trust_remote_code": (None, False),
+    "trust_remote_code": (None, True, False),
     "use_kernels": (None, False),
     "variant": (None,),
     "weights_only": (None, True),
