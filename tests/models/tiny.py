@@ -92,6 +92,19 @@ MINISTRAL_ROPE = rope(
 NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0}
 # Instead of ids beyond the vocabulary.
 SHORT_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+# Short wavelengths, between which YaRN's ramp ends: without truncation, on other numbers of a head.
+GPT_OSS = {
+    "num_local_experts": 5,
+    "num_experts_per_tok": 3,
+    **rope(
+        "yarn",
+        factor=4.0,
+        original_max_position_embeddings=64,
+        beta_fast=32.0,
+        beta_slow=1.0,
+        truncate=False,
+    ),
+}
 CASES = {
     "llama": Case("Llama", {}),
     "llama-mha": Case("Llama", {"num_key_value_heads": 4}),
@@ -212,6 +225,19 @@ CASES = {
     ),
     "starcoder2": Case("Starcoder2", SHORT_IDS),
     "starcoder2-untied": Case("Starcoder2", {**SHORT_IDS, "tie_word_embeddings": False}),
+    "gpt-oss": Case("GptOss", {**GPT_OSS, **rope("default"), "head_dim": 32, "sliding_window": 7}),
+    # llama.cpp truncates the ends of YaRN's ramp for this model too (ggml_rope_yarn_corr_dims): a bug of its.
+    "gpt-oss-mqa-yarn": Case(
+        "GptOss",
+        {
+            **GPT_OSS,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+            "num_experts_per_tok": 1,
+        },
+    ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),

@@ -29,6 +29,7 @@ BYTE_LEVEL = {
     "gpt2": "gpt-2",
     "hunyuan_v1_dense": "hunyuan-dense",
     "olmo2": "dbrx",
+    "gpt_oss": "gpt-4o",
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2",
     "qwen3": "qwen2",

@@ -78,6 +78,13 @@ from torchgguf.models.architectures.gpt2_double_heads import (
     GPT2DoubleHeadsModel as GPT2DoubleHeadsModel,
     GPT2DoubleHeadsModelOutput as GPT2DoubleHeadsModelOutput,
 )
+from torchgguf.models.architectures.gpt_oss import (
+    GptOssConfig as GptOssConfig,
+    GptOssForCausalLM as GptOssForCausalLM,
+    GptOssForSequenceClassification as GptOssForSequenceClassification,
+    GptOssForTokenClassification as GptOssForTokenClassification,
+    GptOssModel as GptOssModel,
+)
 from torchgguf.models.architectures.hunyuan_v1_dense import (
     HunYuanDenseV1Config as HunYuanDenseV1Config,
     HunYuanDenseV1ForCausalLM as HunYuanDenseV1ForCausalLM,

@@ -7,7 +7,6 @@ heads, D head size.
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.step import Step
@@ -102,7 +101,6 @@ class Attention(SelfAttention):
         rotate: rotates heads by angles: pairs of halves of a head, or of neighbours.
         scaling: factor on the scores; by default `head_dim ** -0.5`.
         softcap: bound of the scores; None: no bound.
-        sinks: whether each head has one more score, of a position without a value.
 
     Attributes:
         norms_all_heads: whether the norms of queries and keys apply to all heads together.
@@ -124,7 +122,6 @@ class Attention(SelfAttention):
         rotate: Callable[[Tensor, Tensor, Tensor], Tensor] = rotate,
         scaling: float | None = None,
         softcap: float | None = None,
-        sinks: bool = False,
     ) -> None:
         super().__init__(
             layer_idx,
@@ -132,7 +129,6 @@ class Attention(SelfAttention):
             config.attention_dropout,
             window,
             softcap,
-            nn.Parameter(torch.empty(config.num_attention_heads)) if sinks else None,
         )
         self.head_dim = config.head_dim
         self.rotation = rotation

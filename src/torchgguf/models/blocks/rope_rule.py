@@ -7,7 +7,8 @@ keys for most architectures; this rule applies them.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -139,6 +140,12 @@ def _part(size: int, head_dim: int) -> float:
     """Return the `partial_rotary_factor` for a size, rounded up if its product would be too small."""
     part = size / head_dim
     return part if int(head_dim * part) == size else math.nextafter(part, 1.0)
+
+
+def without_parameters(config: Any, names: Sequence[str]) -> SimpleNamespace:
+    """Return what `Rope` reads of a config, without the `rope_parameters` of these names."""
+    kept = {name: value for name, value in config.rope_parameters.items() if name not in names}
+    return SimpleNamespace(rope_parameters=kept, head_dim=config.head_dim)
 
 
 def _factor(header: Header) -> float:

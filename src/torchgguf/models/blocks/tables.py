@@ -69,12 +69,13 @@ GATED_MLP = (
     *MLP_OUTPUT,
 )
 
-EXPERTS = (
-    Row("blk.{}.ffn_gate_inp", "layers.{}.mlp.gate"),
+EXPERT_MATRICES = (
     Row("blk.{}.ffn_gate_exps", "layers.{}.mlp.experts.gate_proj"),
     Row("blk.{}.ffn_up_exps", "layers.{}.mlp.experts.up_proj"),
     Row("blk.{}.ffn_down_exps", "layers.{}.mlp.experts.down_proj"),
 )
+
+EXPERTS = (Row("blk.{}.ffn_gate_inp", "layers.{}.mlp.gate"), *EXPERT_MATRICES)
 
 SHARED_EXPERT = (
     Row("blk.{}.ffn_gate_inp_shexp", "layers.{}.mlp.shared_expert_gate"),
