@@ -33,6 +33,7 @@ HALVES = {
     "qwen3-tied-mha": torch.bfloat16,
     "gpt2-short": torch.float16,
     "gpt-oss": torch.bfloat16,
+    "granitemoe-tied-biases": torch.bfloat16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
 UNREADABLE = ("qwen2moe-tied",)
@@ -155,6 +156,8 @@ def test_from_a_folder_it_is_the_file_that_the_converter_makes(originals, files,
         "cohere2",
         "starcoder2-untied",
         "gpt-oss",
+        "granite-tied-odd-heads",
+        "granitemoe",
         "gpt2-untied-odd-heads",
         "phi-mha-tied",
         "phi-long-partial",
@@ -210,6 +213,8 @@ def test_llama_cpp_continues_as_this_package(originals, files):
         "cohere2",
         "starcoder2-untied",
         "gpt-oss",
+        "granite-tied-odd-heads",
+        "granitemoe",
         "gpt2",
         "gpt2-short",
         "phi",

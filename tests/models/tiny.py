@@ -92,6 +92,12 @@ MINISTRAL_ROPE = rope(
 NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0}
 # Instead of ids beyond the vocabulary.
 SHORT_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+MULTIPLIERS = {
+    "embedding_multiplier": 3.0,
+    "logits_scaling": 2.0,
+    "residual_multiplier": 0.3,
+    "attention_multiplier": 0.4,
+}
 # Short wavelengths, between which YaRN's ramp ends: without truncation, on other numbers of a head.
 GPT_OSS = {
     "num_local_experts": 5,
@@ -236,6 +242,31 @@ CASES = {
             "num_key_value_heads": 1,
             "head_dim": 32,
             "num_experts_per_tok": 1,
+        },
+    ),
+    "granite": Case("Granite", MULTIPLIERS),
+    "granite-tied-odd-heads": Case(
+        "Granite",
+        {
+            **MULTIPLIERS,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "granitemoe": Case("GraniteMoe", {**MULTIPLIERS, "num_local_experts": 7, "num_experts_per_tok": 3}),
+    "granitemoe-tied-biases": Case(
+        "GraniteMoe",
+        {
+            **MULTIPLIERS,
+            "num_local_experts": 3,
+            "num_experts_per_tok": 1,
+            "num_key_value_heads": 4,
+            "attention_bias": True,
+            "tie_word_embeddings": True,
         },
     ),
     "mistral": Case("Mistral", {"sliding_window": None}),

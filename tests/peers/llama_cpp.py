@@ -30,6 +30,8 @@ BYTE_LEVEL = {
     "hunyuan_v1_dense": "hunyuan-dense",
     "olmo2": "dbrx",
     "gpt_oss": "gpt-4o",
+    "granite": "refact",
+    "granitemoe": "refact",
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2",
     "qwen3": "qwen2",

@@ -85,6 +85,16 @@ from torchgguf.models.architectures.gpt_oss import (
     GptOssForTokenClassification as GptOssForTokenClassification,
     GptOssModel as GptOssModel,
 )
+from torchgguf.models.architectures.granite import (
+    GraniteConfig as GraniteConfig,
+    GraniteForCausalLM as GraniteForCausalLM,
+    GraniteModel as GraniteModel,
+)
+from torchgguf.models.architectures.granitemoe import (
+    GraniteMoeConfig as GraniteMoeConfig,
+    GraniteMoeForCausalLM as GraniteMoeForCausalLM,
+    GraniteMoeModel as GraniteMoeModel,
+)
 from torchgguf.models.architectures.hunyuan_v1_dense import (
     HunYuanDenseV1Config as HunYuanDenseV1Config,
     HunYuanDenseV1ForCausalLM as HunYuanDenseV1ForCausalLM,

@@ -22,6 +22,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "gpt-oss": ("gpt_oss",),
     "gpt2": ("gpt2",),
     "hunyuan-dense": ("hunyuan_v1_dense",),
+    "granite": ("granite",),
+    "granitemoe": ("granitemoe",),
     "llama": ("mixtral", "mistral", "llama"),
     "mistral3": ("ministral3",),
     "olmo2": ("olmo2",),

@@ -5,8 +5,8 @@ expert.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from torchgguf.nn.slots import Slot
 _GATE, _UP, _DOWN = MATRICES
 
 
-class ClampedSwiGLU(NamedTuple):
+@dataclass(frozen=True)
+class ClampedSwiGLU:
     """`gate * sigmoid(alpha * gate) * (up + 1)`: the gate is at most `limit`, up is within both limits."""
 
     alpha: float = 1.702

@@ -107,8 +107,8 @@ GPT_OSS = Architecture(
         *tables.expert_rules("num_local_experts", size="intermediate_size"),
         LayerWindows(GptOssConfig),
         Unwritable("attention_bias", True),
-        Unwritable("swiglu_alpha", ClampedSwiGLU().alpha),
-        Unwritable("swiglu_limit", ClampedSwiGLU().limit),
+        Unwritable("swiglu_alpha", ClampedSwiGLU.alpha),
+        Unwritable("swiglu_limit", ClampedSwiGLU.limit),
     ),
     rows=(
         *tables.STREAM,
@@ -116,8 +116,7 @@ GPT_OSS = Architecture(
         Row("blk.{}.post_attention_norm", "layers.{}.post_attention_layernorm"),
         *tables.ATTENTION,
         Row("blk.{}.attn_sinks", "layers.{}.self_attn.sinks"),
-        Row("blk.{}.ffn_gate_inp", "layers.{}.mlp.router"),
-        *tables.EXPERT_MATRICES,
+        *tables.expert_rows(gate="router"),
     ),
     states_head=True,
 )
