@@ -269,6 +269,19 @@ CASES = {
             "tie_word_embeddings": True,
         },
     ),
+    # llama.cpp reads only files with as many heads of keys as of queries.
+    "olmoe": Case("Olmoe", {**ROUTED, **SHORT_IDS, "norm_topk_prob": False, "num_key_value_heads": 4}),
+    "olmoe-odd-heads": Case(
+        "Olmoe",
+        {
+            **SHORT_IDS,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_experts": 4,
+            "num_experts_per_tok": 1,
+        },
+    ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),
@@ -297,6 +310,9 @@ UNWRITABLE = {
         {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True, "n_inner": 80},
     ),
     "arcee-biases": Case("Arcee", {**SHORT_IDS, "attention_bias": True, "mlp_bias": True}),
+    "olmoe-clipped": Case(
+        "Olmoe", {**ROUTED, **SHORT_IDS, "num_experts": 4, "clip_qkv": 0.4, "attention_bias": True}
+    ),
     "qwen3-biases": Case("Qwen3", {"attention_bias": True}),
     "qwen2moe-normalised": Case("Qwen2Moe", {**EXPERTS, "norm_topk_prob": True}),
     "qwen2moe-dense-layer": Case("Qwen2Moe", {**EXPERTS, "mlp_only_layers": [1]}),

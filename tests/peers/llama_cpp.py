@@ -29,6 +29,8 @@ BYTE_LEVEL = {
     "gpt2": "gpt-2",
     "hunyuan_v1_dense": "hunyuan-dense",
     "olmo2": "dbrx",
+    "olmoe": "olmo",
+    "phi": "phi-2",
     "gpt_oss": "gpt-4o",
     "granite": "refact",
     "granitemoe": "refact",

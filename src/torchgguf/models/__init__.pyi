@@ -139,6 +139,11 @@ from torchgguf.models.architectures.olmo2 import (
     Olmo2ForSequenceClassification as Olmo2ForSequenceClassification,
     Olmo2Model as Olmo2Model,
 )
+from torchgguf.models.architectures.olmoe import (
+    OlmoeConfig as OlmoeConfig,
+    OlmoeForCausalLM as OlmoeForCausalLM,
+    OlmoeModel as OlmoeModel,
+)
 from torchgguf.models.architectures.phi3 import (
     Phi3Config as Phi3Config,
     Phi3ForCausalLM as Phi3ForCausalLM,

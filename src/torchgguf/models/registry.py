@@ -27,6 +27,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "llama": ("mixtral", "mistral", "llama"),
     "mistral3": ("ministral3",),
     "olmo2": ("olmo2",),
+    "olmoe": ("olmoe",),
     "phi3": ("phi3",),
     "qwen2": ("qwen2",),
     "qwen2moe": ("qwen2_moe",),

@@ -140,7 +140,7 @@ class Attention(SelfAttention):
         self.add_projections(config.hidden_size, bias)
         output_bias = bias if output_bias is None else output_bias
         self.o_proj = Linear(self.query_size, config.hidden_size, bias=output_bias)
-        self.has_norms = qk_norm is not None
+        self.norms_each_head = qk_norm is not None and not self.norms_all_heads
         if qk_norm is not None:
             sizes = (self.query_size, self.key_size) if self.norms_all_heads else (self.head_dim,) * 2
             self.q_norm = qk_norm(sizes[0], eps=config.rms_norm_eps)
@@ -170,10 +170,8 @@ class Attention(SelfAttention):
         """Map `(B, T, hidden_size)` to itself."""
         heads = (*x.shape[:2], -1, self.head_dim)
         query, key, value = self.project(x)
-        if self.norms_all_heads:
-            query, key = self.q_norm(query), self.k_norm(key)
         query, key, value = query.view(heads), key.view(heads), value.view(heads)
-        if self.has_norms and not self.norms_all_heads:
+        if self.norms_each_head:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = self.position(query, key, step)
         lengths = None if self.rotation is None else step.rotations[self.rotation].lengths
@@ -185,3 +183,8 @@ class AttentionNormingAllHeads(Attention):
     """Attention with norms of queries and keys that apply to all heads together."""
 
     norms_all_heads = True
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys with norms, and values, as `Attention.project`."""
+        query, key, value = super().project(x)
+        return self.q_norm(query), self.k_norm(key), value

@@ -125,10 +125,10 @@ class PartialRope(Rope):
         fields = super().read(header)
         width, heads = (header.positive(k, int) for k in ("embedding_length", "attention.head_count"))
         head_dim = header.get("attention.key_length", width // heads)
-        if (size := header.get(ROTATED, head_dim)) != head_dim:
-            if not 0 < size < head_dim:
-                raise GGUFError(f"{ROTATED} = {size} is invalid: a head's size is {head_dim}")
-            fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
+        if not 0 < (size := header.get(ROTATED, head_dim)) <= head_dim:
+            raise GGUFError(f"{ROTATED} = {size} is invalid: a head's size is {head_dim}")
+        # Stated for whole heads too, which may not be what the config assumes.
+        fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
         return fields
 
     def write(self, config: Any) -> dict[str, Any]:

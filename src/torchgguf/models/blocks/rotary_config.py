@@ -93,11 +93,12 @@ class RotaryConfig(PreTrainedConfig):
         if kind == "longrope" and given.get("attention_factor") is None:
             ratio = self.max_position_embeddings / given["original_max_position_embeddings"]
             given.setdefault("factor", ratio)
-        if (rotated := given.pop("partial_rotary_factor", None)) not in (None, 1.0):
-            if not self.rotates_parts:
-                raise ValueError(
-                    f"partial_rotary_factor={rotated} is unsupported: this model rotates whole heads"
-                )
+        rotated = given.pop("partial_rotary_factor", None)
+        if rotated not in (None, 1.0) and not self.rotates_parts:
+            raise ValueError(
+                f"partial_rotary_factor={rotated} is unsupported: this model rotates whole heads"
+            )
+        if rotated not in (None, 1.0 if self.default_part is None else None):
             given["partial_rotary_factor"] = rotated
         return given
 
