@@ -1,5 +1,6 @@
 """Tiny random models of transformers, one for each thing that can go wrong, and the same models here."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +98,16 @@ MULTIPLIERS = {
     "logits_scaling": 2.0,
     "residual_multiplier": 0.3,
     "attention_multiplier": 0.4,
+}
+# The factor that llama.cpp's converter computes from the lengths, whatever the config states.
+PHIMOE_SCALES = {
+    "original_max_position_embeddings": 640,
+    **dict.fromkeys(("short_mscale", "long_mscale"), math.sqrt(1 + math.log(4) / math.log(640))),
+}
+PHIMOE = {
+    **longrope(8, original=640, longest=2560, **PHIMOE_SCALES),
+    "attention_bias": True,
+    "lm_head_bias": True,
 }
 # Short wavelengths, between which YaRN's ramp ends: without truncation, on other numbers of a head.
 GPT_OSS = {
@@ -282,6 +293,19 @@ CASES = {
             "num_experts_per_tok": 1,
         },
     ),
+    # llama.cpp has norms without a mean, and weighs experts by a softmax of all: its runtime is no reference.
+    "phimoe": Case("Phimoe", {**PHIMOE, "num_local_experts": 7}),
+    "phimoe-odd-heads": Case(
+        "Phimoe",
+        {
+            **PHIMOE,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_local_experts": 4,
+            **longrope(16, original=640, longest=2560, **PHIMOE_SCALES),
+        },
+    ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),
@@ -313,6 +337,7 @@ UNWRITABLE = {
     "olmoe-clipped": Case(
         "Olmoe", {**ROUTED, **SHORT_IDS, "num_experts": 4, "clip_qkv": 0.4, "attention_bias": True}
     ),
+    "phimoe-mixing": Case("Phimoe", {"num_local_experts": 7, "router_jitter_noise": 0.4, **rope("default")}),
     "qwen3-biases": Case("Qwen3", {"attention_bias": True}),
     "qwen2moe-normalised": Case("Qwen2Moe", {**EXPERTS, "norm_topk_prob": True}),
     "qwen2moe-dense-layer": Case("Qwen2Moe", {**EXPERTS, "mlp_only_layers": [1]}),

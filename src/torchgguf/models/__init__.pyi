@@ -151,6 +151,12 @@ from torchgguf.models.architectures.phi3 import (
     Phi3ForTokenClassification as Phi3ForTokenClassification,
     Phi3Model as Phi3Model,
 )
+from torchgguf.models.architectures.phimoe import (
+    PhimoeConfig as PhimoeConfig,
+    PhimoeForCausalLM as PhimoeForCausalLM,
+    PhimoeForSequenceClassification as PhimoeForSequenceClassification,
+    PhimoeModel as PhimoeModel,
+)
 from torchgguf.models.architectures.qwen2 import (
     Qwen2Config as Qwen2Config,
     Qwen2ForCausalLM as Qwen2ForCausalLM,

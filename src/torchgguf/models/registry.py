@@ -29,6 +29,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "olmo2": ("olmo2",),
     "olmoe": ("olmoe",),
     "phi3": ("phi3",),
+    "phimoe": ("phimoe",),
     "qwen2": ("qwen2",),
     "qwen2moe": ("qwen2_moe",),
     "qwen3": ("qwen3",),
