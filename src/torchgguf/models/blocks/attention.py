@@ -7,7 +7,6 @@ heads, D head size.
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.step import Step
@@ -102,7 +101,6 @@ class Attention(SelfAttention):
         rotate: rotates heads by angles: pairs of halves of a head, or of neighbours.
         scaling: factor on the scores; by default `head_dim ** -0.5`.
         softcap: bound of the scores; None: no bound.
-        sinks: whether each head has one more score, of a position without a value.
 
     Attributes:
         norms_all_heads: whether the norms of queries and keys apply to all heads together.
@@ -124,7 +122,6 @@ class Attention(SelfAttention):
         rotate: Callable[[Tensor, Tensor, Tensor], Tensor] = rotate,
         scaling: float | None = None,
         softcap: float | None = None,
-        sinks: bool = False,
     ) -> None:
         super().__init__(
             layer_idx,
@@ -132,7 +129,6 @@ class Attention(SelfAttention):
             config.attention_dropout,
             window,
             softcap,
-            nn.Parameter(torch.empty(config.num_attention_heads)) if sinks else None,
         )
         self.head_dim = config.head_dim
         self.rotation = rotation
@@ -144,7 +140,7 @@ class Attention(SelfAttention):
         self.add_projections(config.hidden_size, bias)
         output_bias = bias if output_bias is None else output_bias
         self.o_proj = Linear(self.query_size, config.hidden_size, bias=output_bias)
-        self.has_norms = qk_norm is not None
+        self.norms_each_head = qk_norm is not None and not self.norms_all_heads
         if qk_norm is not None:
             sizes = (self.query_size, self.key_size) if self.norms_all_heads else (self.head_dim,) * 2
             self.q_norm = qk_norm(sizes[0], eps=config.rms_norm_eps)
@@ -174,10 +170,8 @@ class Attention(SelfAttention):
         """Map `(B, T, hidden_size)` to itself."""
         heads = (*x.shape[:2], -1, self.head_dim)
         query, key, value = self.project(x)
-        if self.norms_all_heads:
-            query, key = self.q_norm(query), self.k_norm(key)
         query, key, value = query.view(heads), key.view(heads), value.view(heads)
-        if self.has_norms and not self.norms_all_heads:
+        if self.norms_each_head:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = self.position(query, key, step)
         lengths = None if self.rotation is None else step.rotations[self.rotation].lengths
@@ -189,3 +183,8 @@ class AttentionNormingAllHeads(Attention):
     """Attention with norms of queries and keys that apply to all heads together."""
 
     norms_all_heads = True
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys with norms, and values, as `Attention.project`."""
+        query, key, value = super().project(x)
+        return self.q_norm(query), self.k_norm(key), value

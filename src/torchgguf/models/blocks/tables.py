@@ -69,12 +69,19 @@ GATED_MLP = (
     *MLP_OUTPUT,
 )
 
-EXPERTS = (
-    Row("blk.{}.ffn_gate_inp", "layers.{}.mlp.gate"),
-    Row("blk.{}.ffn_gate_exps", "layers.{}.mlp.experts.gate_proj"),
-    Row("blk.{}.ffn_up_exps", "layers.{}.mlp.experts.up_proj"),
-    Row("blk.{}.ffn_down_exps", "layers.{}.mlp.experts.down_proj"),
-)
+
+def expert_rows(block: str = "mlp", gate: str = "gate") -> tuple[Row, ...]:
+    """Return the rows of experts, given the names of the module that contains them and of its gate."""
+    return (
+        Row("blk.{}.ffn_gate_inp", f"layers.{{}}.{block}.{gate}"),
+        *(
+            Row(f"blk.{{}}.ffn_{part}_exps", f"layers.{{}}.{block}.experts.{part}_proj")
+            for part in ("gate", "up", "down")
+        ),
+    )
+
+
+EXPERTS = expert_rows()
 
 SHARED_EXPERT = (
     Row("blk.{}.ffn_gate_inp_shexp", "layers.{}.mlp.shared_expert_gate"),
