@@ -40,6 +40,7 @@ UNREADABLE = ("qwen2moe-tied",)
 PUBLISHED_TOKENS = {
     "gemma": ("prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_sep", "fsep", "eot"),
     "glm4": ("bos", "eos", "eot", "unknown"),
+    **dict.fromkeys(("glm4moe", "glm4moe-groups"), ("bos", "eot", "eom", "unknown")),
     "nemotron": ("padding",),
 }
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
@@ -156,6 +157,8 @@ def test_from_a_folder_it_is_the_file_that_the_converter_makes(originals, files,
         "exaone4",
         "hunyuan",
         "glm4",
+        "glm4moe",
+        "glm4moe-groups",
         "cohere",
         "cohere2",
         "starcoder2-untied",
@@ -217,6 +220,8 @@ def test_llama_cpp_continues_as_this_package(originals, files):
         "exaone4",
         "hunyuan",
         "glm4",
+        "glm4moe",
+        "glm4moe-groups",
         "cohere",
         "cohere2",
         "starcoder2-untied",

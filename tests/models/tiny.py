@@ -122,6 +122,14 @@ GPT_OSS = {
         truncate=False,
     ),
 }
+SIGMOIDS = {
+    **SHORT_IDS,
+    "n_routed_experts": 7,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "n_shared_experts": 2,
+    "routed_scaling_factor": 1.7,
+}
 CASES = {
     "llama": Case("Llama", {}),
     "llama-mha": Case("Llama", {"num_key_value_heads": 4}),
@@ -309,6 +317,23 @@ CASES = {
             **longrope(16, original=640, longest=2560, **PHIMOE_SCALES),
         },
     ),
+    "glm4moe": Case("Glm4Moe", {**SIGMOIDS, "use_qk_norm": True, "num_nextn_predict_layers": 0}),
+    "glm4moe-groups": Case(
+        "Glm4Moe",
+        {
+            **SIGMOIDS,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+            "attention_bias": True,
+            "n_routed_experts": 8,
+            "n_group": 4,
+            "topk_group": 2,
+            "norm_topk_prob": False,
+            "tie_word_embeddings": True,
+        },
+    ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),
@@ -368,7 +393,7 @@ def reference(case: Case, auto_class: str = "AutoModelForCausalLM") -> Any:
     config = getattr(transformers, f"{case.kind}Config")(**{**OWN_SIZES.get(case.kind, SIZES), **case.config})
     model = getattr(transformers, auto_class).from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in (*model.named_parameters(), *model.named_buffers()):
             if name.endswith("bias"):
                 parameter.normal_(std=0.5)
             elif "norm" in name or ".ln_" in name:

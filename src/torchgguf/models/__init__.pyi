@@ -65,6 +65,11 @@ from torchgguf.models.architectures.glm4 import (
     Glm4ForTokenClassification as Glm4ForTokenClassification,
     Glm4Model as Glm4Model,
 )
+from torchgguf.models.architectures.glm4_moe import (
+    Glm4MoeConfig as Glm4MoeConfig,
+    Glm4MoeForCausalLM as Glm4MoeForCausalLM,
+    Glm4MoeModel as Glm4MoeModel,
+)
 from torchgguf.models.architectures.gpt2 import (
     GPT2Config as GPT2Config,
     GPT2ForQuestionAnswering as GPT2ForQuestionAnswering,

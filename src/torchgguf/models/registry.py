@@ -19,6 +19,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3_text",),
     "glm4": ("glm4",),
+    "glm4moe": ("glm4_moe",),
     "gpt-oss": ("gpt_oss",),
     "gpt2": ("gpt2",),
     "hunyuan-dense": ("hunyuan_v1_dense",),

@@ -13,6 +13,7 @@ from torchgguf.nn.cache import (
     State,
     StaticCache,
 )
+from torchgguf.nn.correction import CorrectedGate, CorrectionBias
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
 from torchgguf.nn.layers import (
     Conv1D,
@@ -36,6 +37,8 @@ __all__ = [
     "Cache",
     "Conv1D",
     "Convolution",
+    "CorrectedGate",
+    "CorrectionBias",
     "DynamicCache",
     "Embedding",
     "Experts",

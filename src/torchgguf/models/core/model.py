@@ -1,11 +1,14 @@
 """`Model`: the names, embeddings and weights of a model of any architecture. It opens no file."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from torchgguf.container import LazyTensor
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.argument_order import in_order
 from torchgguf.models.core.provenance import GGUFSource, Origin
@@ -25,6 +28,7 @@ class Model(GradientCheckpointing):
         base_model_prefix: name of the attribute of a model with a head that contains the model without it.
         gguf: the GGUF file that the model came from, as far as saving needs it, or None.
         origin: the Hugging Face checkpoint that the model came from, or None.
+        kept: tensors of the file that the model does not run, by their GGUF names: saving writes them again.
     """
 
     architecture: ClassVar[Architecture]
@@ -33,6 +37,7 @@ class Model(GradientCheckpointing):
     base_model_prefix: ClassVar[str] = "model"
     gguf: GGUFSource | None = None
     origin: Origin | None = None
+    kept: Mapping[str, LazyTensor] = MappingProxyType({})
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__()
