@@ -130,6 +130,14 @@ SIGMOIDS = {
     "n_shared_experts": 2,
     "routed_scaling_factor": 1.7,
 }
+# The converter wants another name of the rotated part, and that of what turns scores into weights.
+MINIMAX = {
+    **SHORT_IDS,
+    "head_dim": 32,
+    "num_local_experts": 7,
+    "num_experts_per_tok": 3,
+    "scoring_func": "sigmoid",
+}
 CASES = {
     "llama": Case("Llama", {}),
     "llama-mha": Case("Llama", {"num_key_value_heads": 4}),
@@ -331,6 +339,20 @@ CASES = {
             "n_group": 4,
             "topk_group": 2,
             "norm_topk_prob": False,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "minimax": Case("MiniMaxM2", {**MINIMAX, "rotary_dim": 16}),
+    "minimax-tied-odd-heads": Case(
+        "MiniMaxM2",
+        {
+            **MINIMAX,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "rotary_dim": 32,
+            "num_local_experts": 3,
+            "num_experts_per_tok": 1,
             "tie_word_embeddings": True,
         },
     ),

@@ -29,6 +29,7 @@ BYTE_LEVEL = {
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
     "hunyuan_v1_dense": "hunyuan-dense",
+    "minimax_m2": "minimax-m2",
     "olmo2": "dbrx",
     "olmoe": "olmo",
     "phi": "phi-2",

@@ -114,6 +114,11 @@ from torchgguf.models.architectures.llama import (
     LlamaForTokenClassification as LlamaForTokenClassification,
     LlamaModel as LlamaModel,
 )
+from torchgguf.models.architectures.minimax_m2 import (
+    MiniMaxM2Config as MiniMaxM2Config,
+    MiniMaxM2ForCausalLM as MiniMaxM2ForCausalLM,
+    MiniMaxM2Model as MiniMaxM2Model,
+)
 from torchgguf.models.architectures.ministral3 import (
     Ministral3Config as Ministral3Config,
     Ministral3ForCausalLM as Ministral3ForCausalLM,

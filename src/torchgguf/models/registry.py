@@ -26,6 +26,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "granite": ("granite",),
     "granitemoe": ("granitemoe",),
     "llama": ("mixtral", "mistral", "llama"),
+    "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
     "nemotron": ("nemotron",),
     "olmo2": ("olmo2",),
