@@ -138,6 +138,7 @@ MINIMAX = {
     "num_experts_per_tok": 3,
     "scoring_func": "sigmoid",
 }
+ERNIE_MOE = {"moe_num_experts": 7, "moe_k": 3, "moe_intermediate_size": 24}
 CASES = {
     "llama": Case("Llama", {}),
     "llama-mha": Case("Llama", {"num_key_value_heads": 4}),
@@ -356,6 +357,23 @@ CASES = {
             "tie_word_embeddings": True,
         },
     ),
+    # The converter's size of shared experts is that of released models: intermediate_size / heads of keys.
+    "erniemoe": Case("Ernie4_5_Moe", {**ERNIE_MOE, "moe_num_shared_experts": 2}),
+    "erniemoe-untied-odd-heads": Case(
+        "Ernie4_5_Moe",
+        {
+            **ERNIE_MOE,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "moe_num_experts": 3,
+            "moe_k": 1,
+            "moe_num_shared_experts": 0,
+            "moe_layer_start_index": 0,
+            "moe_layer_interval": 2,
+            "tie_word_embeddings": False,
+        },
+    ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),
@@ -383,6 +401,8 @@ UNWRITABLE = {
         "GPT2",
         {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True, "n_inner": 80},
     ),
+    "erniemoe-biases": Case("Ernie4_5_Moe", {**ERNIE_MOE, "use_bias": True, "tie_word_embeddings": False}),
+    "erniemoe-end": Case("Ernie4_5_Moe", {**ERNIE_MOE, "moe_layer_end_index": 1}),
     "arcee-biases": Case("Arcee", {**SHORT_IDS, "attention_bias": True, "mlp_bias": True}),
     "olmoe-clipped": Case(
         "Olmoe", {**ROUTED, **SHORT_IDS, "num_experts": 4, "clip_qkv": 0.4, "attention_bias": True}

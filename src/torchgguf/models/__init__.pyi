@@ -30,6 +30,11 @@ from torchgguf.models.architectures.ernie4_5 import (
     Ernie4_5ForCausalLM as Ernie4_5ForCausalLM,
     Ernie4_5Model as Ernie4_5Model,
 )
+from torchgguf.models.architectures.ernie4_5_moe import (
+    Ernie4_5_MoeConfig as Ernie4_5_MoeConfig,
+    Ernie4_5_MoeForCausalLM as Ernie4_5_MoeForCausalLM,
+    Ernie4_5_MoeModel as Ernie4_5_MoeModel,
+)
 from torchgguf.models.architectures.exaone4 import (
     Exaone4Config as Exaone4Config,
     Exaone4ForCausalLM as Exaone4ForCausalLM,

@@ -14,6 +14,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "cohere2": ("cohere2",),
     "command-r": ("cohere",),
     "ernie4_5": ("ernie4_5",),
+    "ernie4_5-moe": ("ernie4_5_moe",),
     "exaone4": ("exaone4",),
     "gemma": ("gemma",),
     "gemma2": ("gemma2",),

@@ -24,6 +24,7 @@ class CorrectionBias(SlottedLayer):
 
     bias_shape: ClassVar[tuple[int, ...]] = ()
     e_score_correction_bias: nn.Parameter
+    _is_vector = False  # as files may have the bias, whatever the shape of the parameter
 
     def add_bias(self, experts: int) -> None:
         """Create the parameter, zero as in a new model."""
@@ -36,16 +37,19 @@ class CorrectionBias(SlottedLayer):
         for slot in super().slots():
             if slot.name != _BIAS:
                 yield slot
-        yield Slot(f"{_BIAS}.bias", (self.e_score_correction_bias.shape[-1],), self._vector)
+        also = (self.e_score_correction_bias.shape[-1],) if self.bias_shape else None
+        yield Slot(f"{_BIAS}.bias", tuple(self._stored().shape), self._stored, also=also)
 
-    def _vector(self) -> Tensor:
-        return self.e_score_correction_bias.detach().flatten()
+    def _stored(self) -> Tensor:
+        bias = self.e_score_correction_bias.detach()
+        return bias.flatten() if self._is_vector else bias
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Store the bias, or a parameter of the other base."""
         if name != f"{_BIAS}.bias":
             super().fill(name, tensor)
             return
+        self._is_vector = tensor.dim() == 1
         rows = tensor.view(*self.bias_shape, -1)
         self.e_score_correction_bias = nn.Parameter(rows, requires_grad=False)
 

@@ -62,7 +62,7 @@ class MiniMaxM2Config(DecoderConfig):
         super().__post_init__(*others)
         assert self.rope_parameters and self.head_dim
         # The one that llama.cpp's converter reads.
-        self.rotary_dim = rotated_size(self.rope_parameters, self.head_dim)
+        vars(self)["rotary_dim"] = rotated_size(self.rope_parameters, self.head_dim)
         moe.check_choices(self.num_experts_per_tok, self.num_local_experts)
 
 

@@ -51,6 +51,26 @@ def choose_then_softmax(logits: Tensor, choices: int) -> tuple[Tensor, Tensor]:
     return F.softmax(scores, dim=-1, dtype=torch.float32), chosen
 
 
+def softmax_then_choose_biased(
+    logits: Tensor, bias: Tensor, choices: int, least: float
+) -> tuple[Tensor, Tensor]:
+    """Compute probabilities and choose the highest with a bias: a `Router`, by `functools.partial`.
+
+    Args:
+        logits: scores of the experts, `(N, E)`.
+        bias: is added to the probabilities, `(E,)`, when experts are chosen, not when they are weighed.
+        choices: number of experts of a token, K.
+        least: the lowest number by which the chosen probabilities are divided, instead of their sum.
+
+    Returns:
+        The weights and the indices of the experts of each token, `(N, K)` each.
+    """
+    probabilities = F.softmax(logits, dim=-1, dtype=torch.float32)
+    chosen = (probabilities + bias).topk(choices).indices
+    weights = probabilities.gather(-1, chosen)
+    return weights / weights.sum(dim=-1, keepdim=True).clamp(min=least), chosen
+
+
 def sigmoid_then_choose(
     logits: Tensor,
     bias: Tensor,
