@@ -24,6 +24,8 @@ BYTE_LEVEL = {
     "bloom": "bloom",
     "cohere": "command-r",
     "cohere2": "command-r",
+    "deepseek_v2": "deepseek-llm",
+    "deepseek_v3": "deepseek-v3",
     "exaone4": "exaone4",
     "glm4": "glm4",
     "glm4_moe": "glm4",

@@ -25,6 +25,19 @@ from torchgguf.models.architectures.cohere2 import (
     Cohere2ForCausalLM as Cohere2ForCausalLM,
     Cohere2Model as Cohere2Model,
 )
+from torchgguf.models.architectures.deepseek_v2 import (
+    DeepseekV2Config as DeepseekV2Config,
+    DeepseekV2ForCausalLM as DeepseekV2ForCausalLM,
+    DeepseekV2ForSequenceClassification as DeepseekV2ForSequenceClassification,
+    DeepseekV2Model as DeepseekV2Model,
+)
+from torchgguf.models.architectures.deepseek_v3 import (
+    DeepseekV3Config as DeepseekV3Config,
+    DeepseekV3ForCausalLM as DeepseekV3ForCausalLM,
+    DeepseekV3ForSequenceClassification as DeepseekV3ForSequenceClassification,
+    DeepseekV3ForTokenClassification as DeepseekV3ForTokenClassification,
+    DeepseekV3Model as DeepseekV3Model,
+)
 from torchgguf.models.architectures.ernie4_5 import (
     Ernie4_5Config as Ernie4_5Config,
     Ernie4_5ForCausalLM as Ernie4_5ForCausalLM,

@@ -15,6 +15,7 @@ from torchgguf.nn.cache import (
 )
 from torchgguf.nn.correction import CorrectedGate, CorrectionBias
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
+from torchgguf.nn.latent import LatentProjection, QuantizedLatentProjection
 from torchgguf.nn.layers import (
     Conv1D,
     Embedding,
@@ -45,6 +46,7 @@ __all__ = [
     "Gate",
     "HeadwiseLayerNorm",
     "KeyValues",
+    "LatentProjection",
     "LayerNorm",
     "Lengths",
     "Linear",
@@ -53,6 +55,7 @@ __all__ = [
     "QuantizedConv1D",
     "QuantizedEmbedding",
     "QuantizedExperts",
+    "QuantizedLatentProjection",
     "QuantizedLinear",
     "RMSNorm",
     "Recurrent",

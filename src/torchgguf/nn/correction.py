@@ -24,7 +24,7 @@ class CorrectionBias(SlottedLayer):
 
     bias_shape: ClassVar[tuple[int, ...]] = ()
     e_score_correction_bias: nn.Parameter
-    _is_vector = False  # as files may have the bias, whatever the shape of the parameter
+    _is_flat = False  # as files may have the bias, whatever the shape of the parameter
 
     def add_bias(self, experts: int) -> None:
         """Create the parameter, zero as in a new model."""
@@ -42,14 +42,14 @@ class CorrectionBias(SlottedLayer):
 
     def _stored(self) -> Tensor:
         bias = self.e_score_correction_bias.detach()
-        return bias.flatten() if self._is_vector else bias
+        return bias.flatten() if self._is_flat else bias
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Store the bias, or a parameter of the other base."""
         if name != f"{_BIAS}.bias":
             super().fill(name, tensor)
             return
-        self._is_vector = tensor.dim() == 1
+        self._is_flat = tensor.dim() == 1
         rows = tensor.view(*self.bias_shape, -1)
         self.e_score_correction_bias = nn.Parameter(rows, requires_grad=False)
 

@@ -71,6 +71,33 @@ def softmax_then_choose_biased(
     return weights / weights.sum(dim=-1, keepdim=True).clamp(min=least), chosen
 
 
+def softmax_then_choose_in_groups(
+    logits: Tensor, choices: int, normalize: bool, scale: float, groups: int, chosen_groups: int
+) -> tuple[Tensor, Tensor]:
+    """Compute probabilities and choose the highest in the best groups: a `Router`, by `functools.partial`.
+
+    DeepSeek-V2 (2024, arXiv 2405.04434, section 2.2.2). The best expert of a group ranks it.
+
+    Args:
+        logits: scores of the experts, `(N, E)`.
+        choices: number of experts of a token, K.
+        normalize: whether to divide the chosen probabilities by their sum.
+        scale: factor on the weights.
+        groups: number of groups of equal size that experts form in their order.
+        chosen_groups: number of groups from which a token's experts come.
+
+    Returns:
+        The weights and the indices of the experts of each token, `(N, K)` each.
+    """
+    probabilities = F.softmax(logits, dim=-1, dtype=torch.float32)
+    if groups > 1:
+        probabilities = _in_best_groups(probabilities, groups, chosen_groups, ranking=1, outside=0.0)
+    weights, chosen = probabilities.topk(choices)
+    if normalize:
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+    return weights * scale, chosen
+
+
 def sigmoid_then_choose(
     logits: Tensor,
     bias: Tensor,
@@ -248,9 +275,9 @@ def sigmoid_experts(config: Any) -> CorrectedMoeBlock:
     return CorrectedMoeBlock(experts, router, shared_experts=shared_experts(config))
 
 
-def shared_experts(config: Any) -> MLP:
+def shared_experts(config: Any, bias: bool = False) -> MLP:
     """Create the MLP for all tokens, which is as large as `n_shared_experts` experts."""
-    return MLP(config, intermediate_size=config.moe_intermediate_size * config.n_shared_experts)
+    return MLP(config, bias=bias, intermediate_size=config.moe_intermediate_size * config.n_shared_experts)
 
 
 class RoutedForCausalLM(heads.ForCausalLM):
