@@ -13,7 +13,7 @@ from torchgguf.nn.cache import (
     State,
     StaticCache,
 )
-from torchgguf.nn.correction import CorrectedGate, CorrectionBias
+from torchgguf.nn.correction import CorrectedGate, CorrectionBias, WideGate
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
 from torchgguf.nn.latent import LatentProjection, QuantizedLatentProjection
 from torchgguf.nn.layers import (
@@ -67,6 +67,7 @@ __all__ = [
     "StaticCache",
     "UnitOffsetLayerNorm",
     "UnitOffsetRMSNorm",
+    "WideGate",
     "accept_second_names",
     "alibi_mask",
     "alibi_slopes",

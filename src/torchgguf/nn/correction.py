@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf.nn.experts import Gate
@@ -54,8 +55,20 @@ class CorrectionBias(SlottedLayer):
         self.e_score_correction_bias = nn.Parameter(rows, requires_grad=False)
 
 
-class CorrectedGate(CorrectionBias, Gate):
-    """A `Gate` with the bias."""
+class WideGate(Gate):
+    """A `Gate` that calculates in float32, whatever the dtype of the model."""
+
+    wide: ClassVar[tuple[str, ...]] = ("weight",)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map `(..., in_features)` to `(..., out_features)`."""
+        return F.linear(input.float(), self.weight.float())
+
+
+class CorrectedGate(CorrectionBias, WideGate):
+    """A `WideGate` with the bias."""
+
+    wide = ("weight", _BIAS)
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)

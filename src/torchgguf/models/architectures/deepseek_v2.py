@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
+from torch import nn
+
 from torchgguf.models.blocks import heads, moe, routing_rules, tables
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
 from torchgguf.models.blocks.latent_attention import (
@@ -17,6 +19,7 @@ from torchgguf.models.blocks.outputs import MoeModelOutputWithPast
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Flag, Header, Rule, Unwritable
+from torchgguf.nn import WideGate
 
 _GREEDY, _GROUPED = "greedy", "group_limited_greedy"
 
@@ -91,7 +94,7 @@ DEEPSEEK_V2 = Architecture(
         *routing_rules.GROUPED_EXPERTS,
         ChoiceInGroups(),
         Flag("expert_weights_norm", "norm_topk_prob", always=False),
-        routing_rules.gating(routing_rules.SOFTMAX),
+        routing_rules.Gating(routing_rules.SOFTMAX),
     ),
     rows=(
         *tables.STREAM,
@@ -103,6 +106,14 @@ DEEPSEEK_V2 = Architecture(
     ),
     stacks=tables.EXPERT_STACKS,
 )
+
+
+class DeepseekV2MoeBlock(moe.SparseMoeBlock):
+    """Experts that are scored in float32, and those that all tokens share."""
+
+    def make_gate(self, hidden_size: int, experts: int) -> nn.Module:
+        """Create the layer that scores experts."""
+        return WideGate(hidden_size, experts)
 
 
 class DeepseekV2Model(DecoderModel, architecture=DEEPSEEK_V2):
@@ -128,7 +139,7 @@ class DeepseekV2Model(DecoderModel, architecture=DEEPSEEK_V2):
         )
         experts = moe.gated_experts(config, config.n_routed_experts, config.moe_intermediate_size)
         shared = moe.shared_experts(config, bias=bias)
-        return DecoderLayer(config, attention, moe.SparseMoeBlock(experts, router, shared_experts=shared))
+        return DecoderLayer(config, attention, DeepseekV2MoeBlock(experts, router, shared_experts=shared))
 
 
 class DeepseekV2ForCausalLM(moe.RoutedForCausalLM, base=DeepseekV2Model): ...

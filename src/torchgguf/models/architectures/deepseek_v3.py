@@ -79,7 +79,7 @@ DEEPSEEK_V3 = Architecture(
         Unwritable("rope_interleave", True),
         *routing_rules.GROUPED_EXPERTS,
         Flag("expert_weights_norm", "norm_topk_prob", always=False),
-        routing_rules.gating(routing_rules.SIGMOID),
+        routing_rules.Gating(routing_rules.SIGMOID),
     ),
     rows=(
         *tables.STREAM,

@@ -15,7 +15,7 @@ from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Count, Field, Rule, Unwritable, largest_dimension, tensor_count
 from torchgguf.models.core.weight_map import OtherNames, Row
-from torchgguf.nn import CorrectionBias, Gate, rotate_neighbours
+from torchgguf.nn import CorrectionBias, WideGate, rotate_neighbours
 
 
 @config_dataclass
@@ -130,14 +130,15 @@ class Ernie4_5_MoeStatics(CorrectionBias):
     """The bias by which experts are chosen."""
 
     bias_shape = (1,)
+    wide = ("e_score_correction_bias",)
 
     def __init__(self, experts: int) -> None:
         super().__init__()
         self.add_bias(experts)
 
 
-class Ernie4_5_MoeGate(Gate):
-    """A `Gate` that holds the bias in a layer of its own."""
+class Ernie4_5_MoeGate(WideGate):
+    """A `WideGate` that holds the bias in a layer of its own."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)

@@ -73,7 +73,7 @@ GLM4_MOE = Architecture(
         Implied("use_qk_norm", tables.in_first_layer("attn_q_norm.weight")),
         *routing_rules.GROUPED_EXPERTS,
         Flag("expert_weights_norm", "norm_topk_prob"),
-        routing_rules.gating(routing_rules.SIGMOID),
+        routing_rules.Gating(routing_rules.SIGMOID),
     ),
     rows=(
         *tables.STREAM,

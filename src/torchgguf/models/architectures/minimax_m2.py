@@ -76,7 +76,7 @@ MINIMAX_M2 = Architecture(
         PartialRope(),
         Unwritable("hidden_act", "silu"),
         *tables.expert_rules("num_local_experts", size="intermediate_size"),
-        routing_rules.gating(routing_rules.SIGMOID),
+        routing_rules.Gating(routing_rules.SIGMOID),
     ),
     rows=(
         *tables.STREAM,

@@ -48,9 +48,15 @@ class WeightScale(Rule):
         return {_SCALE: float(config.routed_scaling_factor)}
 
 
-def gating(function: int) -> Constant:
-    """Return the rule for what turns the scores of experts into weights: one is supported."""
-    return Constant(GATING, function, f"this model supports {function} only")
+class Gating(Constant):
+    """What turns the scores of experts into weights: a model supports one function. 0 is not stated."""
+
+    def __init__(self, function: int) -> None:
+        super().__init__(GATING, function, f"this model supports {function} only")
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Refuse every other function."""
+        return super().read(header) if header.get(GATING, 0) else {}
 
 
 # Of models whose first layers have no experts, and whose other layers have experts that all tokens share.

@@ -13,7 +13,14 @@ from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.argument_order import in_order
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.recompute import GradientCheckpointing
-from torchgguf.nn import Experts, Linear, QuantizedEmbedding, QuantizedLinear, accept_second_names
+from torchgguf.nn import (
+    Experts,
+    LatentProjection,
+    Linear,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    accept_second_names,
+)
 from torchgguf.nn.slots import slots
 
 
@@ -81,7 +88,7 @@ class Model(GradientCheckpointing):
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
-        elif isinstance(module, Experts):
+        elif isinstance(module, Experts | LatentProjection):
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=self.config.initializer_range)
 

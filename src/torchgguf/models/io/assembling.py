@@ -31,6 +31,8 @@ from torchgguf.quants import quant_type
 
 _logger = logging.getLogger(__name__)
 
+_HALVES = (torch.float16, torch.bfloat16)
+
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
@@ -188,7 +190,11 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
             if packed is not layer:
                 model.set_submodule(path, packed)
         else:
-            dtype = torch.float32 if filling.keep_blocks and not slot.packable else filling.dtype
+            stays_wide = filling.dtype in _HALVES and slot.name.partition(".")[0] in getattr(
+                layer, "wide", ()
+            )
+            is_vector = filling.keep_blocks and not slot.packable
+            dtype = torch.float32 if is_vector or stays_wide else filling.dtype
             name = ParameterPlace(path, slot).name
             plain = _load_plain(tensor, dtype, partial(filling.too_large, name, dtype or tensor.dtype))
             opened.supply.layout.fill(layer, slot.name, plain.to(filling.device))
