@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -77,11 +78,31 @@ def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, Ten
     metadata = Metadata()
     for key, stated in writer.kv_data[0].items():
         kind = ValueType(stated.type.value)
+        if key.startswith("general.sampling."):
+            value = _whole_or_number(stated.value, kind)
+            if value is None:
+                place = "" if origin is None else f"{origin.folder}/"
+                reason = f"{stated.value!r} is no {kind.name}"
+                _logger.warning("%sgeneration_config.json: %s is left out of the file: %s", place, key, reason)
+                continue
+            stated = replace(stated, value=value)
         if stated.sub_type is not None:
             metadata.set(key, stated.value, ArrayType(ValueType(stated.sub_type.value)))
         else:
             metadata.set(key, stated.value, None if kind is ValueType.ARRAY else kind)
     return metadata
+
+
+def _whole_or_number(value: Any, kind: ValueType) -> str | float | None:
+    """Return a value of generation_config.json in its type, or None, if the type does not represent it."""
+    if kind is ValueType.STRING:
+        return value if isinstance(value, str) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    if kind is ValueType.INT32:
+        is_whole = -(2**31) <= value < 2**31 and value == int(value)
+        return int(value) if is_whole else None
+    return value
 
 
 def model_card(metadata: Mapping[str, Any]) -> str | None:
