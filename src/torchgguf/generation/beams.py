@@ -99,7 +99,8 @@ class BeamSearch:
 
     def _start(self, logits: Tensor) -> Beams:
         """Return K copies of each prompt, of which only the first counts: else all would continue alike."""
-        tokens = self.plan.context.input_ids.unflatten(0, (-1, self.num_beams))
+        ids = self.plan.context.input_ids
+        tokens = ids.view(len(ids) // self.num_beams, self.num_beams, ids.shape[1])
         scores = logits.new_zeros(tokens.shape[:2])
         scores[:, 1:] = LOST
         return Beams(tokens, tokens[..., :0], scores, torch.zeros_like(scores, dtype=torch.bool))

@@ -81,9 +81,8 @@ def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, Ten
         if key.startswith("general.sampling."):
             value = _whole_or_number(stated.value, kind)
             if value is None:
-                place = "" if origin is None else f"{origin.folder}/"
-                reason = f"{stated.value!r} is no {kind.name}"
-                _logger.warning("%sgeneration_config.json: %s is left out of the file: %s", place, key, reason)
+                place = f"{'' if origin is None else origin.folder}/generation_config.json"
+                _logger.warning("%s: %s is left out: %r is no %s", place, key, stated.value, kind.name)
                 continue
             stated = replace(stated, value=value)
         if stated.sub_type is not None:
