@@ -85,7 +85,7 @@ class BeamSearch:
         Raises:
             RuntimeError: the best one of a prompt is made so too.
         """
-        if bool((finished.scores[:, 0] == float("-inf")).any()):
+        if bool((~finished.ended[:, 0] | (finished.scores[:, 0] == float("-inf"))).any()):
             raise RuntimeError("there is no token to choose: the logits processors forbid all")
         lost = finished.scores < LOST / 1e4
         if bool(lost[:, : self.num_return_sequences].any()):
