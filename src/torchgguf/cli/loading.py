@@ -5,6 +5,7 @@ import torch
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
 from torchgguf.cli.options import DType, Options, split_place, wrong_usage
 from torchgguf.cli.session import Session
+from torchgguf.generation.resolution import settings_of
 from torchgguf.models import PreTrainedModel
 from torchgguf.models.io.devices import available_device
 from torchgguf.tokenization import Tokenizer
@@ -42,9 +43,7 @@ def load_with_tokenizer(
 
 def start_session(file: str, options: Options) -> Session:
     """Load a model with these options, and start a session with it."""
-    generation_config = (
-        options.generation_config()
-    )  # first, so that invalid options fail before the model is loaded
+    options.generation_config()  # first, so that invalid options fail before the model is loaded
     model, tokenizer = load_with_tokenizer(
         file,
         device=options.device,
@@ -56,7 +55,7 @@ def start_session(file: str, options: Options) -> Session:
     return Session(
         model,
         tokenizer,
-        generation_config,
+        options.generation_config(settings_of(getattr(model, "generation_config", None))),
         max_new_tokens=options.max_new_tokens or None,
         seed=options.seed,
     )

@@ -226,6 +226,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
 
     layers_name = "h"
     norm_name = "ln_f"
+    ends_with_context = True
     argument_order = (
         "input_ids",
         "cache",

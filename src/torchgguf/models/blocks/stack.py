@@ -38,6 +38,7 @@ class LayerStack(PreTrainedModel):
     Attributes:
         layers_name: the attribute that holds the layers.
         norm_name: the attribute that holds the last norm.
+        ends_with_context: whether there are no positions beyond `max_position_embeddings`.
         output_class: class of what `forward` returns.
         windows: the windows of all layers: numbers of positions that a query sees; None: all.
     """
@@ -45,6 +46,7 @@ class LayerStack(PreTrainedModel):
     task = "base"
     layers_name: ClassVar[str] = "layers"
     norm_name: ClassVar[str] = "norm"
+    ends_with_context: ClassVar[bool] = False
     output_class: ClassVar[type[BaseModelOutputWithPast]] = BaseModelOutputWithPast
     windows: Set[int | None] = frozenset({None})
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torchgguf.container import GGUFError, GGUFFile, LazyTensor
 from torchgguf.generation import GenerationConfig
+from torchgguf.generation.gguf_settings import gguf_settings
 from torchgguf.models.core.config import Config, floating_dtype
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.provenance import GGUFSource, Origin
@@ -23,8 +24,6 @@ from torchgguf.models.core.weight_map import HEAD, Stack
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, Layout
-from torchgguf.tokenization import TokenizerError
-from torchgguf.tokenization.kinds.table import read_tokens
 
 # Ends of the names of masks, frequencies and positions that older versions of transformers saved. They follow
 # from the config, and nothing reads them.
@@ -151,16 +150,16 @@ class GGUFSupply(TensorSupply):
         return name in self.heads and model.get_output_embeddings() is None
 
     def generation_config(self) -> GenerationConfig | None:
-        """Read which tokens end a text, by keys and by their names; None if the file lists no tokens."""
-        try:
-            vocabulary = read_tokens(self._file.metadata)
-        except TokenizerError:  # then the config's ids are the only ones
+        """Read which tokens end a text, and how to choose tokens; None if the file states neither."""
+        stated = gguf_settings(self._file.metadata)
+        if not stated:
             return None
-        return GenerationConfig(
-            bos_token_id=vocabulary.roles.get("bos"),
-            eos_token_id=sorted(vocabulary.ends),
-            pad_token_id=self.config.pad_token_id,
-        )
+        source = str(self._file.paths[0])
+        if "eos_token_id" in stated:
+            stated["pad_token_id"] = self.config.pad_token_id
+        else:  # the config's ids are the only ones
+            stated |= GenerationConfig.from_model_config(self.config, source=source).settings()
+        return GenerationConfig.stored(stated, source)
 
     def describe(self, model: Model) -> None:
         """Store in the model what `save_gguf` needs to write the file again."""
@@ -264,8 +263,8 @@ class CheckpointSupply(TensorSupply):
     def generation_config(self) -> GenerationConfig:
         """Read generation_config.json, or the config if that file is missing."""
         if (values := self._checkpoint.extra(GENERATION_CONFIG)) is None:
-            return GenerationConfig.from_model_config(self.config)
-        return GenerationConfig.from_dict(values)
+            return GenerationConfig.from_model_config(self.config, source=f"{self._checkpoint}: config.json")
+        return GenerationConfig.stored(values, f"{self._checkpoint}: {GENERATION_CONFIG}")
 
     def describe(self, model: Model) -> None:
         """Store in the model the folder and the name of the checkpoint."""

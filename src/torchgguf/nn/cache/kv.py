@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchgguf.nn.cache.lengths import ALL_LENGTHS, Lengths, common_lengths, is_within
-from torchgguf.nn.cache.state import Room, State, refuse_graph, reordered
+from torchgguf.nn.cache.state import Room, State, refuse_graph, reordered, writable
 
 _ROUND = 256  # positions; capacities are multiples of it, so that short generations grow once
 
@@ -52,7 +52,9 @@ class KeyValues(State):
             self.values = torch.cat((self.values[:, :, :length], value), dim=2)
             self._owned = False
         else:
-            if end > self.keys.shape[2] or not self._owned:
+            # What inference mode made is written into in that mode only.
+            foreign = self.keys.is_inference() and not torch.is_inference_mode_enabled()
+            if end > self.keys.shape[2] or not self._owned or foreign:
                 self.keys, self.values = _grown(self.keys, length, end), _grown(self.values, length, end)
                 self._owned = True
             self.keys[:, :, length:end] = key
@@ -128,6 +130,7 @@ class FixedKeyValues(KeyValues):
             self.keys, self.values = (
                 x.new_zeros((*x.shape[:2], self.room.capacity, x.shape[3])) for x in (key, value)
             )
+        self.keys, self.values = writable(self.keys), writable(self.values)
         if lengths is not None:
             self._narrow(lengths, key.device)
         self.keys.index_copy_(2, places, key)
@@ -138,6 +141,7 @@ class FixedKeyValues(KeyValues):
         if self.bounds is None:
             lowest = torch.zeros((), dtype=torch.long, device=device)
             self.bounds = lowest, torch.full_like(lowest, ALL_LENGTHS[1])
+        self.bounds = writable(self.bounds[0]), writable(self.bounds[1])
         for bound, new, tighter in zip(self.bounds, lengths, (torch.maximum, torch.minimum), strict=True):
             if new is not None:
                 bound.copy_(tighter(bound, torch.as_tensor(new, device=device)))
@@ -146,6 +150,7 @@ class FixedKeyValues(KeyValues):
         """Forget all but the first `length` positions."""
         super().crop(length)
         if length == 0 and self.bounds is not None:
+            self.bounds = writable(self.bounds[0]), writable(self.bounds[1])
             for bound, unlimited in zip(self.bounds, ALL_LENGTHS, strict=True):
                 bound.fill_(unlimited)
 
