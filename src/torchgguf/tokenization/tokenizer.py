@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -212,13 +213,14 @@ class Tokenizer:
         """
         if not isinstance(source, Mapping | GGUFFile):
             with open_gguf(source) as file:
-                return cls.from_gguf(file.metadata, pre=pre, add_prefix_space=add_prefix_space, **options)
+                return cls.from_gguf(file, pre=pre, add_prefix_space=add_prefix_space, **options)
         metadata = source.metadata if isinstance(source, GGUFFile) else source
+        place = str(source.paths[0]) if isinstance(source, GGUFFile) else ""
         if add_prefix_space is None:
-            return cls.from_source(MetadataSource.of(metadata, pre), **options)
+            return cls.from_source(MetadataSource.of(metadata, pre, place), **options)
         metadata = metadata.copy() if isinstance(metadata, Metadata) else Metadata(metadata)
         metadata[f"{PREFIX}add_space_prefix"] = add_prefix_space
-        tokenizer = cls.from_source(MetadataSource.of(metadata, pre), **options)
+        tokenizer = cls.from_source(MetadataSource.of(metadata, pre, place), **options)
         if tokenizer.add_space_prefix != add_prefix_space:
             kind = metadata[f"{PREFIX}model"]
             raise TokenizerError(f"tokenizers of the kind {kind!r} do not support {add_prefix_space=}")
@@ -238,6 +240,8 @@ class Tokenizer:
         special = {name: options.pop(name) for name in list(options) if name in (*_ROLES, *_LISTS)}
         tokenizer = cls.__new__(cls)
         Tokenizer.__init__(tokenizer, source, **options)
+        for note in (*source.defaults.notes, *tokenizer.vocabulary.notes):
+            warnings.warn(f"{source.place}: {note}" if source.place else note, stacklevel=3)
         for name in [name for name, token in special.items() if token is None]:
             special.pop(name)
             if name in _ROLES:

@@ -10,6 +10,7 @@ from tokenizers import models
 
 from torchgguf.tokenization.encoding.streaming import StreamDecoder
 from torchgguf.tokenization.encoding.tokens import TokenIds, TokenTable, flat, is_batch
+from torchgguf.tokenization.kinds.library import library_errors
 
 # What transformers' clean-up replaces, in its order.
 _CLEAN_UP = (
@@ -45,7 +46,8 @@ class TokenDecoder:
     ) -> Any:
         """Return the text of a sequence of ids, or the texts of a batch of them.
 
-        Bytes that are not UTF-8 become U+FFFD, unless `errors` states otherwise.
+        Bytes that are not UTF-8 become U+FFFD, unless `errors` states otherwise. Unused tokens have no
+        text, nor do ids beyond the vocabulary: a model may have more embeddings than there are tokens.
 
         Args:
             token_ids: the ids, a batch of them, or an encoding with `input_ids`.
@@ -55,7 +57,7 @@ class TokenDecoder:
                 spoils; transformers ignores it there as well.
 
         Raises:
-            ValueError: an id is outside the vocabulary.
+            ValueError: an id is negative.
         """
         ids: Any = token_ids["input_ids"] if isinstance(token_ids, Mapping) else token_ids
         if is_batch(ids):
@@ -82,15 +84,16 @@ class TokenDecoder:
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Return the text of tokens as a vocabulary spells them; they need not be in this one."""
-        return str(self.tokens.model.backend.decoder.decode(list(tokens)))
+        with library_errors("the tokenizer does not decode these tokens"):
+            return str(self.tokens.model.backend.decoder.decode(list(tokens)))
 
     def spell(self, token_ids: TokenIds, skip_special_tokens: bool = False) -> bytes:
         """Return the bytes that tokens stand for, joined.
 
         Raises:
-            ValueError: an id is outside the vocabulary.
+            ValueError: an id is negative.
         """
         model = self.tokens.model
         hidden = model.vocabulary.hidden if skip_special_tokens else ()
-        known, check = model.pieces, self.tokens.check_id
-        return b"".join([known.get(i) or model.piece(check(i)) for i in flat(token_ids) if i not in hidden])
+        known = model.pieces
+        return b"".join([known.get(i) or model.piece(i) for i in flat(token_ids) if i not in hidden])

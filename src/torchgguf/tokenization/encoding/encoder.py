@@ -22,6 +22,7 @@ from torchgguf.tokenization.encoding.batch_encoding import ORIGINS, BatchEncodin
 from torchgguf.tokenization.encoding.rows import Cut, EncodedRows
 from torchgguf.tokenization.encoding.surroundings import Surroundings
 from torchgguf.tokenization.encoding.tokens import TokenTable
+from torchgguf.tokenization.kinds.library import library_errors
 from torchgguf.tokenization.kinds.wrapping import Wrapping
 from torchgguf.tokenization.sources.source import UNLIMITED
 
@@ -278,12 +279,12 @@ class Encoder:
     def encode_plain(self, text: str) -> list[int]:
         """Return the ids of a text that is searched for no special or added tokens."""
         backend = self.tokens.model.plain_backend
-        if backend.normalizer is not None:
-            text = backend.normalizer.normalize_str(text)
-        parts = (
-            [(text, ())] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
-        )
-        return [token.id for part, _ in parts for token in backend.model.tokenize(part)]
+        with library_errors(_REFUSES):
+            if backend.normalizer is not None:
+                text = backend.normalizer.normalize_str(text)
+            splitter = backend.pre_tokenizer
+            parts = [(text, ())] if splitter is None else splitter.pre_tokenize_str(text)
+            return [token.id for part, _ in parts for token in backend.model.tokenize(part)]
 
     def truncate(
         self, rows: Sequence[list[int]], truncation: bool | str, max_length: int | None
@@ -322,6 +323,7 @@ class Encoder:
         return self.tokens.model.plain_backend if split else self.tokens.model.backend
 
 
+_REFUSES = "the tokenizer does not encode this text"
 _NOTHING = Wrapping.between((), ())
 # The padding of each field, where it is not 0.
 _FILLS = {
@@ -336,7 +338,8 @@ _FILLS = {
 def _encode(backend: Tokenizer, texts: list[Any], offsets: bool, words: bool) -> list[Encoding]:
     encode = backend.encode_batch if offsets else backend.encode_batch_fast
     try:
-        return encode(texts, is_pretokenized=words, add_special_tokens=False)
+        with library_errors(_REFUSES):
+            return encode(texts, is_pretokenized=words, add_special_tokens=False)
     except TypeError:
         for text in texts:
             for part in text if words and isinstance(text, list | tuple) else [text]:

@@ -37,6 +37,7 @@ class MetadataSource:
         config: the entries of a tokenizer_config.json.
         size: the model's number of embeddings, if it is known.
         added: how many tokens were added to those of the file.
+        place: the file, as warnings name it.
     """
 
     stated: Metadata
@@ -45,14 +46,18 @@ class MetadataSource:
     config: Mapping[str, Any] = field(default_factory=dict)
     size: int | None = None
     added: int = 0
+    place: str = ""
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any], pre: str | PreTokenizer | None) -> MetadataSource:
+    def of(
+        cls, metadata: Mapping[str, Any], pre: str | PreTokenizer | None, place: str = ""
+    ) -> MetadataSource:
         """Return the source for a file's metadata.
 
         Args:
             metadata: all of the metadata.
             pre: a splitting rule, or the name of one, that replaces the file's.
+            place: the file, as warnings name it.
 
         Raises:
             TokenizerError: the file has no tokenizer, or one that is unsupported.
@@ -60,11 +65,12 @@ class MetadataSource:
         length_key = f"{metadata.get('general.architecture')}.context_length"
         part = _tokenizer_part(metadata, "general.name", "general.architecture", length_key)
         length = part.get(length_key)
-        defaults = Defaults(read_templates(part), **presumed_settings(part))
+        templates, notes = read_templates(part)
+        defaults = Defaults(templates, notes=notes, **presumed_settings(part))
         if isinstance(length, int):
             defaults = replace(defaults, model_max_length=length)
         prefix = part.get(PREFIX + "add_space_prefix")
-        return cls(part, pre, defaults, {} if prefix is None else {"add_prefix_space": prefix})
+        return cls(part, pre, defaults, {} if prefix is None else {"add_prefix_space": prefix}, place=place)
 
     def read(self) -> TokenizerModel:
         """Build the tokenizer that the metadata describes. Raise TokenizerError if it is invalid."""

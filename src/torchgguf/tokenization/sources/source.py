@@ -27,7 +27,11 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """The defaults of a tokenizer's attributes, under their names."""
+    """The defaults of a tokenizer's attributes, under their names.
+
+    Attributes:
+        notes: what the files state and cannot mean, and what is done instead.
+    """
 
     chat_templates: Mapping[str, str] = field(default_factory=dict)
     padding_side: str = "right"
@@ -36,10 +40,15 @@ class Defaults:
     model_input_names: tuple[str, ...] = ("input_ids", "attention_mask")
     clean_up_tokenization_spaces: bool = False
     split_special_tokens: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class TokenizerSource(Protocol):
     """A tokenizer as it was found. It is plain data, which can be pickled; nothing in it changes."""
+
+    @property
+    def place(self) -> str:
+        """The file, as warnings name it; empty if they name it otherwise."""
 
     @property
     def defaults(self) -> Defaults:
