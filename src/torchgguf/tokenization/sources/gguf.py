@@ -15,6 +15,7 @@ from torchgguf.tokenization.kinds.model import TokenizerModel
 from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.kinds.table import own_tokens, presumed_settings, read_model
 from torchgguf.tokenization.sources.chat_templates import read_templates
+from torchgguf.tokenization.sources.files import TOKENIZER_CONFIG
 from torchgguf.tokenization.sources.source import (
     ADDED_SCORE,
     PADDING_SCORE,
@@ -22,7 +23,9 @@ from torchgguf.tokenization.sources.source import (
     Defaults,
     checked_size,
     padding_tokens,
+    warn_of_rowless,
 )
+from torchgguf.tokenization.vocab.special_tokens import ROLE_KEYS
 from torchgguf.tokenization.vocab.values import PREFIX
 
 
@@ -38,6 +41,7 @@ class MetadataSource:
         size: the model's number of embeddings, if it is known.
         added: how many tokens were added to those of the file.
         place: the file, as warnings name it.
+        own: how many tokens are the vocabulary's own, where files beside it add others.
     """
 
     stated: Metadata
@@ -47,6 +51,7 @@ class MetadataSource:
     size: int | None = None
     added: int = 0
     place: str = ""
+    own: int | None = None
 
     @classmethod
     def of(
@@ -107,6 +112,10 @@ class MetadataSource:
         if isinstance(self.pre, str):
             metadata[PREFIX + "pre"] = self.pre
         names = self._list("tokens", "")
+        own = len(names) if self.own is None or self.added else self.own
+        if vocab_size is not None and own <= vocab_size < len(names):
+            warn_of_rowless(TOKENIZER_CONFIG, names[vocab_size:], vocab_size)
+            return _shortened(metadata, vocab_size)
         size = checked_size(len(names), vocab_size or max(self.size or 0, len(names)))
         if size == len(names):
             return metadata
@@ -127,6 +136,19 @@ def _extended(metadata: Metadata, tokens: list[str], types: list[int], more_scor
         lists["scores"] = [*old, *more_scores]  # type: ignore[misc]
     for name, values in lists.items():
         changed.set(PREFIX + name, values, TYPES[PREFIX + name])
+    return changed
+
+
+def _shortened(metadata: Metadata, size: int) -> Metadata:
+    """Return the metadata without the tokens whose ids are `size` and above."""
+    changed = metadata.copy()
+    for name in ("tokens", "token_type", "scores"):
+        if (values := metadata.get(PREFIX + name)) is not None:
+            changed.set(PREFIX + name, values[:size], TYPES[PREFIX + name])  # type: ignore[index]
+    for keys in ROLE_KEYS.values():
+        for key in keys:
+            if (stated := metadata.get(PREFIX + key)) is not None and stated >= size:  # type: ignore[operator]
+                del changed[PREFIX + key]
     return changed
 
 

@@ -23,7 +23,7 @@ from torchgguf.tokenization.sources.declared import ROLES, Declarations, class_n
 from torchgguf.tokenization.sources.files import PIPELINE, TOKENIZER_CONFIG, TokenizerFiles
 from torchgguf.tokenization.sources.gguf_metadata import write_metadata
 from torchgguf.tokenization.sources.inspection import check_pipeline, check_pipeline_text, check_wrapping
-from torchgguf.tokenization.sources.source import MOST_GAPS, UNLIMITED, Defaults
+from torchgguf.tokenization.sources.source import MOST_GAPS, UNLIMITED, Defaults, warn_of_rowless
 from torchgguf.tokenization.vocab.vocabulary import Vocabulary, settle_types
 
 _NO_MERGES = re.compile(r'"merges"\s*:\s*\[\s*\]')
@@ -108,6 +108,12 @@ class FileSource:
     def metadata(self, model: TokenizerModel, vocab_size: int | None) -> Metadata:
         """Return what llama.cpp's converter writes. Raise TokenizerError if GGUF does not support it."""
         files = replace(self.files, config=self.config)
+        size = len(model.vocabulary.tokens) if vocab_size is None else vocab_size
+        rowless = range(size, len(model.vocabulary.tokens))
+        if rowless and not self.more and model.backend.get_added_tokens_decoder().keys() >= {*rowless}:
+            check_wrapping(model.wrapping, size)
+            warn_of_rowless(PIPELINE, model.vocabulary.tokens[size:], size)
+            model = replace(model, vocabulary=model.vocabulary.up_to(size))
         return write_metadata(files, self.special, model, self.pre, vocab_size)
 
     def read(self) -> TokenizerModel:

@@ -28,6 +28,8 @@ _HIDDEN = re.compile(r"\\u00(?:5[fF]|6|7)")
 _RARE = re.compile(
     r'"vocab"\s*:\s*\[|"max_input_chars_per_word"|"continuing_subword_prefix"\s*:\s*(?!null|""|\s)'
 )
+_REGEX = re.compile(r'"Regex"\s*:\s*"((?:[^"\\]++|\\.)*+)"')
+_MOST_REGEX = 1 << 15  # characters of all expressions: a character costs 100 bytes
 _ADDED = re.compile(r'"added_tokens"\s*:\s*(?=\[)')
 
 
@@ -42,8 +44,11 @@ def check_pipeline_text(text: str) -> None:
     """
     try:
         if _HIDDEN.search(text) or _RARE.search(text):
-            _check_parsed(json.loads(text, object_pairs_hook=_without_repeats))
+            pipeline = json.loads(text, object_pairs_hook=_without_repeats)
+            _check_parsed(pipeline)
+            _check_size_of_regexes(json.dumps({**pipeline, "model": None}))
         else:
+            _check_size_of_regexes(text)
             for place in _ADDED.finditer(text):
                 _check_added(json.JSONDecoder().raw_decode(text, place.end())[0])
     except (ValueError, RecursionError) as error:
@@ -93,6 +98,11 @@ def check_wrapping(wrapping: Wrapping | None, size: int) -> None:
             raise TokenizerError(f"{PIPELINE}: the post_processor adds {len(ids)} tokens to each text")
         if odd := [i for i in ids if type(i) is not int or not 0 <= i < size]:
             raise TokenizerError(f"{PIPELINE}: the post_processor adds the id {odd[0]}, but there are {size}")
+
+
+def _check_size_of_regexes(text: str) -> None:
+    if (size := sum(len(found[1]) for found in _REGEX.finditer(text))) > _MOST_REGEX:
+        raise TokenizerError(f"{PIPELINE}: regular expressions have {size} characters, over {_MOST_REGEX}")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -148,9 +148,8 @@ def pieces_source(
     metadata.update(templates_metadata(files.templates))
     embeddings = files.model.get("vocab_size")
     config = {**files.config, **({} if prefix is None else {"add_prefix_space": prefix})}
-    return MetadataSource(
-        metadata, None, read_defaults(files), config, embeddings if type(embeddings) is int else None
-    )
+    size = embeddings if type(embeddings) is int else None
+    return MetadataSource(metadata, None, read_defaults(files), config, size, own=len(pieces.tokens))
 
 
 def _with_added(pieces: SentencePieceModel, declared: Declarations) -> dict[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -88,6 +89,22 @@ class TokenizerSource(Protocol):
 def padding_tokens(first: int, end: int) -> list[str]:
     """Return the names of llama.cpp's converter for the ids from `first` to `end` that no token has."""
     return [f"[PAD{i}]" for i in range(first, end)]
+
+
+def warn_of_rowless(file: str, tokens: Sequence[str], vocab_size: int) -> None:
+    """Warn that added tokens are not written, as a model has no embeddings for them.
+
+    Args:
+        file: the file that names the tokens.
+        tokens: the tokens.
+        vocab_size: the model's number of embeddings.
+    """
+    others = f" and {len(tokens) - 1} others" if len(tokens) > 1 else ""
+    warnings.warn(
+        f"{file}: the added token {tokens[0]!r}{others} is left out, as the model has only {vocab_size} "
+        "embeddings",
+        stacklevel=5,
+    )
 
 
 def checked_size(tokens: int, vocab_size: int | None) -> int:

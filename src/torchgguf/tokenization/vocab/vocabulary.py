@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -73,6 +73,22 @@ class Vocabulary:
     def size(self) -> int:
         """The number of tokens; ids that no token has do not count, a token that is there twice does."""
         return len(self.ids) + len(self.tokens) - len({*self.tokens})
+
+    def up_to(self, size: int) -> Vocabulary:
+        """Return the vocabulary without the tokens whose ids are `size` and above."""
+
+        def below(ids: dict[int, Any]) -> dict[int, Any]:
+            return {i: value for i, value in ids.items() if i < size}
+
+        return replace(
+            self,
+            tokens=self.tokens[:size],
+            ids={token: i for token, i in self.ids.items() if i < size},
+            special=below(self.special),
+            bytes_=below(self.bytes_),
+            roles={role: i for role, i in self.roles.items() if i < size},
+            ends=frozenset(i for i in self.ends if i < size),
+        )
 
     @cached_property
     def hidden(self) -> frozenset[int]:
