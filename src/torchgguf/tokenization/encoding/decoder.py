@@ -43,6 +43,7 @@ class TokenDecoder:
         token_ids: TokenIds | Sequence[TokenIds] | Mapping[str, Any],
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
+        spaces_between_special_tokens: bool | None = None,
     ) -> Any:
         """Return the text of a sequence of ids, or the texts of a batch of them.
 
@@ -55,6 +56,7 @@ class TokenDecoder:
             clean_up_tokenization_spaces: remove the space before punctuation and contractions, even where
                 the text had one. By default as the attribute states, but never for BPE, whose texts it
                 spoils; transformers ignores it there as well.
+            spaces_between_special_tokens: ignored, as by transformers' fast tokenizers.
 
         Raises:
             ValueError: an id is negative.
@@ -67,10 +69,14 @@ class TokenDecoder:
         if clean_up_tokenization_spaces is None:
             is_bpe = isinstance(self.tokens.model.backend.model, models.BPE)
             clean_up_tokenization_spaces = self.clean_up_tokenization_spaces and not is_bpe
-        if clean_up_tokenization_spaces:
-            for old, new in _CLEAN_UP:
-                text = text.replace(old, new)
-        return text
+        return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
+
+    @staticmethod
+    def clean_up_tokenization(out_string: str) -> str:
+        """Return a text without the spaces before punctuation and contractions."""
+        for old, new in _CLEAN_UP:
+            out_string = out_string.replace(old, new)
+        return out_string
 
     def batch_decode(self, /, sequences: Sequence[TokenIds] | torch.Tensor, **options: Any) -> list[str]:
         """Return the text of each sequence, or a list of one text for one sequence.

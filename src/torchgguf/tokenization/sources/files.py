@@ -84,6 +84,11 @@ def find_tokenizer_files(place: Any, subfolder: str = "", **options: Unpack[HubO
     )
 
 
+def read_pipeline(file: Path) -> str:
+    """Return the text of a tokenizer.json. Raise TokenizerError if it is not UTF-8."""
+    return _text(file) or ""
+
+
 _NEW = (
     PIPELINE,
     PIECES,
