@@ -84,6 +84,8 @@ def _words(longest: int) -> dict[str, Any]:
 
 
 _A, _X = ({"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "X", "type_id": 0}})
+# A double array with one way: from its root by "a" to the entry 353, and on to the entry 1, a text.
+_LETTER_A = [256 << 10, 1 << 31, *[0] * 351, 352 << 10 | 1 << 8 | ord("a"), *[0] * 158]
 _DEEP: dict[str, Any] = {"type": "NFC"}
 for _ in range(200):
     _DEEP = {"type": "Sequence", "normalizers": [_DEEP]}
@@ -116,6 +118,7 @@ FILES: dict[str, Any] = {
     "many normalizers": _normalizers(*[{"type": "NFC"}] * 20_000),
     "a map without a trie": _charsmap(b"\0\1"),
     "a map that leads out of itself": _charsmap(struct.pack("<I", 1024) + b"\xff" * 1024),
+    "a map to long texts": _charsmap(struct.pack("<513I", 2048, *_LETTER_A) + b"x" * 100_000),
     "pieces of no length": _json(pre_tokenizer={"type": "FixedLength", "length": 0}),
     "an exponential expression": _split("(a+)+$"),
     "an exponential expression of alternatives": _split("(?:a|a)+$"),
@@ -157,6 +160,8 @@ FILES: dict[str, Any] = {
         [_A, _X], {"X": {"id": "X", "ids": [1 << 30], "tokens": ["!"]}}
     ),
     "a processor without its token": _template([_A, _X], {}),
+    "ids with a million gaps": _added("x")
+    | {"model": _bpe(vocab={"a": 0, "b": 1 << 20}, merges=[])["model"]},
     "half of a surrogate pair": _added("\ud800"),
 }
 _SCORED = ["<unk>", "<s>", "</s>", *("a" * i for i in range(1, 1025))]

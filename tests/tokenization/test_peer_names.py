@@ -129,7 +129,7 @@ def test_options_of_methods(name: str, pair: tuple[Any, Tokenizer]) -> None:
     _check(name, _lacking(theirs, ours))
 
 
-@pytest.mark.parametrize("name", ["__call__", *METHODS, "add_special_tokens", "save_pretrained"])
+@pytest.mark.parametrize("name", ["__call__", *METHODS, "add_special_tokens"])
 def test_positions_are_those_of_transformers(name: str, pair: tuple[Any, Tokenizer]) -> None:
     theirs, ours = (
         [p.name for p in _parameters(getattr(tokenizer, name)).values() if p.kind is p.POSITIONAL_OR_KEYWORD]

@@ -292,16 +292,16 @@ class TokenizerBase:
     def save_pretrained(
         self,
         save_directory: str | PathLike[str],
-        legacy_format: bool | None = None,
         filename_prefix: str | None = None,
+        legacy_format: bool | None = None,
         push_to_hub: bool = False,
     ) -> tuple[str, ...]:
         """Write tokenizer.json, tokenizer_config.json and chat templates, as transformers and vLLM read them.
 
         Args:
             save_directory: where to write; created if it is missing.
-            legacy_format: True, for the older files, is unsupported.
             filename_prefix: what the files' names begin with, before a hyphen.
+            legacy_format: True, for the older files, is unsupported.
             push_to_hub: True is unsupported.
 
         Returns:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from tokenizers import Tokenizer as Backend
 
 from torchgguf.tokenization.base import LISTS, ROLE_NAMES, TokenizerBase
+from torchgguf.tokenization.kinds.library import library_errors
 from torchgguf.tokenization.loading import load
 from torchgguf.tokenization.sources.files import PIPELINE, TokenizerFiles, read_pipeline
 from torchgguf.tokenization.sources.huggingface import FileSource
@@ -59,7 +60,8 @@ class Tokenizer(TokenizerBase):
             if tokenizer_file is not None:
                 text = read_pipeline(Path(tokenizer_file))
             else:
-                text = tokenizer_object.to_str()  # type: ignore[union-attr]
+                with library_errors("tokenizer_object is unsupported"):
+                    text = tokenizer_object.to_str()  # type: ignore[union-attr]
             special = {role: str(token) for role, token in roles.items() if token is not None}
             source = FileSource(TokenizerFiles(text, config=lists), special=special)
         super().__init__(source, **options)

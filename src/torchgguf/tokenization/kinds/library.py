@@ -18,6 +18,7 @@ _PANICS = "pyo3_runtime"  # the module of the class of panics, which nothing exp
 _LONGEST_TOKEN = 1 << 10  # characters; the library needs more for longer ones than their length
 _ADDED_TEXT = 1 << 20  # characters of all added tokens: a character costs 70 bytes
 _EXTRA_CUTS = 1 << 20
+_LONGEST_MAPPED = 1 << 7  # bytes for a character; Unicode's own longest has 33
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def check_charsmap(charsmap: bytes) -> int:
         The length of the longest text in bytes.
 
     Raises:
-        ValueError: the map leads out of itself.
+        ValueError: the map leads out of itself, or makes texts much longer.
     """
     size = int.from_bytes(charsmap[:4], "little")
     if size % 4 or not 0 < size <= len(charsmap) - 4:
@@ -107,7 +108,10 @@ def check_charsmap(charsmap: bytes) -> int:
     if begins.max(initial=0) > len(texts) or inside_character[begins].any():
         raise ValueError("its trie leads to no text")
     ends = np.flatnonzero(np.append(texts, 0) == 0)
-    return int(np.diff(ends, prepend=-1).max()) - 1
+    longest = int(np.diff(ends, prepend=-1).max()) - 1
+    if longest > _LONGEST_MAPPED:
+        raise ValueError(f"it maps a character to {longest} bytes")
+    return longest
 
 
 # How many times longer each step may make a text, in bytes; a cautious estimate of what Unicode's do.

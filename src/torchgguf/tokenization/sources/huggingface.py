@@ -232,6 +232,7 @@ def _vocabulary(backend: Tokenizer, declared: Declarations) -> Vocabulary:
         rstrip=frozenset(),
         scores=None,
         merges=None,
+        unused=frozenset(range(size)).difference(ids.values()) if size > len(ids) else frozenset(),
         added=len(ids) - backend.get_vocab_size(with_added_tokens=False),
     )
 

@@ -14,7 +14,7 @@ from torchgguf.tokenization.kinds.model import TokenizerModel
 from torchgguf.tokenization.vocab.values import PREFIX
 
 UNLIMITED = int(1e30)  # transformers' `model_max_length` where the length is unknown
-MOST_GAPS = 1 << 20  # ids that no token has
+MOST_GAPS = 1 << 18  # ids that no token has, for each of which a name is made up
 PADDING_SCORE, ADDED_SCORE = -10000.0, -1000.0  # as llama.cpp's converter writes them
 
 TYPES = {
