@@ -51,9 +51,4 @@ from torchgguf.packing import (
     load_imatrix as load_imatrix,
 )
 from torchgguf.pipelines import Pipeline as Pipeline, pipeline as pipeline
-from torchgguf.tokenization import (
-    AutoTokenizer as AutoTokenizer,
-    GPT2Tokenizer as GPT2Tokenizer,
-    GPT2TokenizerFast as GPT2TokenizerFast,
-    Tokenizer as Tokenizer,
-)
+from torchgguf.tokenization import *

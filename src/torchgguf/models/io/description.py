@@ -5,6 +5,7 @@ configs, and from the name of the folder.
 """
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +21,8 @@ from torchgguf.container.value_types import ArrayType
 from torchgguf.models.core.provenance import Origin
 from torchgguf.models.io.card_reading import read_card
 from torchgguf.models.io.checkpoint import CONFIG, GENERATION_CONFIG
+
+_logger = logging.getLogger(__name__)
 
 # Fields of a model card, and the keys that `describe` writes from them. `general.base_model.0.*` and
 # `general.dataset.0.*` become lists in the card.
