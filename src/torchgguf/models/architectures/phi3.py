@@ -61,15 +61,16 @@ class Phi3Rope(Rope):
 
     keys = (*Rope.keys, "rope.dimension_count")
     told_by_tensors = True
+    kinds = ("none", "linear", "longrope")
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the scaling and the rotated part of a head."""
-        fields = super().read(header)
         width, heads = (header.positive(k, int) for k in ("embedding_length", "attention.head_count"))
         head_dim = header.get("attention.key_length", width // heads)
-        if (size := header.get(self.keys[-1], head_dim)) != head_dim:
-            if not 0 < size < head_dim:
-                raise GGUFError(f"{self.keys[-1]} = {size} is invalid: a head's size is {head_dim}")
+        if (size := header.get(self.keys[-1], head_dim)) != head_dim and not 0 < size < head_dim:
+            raise GGUFError(f"{self.keys[-1]} = {size} is invalid: a head's size is {head_dim}")
+        fields = super().read(header)
+        if size != head_dim:
             fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
         return {**fields, "original_max_position_embeddings": original_length(header)}
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from torchgguf.container.errors import brief
 from torchgguf.models.io.checkpoint import CheckpointError
 from torchgguf.nn import PackedLayer
 from torchgguf.nn.foreign import packing_library
@@ -22,6 +23,7 @@ def refuse_packed(values: Mapping[str, Any], place: object) -> None:
     """
     if stated := values.get("quantization_config"):
         method = stated.get("quant_method", stated) if isinstance(stated, Mapping) else stated
+        method = method if isinstance(method, str) and method.isprintable() else brief(method)
         raise CheckpointError(
             f"{place} is quantized by {method}, which is unsupported: load the checkpoint that it was made "
             "from (quantization_config= packs that), or a GGUF file"
