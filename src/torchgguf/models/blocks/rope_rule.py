@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torchgguf.container import GGUFError
 from torchgguf.container.errors import brief
+from torchgguf.models.core.config import LARGEST_HEAD
 from torchgguf.models.core.config_map import Header, Rule
 from torchgguf.nn.rotary import (
     llama3_factors,
@@ -187,6 +188,8 @@ def _frequencies(header: Header) -> int:
         rotated = header.positive(key, int)
     else:
         rotated = header.positive("embedding_length", int) // header.positive("attention.head_count", int)
+    if rotated > LARGEST_HEAD:
+        raise GGUFError(f"the rotated size of a head must be at most {LARGEST_HEAD}, got {rotated}")
     return -(-int(rotated) // 2)  # the model refuses odd numbers
 
 

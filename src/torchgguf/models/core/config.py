@@ -33,7 +33,8 @@ FLOATING_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # could prove the number. llama.cpp, too, loads at most 512 layers. More labels need names, in `id2label`.
 _LARGEST = {"num_labels": 1 << 16} | dict.fromkeys(("num_hidden_layers", "n_layer"), 512)
 # Tables of these sizes are computed, not loaded.
-_LARGEST |= dict.fromkeys(("head_dim", "n_head", "num_attention_heads", "num_key_value_heads"), 1 << 16)
+LARGEST_HEAD = 1 << 16
+_LARGEST |= dict.fromkeys(("head_dim", "n_head", "num_attention_heads", "num_key_value_heads"), LARGEST_HEAD)
 
 _LABELS = ("id2label", "label2id")
 
