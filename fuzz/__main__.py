@@ -31,7 +31,7 @@ def main() -> int:
     if unknown := {*options.targets} - TARGETS.keys():
         parser.error(f"there is no target {unknown.pop()!r}; these are: {', '.join(TARGETS)}")
     names = options.targets or [*TARGETS]
-    guided = [name for name in names if TARGETS[name].seeds == ".gguf"] if find_spec("atheris") else []
+    guided = [name for name in names if TARGETS[name].seeds.endswith(".gguf")] if find_spec("atheris") else []
     each, failed = options.seconds / len([*names, *guided]), False
     findings = Findings(options.found)
     for name in names:

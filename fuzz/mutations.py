@@ -269,7 +269,9 @@ def folder(random: Random, document: FolderDocument) -> dict[str, bytes]:
             document.files["config.json"][random.choice(added)] = random.choice(_JSON)
         elif choice < 0.9:
             _change_json(
-                random, document.header, [*_JSON, *NUMBERS, "I8", "F64", "BF16", "F8_E4M3", "BOOL", "F4"]
+                random,
+                document.header,
+                [*NUMBERS, -1, None, [], [0], [1, 2, 3], "I8", "F64", "BF16", "F8_E4M3", "BOOL", "F4"],
             )
         elif choice < 0.95:
             document.header_size = number(random)

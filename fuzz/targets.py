@@ -30,7 +30,7 @@ class Target:
     """One thing to try.
 
     Attributes:
-        seeds: the ends of the names of its files in the corpus.
+        seeds: a pattern of the names of its files in the corpus.
         load: loads what lies at a path.
         errors: that `load` may raise.
     """
@@ -63,9 +63,11 @@ class Target:
 
 
 @cache
-def _documents(end: str) -> list[GGUFDocument | FolderDocument]:
-    paths = sorted(CORPUS.glob(f"*{end}"))
-    return [FolderDocument.read(path) if end.endswith("json") else GGUFDocument.read(path) for path in paths]
+def _documents(pattern: str) -> list[GGUFDocument | FolderDocument]:
+    paths = sorted(CORPUS.glob(pattern))
+    return [
+        FolderDocument.read(path) if path.suffix == ".json" else GGUFDocument.read(path) for path in paths
+    ]
 
 
 def put(contents: bytes | dict[str, bytes], folder: Path) -> Path:
@@ -98,9 +100,9 @@ def _tokenizer(path: Path) -> None:
 
 
 TARGETS = {
-    "header": Target(".gguf", _header, (GGUFError,)),
-    "model": Target(".gguf", _model, (GGUFError,)),
-    "tokenizer": Target(".gguf", _tokenizer, (GGUFError, TokenizerError)),
-    "checkpoint": Target(".folder.json", _model, (CheckpointError,)),
-    "tokenizer-files": Target(".folder.json", _tokenizer, (TokenizerError, CheckpointError)),
+    "header": Target("*.gguf", _header, (GGUFError,)),
+    "model": Target("[!v]*.gguf", _model, (GGUFError,)),
+    "tokenizer": Target("*.gguf", _tokenizer, (GGUFError, TokenizerError)),
+    "checkpoint": Target("*.folder.json", _model, (CheckpointError,)),
+    "tokenizer-files": Target("*.folder.json", _tokenizer, (TokenizerError, CheckpointError)),
 }

@@ -359,6 +359,12 @@ def test_the_file_is_not_blamed_for_what_the_caller_sets(files):
     assert not isinstance(caught.value, CheckpointError)
 
 
+def test_labels_that_have_names_are_as_many_as_these(files, tmp_path):
+    folder = shutil.copytree(files / "llama", tmp_path / "x")
+    change_config(folder, id2label={str(i): f"a{i}" for i in range(70_000)}, num_labels=70_000)
+    assert AutoConfig.from_pretrained(folder).num_labels == 70_000
+
+
 def test_the_caller_may_mend_a_file(files, tmp_path):
     folder = shutil.copytree(files / "llama", tmp_path / "x")
     change_config(folder, num_labels=10**6)

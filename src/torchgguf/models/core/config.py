@@ -267,8 +267,9 @@ def _supported(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{key}={brief(value)} in a config is not supported")
     if taken := [key for key in values if callable(getattr(cls, key, None))]:
         raise ValueError(f"{taken[0]} is not a field of a config")
+    named = {"num_labels"} if values.get("id2label") else set()
     for key, largest in _LARGEST.items():
-        if isinstance(count := values.get(key), int) and count > largest:
+        if key not in named and isinstance(count := values.get(key), int) and count > largest:
             raise ValueError(f"{key}={brief(count)} is invalid: it must be at most {largest}")
     return values
 
