@@ -39,7 +39,11 @@ def main() -> int:
         print(f"{name}: {tried} inputs of seed {options.seed}, {findings.count(name)} findings", flush=True)
     for name in guided:
         options.found.mkdir(parents=True, exist_ok=True)
-        limits = [f"-max_total_time={max(1, int(each))}", f"-artifact_prefix={options.found}/{name}-"]
+        limits = [
+            "-verbosity=0",
+            f"-max_total_time={max(1, int(each))}",
+            f"-artifact_prefix={options.found}/{name}-",
+        ]
         command = [sys.executable, "-m", "fuzz.coverage", name, *limits, f"-seed={options.seed}"]
         print(f"{name}, guided by coverage:", flush=True)
         failed |= subprocess.run(command, check=False).returncode != 0

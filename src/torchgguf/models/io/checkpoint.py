@@ -27,9 +27,9 @@ from torchgguf.models.io.limits import (
     check_count,
     check_header,
     list_names as list_names,
-    one_line,
     read_json,
     shard_name,
+    short_reason,
 )
 
 CONFIG = "config.json"
@@ -198,7 +198,7 @@ def _open_safetensors(file: Path) -> dict[str, LazyTensor]:
             shape = tuple(described.get_shape())
             tensors[name] = LazyTensor(shape, dtype, partial(stored.get_tensor, name))
     except SafetensorError as error:
-        raise CheckpointError(f"{file} is broken: {one_line(error)}") from None
+        raise CheckpointError(f"{file} is broken: {short_reason(error)}") from None
     return tensors
 
 
@@ -233,12 +233,12 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
         contents = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_mappable(file))
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"it imports {found[1]}" if found else one_line(error)
+        what = f"it imports {found[1]}" if found else short_reason(error)
         raise CheckpointError(f"{file} contains more than tensors and is not loaded: {what}") from None
     except OSError:
         raise
     except Exception as error:  # torch raises errors of many kinds here
-        raise CheckpointError(f"{file} is broken: {one_line(error)}") from None
+        raise CheckpointError(f"{file} is broken: {short_reason(error)}") from None
     if not isinstance(contents, dict):
         raise CheckpointError(f"{file} must contain tensors by name, got {type(contents).__name__}")
     return contents

@@ -55,7 +55,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         contents = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not JSON: {one_line(error)}") from None
+        raise CheckpointError(f"{file} is not JSON: {short_reason(error)}") from None
     if not isinstance(contents, dict):
         raise CheckpointError(f"{file} must contain one JSON object, got {type(contents).__name__}")
     if _is_deep(contents):
@@ -174,7 +174,7 @@ def list_names(names: list[str], shown: int = 8) -> str:
     return ", ".join(listed) + more
 
 
-def one_line(error: BaseException) -> str:
+def short_reason(error: BaseException) -> str:
     """Return the text of an error of a library, cut to one line of 200 characters."""
     text = " ".join(str(error)[:2000].split())
     return (text if len(text) <= 200 else f"{text[:197]}...") or type(error).__name__
