@@ -4,6 +4,7 @@ from functools import cache
 from importlib import import_module
 
 from torchgguf.container import GGUFError, GGUFFile
+from torchgguf.container.errors import brief
 from torchgguf.models.core.architecture import Architecture
 
 # general.architecture -> the model types that may load the file; the first that matches does. A model type of
@@ -53,7 +54,9 @@ def architecture_of_type(model_type: str) -> Architecture:
         ValueError: the type is unsupported; the message lists those that are supported.
     """
     if model_type not in MODEL_TYPES:
-        raise ValueError(f"model_type {model_type!r} is not supported; these are: {', '.join(MODEL_TYPES)}")
+        raise ValueError(
+            f"model_type {brief(model_type)} is not supported; these are: {', '.join(MODEL_TYPES)}"
+        )
     return _import(model_type)
 
 
@@ -64,12 +67,13 @@ def architecture_of_file(file: GGUFFile) -> Architecture:
         GGUFError: the file contains no model, or an unsupported one; the message lists the supported ones.
     """
     if (kind := file.metadata.get("general.type", "model")) != "model":
-        raise GGUFError(f"the file contains no model: its general.type is {kind!r}")
+        raise GGUFError(f"the file contains no model: its general.type is {brief(kind)}", path=file.paths[0])
     actual = file.metadata.get("general.architecture")
     for model_type in ROWS.get(actual, ()) if isinstance(actual, str) else ():
         if (architecture := _import(model_type)).matches(file.metadata):
             return architecture
-    raise GGUFError(f"architecture {actual!r} is not supported; these are: {', '.join(ROWS)}")
+    reason = f"architecture {brief(actual)} is not supported; these are: {', '.join(ROWS)}"
+    raise GGUFError(reason, path=file.paths[0])
 
 
 def architectures_with(task: str) -> list[str]:

@@ -81,7 +81,8 @@ class Architecture:
             config = self.config_class(**fields, **_token_ids(file.metadata))
             self._check_tensors(config, header)
         except (GGUFError, ValueError) as error:
-            raise GGUFError(f"the config of this {self.gguf} model is invalid: {error}") from None
+            reason = f"the config of this {self.gguf} model is invalid: {error}"
+            raise GGUFError(reason, path=file.paths[0]) from None
         return config
 
     def _check_tensors(self, config: Config, header: Header) -> None:

@@ -76,7 +76,7 @@ class Model(GradientCheckpointing):
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
-        elif isinstance(module, Experts):
+        elif isinstance(module, Experts) and not module.down_proj.is_meta:
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=self.config.initializer_range)
 

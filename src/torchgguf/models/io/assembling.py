@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
@@ -30,6 +31,8 @@ from torchgguf.nn import SlottedLayer, check_attention
 from torchgguf.quants import quant_type
 
 _logger = logging.getLogger(__name__)
+
+_SMALL_HEAD = 1 << 22  # weights
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -123,6 +126,7 @@ def open_model(
         CheckpointError: the same of a checkpoint.
     """
     supply.config.architectures = [model_class.__name__]
+    _check_layers(model_class, supply)
     try:
         with torch.device("meta"):  # no memory, no initialization: all values come from the supply
             model = model_class(supply.config, options.attn_implementation)
@@ -131,6 +135,13 @@ def open_model(
         raise supply.error(f"the config describes an invalid model: {reason}") from None
     supply.describe(model)
     return OpenModel(model, supply, match(model, supply, options.ignore_mismatched_sizes))
+
+
+def _check_layers(model_class: type[Model], supply: TensorSupply) -> None:
+    """Refuse a config with more layers than have tensors: making each takes time and memory."""
+    stated: int = getattr(supply.config, "num_hidden_layers", 0)
+    if stated > (proven := model_class.architecture.weights.count_layers(supply.tensors)):
+        raise supply.error(f"the config states {stated} layers, but there are tensors of {proven}")
 
 
 def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadOptions) -> AnyModel:
@@ -147,6 +158,7 @@ def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadO
         supply.config.dtype, keep_blocks, options.device, lambda name, dtype: infinite.append(name)
     )
     total = sum(map(len, tensors.values()))
+    stored = sum(math.prod(slot.shape) for each in tensors.values() for slot, _ in each)
     # The bar appears after a second, and only on a terminal.
     with tqdm(total=total, desc="loading", unit="tensor", delay=1, leave=False, disable=None) as bar:
         for path in list(tensors):
@@ -161,6 +173,7 @@ def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadO
             "with dtype='bfloat16' or 'float32'",
             *(infinite[0], str(supply.config.dtype).removeprefix("torch."), len(infinite) - 1),
         )
+    _check_new(opened, stored, options)
     initialize_new(model, opened.match.new)
     model.tie_weights()
     if isinstance(model, GenerationMixin):
@@ -203,6 +216,15 @@ def _load_plain(tensor: LazyTensor, dtype: torch.dtype | None, too_large: Callab
     if dtype is torch.float16 and became_infinite(plain, lambda: kernels.dequantize(blocks, kind)):
         too_large()
     return plain
+
+
+def _check_new(opened: OpenModel[Any], stored: int, options: LoadOptions) -> None:
+    """Refuse a new head that is larger than all that is stored, unless the caller asked for its size."""
+    new = sum(math.prod(opened.model.get_parameter(name).shape) for name in opened.match.new)
+    if new > max(stored, _SMALL_HEAD) and not options.changes.keys() & {"num_labels", "id2label"}:
+        raise opened.supply.error(
+            f"the config states a new head of {new} weights, but only {stored} are stored: set num_labels="
+        )
 
 
 def initialize_new(model: Model, names: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Open what is at a place, a GGUF file or a Hugging Face checkpoint, and read the config in it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -61,8 +61,9 @@ def read_config(checkpoint: Checkpoint, options: LoadOptions) -> Config:
     """Read the config of a checkpoint, or the one in `options`, with the changes in `options`.
 
     Raises:
-        CheckpointError: the config is broken, or of a quantized model.
-        ValueError: its model type is unsupported, or a field is invalid.
+        CheckpointError: the config is broken, of a quantized model, or of an unsupported model type; or a
+            field is invalid.
+        ValueError: a field that the options set is invalid.
     """
     if isinstance(options.config, Config):
         values: dict[str, Any] = {
@@ -76,4 +77,17 @@ def read_config(checkpoint: Checkpoint, options: LoadOptions) -> Config:
         refuse_packed(values, checkpoint)
     if not isinstance(model_type := values.get("model_type"), str):
         raise CheckpointError(f"{checkpoint}: the config states no model_type")
-    return registry.architecture_of_type(model_type).config_class.from_dict(values, **options.changes)
+    try:
+        config_class = registry.architecture_of_type(model_type).config_class
+        return config_class.from_dict(values, **options.changes)
+    except ValueError as error:
+        if options.changes and _is_valid(values):
+            raise  # what the caller set is invalid
+        raise CheckpointError(f"{checkpoint}: {error}") from None
+
+
+def _is_valid(values: Mapping[str, Any]) -> bool:
+    with suppress(ValueError):
+        registry.architecture_of_type(values["model_type"]).config_class.from_dict(values)
+        return True
+    return False

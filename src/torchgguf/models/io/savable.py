@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from torchgguf.container.errors import brief
 from torchgguf.models.core.model import Model
 from torchgguf.models.io.checkpoint import CheckpointError, list_names
 from torchgguf.models.io.places import tensor_places
@@ -28,6 +29,7 @@ def refuse_packed(values: Mapping[str, Any], place: object) -> None:
     """
     if stated := values.get("quantization_config"):
         method = stated.get("quant_method", stated) if isinstance(stated, Mapping) else stated
+        method = method if isinstance(method, str) and method.isprintable() else brief(method)
         raise CheckpointError(
             f"{place} is quantized by {method}, which is unsupported: load the checkpoint that it was made "
             "from (quantization_config= packs that), or a GGUF file"
