@@ -86,6 +86,7 @@ from torchgguf.models.blocks.outputs import (
     TokenClassifierOutput as TokenClassifierOutput,
 )
 from torchgguf.models.io.checkpoint import CheckpointError as CheckpointError
+from torchgguf.models.pretrained.any_model import save_gguf as save_gguf
 from torchgguf.models.pretrained.config import PreTrainedConfig as PreTrainedConfig
 from torchgguf.models.pretrained.model import PreTrainedModel as PreTrainedModel
 from torchgguf.models.quantizers.bitsandbytes import BitsAndBytesConfig as BitsAndBytesConfig
