@@ -20,12 +20,19 @@ def attach(package: str, namespace: dict[str, Any]) -> tuple[Callable[[str], Any
         namespace: `globals()` there.
     """
     modules = read_stub(package)
-    namespace["__all__"] = sorted(modules)
+    root = package.partition(".")[0]
+    # `from package import *` does not load other packages.
+    namespace["__all__"] = sorted(name for name, path in modules.items() if path.split(".")[0] == root)
 
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        namespace[name] = value = getattr(import_module(modules[name]), name)
+        path = modules[name]
+        if path == package:  # a module in the package
+            value = import_module(f"{package}.{name}")
+        else:
+            value = getattr(import_module(path), name)
+        namespace[name] = value
         return value
 
     return get, lambda: sorted({*namespace, *modules})
@@ -34,7 +41,8 @@ def attach(package: str, namespace: dict[str, Any]) -> tuple[Callable[[str], Any
 def read_stub(package: str) -> dict[str, str]:
     """Return the modules that define a package's public names, by these names.
 
-    `from X import *` in a stub stands for all names in the stub of `X`.
+    `from X import *` in a stub stands for all names in the stub of `X`. A name from the package itself is a
+    module in it.
     """
     stub = _ROOT.joinpath(*package.split(".")[1:], "__init__.pyi")
     modules: dict[str, str] = {}

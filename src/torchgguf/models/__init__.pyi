@@ -87,7 +87,10 @@ from torchgguf.models.blocks.outputs import (
 )
 from torchgguf.models.io.checkpoint import CheckpointError as CheckpointError
 from torchgguf.models.pretrained.any_model import save_gguf as save_gguf
-from torchgguf.models.pretrained.config import PreTrainedConfig as PreTrainedConfig
+from torchgguf.models.pretrained.config import (
+    PreTrainedConfig as PreTrainedConfig,
+    PretrainedConfig as PretrainedConfig,
+)
 from torchgguf.models.pretrained.model import PreTrainedModel as PreTrainedModel
 from torchgguf.models.quantizers.bitsandbytes import BitsAndBytesConfig as BitsAndBytesConfig
 from torchgguf.models.quantizers.gguf import GGUFQuantizationConfig as GGUFQuantizationConfig

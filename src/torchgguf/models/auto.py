@@ -15,6 +15,9 @@ from torchgguf.models.io.savable import refuse_packed
 from torchgguf.models.pretrained.config import PreTrainedConfig
 from torchgguf.models.pretrained.model import PreTrainedModel
 
+# Python looks for modules below this one, which transformers has: see `_module_paths`.
+__path__: list[str] = []
+
 
 class AutoConfig:
     """Load the config of any supported model."""

@@ -79,6 +79,7 @@ class LayerStack(PreTrainedModel):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_router_logits: bool | None = None,
+        token_type_ids: Tensor | None = None,
         return_dict: bool = True,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Run the layers.
@@ -94,6 +95,7 @@ class LayerStack(PreTrainedModel):
             output_hidden_states: also return the stream before, between and after the layers.
             output_router_logits: also return the scores of all routers of a mixture of experts; by default
                 as the config states.
+            token_type_ids: kinds of the inputs, which must all be 0: the model has no embeddings of kinds.
             return_dict: if False, return a tuple instead of an `output_class`.
 
         Raises:
@@ -105,6 +107,8 @@ class LayerStack(PreTrainedModel):
             raise ValueError(
                 'output_attentions=True requires a model loaded with attn_implementation="eager"'
             )
+        if token_type_ids is not None and token_type_ids.any():
+            raise ValueError(f"token_type_ids must be 0: {type(self).__name__} does not tell kinds of inputs")
         if not hasattr(self.output_class, "router_logits"):
             if output_router_logits:
                 raise ValueError(f"output_router_logits=True: {type(self).__name__} has no routers")

@@ -14,12 +14,13 @@ from torchgguf.models.bridge.to_transformers import to_transformers
 from torchgguf.models.bridge.tokenizer import own_tokenizer
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import floating_dtype
-from torchgguf.models.core.model import Model, head_sharing
+from torchgguf.models.core.model import head_sharing
 from torchgguf.models.io import gguf_writing
 from torchgguf.models.io.assembling import load_pretrained
 from torchgguf.models.io.checkpoint import CheckpointError
 from torchgguf.models.io.checkpoint_writing import save_checkpoint
 from torchgguf.models.pretrained import resizing
+from torchgguf.models.pretrained.attributes import TransformersAttributes
 from torchgguf.nn import PackedLayer
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
 
@@ -37,7 +38,7 @@ _SAVING: NeutralOptions = {
 }
 
 
-class PreTrainedModel(Model):
+class PreTrainedModel(TransformersAttributes):
     """Base of all models that load and save."""
 
     @classmethod

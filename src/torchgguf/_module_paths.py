@@ -1,0 +1,110 @@
+"""The module paths of transformers, such as `torchgguf.models.llama.modeling_llama`, as names for our own.
+
+Scripts import from them. Python asks the finder here for a module that has no file; what it returns passes
+requests for names on to the package that defines them. So there is no file for each path, and nothing is
+imported before a name is used.
+"""
+
+import re
+import sys
+from functools import cache
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from torchgguf._lazy import read_stub
+
+_ROOT = __name__.partition(".")[0]
+
+# The modules of transformers that have no file here, and the package or module that defines their names.
+_SOURCES = {
+    "cache_utils": "nn",
+    "configuration_utils": "models",
+    "data": "",
+    "data.data_collator": "",
+    "generation.configuration_utils": "generation",
+    "generation.stopping_criteria": "generation",
+    "generation.utils": "generation",
+    "modeling_outputs": "models",
+    "modeling_utils": "models",
+    "models.auto.configuration_auto": "models",
+    "models.auto.modeling_auto": "models",
+    "models.auto.tokenization_auto": "tokenization",
+    "optimization": "",
+    "pytorch_utils": "nn",
+    "tokenization_python": "tokenization",
+    "tokenization_utils": "tokenization",
+    "tokenization_utils_base": "tokenization",
+    "tokenization_utils_fast": "tokenization",
+    "tokenization_utils_tokenizers": "tokenization",
+    "trainer": "",
+    "trainer_callback": "",
+    "trainer_utils": "",
+    "training_args": "",
+    "utils": "",
+    "utils.generic": "models",
+    "utils.logging": "logging",
+    "utils.quantization_config": "models",
+}
+_OF_A_MODEL = re.compile(r"models\.(\w+?)(?:\.(modeling|configuration|tokenization)_\1(?:_fast)?)?")
+
+
+class _Loader:
+    """Makes a module whose names are those of another; the package itself is asked for what that lacks."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to Python."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Define how the module finds names."""
+
+        def get(name: str) -> Any:
+            if not (name.startswith("__") and name.endswith("__")):
+                for source in dict.fromkeys((self._source, _ROOT)):
+                    if hasattr(found := import_module(source), name):
+                        return getattr(found, name)
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+        module.__doc__ = f"A module path of transformers; the names are those of `{self._source}`."
+        vars(module).update(__getattr__=get, __dir__=lambda: dir(import_module(self._source)))
+
+
+class _Finder:
+    """Finds the modules that transformers has and that have no file here."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Return the module of this name, or None if it is unknown."""
+        root, _, name = fullname.partition(".")
+        if root != _ROOT or (source := _source(name)) is None:
+            return None
+        package = (
+            any(path.startswith(f"{name}.") for path in _SOURCES)
+            or name.removeprefix("models.") in _model_types()
+        )
+        loader: Any = _Loader(f"{_ROOT}.{source}".removesuffix("."))
+        return ModuleSpec(fullname, loader, is_package=package)
+
+
+def _source(name: str) -> str | None:
+    if (model := _OF_A_MODEL.fullmatch(name)) and model[1] in _model_types():
+        return "tokenization" if model[2] == "tokenization" else "models"
+    return _SOURCES.get(name)
+
+
+@cache
+def _model_types() -> set[str]:
+    """Return the names of the files in `architectures/`; they are those of transformers' folders."""
+    found = (
+        re.fullmatch(r".*\.architectures\.(\w+)", path) for path in read_stub(f"{_ROOT}.models").values()
+    )
+    return {match[1] for match in found if match}
+
+
+def install() -> None:
+    """Let Python ask the finder for modules that it has not found."""
+    finder: Any = _Finder()
+    sys.meta_path.append(finder)
