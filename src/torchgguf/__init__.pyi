@@ -1,3 +1,5 @@
+from tokenizers import AddedToken as AddedToken
+
 # Trains models of both packages. It is that of transformers, which must be installed.
 from transformers import (
     DataCollatorForLanguageModeling as DataCollatorForLanguageModeling,
@@ -8,6 +10,7 @@ from transformers import (
     EvalPrediction as EvalPrediction,
     HfArgumentParser as HfArgumentParser,
     IntervalStrategy as IntervalStrategy,
+    SchedulerType as SchedulerType,
     Trainer as Trainer,
     TrainerCallback as TrainerCallback,
     TrainerControl as TrainerControl,
@@ -51,6 +54,7 @@ from torchgguf.packing import (
 )
 from torchgguf.pipelines import (
     FeatureExtractionPipeline as FeatureExtractionPipeline,
+    NerPipeline as NerPipeline,
     Pipeline as Pipeline,
     QuestionAnsweringPipeline as QuestionAnsweringPipeline,
     TextClassificationPipeline as TextClassificationPipeline,
@@ -61,6 +65,7 @@ from torchgguf.pipelines import (
 from torchgguf.seeding import set_seed as set_seed
 from torchgguf.tokenization import (
     AutoTokenizer as AutoTokenizer,
+    BatchEncoding as BatchEncoding,
     GPT2Tokenizer as GPT2Tokenizer,
     GPT2TokenizerFast as GPT2TokenizerFast,
     Tokenizer as Tokenizer,

@@ -26,6 +26,7 @@ _SOURCES = {
     "generation.configuration_utils": "generation",
     "generation.stopping_criteria": "generation",
     "generation.utils": "generation",
+    "hf_argparser": "",
     "modeling_outputs": "models",
     "modeling_utils": "models",
     "models.auto.configuration_auto": "models",
@@ -60,7 +61,10 @@ class _Loader:
         """Leave it to Python."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Define how the module finds names."""
+        """Define how the module finds names; a module with the name of its source is the source."""
+        if module.__name__.rpartition(".")[2] == self._source.rpartition(".")[2]:
+            sys.modules[module.__name__] = import_module(self._source)
+            return
 
         def get(name: str) -> Any:
             if not (name.startswith("__") and name.endswith("__")):

@@ -11,6 +11,8 @@ from torch.testing import assert_close
 
 import torchgguf
 from tests.models.tiny import CASES, LONGROPE, UNWRITABLE, counterpart, reference
+from tests.pages.pages import snippet
+from tests.support import ROOT
 from torchgguf.nn import PackedLayer
 
 ALL = {**CASES, **UNWRITABLE, "llama-longrope": LONGROPE}
@@ -162,6 +164,16 @@ def test_their_pipeline(packed_file, tokenizer):
     (answer,) = pipe("the quick", **options)
     tokens = ours.generate(tokenizer("the quick", return_tensors="pt").input_ids, **options)
     assert answer["generated_text"] == tokenizer.decode(tokens[0], skip_special_tokens=True)
+
+
+def test_the_page(tokenizer, tmp_path, monkeypatch):
+    """The snippets of docs/from-transformers.md run as they stand."""
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "from-transformers.md"
+    names = {"model": counterpart(reference(CASES["gpt2"])), "their_tokenizer": tokenizer}
+    for word in ("to_transformers", "torchgguf.save_gguf"):
+        exec(snippet(page, word), names)
+    assert torchgguf.AutoModelForCausalLM.from_pretrained("gpt2.gguf").config.n_layer == 3
 
 
 def test_their_trainer_trains_the_weights_of_ours(tmp_path):
