@@ -188,16 +188,6 @@ def test_token_type_ids_of_models_without_kinds():
         model(ids(), token_type_ids=zeros + 1)
 
 
-def test_checkpointing_under_its_newer_name():
-    model = counterpart(reference(CASES["llama"]))
-    model.activation_checkpointing_enable()
-    assert model.is_gradient_checkpointing and model.is_activation_checkpointing
-    model.activation_checkpointing_disable()
-    assert not model.is_activation_checkpointing
-    with pytest.raises(ValueError, match="every_n_layers=2"):
-        model.activation_checkpointing_enable(every_n_layers=2)
-
-
 def test_set_decoder():
     model, other = (counterpart(reference(CASES[name])) for name in ("llama", "llama-mha"))
     model.set_decoder(other.get_decoder())

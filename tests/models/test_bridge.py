@@ -1,8 +1,10 @@
 """A model here and the same model as transformers' own class: one set of layers, two programs."""
 
 import copy
+import io
 from pathlib import Path
 
+import peft
 import pytest
 import tokenizers
 import torch
@@ -130,6 +132,24 @@ def test_their_generate_says_the_same(name, packed_file):
     assert theirs.generate(ids(), **options).tolist() == ours.generate(ids(), **options).tolist()
 
 
+@torch.no_grad()
+def test_their_own_methods_keep_packed_weights(packed_file):
+    ours = torchgguf.AutoModelForCausalLM.from_pretrained(packed_file("qwen2moe-tied"), dtype="bfloat16")
+    theirs = ours.to_transformers()
+    expected = theirs(ids(), output_router_logits=True, output_hidden_states=True)
+    assert len(expected.router_logits) == len(expected.hidden_states) - 1 == 3
+    assert expected.aux_loss.isfinite()
+    theirs.tie_weights()
+    assert storages(theirs) == storages(ours)
+    again = copy.deepcopy(theirs)
+    assert torch.equal(again(ids()).logits, expected.logits)
+    assert again.float()(ids()).logits.dtype is torch.float32
+    pickled = io.BytesIO()
+    torch.save(ours.to_transformers(), pickled)  # theirs has hooks by now, which cannot be pickled
+    pickled.seek(0)
+    assert torch.equal(torch.load(pickled, weights_only=False)(ids()).logits, expected.logits)
+
+
 def test_generation_config_comes_along():
     ours = counterpart(reference(CASES["llama"]))
     ours.generation_config = torchgguf.GenerationConfig(max_new_tokens=3, eos_token_id=[2, 7])
@@ -226,6 +246,22 @@ def _resized(model):
 
 
 BAD = {
+    "adapters": (
+        lambda: peft.get_peft_model(
+            reference(CASES["llama"]), peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
+        ),
+        TypeError,
+        "merged first",
+    ),
+    "adapters inside": (
+        lambda: (
+            peft.get_peft_model(
+                reference(CASES["llama"]), peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
+            ).base_model.model
+        ),
+        ValueError,
+        "q_proj.base_layer",
+    ),
     "other": (lambda: torch.nn.Linear(2, 2), TypeError, "Linear"),
     "unknown": (
         lambda: transformers.OPTForCausalLM(

@@ -20,6 +20,8 @@ def to_transformers(model: Model) -> Any:
     except ImportError as error:
         raise ImportError("to_transformers() needs transformers: pip install transformers") from error
     model.require_weights("to_transformers()")
+    if len({parameter.device for parameter in model.parameters()}) > 1:
+        raise ValueError("to_transformers() needs all weights on one device: load without device_map")
     config = transformers.AutoConfig.for_model(**model.config.to_dict())
     config.architectures = [_class_name(model)]
     dtype = config.dtype = model.dtype

@@ -117,32 +117,3 @@ class TransformersAttributes(Model):
         part: Any
         for part in {self, self.base_model}:
             part.attn_implementation = attn_implementation
-
-    def activation_checkpointing_enable(
-        self,
-        activation_checkpointing_kwargs: dict[str, Any] | None = None,
-        every_n_layers: int = 1,
-        offload: bool = False,
-    ) -> None:
-        """Do what `gradient_checkpointing_enable` does, which is its older name.
-
-        Args:
-            activation_checkpointing_kwargs: options of `torch.utils.checkpoint.checkpoint`.
-            every_n_layers: other values than 1 are unsupported.
-            offload: True is unsupported.
-
-        Raises:
-            ValueError: an option is unknown or unsupported.
-        """
-        if every_n_layers != 1 or offload:
-            raise ValueError(f"{every_n_layers=}, {offload=} is not supported: all layers run again")
-        self.gradient_checkpointing_enable(activation_checkpointing_kwargs)
-
-    def activation_checkpointing_disable(self) -> None:
-        """Keep all activations."""
-        self.gradient_checkpointing_disable()
-
-    @property
-    def is_activation_checkpointing(self) -> bool:
-        """Whether layers run again in the backward pass."""
-        return self.is_gradient_checkpointing

@@ -186,7 +186,7 @@ class PreTrainedModel(TransformersAttributes):
 
         Raises:
             ImportError: transformers is not installed.
-            ValueError: some weights are on the disk.
+            ValueError: some weights are on the disk, or on another device than the rest.
         """
         return to_transformers(self)
 
