@@ -114,9 +114,8 @@ ABSENT: dict[str, dict[str, str]] = {
             offload offloading prefetch
         """,
         "a part of transformers' own generate and masks": """
-            batch_repeat_interleave batch_select_indices batch_size early_initialization get_mask_sizes
-            get_max_length get_query_offset is_compileable is_croppable is_dummy is_initialized
-            is_sliding layer_class_to_replicate reset
+            early_initialization get_mask_sizes get_query_offset is_croppable is_dummy is_sliding
+            layer_class_to_replicate
         """,
     },
     "forward": {
