@@ -7,6 +7,12 @@ from typing import Any
 from torchgguf.tokenization import AutoTokenizer
 
 
+def is_foreign_tokenizer(tokenizer: object) -> bool:
+    """Return whether a value is a tokenizer of transformers; that package is not imported."""
+    foreign = not hasattr(tokenizer, "to_gguf")
+    return foreign and hasattr(tokenizer, "save_pretrained") and hasattr(tokenizer, "get_vocab")
+
+
 def own_tokenizer(tokenizer: Any) -> Any:
     """Return a tokenizer of this package with the files of the one given; None stays None.
 
@@ -19,7 +25,7 @@ def own_tokenizer(tokenizer: Any) -> Any:
     """
     if tokenizer is None or hasattr(tokenizer, "to_gguf"):
         return tokenizer
-    if not hasattr(tokenizer, "save_pretrained") or not hasattr(tokenizer, "get_vocab"):
+    if not is_foreign_tokenizer(tokenizer):
         kind = f"{type(tokenizer).__module__}.{type(tokenizer).__name__}"
         raise TypeError(f"tokenizer= must be a tokenizer of torchgguf or of transformers, got {kind}")
     with TemporaryDirectory() as folder:
