@@ -31,14 +31,7 @@ from torchgguf.conversion import (
     convert_to_checkpoint as convert_to_checkpoint,
     convert_to_gguf as convert_to_gguf,
 )
-from torchgguf.generation import (
-    GenerateBeamDecoderOnlyOutput as GenerateBeamDecoderOnlyOutput,
-    GenerateDecoderOnlyOutput as GenerateDecoderOnlyOutput,
-    GenerationConfig as GenerationConfig,
-    GenerationMixin as GenerationMixin,
-    TextIteratorStreamer as TextIteratorStreamer,
-    TextStreamer as TextStreamer,
-)
+from torchgguf.generation import *
 from torchgguf.models import *
 from torchgguf.nn import (
     Cache as Cache,
@@ -63,10 +56,4 @@ from torchgguf.pipelines import (
     pipeline as pipeline,
 )
 from torchgguf.seeding import set_seed as set_seed
-from torchgguf.tokenization import (
-    AutoTokenizer as AutoTokenizer,
-    BatchEncoding as BatchEncoding,
-    GPT2Tokenizer as GPT2Tokenizer,
-    GPT2TokenizerFast as GPT2TokenizerFast,
-    Tokenizer as Tokenizer,
-)
+from torchgguf.tokenization import *

@@ -41,10 +41,12 @@ def attach(package: str, namespace: dict[str, Any]) -> tuple[Callable[[str], Any
 def read_stub(package: str) -> dict[str, str]:
     """Return the modules that define a package's public names, by these names.
 
-    `from X import *` in a stub stands for all names in the stub of `X`. A name from the package itself is a
-    module in it.
+    `from X import *` in a stub stands for all names in the stub of `X`; if it has none, for those that its
+    `__init__.py` imports. A name from the package itself is a module in it.
     """
     stub = _ROOT.joinpath(*package.split(".")[1:], "__init__.pyi")
+    if not stub.exists():
+        stub = stub.with_suffix(".py")
     modules: dict[str, str] = {}
     for line in ast.parse(stub.read_text()).body:
         if isinstance(line, ast.ImportFrom) and line.module is not None:

@@ -7,6 +7,7 @@ imported before a name is used.
 
 import re
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec
@@ -51,6 +52,22 @@ _SOURCES = {
 _OF_A_MODEL = re.compile(r"models\.(\w+?)(?:\.(modeling|configuration|tokenization)_\1(?:_fast)?)?")
 
 
+def names_of(*packages: str) -> Callable[[str], Any]:
+    """Return a module's `__getattr__` that looks for names in other packages, one after the other.
+
+    A module of this package uses it if transformers has names in that module that are elsewhere here.
+    """
+
+    def get(name: str) -> Any:
+        if not (name.startswith("__") and name.endswith("__")):
+            for package in packages:
+                if hasattr(found := import_module(package), name):
+                    return getattr(found, name)
+        raise AttributeError(f"{packages[0]} has no {name!r}")
+
+    return get
+
+
 class _Loader:
     """Makes a module whose names are those of another; the package itself is asked for what that lacks."""
 
@@ -66,14 +83,8 @@ class _Loader:
             sys.modules[module.__name__] = import_module(self._source)
             return
 
-        def get(name: str) -> Any:
-            if not (name.startswith("__") and name.endswith("__")):
-                for source in dict.fromkeys((self._source, _ROOT)):
-                    if hasattr(found := import_module(source), name):
-                        return getattr(found, name)
-            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-
         module.__doc__ = f"A module path of transformers; the names are those of `{self._source}`."
+        get = names_of(*dict.fromkeys((self._source, _ROOT)))
         vars(module).update(__getattr__=get, __dir__=lambda: dir(import_module(self._source)))
 
 

@@ -230,16 +230,16 @@ ABSENT: dict[str, dict[str, str]] = {
         """,
         "options of generate do what this class does": """
             AlternatingCodebooksLogitsProcessor ClassifierFreeGuidanceLogitsProcessor
-            EncoderNoRepeatNGramLogitsProcessor EncoderRepetitionPenaltyLogitsProcessor EosTokenCriteria
+            EncoderNoRepeatNGramLogitsProcessor EncoderRepetitionPenaltyLogitsProcessor
             EpsilonLogitsWarper EtaLogitsWarper ExponentialDecayLengthPenalty
             ForcedBOSTokenLogitsProcessor ForcedEOSTokenLogitsProcessor InfNanRemoveLogitsProcessor
-            LogitNormalization LogitsProcessor LogitsProcessorList MaxLengthCriteria MaxTimeCriteria
-            MinLengthLogitsProcessor MinNewTokensLengthLogitsProcessor MinPLogitsWarper
-            NoBadWordsLogitsProcessor NoRepeatNGramLogitsProcessor PrefixConstrainedLogitsProcessor
-            RepetitionPenaltyLogitsProcessor SequenceBiasLogitsProcessor StopStringCriteria
-            StoppingCriteria StoppingCriteriaList SuppressTokensAtBeginLogitsProcessor
-            SuppressTokensLogitsProcessor TemperatureLogitsWarper TopHLogitsWarper TopKLogitsWarper
-            TopPLogitsWarper TypicalLogitsWarper UnbatchedClassifierFreeGuidanceLogitsProcessor
+            LogitNormalization LogitsProcessor LogitsProcessorList MinLengthLogitsProcessor
+            MinNewTokensLengthLogitsProcessor MinPLogitsWarper NoBadWordsLogitsProcessor
+            NoRepeatNGramLogitsProcessor PrefixConstrainedLogitsProcessor
+            RepetitionPenaltyLogitsProcessor SequenceBiasLogitsProcessor StoppingCriteria
+            StoppingCriteriaList SuppressTokensAtBeginLogitsProcessor SuppressTokensLogitsProcessor
+            TemperatureLogitsWarper TopHLogitsWarper TopKLogitsWarper TopPLogitsWarper
+            TypicalLogitsWarper UnbatchedClassifierFreeGuidanceLogitsProcessor
             WhisperTimeStampLogitsProcessor
         """,
         "one class of tokenizers serves all models: torchgguf.Tokenizer": """
