@@ -28,10 +28,8 @@ def attach(package: str, namespace: dict[str, Any]) -> tuple[Callable[[str], Any
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         path = modules[name]
-        if path == package:  # a module in the package
-            value = import_module(f"{package}.{name}")
-        else:
-            value = getattr(import_module(path), name)
+        is_module = path == package
+        value = import_module(f"{path}.{name}") if is_module else getattr(import_module(path), name)
         namespace[name] = value
         return value
 

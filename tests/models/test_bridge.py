@@ -251,7 +251,7 @@ BAD = {
             reference(CASES["llama"]), peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
         ),
         TypeError,
-        "merged first",
+        "merge its adapters first",
     ),
     "adapters inside": (
         lambda: (

@@ -1,7 +1,7 @@
 """Public names of transformers that are not here, by area and by the reason why.
 
-`tests/test_transformers_names.py` keeps the lists true: a name that transformers adds must be decided on, and one
-that is added here must be removed from its list.
+`tests/test_transformers_names.py` keeps the lists true: a name that transformers adds must be decided on, and
+one that is added here must be removed from its list.
 """
 
 ABSENT: dict[str, dict[str, str]] = {
@@ -53,7 +53,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "models are not split over processes here": """
             base_model_ep_plan base_model_fsdp_plan base_model_pp_plan base_model_tp_plan
         """,
-        "rope_parameters is checked and completed by the constructor, rope_scaling only for rotary models": """
+        "the constructor checks and completes rope_parameters; models without rotation have none": """
             convert_rope_params_to_dict default_rope_type default_theta ignore_keys_at_rope_validation
             nested_rope_parameter_keys rope_scaling standardize_rope_params validate_rope
         """,

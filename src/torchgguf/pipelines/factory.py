@@ -98,7 +98,8 @@ def pipeline(
         task: a name in `TASKS`, or "sentiment-analysis" or "ner"; by default the task of the model's head.
         model: a GGUF file, a folder, a repository of the Hugging Face Hub, or a model, also of transformers.
         config: replaces the config of the model.
-        tokenizer: the tokenizer, also of transformers, or where to load it from; by default from the same place as the model.
+        tokenizer: the tokenizer, also of transformers, or where to load it from; by default from the same
+            place as the model.
         gguf_file: the name of the file in the folder or repository.
         revision: a branch, tag or commit of the repository.
         token: the token for the login to the Hub.

@@ -173,8 +173,8 @@ class LayerStack(PreTrainedModel):
             # Python shows a warning once for each place in the code.
             warnings.warn("no cache is made while gradient checkpointing: set use_cache=False", stacklevel=1)
         if not again:
-            output = layer(x, replace(step, cache=None))
-            return output
+            x_once: Tensor = layer(x, replace(step, cache=None))
+            return x_once
 
         def run(x: Tensor) -> tuple[Tensor | None, ...]:
             # Recorded tensors must be outputs of the checkpointed function.

@@ -27,7 +27,6 @@ def save_gguf(model: Any, path: str | PathLike[str], tokenizer: Any = None, **op
         model = from_transformers(model)
     if not isinstance(model, PreTrainedModel):
         kind = f"{type(model).__module__}.{type(model).__name__}"
-        raise TypeError(
-            f"the model must be one of torchgguf or of transformers, got {kind} (adapters must be merged first)"
-        )
+        hint = ": merge its adapters first" if hasattr(model, "merge_and_unload") else ""
+        raise TypeError(f"the model must be one of torchgguf or of transformers, got {kind}{hint}")
     model.save_gguf(path, tokenizer, **options)
