@@ -29,10 +29,9 @@ def test_all_areas_are_in_the_table():
 def test_each_name_is_here_or_in_the_table(area, tmp_path):
     absent = AREAS[area](tmp_path) if area.endswith("_pretrained") else AREAS[area]()
     stated = [name for text in ABSENT[area].values() for name in text.split()]
-    assert sorted(absent - {*stated}) == [], (
-        "new in transformers: add them, or say in tests/peers/absent.py why not"
-    )
-    assert sorted({*stated} - absent) == [], "here now, or gone from transformers: remove them from the table"
+    new, here = " ".join(sorted(absent - {*stated})), " ".join(sorted({*stated} - absent))
+    assert not new, f"new in transformers: add them, or state in tests/peers/absent.py why not: {new}"
+    assert not here, f"here now, or gone from transformers: remove them from tests/peers/absent.py: {here}"
     assert len(stated) == len({*stated})
 
 

@@ -105,8 +105,11 @@ class _Finder:
 
 
 def _source(name: str) -> str | None:
-    if (model := _OF_A_MODEL.fullmatch(name)) and model[1] in _model_types():
-        return "tokenization" if model[2] == "tokenization" else "models"
+    if (model := _OF_A_MODEL.fullmatch(name)) is not None:
+        if model[1] in _model_types() and model[2] != "tokenization":
+            return "models"
+        if model[2] in (None, "tokenization") and model[1].replace("_", "") in _tokenizers():
+            return "tokenization"
     return _SOURCES.get(name)
 
 
@@ -117,6 +120,16 @@ def _model_types() -> set[str]:
         re.fullmatch(r".*\.architectures\.(\w+)", path) for path in read_stub(f"{_ROOT}.models").values()
     )
     return {match[1] for match in found if match}
+
+
+@cache
+def _tokenizers() -> set[str]:
+    """Return the models, in small letters, whose tokenizers have classes here."""
+    found = (re.fullmatch(r"(\w+)Tokenizer(Fast)?", name) for name in read_stub(f"{_ROOT}.tokenization"))
+    return {
+        *(match[1].lower() for match in found if match),
+        *(kind.replace("_", "") for kind in _model_types()),
+    }
 
 
 def install() -> None:
