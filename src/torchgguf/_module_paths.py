@@ -96,10 +96,9 @@ class _Finder:
         root, _, name = fullname.partition(".")
         if root != _ROOT or (source := _source(name)) is None:
             return None
-        package = (
-            any(path.startswith(f"{name}.") for path in _SOURCES)
-            or name.removeprefix("models.") in _model_types()
-        )
+        model = _OF_A_MODEL.fullmatch(name)
+        is_folder = model is not None and model[2] is None
+        package = is_folder or any(path.startswith(f"{name}.") for path in _SOURCES)
         loader: Any = _Loader(f"{_ROOT}.{source}".removesuffix("."))
         return ModuleSpec(fullname, loader, is_package=package)
 
