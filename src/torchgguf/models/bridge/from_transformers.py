@@ -13,8 +13,8 @@ from torchgguf.models import registry
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.io.checkpoint import list_names
-from torchgguf.models.io.savable import check_savable
 from torchgguf.nn import PackedLayer
+from torchgguf.nn.foreign import packing_library
 from torchgguf.nn.slots import slots
 
 # The attribute of a model of transformers that holds where the model here came from.
@@ -53,7 +53,11 @@ def from_transformers(theirs: Any) -> Any:
     if not names:
         known = ", ".join(classes)
         raise ValueError(f"{type(theirs).__name__} is not supported; these classes are: {known}")
-    check_savable(theirs)
+    for path, layer in theirs.named_modules():
+        if not isinstance(layer, PackedLayer) and (library := packing_library(layer)) is not None:
+            raise ValueError(
+                f"{path} is packed by {library}, which is unsupported: load the model without it"
+            )
     config = architecture.config_class.from_dict(theirs.config.to_dict())
     config.dtype = theirs.dtype
     with torch.device("meta"):
