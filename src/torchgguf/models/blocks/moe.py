@@ -4,6 +4,7 @@ Shape letters: N tokens, E experts, K experts of a token.
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -101,6 +102,10 @@ class MoeForCausalLM(heads.ForCausalLM):
     """
 
     output_class = MoeCausalLMOutputWithPast
+
+    num_experts = property(attrgetter("config.num_experts"))
+    num_experts_per_tok = property(attrgetter("config.num_experts_per_tok"))
+    router_aux_loss_coef = property(attrgetter("config.router_aux_loss_coef"))
 
     def complete(self, output: Any, decoded: Any, attention_mask: Tensor | None) -> None:
         """Add the routers' scores and the load-balancing loss."""

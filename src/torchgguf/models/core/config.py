@@ -1,5 +1,6 @@
 """`Config`: the sizes and choices of a model, named as in Hugging Face's config.json."""
 
+import copy
 import inspect
 import json
 from collections.abc import Mapping
@@ -238,14 +239,20 @@ class Config:
             values["dtype"] = str(dtype).removeprefix("torch.")
         return {**values, "model_type": self.model_type}
 
-    def to_json_string(self, use_diff: bool = True) -> str:
-        """Return the text of config.json: the fields that differ from the defaults, or all fields."""
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return the fields that differ from the defaults."""
+        return self._stated(use_diff=True)
+
+    def _stated(self, use_diff: bool) -> dict[str, Any]:
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
         if not use_diff:  # other programs may not know the defaults
             defaults = {name: value for name, value in defaults.items() if value is None}
         defaults |= _label_names(2)
-        changed = {k: v for k, v in self.to_dict().items() if k not in defaults or v != defaults[k]}
-        return json.dumps(changed, indent=2, sort_keys=True) + "\n"
+        return {k: v for k, v in self.to_dict().items() if k not in defaults or v != defaults[k]}
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """Return the text of config.json: the fields that differ from the defaults, or all fields."""
+        return json.dumps(self._stated(use_diff), indent=2, sort_keys=True) + "\n"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
@@ -291,6 +298,23 @@ def _set_num_labels(config: Config, count: int) -> None:
     if config.id2label is None or len(config.id2label) != count:
         vars(config).update(_label_names(count))
 
+
+class _Fixed:
+    """A field of transformers' configs that has one value here; setting another is an error."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self._name, self._value = name, value
+
+    def __get__(self, config: Config | None, owner: type[Config]) -> Any:
+        return copy.copy(self._value)
+
+    def __set__(self, config: Config, value: Any) -> None:
+        if value not in (None, self._value):
+            raise ValueError(f"{self._name}={value!r} in a config is not supported")
+
+
+for _name, _value in _UNSUPPORTED.items():
+    setattr(Config, _name, _Fixed(_name, _value))
 
 # A dataclass leaves the default of the argument on the class, where None would pass for an answer.
 Config.num_labels = property(lambda config: len(config.id2label), _set_num_labels)  # type: ignore

@@ -25,6 +25,7 @@ class Model(GradientCheckpointing):
         base_model_prefix: name of the attribute of a model with a head that contains the model without it.
         gguf: the GGUF file that the model came from, as far as saving needs it, or None.
         origin: the Hugging Face checkpoint that the model came from, or None.
+        name_or_path: the argument of `from_pretrained`, or an empty text.
     """
 
     architecture: ClassVar[Architecture]
@@ -33,6 +34,7 @@ class Model(GradientCheckpointing):
     base_model_prefix: ClassVar[str] = "model"
     gguf: GGUFSource | None = None
     origin: Origin | None = None
+    name_or_path: str = ""
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from torchgguf import kernels
 from torchgguf.container import GGUFError, GGUFFile, LazyTensor, TensorType
 from torchgguf.generation import GenerationMixin
+from torchgguf.logging import bar_disabled
 from torchgguf.models import registry
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.model import Model
@@ -89,6 +90,7 @@ def load_pretrained(
     check_attention(options.attn_implementation or "sdpa")  # before anything is fetched
     with open_source(place, gguf_file, mmap=options.mmap, **options.hub) as source:
         model = load_model(*_supply(choose, source, options), options)
+    model.name_or_path = model.config.name_or_path = str(place)  # PEFT reads the first
     spread(model, options.device_map, options.max_memory, options.offload_folder)
     return model
 
@@ -160,7 +162,9 @@ def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadO
     total = sum(map(len, tensors.values()))
     stored = sum(math.prod(slot.shape) for each in tensors.values() for slot, _ in each)
     # The bar appears after a second, and only on a terminal.
-    with tqdm(total=total, desc="loading", unit="tensor", delay=1, leave=False, disable=None) as bar:
+    with tqdm(
+        total=total, desc="loading", unit="tensor", delay=1, leave=False, disable=bar_disabled()
+    ) as bar:
         for path in list(tensors):
             fill_layer(opened, path, filling)
             bar.update(len(tensors.pop(path)))

@@ -30,6 +30,11 @@ class KeyValues(State):
         """Make an empty state: a `FixedKeyValues`, if there is a `room`."""
         return cls() if room is None else FixedKeyValues(room)
 
+    @property
+    def rows(self) -> int:
+        """The number of rows of the batch, 0 if nothing is remembered."""
+        return 0 if self.keys is None else len(self.keys)
+
     def append(self, key: Tensor, value: Tensor, lengths: Lengths | None = None) -> tuple[Tensor, Tensor]:
         """Append keys and values; return what queries are to be compared with.
 

@@ -17,6 +17,11 @@ class Recurrent(State):
 
     value: Tensor | None = None
 
+    @property
+    def rows(self) -> int:
+        """The number of rows of the batch, 0 if nothing is remembered."""
+        return 0 if self.value is None else len(self.value)
+
     def read(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return the state before the new positions: zeros, if there are none before them.
 

@@ -107,6 +107,11 @@ class State(Copied, ABC):
         """The number of positions remembered; in a cache of a fixed size a GPU is waited for."""
         return self._length if self.room is None else self.room.length()
 
+    @property
+    def rows(self) -> int:
+        """The number of rows of the batch, 0 if nothing is remembered."""
+        return 0
+
     def places(self, new: int, device: torch.device) -> Tensor:
         """Return where `new` positions belong in a state of a fixed size, `(new,)` int64.
 
