@@ -114,11 +114,11 @@ def _source(name: str) -> str | None:
 
 @cache
 def _model_types() -> set[str]:
-    """Return the names of the files in `architectures/`; they are those of transformers' folders."""
+    """Return the names of transformers' folders: those of the files in `architectures/`, without `_text`."""
     found = (
         re.fullmatch(r".*\.architectures\.(\w+)", path) for path in read_stub(f"{_ROOT}.models").values()
     )
-    return {match[1] for match in found if match}
+    return {match[1].removesuffix("_text") for match in found if match}
 
 
 @cache
