@@ -46,8 +46,6 @@ class Conv1D(_MatrixLayer):
     the weight is `(nf, nx)`.
     """
 
-    advice = ", which is of torchgguf (docs/fine-tuning.md shows how to register it),"
-
     def __init__(self, nf: int, nx: int) -> None:
         super().__init__()
         self.nf = nf
