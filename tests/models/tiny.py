@@ -293,6 +293,18 @@ CASES = {
             "num_experts_per_tok": 1,
         },
     ),
+    # The converter assumes MLPs of four times the width, a base of 10000 and as many heads of keys as of queries.
+    "phi2": Case("Phi", {"intermediate_size": 256, "num_key_value_heads": 4}),
+    "phi2-odd-heads": Case(
+        "Phi",
+        {
+            **rope("default", rope_theta=10000.0, partial_rotary_factor=1.0),
+            "hidden_size": 96,
+            "intermediate_size": 384,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+        },
+    ),
     # llama.cpp has norms without a mean, and weighs experts by a softmax of all: its runtime is no reference.
     "phimoe": Case("Phimoe", {**PHIMOE, "num_local_experts": 7}),
     "phimoe-odd-heads": Case(
@@ -337,6 +349,7 @@ UNWRITABLE = {
     "olmoe-clipped": Case(
         "Olmoe", {**ROUTED, **SHORT_IDS, "num_experts": 4, "clip_qkv": 0.4, "attention_bias": True}
     ),
+    "phi2-norms": Case("Phi", {"qk_layernorm": True, "num_key_value_heads": 1}),
     "phimoe-mixing": Case("Phimoe", {"num_local_experts": 7, "router_jitter_noise": 0.4, **rope("default")}),
     "qwen3-biases": Case("Qwen3", {"attention_bias": True}),
     "qwen2moe-normalised": Case("Qwen2Moe", {**EXPERTS, "norm_topk_prob": True}),

@@ -144,6 +144,13 @@ from torchgguf.models.architectures.olmoe import (
     OlmoeForCausalLM as OlmoeForCausalLM,
     OlmoeModel as OlmoeModel,
 )
+from torchgguf.models.architectures.phi import (
+    PhiConfig as PhiConfig,
+    PhiForCausalLM as PhiForCausalLM,
+    PhiForSequenceClassification as PhiForSequenceClassification,
+    PhiForTokenClassification as PhiForTokenClassification,
+    PhiModel as PhiModel,
+)
 from torchgguf.models.architectures.phi3 import (
     Phi3Config as Phi3Config,
     Phi3ForCausalLM as Phi3ForCausalLM,

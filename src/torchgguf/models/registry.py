@@ -28,6 +28,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "mistral3": ("ministral3",),
     "olmo2": ("olmo2",),
     "olmoe": ("olmoe",),
+    "phi2": ("phi",),
     "phi3": ("phi3",),
     "phimoe": ("phimoe",),
     "qwen2": ("qwen2",),

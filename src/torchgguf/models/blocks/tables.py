@@ -38,19 +38,22 @@ SANDWICH_NORMS = (
 )
 
 ATTENTION_OUTPUT = (Row("blk.{}.attn_output", "layers.{}.self_attn.o_proj"),)
-_VALUE_AND_OUTPUT = (Row("blk.{}.attn_v", "layers.{}.self_attn.v_proj"), *ATTENTION_OUTPUT)
+_VALUE = Row("blk.{}.attn_v", "layers.{}.self_attn.v_proj")
 
-ATTENTION = (
+QKV = (
     Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj"),
     Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj"),
-    *_VALUE_AND_OUTPUT,
+    _VALUE,
 )
+
+ATTENTION = (*QKV, *ATTENTION_OUTPUT)
 
 # For files that store rows of queries and keys in the order of interleaved rotary embedding.
 INTERLEAVED_ATTENTION = (
     Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", interleaved_rotary_rows("num_attention_heads")),
     Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj", interleaved_rotary_rows("num_key_value_heads")),
-    *_VALUE_AND_OUTPUT,
+    _VALUE,
+    *ATTENTION_OUTPUT,
 )
 
 QK_NORMS = (
