@@ -293,7 +293,8 @@ CASES = {
             "num_experts_per_tok": 1,
         },
     ),
-    # The converter assumes MLPs of four times the width, a base of 10000 and as many heads of keys as of queries.
+    # The converter assumes MLPs of four times the width, a base of 10000 and as many heads of keys as of
+    # queries.
     "phi2": Case("Phi", {"intermediate_size": 256, "num_key_value_heads": 4}),
     "phi2-odd-heads": Case(
         "Phi",
