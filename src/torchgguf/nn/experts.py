@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchgguf import kernels
 from torchgguf.container.tensor_types import type_of_dtype
 from torchgguf.nn.layers import AnyQuantType, Linear
-from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
+from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer, parameter_of
 from torchgguf.quants import QuantType, quant_type as find_quant_type
 
 # As files call an expert's matrices, all experts' in one tensor: ffn_gate_exps, ffn_up_exps, ffn_down_exps.
@@ -187,7 +187,9 @@ class QuantizedExperts(ObservedExperts, PackedLayer):
         for name, kind in self.quant_types.items():
             blocks: Tensor = getattr(self, name)
             shape = (*blocks.shape[:-1], kind.weights_per_row(blocks.shape[-1]))
-            yield Slot(f"{name}.weight", shape, blocks.detach, kind, packable=True)
+            # The blocks may come after the slots are listed.
+            read = partial(parameter_of, self, name)
+            yield Slot(f"{name}.weight", shape, read, kind, packable=True)
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Store one of the matrices of all experts, and leave its numbers as they are."""

@@ -20,7 +20,7 @@ from torchgguf.models.blocks.windows import LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Header, Unwritable
-from torchgguf.models.core.weight_map import Row
+from torchgguf.models.core.weight_map import Interleaved, Row
 from torchgguf.nn import Gate, Slot, SlottedLayer
 from torchgguf.nn.clamped_experts import ClampedExperts, ClampedSwiGLU
 
@@ -117,6 +117,10 @@ GPT_OSS = Architecture(
         *tables.ATTENTION,
         Row("blk.{}.attn_sinks", "layers.{}.self_attn.sinks"),
         *tables.expert_rows(gate="router"),
+    ),
+    interleaved=(
+        Interleaved("layers.{}.mlp.experts.gate_up_proj", ("gate_proj", "up_proj")),
+        Interleaved("layers.{}.mlp.experts.down_proj", ("down_proj",)),
     ),
     states_head=True,
 )

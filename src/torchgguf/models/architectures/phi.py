@@ -80,8 +80,8 @@ class PhiAttention(Attention):
     def __init__(self, config: PhiConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx, bias=True)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
-        self.has_norms = config.qk_layernorm
-        if self.has_norms:
+        self.qk_layernorm = config.qk_layernorm
+        if self.qk_layernorm:
             self.q_layernorm = LayerNorm(self.head_dim, eps=config.layer_norm_eps)
             self.k_layernorm = LayerNorm(self.head_dim, eps=config.layer_norm_eps)
 
@@ -96,7 +96,7 @@ class PhiAttention(Attention):
 
     def position(self, query: Tensor, key: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """Apply the norms, then rotate as `Attention` does."""
-        if self.has_norms:
+        if self.qk_layernorm:
             query, key = self.q_layernorm(query), self.k_layernorm(key)
         return super().position(query, key, step)
 

@@ -139,7 +139,7 @@ class Attention(SelfAttention):
         self.key_size = config.num_key_value_heads * self.head_dim
         self.add_projections(config.hidden_size, bias)
         self.add_output(config.hidden_size, bias if output_bias is None else output_bias)
-        self.norms_each_head = qk_norm is not None and not self.norms_all_heads
+        self.has_norms = qk_norm is not None and not self.norms_all_heads
         if qk_norm is not None:
             sizes = (self.query_size, self.key_size) if self.norms_all_heads else (self.head_dim,) * 2
             self.q_norm = qk_norm(sizes[0], eps=config.rms_norm_eps)
@@ -179,7 +179,7 @@ class Attention(SelfAttention):
         heads = (*x.shape[:2], -1, self.head_dim)
         query, key, value = self.project(x)
         query, key, value = query.view(heads), key.view(heads), value.view(heads)
-        if self.norms_each_head:
+        if self.has_norms:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = self.position(query, key, step)
         lengths = None if self.rotation is None else step.rotations[self.rotation].lengths

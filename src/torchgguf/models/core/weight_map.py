@@ -78,6 +78,19 @@ class Stack:
         return [[part.format(layer[1], expert) for part in self.parts] for expert in range(experts)]
 
 
+@dataclass(frozen=True, slots=True)
+class Interleaved:
+    """A parameter of experts that checkpoints may store in MXFP4: rows of several matrices in turn.
+
+    Attributes:
+        name: of the parameter; `{}` stands for the number of the layer.
+        parts: the matrices, by their names in the slots of the layer.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+
+
 class OtherNames:
     """Modules and parameters that Hugging Face checkpoints store under other names.
 

@@ -1,6 +1,6 @@
 """Refuse weights that another library packed: they are neither loaded nor saved."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -10,18 +10,21 @@ from torchgguf.nn import PackedLayer
 from torchgguf.nn.foreign import packing_library
 
 
-def refuse_packed(values: Mapping[str, Any], place: object) -> None:
+def refuse_packed(values: Mapping[str, Any], place: object, supported: Sequence[str] = ()) -> None:
     """Refuse the config of a checkpoint with packed weights.
 
     Args:
         values: of the config.
         place: names the checkpoint in the error.
+        supported: methods of quantization that are not refused.
 
     Raises:
         CheckpointError: the config names a method of quantization.
     """
     if stated := values.get("quantization_config"):
         method = stated.get("quant_method", stated) if isinstance(stated, Mapping) else stated
+        if method in supported:
+            return
         raise CheckpointError(
             f"{place} is quantized by {method}, which is unsupported: load the checkpoint that it was made "
             "from (quantization_config= packs that), or a GGUF file"
