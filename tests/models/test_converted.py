@@ -34,6 +34,7 @@ HALVES = {
     "gpt2-short": torch.float16,
     "gpt-oss": torch.bfloat16,
     "granitemoe-tied-biases": torch.bfloat16,
+    "granitemoe-shared": torch.bfloat16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
 UNREADABLE = ("qwen2moe-tied",)
@@ -158,6 +159,7 @@ def test_from_a_folder_it_is_the_file_that_the_converter_makes(originals, files,
         "gpt-oss",
         "granite-tied-odd-heads",
         "granitemoe",
+        "granitemoe-shared",
         "olmoe",
         "phi2",
         "phi2-odd-heads",
@@ -218,6 +220,7 @@ def test_llama_cpp_continues_as_this_package(originals, files):
         "gpt-oss",
         "granite-tied-odd-heads",
         "granitemoe",
+        "granitemoe-shared",
         "olmoe",
         "phi2",
         "phi2-odd-heads",

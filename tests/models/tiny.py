@@ -269,6 +269,10 @@ CASES = {
         },
     ),
     "granitemoe": Case("GraniteMoe", {**MULTIPLIERS, "num_local_experts": 7, "num_experts_per_tok": 3}),
+    "granitemoe-shared": Case(
+        "GraniteMoeShared",
+        {**MULTIPLIERS, "num_local_experts": 5, "num_experts_per_tok": 2, "shared_intermediate_size": 80},
+    ),
     "granitemoe-tied-biases": Case(
         "GraniteMoe",
         {

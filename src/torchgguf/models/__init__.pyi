@@ -95,6 +95,11 @@ from torchgguf.models.architectures.granitemoe import (
     GraniteMoeForCausalLM as GraniteMoeForCausalLM,
     GraniteMoeModel as GraniteMoeModel,
 )
+from torchgguf.models.architectures.granitemoeshared import (
+    GraniteMoeSharedConfig as GraniteMoeSharedConfig,
+    GraniteMoeSharedForCausalLM as GraniteMoeSharedForCausalLM,
+    GraniteMoeSharedModel as GraniteMoeSharedModel,
+)
 from torchgguf.models.architectures.hunyuan_v1_dense import (
     HunYuanDenseV1Config as HunYuanDenseV1Config,
     HunYuanDenseV1ForCausalLM as HunYuanDenseV1ForCausalLM,

@@ -23,7 +23,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "gpt2": ("gpt2",),
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "granite": ("granite",),
-    "granitemoe": ("granitemoe",),
+    "granitemoe": ("granitemoeshared", "granitemoe"),
     "llama": ("mixtral", "mistral", "llama"),
     "mistral3": ("ministral3",),
     "olmo2": ("olmo2",),
