@@ -19,7 +19,7 @@ from torchgguf.models.blocks.rope_rule import Rope, without_parameters
 from torchgguf.models.blocks.windows import LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Header, Unwritable
+from torchgguf.models.core.config_map import Header, Rule, Unwritable
 from torchgguf.models.core.weight_map import Interleaved, Row
 from torchgguf.nn import Gate, Slot, SlottedLayer
 from torchgguf.nn.clamped_experts import ClampedExperts, ClampedSwiGLU
@@ -97,11 +97,22 @@ class GptOssRope(Rope):
         return super().write(without_parameters(config, (_TRUNCATE,)))
 
 
+class WidthOfExperts(Rule):
+    """A key for the width of MLPs, which this model does not have: files state that of experts again."""
+
+    keys = ("feed_forward_length",)
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the width of experts."""
+        return {self.keys[0]: config.intermediate_size}
+
+
 GPT_OSS = Architecture(
     gguf="gpt-oss",
     config_class=GptOssConfig,
     rules=(
-        *tables.COMMON_RULES,
+        *(rule for rule in tables.COMMON_RULES if WidthOfExperts.keys[0] not in rule.keys),
+        WidthOfExperts(),
         tables.ROTATED_SIZE,
         GptOssRope(),
         *tables.expert_rules("num_local_experts", size="intermediate_size"),

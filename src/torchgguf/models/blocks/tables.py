@@ -6,6 +6,7 @@ from torchgguf.container import TensorInfo
 from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.core.config_map import (
     Field,
+    Harmless,
     Implied,
     Only,
     Rule,
@@ -108,14 +109,15 @@ def expert_rules(
 ) -> tuple[Rule, ...]:
     """Return the rules for numbers and size of experts, given the names of their fields.
 
-    Without a key, the size follows from the tensors; None: it is `intermediate_size`.
+    Without a key, the size follows from the tensors; None: it is `intermediate_size`, and the tensors are
+    checked against that, whatever the key states.
     """
     rules: tuple[Rule, ...] = (
         Field("expert_count", count, limit=largest_dimension),
         Field("expert_used_count", used, limit=largest_dimension),
     )
     if size is None:
-        return rules
+        return (*rules, Harmless(("expert_feed_forward_length",)))
     return (
         *rules,
         Field("expert_feed_forward_length", size, required=False, limit=largest_dimension),
