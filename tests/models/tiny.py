@@ -1,5 +1,6 @@
 """Tiny random models of transformers, one for each thing that can go wrong, and the same models here."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +93,35 @@ MINISTRAL_ROPE = rope(
 NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0}
 # Instead of ids beyond the vocabulary.
 SHORT_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+MULTIPLIERS = {
+    "embedding_multiplier": 3.0,
+    "logits_scaling": 2.0,
+    "residual_multiplier": 0.3,
+    "attention_multiplier": 0.4,
+}
+# The factor that llama.cpp's converter computes from the lengths, whatever the config states.
+PHIMOE_SCALES = {
+    "original_max_position_embeddings": 640,
+    **dict.fromkeys(("short_mscale", "long_mscale"), math.sqrt(1 + math.log(4) / math.log(640))),
+}
+PHIMOE = {
+    **longrope(8, original=640, longest=2560, **PHIMOE_SCALES),
+    "attention_bias": True,
+    "lm_head_bias": True,
+}
+# Short wavelengths, between which YaRN's ramp ends: without truncation, on other numbers of a head.
+GPT_OSS = {
+    "num_local_experts": 5,
+    "num_experts_per_tok": 3,
+    **rope(
+        "yarn",
+        factor=4.0,
+        original_max_position_embeddings=64,
+        beta_fast=32.0,
+        beta_slow=1.0,
+        truncate=False,
+    ),
+}
 CASES = {
     "llama": Case("Llama", {}),
     "llama-mha": Case("Llama", {"num_key_value_heads": 4}),
@@ -215,6 +245,87 @@ CASES = {
     "nemotron": Case("Nemotron", SHORT_IDS),
     "stablelm": Case("StableLm", {**SHORT_IDS, "partial_rotary_factor": 0.25}),
     "stablelm-parallel": Case("StableLm", {**SHORT_IDS, "use_parallel_residual": True, "use_qkv_bias": True}),
+    "gpt-oss": Case("GptOss", {**GPT_OSS, **rope("default"), "head_dim": 32, "sliding_window": 7}),
+    # llama.cpp truncates the ends of YaRN's ramp for this model too (ggml_rope_yarn_corr_dims): a bug of its.
+    "gpt-oss-mqa-yarn": Case(
+        "GptOss",
+        {
+            **GPT_OSS,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+            "num_experts_per_tok": 1,
+        },
+    ),
+    "granite": Case("Granite", MULTIPLIERS),
+    "granite-tied-odd-heads": Case(
+        "Granite",
+        {
+            **MULTIPLIERS,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "granitemoe": Case("GraniteMoe", {**MULTIPLIERS, "num_local_experts": 7, "num_experts_per_tok": 3}),
+    "granitemoe-shared": Case(
+        "GraniteMoeShared",
+        {**MULTIPLIERS, "num_local_experts": 5, "num_experts_per_tok": 2, "shared_intermediate_size": 80},
+    ),
+    "granitemoe-tied-biases": Case(
+        "GraniteMoe",
+        {
+            **MULTIPLIERS,
+            "num_local_experts": 3,
+            "num_experts_per_tok": 1,
+            "num_key_value_heads": 4,
+            "attention_bias": True,
+            "tie_word_embeddings": True,
+        },
+    ),
+    # llama.cpp reads only files with as many heads of keys as of queries.
+    "olmoe": Case("Olmoe", {**ROUTED, **SHORT_IDS, "norm_topk_prob": False, "num_key_value_heads": 4}),
+    "olmoe-odd-heads": Case(
+        "Olmoe",
+        {
+            **SHORT_IDS,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_experts": 4,
+            "num_experts_per_tok": 1,
+        },
+    ),
+    # The converter assumes MLPs of four times the width, a base of 10000 and as many heads of keys as of
+    # queries.
+    "phi2": Case("Phi", {"intermediate_size": 256, "num_key_value_heads": 4}),
+    "phi2-odd-heads": Case(
+        "Phi",
+        {
+            **rope("default", rope_theta=10000.0, partial_rotary_factor=1.0),
+            "hidden_size": 96,
+            "intermediate_size": 384,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+        },
+    ),
+    # llama.cpp has norms without a mean, and weighs experts by a softmax of all: its runtime is no reference.
+    "phimoe": Case("Phimoe", {**PHIMOE, "num_local_experts": 7}),
+    "phimoe-odd-heads": Case(
+        "Phimoe",
+        {
+            **PHIMOE,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_local_experts": 4,
+            **longrope(16, original=640, longest=2560, **PHIMOE_SCALES),
+        },
+    ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),
@@ -243,6 +354,11 @@ UNWRITABLE = {
         {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True, "n_inner": 80},
     ),
     "arcee-biases": Case("Arcee", {**SHORT_IDS, "attention_bias": True, "mlp_bias": True}),
+    "olmoe-clipped": Case(
+        "Olmoe", {**ROUTED, **SHORT_IDS, "num_experts": 4, "clip_qkv": 0.4, "attention_bias": True}
+    ),
+    "phi2-norms": Case("Phi", {"qk_layernorm": True, "num_key_value_heads": 1}),
+    "phimoe-mixing": Case("Phimoe", {"num_local_experts": 7, "router_jitter_noise": 0.4, **rope("default")}),
     "qwen3-biases": Case("Qwen3", {"attention_bias": True}),
     "qwen2moe-normalised": Case("Qwen2Moe", {**EXPERTS, "norm_topk_prob": True}),
     "qwen2moe-dense-layer": Case("Qwen2Moe", {**EXPERTS, "mlp_only_layers": [1]}),

@@ -29,6 +29,12 @@ BYTE_LEVEL = {
     "gpt2": "gpt-2",
     "hunyuan_v1_dense": "hunyuan-dense",
     "olmo2": "dbrx",
+    "olmoe": "olmo",
+    "phi": "phi-2",
+    "gpt_oss": "gpt-4o",
+    "granite": "refact",
+    "granitemoe": "refact",
+    "granitemoeshared": "refact",
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2",
     "qwen3": "qwen2",
@@ -40,12 +46,18 @@ BYTE_LEVEL = {
 # Models whose vocabulary of sentencepiece puts no space before a text.
 UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
 
+# Classes whose names in released checkpoints are the only ones that the converter knows.
+RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM"}
+
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
     """Convert transformers models, each to the type named for it (`f32` if none is)."""
     files = {name: folder / f"{name}.gguf" for name in models}
     for name, model in models.items():
         model.save_pretrained(folder / name)
+        if (stored := type(model).__name__) in RELEASED:
+            config = folder / name / "config.json"
+            config.write_text(config.read_text().replace(stored, RELEASED[stored]))
         add_tokenizer(folder / name, model.config.model_type)
     convert_folders(
         (folder / name, files[name], types.get(name, "f32"), BYTE_LEVEL.get(model.config.model_type, ""))

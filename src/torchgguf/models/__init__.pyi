@@ -78,6 +78,28 @@ from torchgguf.models.architectures.gpt2_double_heads import (
     GPT2DoubleHeadsModel as GPT2DoubleHeadsModel,
     GPT2DoubleHeadsModelOutput as GPT2DoubleHeadsModelOutput,
 )
+from torchgguf.models.architectures.gpt_oss import (
+    GptOssConfig as GptOssConfig,
+    GptOssForCausalLM as GptOssForCausalLM,
+    GptOssForSequenceClassification as GptOssForSequenceClassification,
+    GptOssForTokenClassification as GptOssForTokenClassification,
+    GptOssModel as GptOssModel,
+)
+from torchgguf.models.architectures.granite import (
+    GraniteConfig as GraniteConfig,
+    GraniteForCausalLM as GraniteForCausalLM,
+    GraniteModel as GraniteModel,
+)
+from torchgguf.models.architectures.granitemoe import (
+    GraniteMoeConfig as GraniteMoeConfig,
+    GraniteMoeForCausalLM as GraniteMoeForCausalLM,
+    GraniteMoeModel as GraniteMoeModel,
+)
+from torchgguf.models.architectures.granitemoeshared import (
+    GraniteMoeSharedConfig as GraniteMoeSharedConfig,
+    GraniteMoeSharedForCausalLM as GraniteMoeSharedForCausalLM,
+    GraniteMoeSharedModel as GraniteMoeSharedModel,
+)
 from torchgguf.models.architectures.hunyuan_v1_dense import (
     HunYuanDenseV1Config as HunYuanDenseV1Config,
     HunYuanDenseV1ForCausalLM as HunYuanDenseV1ForCausalLM,
@@ -130,12 +152,30 @@ from torchgguf.models.architectures.olmo2 import (
     Olmo2ForSequenceClassification as Olmo2ForSequenceClassification,
     Olmo2Model as Olmo2Model,
 )
+from torchgguf.models.architectures.olmoe import (
+    OlmoeConfig as OlmoeConfig,
+    OlmoeForCausalLM as OlmoeForCausalLM,
+    OlmoeModel as OlmoeModel,
+)
+from torchgguf.models.architectures.phi import (
+    PhiConfig as PhiConfig,
+    PhiForCausalLM as PhiForCausalLM,
+    PhiForSequenceClassification as PhiForSequenceClassification,
+    PhiForTokenClassification as PhiForTokenClassification,
+    PhiModel as PhiModel,
+)
 from torchgguf.models.architectures.phi3 import (
     Phi3Config as Phi3Config,
     Phi3ForCausalLM as Phi3ForCausalLM,
     Phi3ForSequenceClassification as Phi3ForSequenceClassification,
     Phi3ForTokenClassification as Phi3ForTokenClassification,
     Phi3Model as Phi3Model,
+)
+from torchgguf.models.architectures.phimoe import (
+    PhimoeConfig as PhimoeConfig,
+    PhimoeForCausalLM as PhimoeForCausalLM,
+    PhimoeForSequenceClassification as PhimoeForSequenceClassification,
+    PhimoeModel as PhimoeModel,
 )
 from torchgguf.models.architectures.qwen2 import (
     Qwen2Config as Qwen2Config,

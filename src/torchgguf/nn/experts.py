@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from torchgguf import kernels
 from torchgguf.container.tensor_types import type_of_dtype
-from torchgguf.nn.activations import Activation
 from torchgguf.nn.layers import AnyQuantType, Linear
-from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
+from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer, parameter_of
 from torchgguf.quants import QuantType, quant_type as find_quant_type
 
 # As files call an expert's matrices, all experts' in one tensor: ffn_gate_exps, ffn_up_exps, ffn_down_exps.
@@ -77,12 +76,21 @@ class Experts(ObservedExperts):
     """
 
     def __init__(
-        self, experts: int, hidden_size: int, intermediate_size: int, activation: Activation
+        self, experts: int, hidden_size: int, intermediate_size: int, activation: Callable[..., Tensor]
     ) -> None:
         super().__init__()
+        self.sizes = experts, hidden_size, intermediate_size
+        self.act_fn = activation
+        self.add_parameters(*self.sizes)
+
+    def add_parameters(self, experts: int, hidden_size: int, intermediate_size: int) -> None:
+        """Allocate the parameters."""
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * intermediate_size, hidden_size))
         self.down_proj = nn.Parameter(torch.empty(experts, hidden_size, intermediate_size))
-        self.act_fn = activation
+
+    def make_packed(self) -> "QuantizedExperts":
+        """Create the packed form, without tensors."""
+        return QuantizedExperts(self.act_fn)
 
     def forward(self, input: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Map tokens `(N, H)` by the experts `chosen` `(N, K)`, weighed by `weights` `(N, K)`."""
@@ -120,7 +128,7 @@ class Experts(ObservedExperts):
         self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype
     ) -> "QuantizedExperts":
         """Return the packed layer, as in `SlottedLayer.pack`."""
-        packed = QuantizedExperts(self.act_fn).pack(name, blocks, quant_type, dtype)
+        packed = self.make_packed().pack(name, blocks, quant_type, dtype)
         for slot in self.slots():
             if slot.name != name and not (matrix := slot.read()).is_meta:
                 packed.fill(slot.name, matrix)
@@ -128,7 +136,7 @@ class Experts(ObservedExperts):
 
     def extra_repr(self) -> str:
         """Show the sizes, as in `60 experts, 2048 -> 1408 -> 2048`."""
-        return _sizes(tuple(self.down_proj.shape))
+        return _sizes(self.sizes)
 
 
 class QuantizedExperts(ObservedExperts, PackedLayer):
@@ -147,7 +155,9 @@ class QuantizedExperts(ObservedExperts, PackedLayer):
     down_proj: nn.Parameter
 
     def __init__(
-        self, activation: Activation, matrices: Mapping[str, tuple[Tensor, AnyQuantType]] | None = None
+        self,
+        activation: Callable[..., Tensor],
+        matrices: Mapping[str, tuple[Tensor, AnyQuantType]] | None = None,
     ) -> None:
         super().__init__()
         self.act_fn = activation
@@ -177,7 +187,9 @@ class QuantizedExperts(ObservedExperts, PackedLayer):
         for name, kind in self.quant_types.items():
             blocks: Tensor = getattr(self, name)
             shape = (*blocks.shape[:-1], kind.weights_per_row(blocks.shape[-1]))
-            yield Slot(f"{name}.weight", shape, blocks.detach, kind, packable=True)
+            # The blocks may come after the slots are listed.
+            read = partial(parameter_of, self, name)
+            yield Slot(f"{name}.weight", shape, read, kind, packable=True)
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Store one of the matrices of all experts, and leave its numbers as they are."""
@@ -190,11 +202,15 @@ class QuantizedExperts(ObservedExperts, PackedLayer):
         self._set(name.removesuffix(".weight"), blocks, quant_type)
         return self
 
+    def make_plain(self, experts: int, hidden_size: int, intermediate_size: int) -> Experts:
+        """Create the plain form."""
+        return Experts(experts, hidden_size, intermediate_size, self.act_fn)
+
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Experts:
         """Return the plain layer with the same weights in `dtype`, trainable."""
         experts, hidden, _ = self.down_proj.shape
         with torch.device("meta"):
-            plain = Experts(experts, hidden, self.gate_proj.shape[1], self.act_fn)
+            plain = self.make_plain(experts, hidden, self.gate_proj.shape[1])
         for name, kind in self.quant_types.items():
             plain.fill(name, kernels.dequantize(getattr(self, name), kind, dtype))
         return plain

@@ -34,7 +34,7 @@ class Linear(_MatrixLayer, nn.Linear):
     def reset_parameters(self) -> None:
         """Leave the parameters as allocated."""
 
-    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> "QuantizedLinear":
+    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> PackedLayer:
         """Return the packed layer, as in `SlottedLayer.pack`."""
         return QuantizedLinear.from_packed(blocks, quant_type, self.bias)
 

@@ -15,7 +15,7 @@ from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
 from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.rope_rule import Rope, original_length
+from torchgguf.models.blocks.rope_rule import Rope, original_length, without_parameters
 from torchgguf.models.blocks.windows import LayerWindows, UniformlyWindowedConfig
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
@@ -91,20 +91,12 @@ class Ministral3Rope(Rope):
         factors = {parameters.get(name) for name in _MSCALES} - {None}
         if len(factors) > 1:
             raise ValueError(f"GGUF does not support rope_parameters whose {' and '.join(_MSCALES)} differ")
-        stated = super().write(_Without(config, _MSCALES))
+        stated = super().write(without_parameters(config, _MSCALES))
         if factors:
             stated[_LOG_MULTIPLIER] = float(factors.pop())
         if parameters[_GROWTH]:
             stated[_TEMPERATURE] = float(parameters[_GROWTH])
         return stated
-
-
-class _Without:
-    """A config without some of its `rope_parameters`."""
-
-    def __init__(self, config: Any, names: tuple[str, ...]) -> None:
-        self.rope_parameters = {k: v for k, v in config.rope_parameters.items() if k not in names}
-        self.head_dim = config.head_dim
 
 
 MINISTRAL3 = Architecture(

@@ -42,6 +42,11 @@ class MixtralConfig(UniformlyWindowedConfig):
 
 _EXPERTS = "layers.{}.block_sparse_moe.experts.{}"
 
+MIXTRAL_STACKS = (
+    Stack("layers.{}.mlp.experts.gate_up_proj", (f"{_EXPERTS}.w1.weight", f"{_EXPERTS}.w3.weight")),
+    Stack("layers.{}.mlp.experts.down_proj", (f"{_EXPERTS}.w2.weight",)),
+)
+
 MIXTRAL = Architecture(
     gguf="llama",
     config_class=MixtralConfig,
@@ -52,10 +57,7 @@ MIXTRAL = Architecture(
     ),
     rows=(*tables.STREAM, *tables.PRE_NORMS, *tables.INTERLEAVED_ATTENTION, *tables.EXPERTS),
     matches=lambda metadata: bool(metadata.get("llama.expert_count")),
-    stacks=(
-        Stack("layers.{}.mlp.experts.gate_up_proj", (f"{_EXPERTS}.w1.weight", f"{_EXPERTS}.w3.weight")),
-        Stack("layers.{}.mlp.experts.down_proj", (f"{_EXPERTS}.w2.weight",)),
-    ),
+    stacks=MIXTRAL_STACKS,
     other_names=OtherNames({"layers.{}.mlp.gate": "layers.{}.block_sparse_moe.gate"}),
 )
 

@@ -7,7 +7,6 @@ heads, D head size.
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.step import Step
@@ -102,7 +101,6 @@ class Attention(SelfAttention):
         rotate: rotates heads by angles: pairs of halves of a head, or of neighbours.
         scaling: factor on the scores; by default `head_dim ** -0.5`.
         softcap: bound of the scores; None: no bound.
-        sinks: whether each head has one more score, of a position without a value.
 
     Attributes:
         norms_all_heads: whether the norms of queries and keys apply to all heads together.
@@ -124,7 +122,6 @@ class Attention(SelfAttention):
         rotate: Callable[[Tensor, Tensor, Tensor], Tensor] = rotate,
         scaling: float | None = None,
         softcap: float | None = None,
-        sinks: bool = False,
     ) -> None:
         super().__init__(
             layer_idx,
@@ -132,7 +129,6 @@ class Attention(SelfAttention):
             config.attention_dropout,
             window,
             softcap,
-            nn.Parameter(torch.empty(config.num_attention_heads)) if sinks else None,
         )
         self.head_dim = config.head_dim
         self.rotation = rotation
@@ -142,9 +138,8 @@ class Attention(SelfAttention):
         self.query_size = config.num_attention_heads * self.head_dim
         self.key_size = config.num_key_value_heads * self.head_dim
         self.add_projections(config.hidden_size, bias)
-        output_bias = bias if output_bias is None else output_bias
-        self.o_proj = Linear(self.query_size, config.hidden_size, bias=output_bias)
-        self.has_norms = qk_norm is not None
+        self.add_output(config.hidden_size, bias if output_bias is None else output_bias)
+        self.has_norms = qk_norm is not None and not self.norms_all_heads
         if qk_norm is not None:
             sizes = (self.query_size, self.key_size) if self.norms_all_heads else (self.head_dim,) * 2
             self.q_norm = qk_norm(sizes[0], eps=config.rms_norm_eps)
@@ -160,6 +155,15 @@ class Attention(SelfAttention):
         """Return queries `(B, T, H * D)`, keys and values `(B, T, K * D)`."""
         return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
+    def add_output(self, hidden_size: int, bias: bool) -> None:
+        """Create the layer that `project_output` uses."""
+        self.o_proj = Linear(self.query_size, hidden_size, bias=bias)
+
+    def project_output(self, mixed: Tensor) -> Tensor:
+        """Map weighted means of values, `(B, T, H * D)`, to `(B, T, hidden_size)`."""
+        output: Tensor = self.o_proj(mixed)
+        return output
+
     def position(self, query: Tensor, key: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """Return queries `(B, T, H, D)` and keys `(B, T, K, D)` with what depends on their positions."""
         if self.rotation is None:
@@ -174,18 +178,20 @@ class Attention(SelfAttention):
         """Map `(B, T, hidden_size)` to itself."""
         heads = (*x.shape[:2], -1, self.head_dim)
         query, key, value = self.project(x)
-        if self.norms_all_heads:
-            query, key = self.q_norm(query), self.k_norm(key)
         query, key, value = query.view(heads), key.view(heads), value.view(heads)
-        if self.has_norms and not self.norms_all_heads:
+        if self.has_norms:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = self.position(query, key, step)
         lengths = None if self.rotation is None else step.rotations[self.rotation].lengths
-        output: Tensor = self.o_proj(self.attend(query, key, value, step, lengths))
-        return output
+        return self.project_output(self.attend(query, key, value, step, lengths))
 
 
 class AttentionNormingAllHeads(Attention):
     """Attention with norms of queries and keys that apply to all heads together."""
 
     norms_all_heads = True
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys with norms, and values, as `Attention.project`."""
+        query, key, value = super().project(x)
+        return self.q_norm(query), self.k_norm(key), value

@@ -57,13 +57,18 @@ class ModelWithHead(PreTrainedModel):
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
         setattr(self, self.base_model_prefix, self.base_class(config, attn_implementation))
-        setattr(self, self.head_name, Linear(config.hidden_size, self.head_size(config), self.head_bias))
+        head = Linear(config.hidden_size, self.head_size(config), self.head_has_bias(config))
+        setattr(self, self.head_name, head)
         self.post_init()
 
     def head_size(self, config: Any) -> int:
         """Return the output size of the head."""
         size: int = config.num_labels
         return size
+
+    def head_has_bias(self, config: Any) -> bool:
+        """Return whether the head has a bias."""
+        return self.head_bias
 
     @property
     def head(self) -> nn.Module:

@@ -36,6 +36,20 @@ def softmax_then_choose(logits: Tensor, choices: int, normalize: bool) -> tuple[
     return weights / weights.sum(dim=-1, keepdim=True) if normalize else weights, chosen
 
 
+def choose_then_softmax(logits: Tensor, choices: int) -> tuple[Tensor, Tensor]:
+    """Choose the highest scores and compute probabilities of these: a `Router`, by `functools.partial`.
+
+    Args:
+        logits: scores of the experts, `(N, E)`.
+        choices: number of experts of a token, K.
+
+    Returns:
+        The weights and the indices of the experts of each token, `(N, K)` each.
+    """
+    scores, chosen = logits.topk(choices)
+    return F.softmax(scores, dim=-1, dtype=torch.float32), chosen
+
+
 def check_choices(choices: int, experts: int) -> None:
     """Refuse a number of experts a token that is not between 1 and the number of experts.
 
@@ -60,30 +74,38 @@ class SparseMoeBlock(nn.Module):
         router: chooses experts by their scores.
         shared: expert for all tokens; a gate of its own scales its output.
         jitter: in training, tokens are multiplied by random numbers between `1 - jitter` and `1 + jitter`.
+
+    Attributes:
+        gate_name: the attribute that holds the layer that scores experts.
     """
 
     layer_name: ClassVar[str] = "mlp"
+    gate_name: ClassVar[str] = "gate"
 
     def __init__(
         self, experts: Experts, router: Router, shared: MLP | None = None, jitter: float = 0.0
     ) -> None:
         super().__init__()
-        count, hidden_size, _ = experts.down_proj.shape
+        count, hidden_size, _ = experts.sizes
         self.route = router
         self.jitter = jitter
-        self.gate = Gate(hidden_size, count)
+        self.add_module(self.gate_name, self.make_gate(hidden_size, count))
         self.experts: nn.Module = experts
         self.has_shared_expert = shared is not None
         if shared is not None:
             self.shared_expert = shared
             self.shared_expert_gate = Gate(hidden_size, 1)
 
+    def make_gate(self, hidden_size: int, experts: int) -> nn.Module:
+        """Create the layer that scores experts."""
+        return Gate(hidden_size, experts)
+
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map the stream `(B, T, hidden_size)` to itself, and record the router's scores on request."""
         if self.jitter and self.training:
             x = x * torch.empty_like(x).uniform_(1 - self.jitter, 1 + self.jitter)
         tokens = x.flatten(0, 1)
-        logits = self.gate(tokens)
+        logits: Tensor = getattr(self, self.gate_name)(tokens)
         step.record.add("router_logits", logits)
         weights, chosen = self.route(logits)
         mixed: Tensor = self.experts(tokens, chosen, weights.to(x.dtype)).view_as(x)

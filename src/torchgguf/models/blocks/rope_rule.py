@@ -7,7 +7,8 @@ keys for most architectures; this rule applies them.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -128,11 +129,11 @@ class PartialRope(Rope):
         """Read the scaling and the rotated part of a head."""
         width, heads = (header.positive(k, int) for k in ("embedding_length", "attention.head_count"))
         head_dim = header.get("attention.key_length", width // heads)
-        if (size := header.get(ROTATED, head_dim)) != head_dim and not 0 < size < head_dim:
+        if not 0 < (size := header.get(ROTATED, head_dim)) <= head_dim:
             raise GGUFError(f"{ROTATED} = {size} is invalid: a head's size is {head_dim}")
         fields = super().read(header)
-        if size != head_dim:
-            fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
+        # Stated for whole heads too, which may not be what the config assumes.
+        fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
         return fields
 
     def write(self, config: Any) -> dict[str, Any]:
@@ -144,6 +145,12 @@ def _part(size: int, head_dim: int) -> float:
     """Return the `partial_rotary_factor` for a size, rounded up if its product would be too small."""
     part = size / head_dim
     return part if int(head_dim * part) == size else math.nextafter(part, 1.0)
+
+
+def without_parameters(config: Any, names: Sequence[str]) -> SimpleNamespace:
+    """Return what `Rope` reads of a config, without the `rope_parameters` of these names."""
+    kept = {name: value for name, value in config.rope_parameters.items() if name not in names}
+    return SimpleNamespace(rope_parameters=kept, head_dim=config.head_dim)
 
 
 def _factor(header: Header) -> float:

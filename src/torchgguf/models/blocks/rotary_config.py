@@ -23,6 +23,7 @@ class RotaryConfig(PreTrainedConfig):
         rotates_parts: whether a `partial_rotary_factor` below 1 is supported.
         default_part: the `partial_rotary_factor` of configs that state none; None: whole heads are rotated.
         old_rope_types: names of a `rope_type` in older configs, with their present names.
+        default_theta: the base, if `rope_parameters` contain none.
         default_thetas: bases by kind of layer, if `rope_parameters` contain those of several kinds; the older
             fields apply to the first kind. None: all layers rotate alike.
     """
@@ -30,6 +31,7 @@ class RotaryConfig(PreTrainedConfig):
     rotates_parts: ClassVar[bool] = False
     default_part: ClassVar[float | None] = None
     old_rope_types: ClassVar[Mapping[str, str]] = {"su": "longrope"}
+    default_theta: ClassVar[float] = 10000.0
     default_thetas: ClassVar[Mapping[str, float] | None] = None
 
     max_position_embeddings: int = 2048
@@ -49,7 +51,9 @@ class RotaryConfig(PreTrainedConfig):
         super().__post_init__(num_labels)
         if self.default_thetas is None:
             stated = self.rope_parameters or {}
-            self.rope_parameters = self._complete(stated, rope_theta, rope_scaling, partial_rotary_factor)
+            older = (rope_theta, rope_scaling)
+            theta = self.default_theta
+            self.rope_parameters = self._complete(stated, *older, partial_rotary_factor, theta)
             return
         first = next(iter(self.default_thetas))
         stated, self.rope_parameters = self.rope_parameters or {}, {}
@@ -64,7 +68,7 @@ class RotaryConfig(PreTrainedConfig):
         rope_theta: float | None,
         rope_scaling: dict[str, Any] | None,
         partial_rotary_factor: float | None,
-        default_theta: float = 10000.0,
+        default_theta: float,
     ) -> dict[str, Any]:
         """Return the parameters of one rotary embedding, with those of older fields."""
         stated = {key: value for key, value in stated.items() if value is not None}
@@ -89,11 +93,12 @@ class RotaryConfig(PreTrainedConfig):
         if kind == "longrope" and given.get("attention_factor") is None:
             ratio = self.max_position_embeddings / given["original_max_position_embeddings"]
             given.setdefault("factor", ratio)
-        if (rotated := given.pop("partial_rotary_factor", None)) not in (None, 1.0):
-            if not self.rotates_parts:
-                raise ValueError(
-                    f"partial_rotary_factor={rotated} is unsupported: this model rotates whole heads"
-                )
+        rotated = given.pop("partial_rotary_factor", None)
+        if rotated not in (None, 1.0) and not self.rotates_parts:
+            raise ValueError(
+                f"partial_rotary_factor={rotated} is unsupported: this model rotates whole heads"
+            )
+        if rotated not in (None, 1.0 if self.default_part is None else None):
             given["partial_rotary_factor"] = rotated
         return given
 

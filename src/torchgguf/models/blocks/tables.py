@@ -6,6 +6,7 @@ from torchgguf.container import TensorInfo
 from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.core.config_map import (
     Field,
+    Harmless,
     Implied,
     Only,
     Rule,
@@ -38,19 +39,22 @@ SANDWICH_NORMS = (
 )
 
 ATTENTION_OUTPUT = (Row("blk.{}.attn_output", "layers.{}.self_attn.o_proj"),)
-_VALUE_AND_OUTPUT = (Row("blk.{}.attn_v", "layers.{}.self_attn.v_proj"), *ATTENTION_OUTPUT)
+_VALUE = Row("blk.{}.attn_v", "layers.{}.self_attn.v_proj")
 
-ATTENTION = (
+QKV = (
     Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj"),
     Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj"),
-    *_VALUE_AND_OUTPUT,
+    _VALUE,
 )
+
+ATTENTION = (*QKV, *ATTENTION_OUTPUT)
 
 # For files that store rows of queries and keys in the order of interleaved rotary embedding.
 INTERLEAVED_ATTENTION = (
     Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", interleaved_rotary_rows("num_attention_heads")),
     Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj", interleaved_rotary_rows("num_key_value_heads")),
-    *_VALUE_AND_OUTPUT,
+    _VALUE,
+    *ATTENTION_OUTPUT,
 )
 
 QK_NORMS = (
@@ -69,12 +73,19 @@ GATED_MLP = (
     *MLP_OUTPUT,
 )
 
-EXPERTS = (
-    Row("blk.{}.ffn_gate_inp", "layers.{}.mlp.gate"),
-    Row("blk.{}.ffn_gate_exps", "layers.{}.mlp.experts.gate_proj"),
-    Row("blk.{}.ffn_up_exps", "layers.{}.mlp.experts.up_proj"),
-    Row("blk.{}.ffn_down_exps", "layers.{}.mlp.experts.down_proj"),
-)
+
+def expert_rows(block: str = "mlp", gate: str = "gate") -> tuple[Row, ...]:
+    """Return the rows of experts, given the names of the module that contains them and of its gate."""
+    return (
+        Row("blk.{}.ffn_gate_inp", f"layers.{{}}.{block}.{gate}"),
+        *(
+            Row(f"blk.{{}}.ffn_{part}_exps", f"layers.{{}}.{block}.experts.{part}_proj")
+            for part in ("gate", "up", "down")
+        ),
+    )
+
+
+EXPERTS = expert_rows()
 
 SHARED_EXPERT = (
     Row("blk.{}.ffn_gate_inp_shexp", "layers.{}.mlp.shared_expert_gate"),
@@ -98,14 +109,15 @@ def expert_rules(
 ) -> tuple[Rule, ...]:
     """Return the rules for numbers and size of experts, given the names of their fields.
 
-    Without a key, the size follows from the tensors; None: it is `intermediate_size`.
+    Without a key, the size follows from the tensors; None: it is `intermediate_size`, and the tensors are
+    checked against that, whatever the key states.
     """
     rules: tuple[Rule, ...] = (
         Field("expert_count", count, limit=largest_dimension),
         Field("expert_used_count", used, limit=largest_dimension),
     )
     if size is None:
-        return rules
+        return (*rules, Harmless(("expert_feed_forward_length",)))
     return (
         *rules,
         Field("expert_feed_forward_length", size, required=False, limit=largest_dimension),

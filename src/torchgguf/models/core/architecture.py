@@ -8,7 +8,7 @@ from typing import Any
 from torchgguf.container import GGUFError, GGUFFile, Metadata
 from torchgguf.models.core.config import Config
 from torchgguf.models.core.config_map import Field, Header, Rule, read_fields, with_equal_layers
-from torchgguf.models.core.weight_map import NO_OTHER_NAMES, OtherNames, Row, Stack, WeightMap
+from torchgguf.models.core.weight_map import NO_OTHER_NAMES, Interleaved, OtherNames, Row, Stack, WeightMap
 
 # metadata key -> config field: generation reads them; the tokenizer writes them
 _TOKEN_IDS = {
@@ -31,6 +31,7 @@ class Architecture:
         rows: of the weight map.
         matches: returns whether metadata are of this one of the architectures that share `gguf`.
         stacks: parameters that Hugging Face checkpoints store in parts.
+        interleaved: parameters that Hugging Face checkpoints may store in MXFP4.
         other_names: of modules, in Hugging Face checkpoints.
         states_head: whether files store the head even if it shares the embedding's weights, as llama.cpp
             requires.
@@ -43,6 +44,7 @@ class Architecture:
     rows: Sequence[Row]
     matches: Callable[[Metadata], bool] = lambda metadata: True
     stacks: Sequence[Stack] = ()
+    interleaved: Sequence[Interleaved] = ()
     other_names: OtherNames = NO_OTHER_NAMES
     states_head: bool = False
     classes: dict[str, type[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -78,8 +78,26 @@ class Stack:
         return [[part.format(layer[1], expert) for part in self.parts] for expert in range(experts)]
 
 
+@dataclass(frozen=True, slots=True)
+class Interleaved:
+    """A parameter of experts that checkpoints may store in MXFP4: rows of several matrices in turn.
+
+    Attributes:
+        name: of the parameter; `{}` stands for the number of the layer.
+        parts: the matrices, by their names in the slots of the layer.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+
+
 class OtherNames:
-    """Modules that Hugging Face checkpoints store under other names: templates, by that of the module."""
+    """Modules and parameters that Hugging Face checkpoints store under other names.
+
+    Args:
+        stored: templates of the names in checkpoints, by those in models. Those of a module apply to all its
+            parameters, whose last name (`weight`, `bias`) stays.
+    """
 
     def __init__(self, stored: Mapping[str, str]) -> None:
         self._stored = stored
@@ -96,6 +114,8 @@ class OtherNames:
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
     template, layer, suffix = _split(name)
+    if (parameter := f"{template}.{suffix}") in names:
+        return names[parameter].format(layer)
     return f"{names[template].format(layer)}.{suffix}" if template in names else name
 
 

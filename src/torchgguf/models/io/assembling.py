@@ -59,12 +59,14 @@ class Filling(NamedTuple):
         dtype: of plain parameters. None keeps the dtype that each tensor is stored in.
         keep_blocks: whether matrices stay as they are stored, and vectors become float32. Then nothing is
             rounded to the dtype of the activations, and saving writes the same bytes.
+        keep_packed: whether matrices that are stored packed stay so.
         device: of the parameters.
         too_large: is called with the name of a parameter, and `dtype`, if finite numbers became infinite.
     """
 
     dtype: torch.dtype | None
     keep_blocks: bool = False
+    keep_packed: bool = False
     device: torch.device | str = "cpu"
     too_large: Callable[[str, torch.dtype], object] = refuse_too_large
 
@@ -157,7 +159,11 @@ def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadO
     keep_blocks = supply.keeps_blocks and not options.dequantize
     infinite: list[str] = []
     filling = Filling(
-        supply.config.dtype, keep_blocks, options.device, lambda name, dtype: infinite.append(name)
+        supply.config.dtype,
+        keep_blocks,
+        not options.dequantize and options.quantization_config is None,
+        options.device,
+        lambda name, dtype: infinite.append(name),
     )
     total = sum(map(len, tensors.values()))
     stored = sum(math.prod(slot.shape) for each in tensors.values() for slot, _ in each)
@@ -197,17 +203,18 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
     for slot, tensor in opened.match.tensors[path]:
         layer = model.get_submodule(path)
         is_plain = tensor.dtype is filling.dtype is torch.float32  # a packed layer would keep the same values
-        if filling.keep_blocks and slot.packable and not is_plain:
-            assert isinstance(layer, SlottedLayer)
-            assert isinstance(tensor.type, TensorType) and filling.dtype is not None
+        keep = filling.keep_blocks or (filling.keep_packed and tensor.is_packed)
+        if keep and slot.packable and not is_plain:
+            assert isinstance(layer, SlottedLayer) and isinstance(tensor.type, TensorType)
             blocks = tensor.load().to(filling.device).view(torch.uint8)
-            packed = layer.pack(slot.name, blocks, quant_type(tensor.type), filling.dtype)
+            dtype = filling.dtype or torch.float32
+            packed = layer.pack(slot.name, blocks, quant_type(tensor.type), dtype)
             if packed is not layer:
                 model.set_submodule(path, packed)
         else:
-            dtype = torch.float32 if filling.keep_blocks and not slot.packable else filling.dtype
+            wanted = torch.float32 if filling.keep_blocks and not slot.packable else filling.dtype
             name = ParameterPlace(path, slot).name
-            plain = _load_plain(tensor, dtype, partial(filling.too_large, name, dtype or tensor.dtype))
+            plain = _load_plain(tensor, wanted, partial(filling.too_large, name, wanted or tensor.dtype))
             opened.supply.layout.fill(layer, slot.name, plain.to(filling.device))
 
 

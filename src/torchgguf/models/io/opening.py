@@ -74,15 +74,19 @@ def read_config(checkpoint: Checkpoint, options: LoadOptions) -> Config:
         if options.config is not None:
             checkpoint = Checkpoint(options.config, **options.hub)
         values = checkpoint.config()
-        refuse_packed(values, checkpoint)
     if not isinstance(model_type := values.get("model_type"), str):
         raise CheckpointError(f"{checkpoint}: the config states no model_type")
     try:
-        config_class = registry.architecture_of_type(model_type).config_class
-        return config_class.from_dict(values, **options.changes)
+        architecture = registry.architecture_of_type(model_type)
+        if not isinstance(options.config, Config):
+            refuse_packed(values, checkpoint, ("mxfp4",) if architecture.interleaved else ())
+            values = {name: value for name, value in values.items() if name != "quantization_config"}
+        return architecture.config_class.from_dict(values, **options.changes)
     except ValueError as error:
         if options.changes and _is_valid(values):
             raise  # what the caller set is invalid
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(f"{checkpoint}: {error}") from None
 
 

@@ -22,8 +22,9 @@ from torchgguf.models.core.model import Model
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.weight_map import HEAD, Stack
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
+from torchgguf.models.io.mxfp4 import separate_matrices
 from torchgguf.models.io.options import LoadOptions
-from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, Layout
+from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, PACKED_EXPERTS_LAYOUT, Layout
 
 # Ends of the names of masks, frequencies and positions that older versions of transformers saved. They follow
 # from the config, and nothing reads them.
@@ -43,7 +44,7 @@ class TensorSupply(ABC):
         stacks: parameters that may be stored in parts.
     """
 
-    layout: ClassVar[Layout]
+    layout: Layout
     keeps_blocks: ClassVar[bool]
     config: Config
     tensors: dict[str, LazyTensor]
@@ -204,7 +205,7 @@ class CheckpointSupply(TensorSupply):
         tensors = checkpoint.tensors(pickles=not options.use_safetensors, passing=passing)
         architecture = model_class.architecture
         self._checkpoint, self.config, self.stacks = checkpoint, config, architecture.stacks
-        self._names = architecture.other_names
+        self._names, self._interleaved = architecture.other_names, architecture.interleaved
         self._check_sizes(tensors, architecture.sizes)
         # A checkpoint of the same class must contain the head of the class, and no other head.
         self._is_own = passing or model_class.__name__ in (config.architectures or ())
@@ -234,6 +235,9 @@ class CheckpointSupply(TensorSupply):
             self.tensors[plain] = stored[name]
             if not in_base:
                 self.heads.add(plain)
+        stored, self.tensors = self.tensors, separate_matrices(self.tensors, self._interleaved, self.error)
+        if stored.keys() != self.tensors.keys():
+            self.layout = PACKED_EXPERTS_LAYOUT
 
     def _check_sizes(self, tensors: Mapping[str, LazyTensor], sizes: Sequence[str]) -> None:
         """Refuse a config that would reserve more memory than the checkpoint has weights."""
