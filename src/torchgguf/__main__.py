@@ -6,7 +6,7 @@ import sys
 from types import FrameType
 
 
-def run_command() -> int:
+def run_process() -> int:
     """Run the command line of the process, and return the exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
         signal.signal(signal.SIGINT, _on_interrupt)
@@ -32,4 +32,4 @@ def _on_interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command())
+    sys.exit(run_process())
