@@ -19,6 +19,7 @@ def load_with_tokenizer(
     dtype: DType | None = None,
     dequantize: bool = False,
     no_mmap: bool = False,
+    ignore_metadata: list[str] | None = None,
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """Load a model with a language head, and its tokenizer; arguments are those of `Options`.
 
@@ -36,6 +37,7 @@ def load_with_tokenizer(
         gguf_file,
         dequantize=dequantize,
         mmap=not no_mmap,
+        ignore_metadata=ignore_metadata or (),
         dtype=None if dtype is None else getattr(torch, dtype),
     )
     return model.to(target or model.device), tokenizer
@@ -51,6 +53,7 @@ def start_session(file: str, options: Options) -> Session:
         dtype=options.dtype,
         dequantize=options.dequantize,
         no_mmap=options.no_mmap,
+        ignore_metadata=options.ignore_metadata,
     )
     return Session(
         model,

@@ -244,6 +244,10 @@ class Options:
     no_mmap: Annotated[
         bool, Option("--no-mmap", help="Read the file into memory: for one that may become shorter.")
     ] = False
+    ignore_metadata: Annotated[
+        list[str] | None,
+        Option("--ignore-metadata", metavar="KEY", help="Do not read this unknown key; repeatable."),
+    ] = None
     stats: Annotated[
         bool | None, Option("--stats/--no-stats", help="Show tokens/s.", show_default="on a terminal")
     ] = None

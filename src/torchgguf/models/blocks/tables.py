@@ -132,6 +132,7 @@ def _expert_size(tensors: Mapping[str, TensorInfo]) -> int:
 
 # Rules of all language models: what their tensors imply, and that attention is causal.
 IMPLIED_RULES = (
+    Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
     Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
     Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
     Only("attention.causal", True, "bidirectional attention is unsupported"),
@@ -147,7 +148,6 @@ SIZE_RULES = (
     Field("attention.head_count_kv", "num_key_value_heads", required=False, limit=largest_dimension),
     Field("attention.key_length", "head_dim", required=False, limit=largest_dimension),
     Field("attention.value_length", "head_dim", required=False, limit=largest_dimension),
-    Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
     *IMPLIED_RULES,
 )
 

@@ -150,7 +150,8 @@ class LayerWindows(Rule):
         if type(pattern) is int:
             pattern = periodic(pattern, layers)
         if pattern is not None:
-            booleans = isinstance(pattern, list) and all(type(each) is bool for each in pattern)
+            # llama.cpp's own writer states them as numbers.
+            booleans = isinstance(pattern, list) and all(type(each) in (bool, int) for each in pattern)
             if not booleans or len(pattern) != layers:
                 raise GGUFError(f"{_PATTERN} must be {layers} booleans, one a layer")
             if window is None and any(pattern):

@@ -1,14 +1,18 @@
 """`Architecture`: a GGUF architecture with its config class, config map and weight map."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from torchgguf.container import GGUFError, GGUFFile, Metadata
+from torchgguf.container.errors import brief
 from torchgguf.models.core.config import Config
 from torchgguf.models.core.config_map import Field, Header, Rule, read_fields, with_equal_layers
 from torchgguf.models.core.weight_map import NO_OTHER_NAMES, Interleaved, OtherNames, Row, Stack, WeightMap
+
+_logger = logging.getLogger(__name__)
 
 # metadata key -> config field: generation reads them; the tokenizer writes them
 _TOKEN_IDS = {
@@ -69,14 +73,21 @@ class Architecture:
         """Names of the GGUF tensors that belong to the config, not to a module."""
         return frozenset(name for rule in self.rules for name in rule.tensors)
 
-    def read_config(self, file: GGUFFile) -> Config:
+    def read_config(self, file: GGUFFile, ignored: Collection[str] = ()) -> Config:
         """Read a file's config.
+
+        Args:
+            file: the file.
+            ignored: keys that are not read, with or without the name of the architecture.
 
         Raises:
             GGUFError: keys are missing, invalid or unknown; the message names all of them.
         """
         prefix = f"{self.gguf}."
         values = {k.removeprefix(prefix): v for k, v in file.metadata.items() if k.startswith(prefix)}
+        left_out = [key for key in values if key in ignored or prefix + key in ignored]
+        for key in left_out:
+            _logger.warning("%s: %s%s = %s is ignored", file.paths[0], prefix, key, brief(values.pop(key)))
         header = Header(with_equal_layers(values), file.tensors, file.__getitem__)
         try:
             fields = read_fields(self.rules, header)

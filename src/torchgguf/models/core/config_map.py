@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchgguf.container import GGUFError, TensorInfo
 from torchgguf.container.errors import brief
+from torchgguf.models.core.neutral_keys import is_neutral
 
 
 @dataclass(frozen=True)
@@ -229,11 +230,19 @@ def read_fields(rules: Sequence[Rule], header: Header) -> dict[str, Any]:
                 owner = " and ".join(rule.keys) or "the tensors"
                 problems.append(f"{name} is {value} by {owner}, but {fields[name]} by other keys")
     understood = {key for rule in rules for key in rule.keys}
-    unknown = [key for key in header.values if key not in understood]
+    has_rotation = "rope.freq_base" in understood
+    unknown = [
+        key
+        for key in header.values
+        if key not in understood and not is_neutral(key, header.values, has_rotation=has_rotation)
+    ]
     if unknown:
         names = ", ".join(key if key.isprintable() and len(key) < 60 else brief(key) for key in unknown[:8])
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
-        problems.append(f"unknown keys, which may change the result: {names}{more}")
+        problems.append(
+            f"unknown keys, which may change the result: {names}{more} "
+            '(ignore_metadata=["..."] or --ignore-metadata loads the file without them)'
+        )
     if problems:
         raise GGUFError("; ".join(problems))
     return fields

@@ -49,7 +49,7 @@ def load_config(place: str | PathLike[str], gguf_file: str | None, options: Load
         if isinstance(source, Checkpoint):
             config = read_config(source, options)
         else:
-            config = registry.architecture_of_file(source).read_config(source)
+            config = registry.architecture_of_file(source).read_config(source, options.ignore_metadata)
             config = config.from_dict(config.to_dict(), **options.changes)
     config.attn_implementation = options.attn_implementation or config.attn_implementation
     if options.dtype not in (None, "auto"):

@@ -108,7 +108,7 @@ class GGUFSupply(TensorSupply):
     ) -> None:
         options.without_checkpoint()
         architecture = model_class.architecture
-        config = architecture.read_config(file)
+        config = architecture.read_config(file, options.ignore_metadata)
         self._file, self._weights = file, architecture.weights
         self._source = GGUFSource.of(file, copy.deepcopy(config), architecture.config_tensors)
         if options.changes:

@@ -82,6 +82,8 @@ class PreTrainedModel(TransformersAttributes):
             mmap: False reads the weights of a GGUF file into memory instead of mapping the file, for files
                 that may become shorter while the model is used; `disable_mmap=True` is the same. A mapped
                 file must stay as long as it is, or the system ends the process.
+            ignore_metadata: metadata keys of a GGUF file that are not read, such as `["llama.new_key"]`: a
+                way past the error about unknown keys. The log names each, and saving writes it again.
             revision, token, cache_dir, local_files_only, force_download: as in `torchgguf.hub.HubOptions`.
             Any other name is a field of the config, which is set to the value: `num_labels=3`.
 
