@@ -41,7 +41,7 @@ UNREADABLE = ("qwen2moe-tied",)
 PUBLISHED_TOKENS = {
     "gemma": ("prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_sep", "fsep", "eot"),
     "glm4": ("bos", "eos", "eot", "unknown"),
-    "nemotron": ("padding",),
+    "nemotron": ("padding", "unknown"),
 }
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 

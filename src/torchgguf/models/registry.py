@@ -1,5 +1,7 @@
 """Find the file of `architectures/` that loads a model: names only; each is imported on first use."""
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 
@@ -60,9 +62,7 @@ def architecture_of_type(model_type: str) -> Architecture:
         ValueError: the type is unsupported; the message lists those that are supported.
     """
     if model_type not in MODEL_TYPES:
-        raise ValueError(
-            f"model_type {brief(model_type)} is not supported; these are: {', '.join(MODEL_TYPES)}"
-        )
+        raise ValueError(f"model_type {brief(model_type)} is not supported{_like(model_type, MODEL_TYPES)}")
     return _import(model_type)
 
 
@@ -78,8 +78,15 @@ def architecture_of_file(file: GGUFFile) -> Architecture:
     for model_type in ROWS.get(actual, ()) if isinstance(actual, str) else ():
         if (architecture := _import(model_type)).matches(file.metadata):
             return architecture
-    reason = f"architecture {brief(actual)} is not supported; these are: {', '.join(ROWS)}"
+    reason = f"architecture {brief(actual)} is not supported{_like(actual, ROWS)}"
     raise GGUFError(reason, path=file.paths[0])
+
+
+def _like(name: object, known: Collection[str]) -> str:
+    """Return the end of an error that names what is most like a name: all names would fill the screen."""
+    alike = get_close_matches(name, known, n=3, cutoff=0.5) if isinstance(name, str) else []
+    nearest = f", the nearest are {', '.join(alike)}" if alike else ""
+    return f": {len(known)} are{nearest} (docs/from-transformers.md lists them)"
 
 
 def architectures_with(task: str) -> list[str]:

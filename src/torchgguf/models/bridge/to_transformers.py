@@ -75,7 +75,11 @@ def _in_dtype_of_weight(gate: Any, x: Tensor) -> Any:
 def _compute_buffers(theirs: Any, device: torch.device) -> None:
     """Compute the buffers that transformers derives from the config: they are in no checkpoint."""
     for path, module in list(theirs.named_modules()):
-        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+        if not any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            continue
+        if (scale := getattr(module, "scalar_embed_scale", None)) is not None:  # of Gemma's embeddings
+            module.embed_scale = nn.Buffer(torch.tensor(scale, device=device), persistent=False)
+        else:
             theirs.set_submodule(path, type(module)(module.config).to(device))
 
 

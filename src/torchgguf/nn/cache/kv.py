@@ -57,8 +57,12 @@ class KeyValues(State):
             self.values = torch.cat((self.values[:, :, :length], value), dim=2)
             self._owned = False
         else:
-            # What inference mode made is written into in that mode only.
-            foreign = self.keys.is_inference() and not torch.is_inference_mode_enabled()
+            # What inference mode made is written into in that mode only. A compiled graph cannot ask.
+            foreign = (
+                not torch.compiler.is_compiling()
+                and self.keys.is_inference()
+                and not torch.is_inference_mode_enabled()
+            )
             if end > self.keys.shape[2] or not self._owned or foreign:
                 self.keys, self.values = _grown(self.keys, length, end), _grown(self.values, length, end)
                 self._owned = True
