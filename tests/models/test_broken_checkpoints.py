@@ -307,3 +307,19 @@ def test_a_head_inside_the_model_is_no_head(llama):
     change_tensors(llama, move)
     with pytest.raises(ValueError, match=r"unused tensors: model\.lm_head\.weight.*missing.*lm_head\.weight"):
         LlamaForCausalLM.from_pretrained(llama)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "one of them is missing"])
+def test_one_file_beside_shards(llama, caplog, whole):
+    """Either may be old. The one file is loaded, as in transformers, and the log names both."""
+    reference(CASES["llama"]).save_pretrained(llama, max_shard_size="100KB")
+    change_tensors(llama, lambda tensors: tensors["model.norm.weight"].zero_())
+    if not whole:  # then nothing else would load
+        (llama / SHARD).unlink()
+    model = AutoModelForCausalLM.from_pretrained(llama)
+    assert not model.model.norm.weight.any()
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == whole
+    if whole:
+        assert f"{llama / 'model.safetensors'} is loaded" in warnings[0]
+        assert "model.safetensors.index.json lists other files" in warnings[0]

@@ -41,6 +41,7 @@ UNREADABLE = ("qwen2moe-tied",)
 PUBLISHED_TOKENS = {
     "gemma": ("prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_sep", "fsep", "eot"),
     "glm4": ("bos", "eos", "eot", "unknown"),
+    "nemotron": ("padding",),
 }
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 
@@ -146,6 +147,9 @@ def test_from_a_folder_it_is_the_file_that_the_converter_makes(originals, files,
         "gemma",
         "gemma2",
         "gemma3",
+        "nemotron",
+        "stablelm",
+        "stablelm-parallel",
         "olmo2",
         "seed",
         "arcee",
@@ -207,6 +211,9 @@ def test_llama_cpp_continues_as_this_package(originals, files):
         "gemma",
         "gemma2",
         "gemma3",
+        "nemotron",
+        "stablelm",
+        "stablelm-parallel",
         "olmo2",
         "seed",
         "arcee",

@@ -105,6 +105,17 @@ def test_class_and_names_are_those_of_transformers(pair):
 
 
 @torch.no_grad()
+def test_an_option_of_none_asks_for_nothing(pair):
+    """Models of PEFT pass on what nobody asked for as None, which in transformers is the default."""
+    theirs, ours, _ = pair
+    inputs = {"input_ids": batch("right")["input_ids"], "use_cache": False}
+    options = dict.fromkeys(("return_dict", "output_attentions", "output_hidden_states"))
+    actual, expected = (model(**inputs, **options) for model in (ours, theirs))
+    assert type(actual).__name__ == type(expected).__name__
+    assert_same_outputs(actual, expected)
+
+
+@torch.no_grad()
 def test_outputs_as_tuples_with_all_states(pair):
     theirs, ours, _ = pair
     inputs = {"input_ids": batch("right")["input_ids"], "output_hidden_states": True, "use_cache": False}

@@ -158,8 +158,10 @@ def test_four_bits_stored_as_floats_are_not_saved(folders, storage, name, method
         lambda model: model.to(torch.float32),
         lambda model: model.to("cpu", torch.bfloat16),
         lambda model: torch.nn.Sequential(model).half()[0],
+        lambda model: (model, [part.half() for part in model.children()])[0],
+        lambda model: (model, [layer.half() for layer in model.modules() if not [*layer.children()]])[0],
     ],
-    ids=["half", "bfloat16", "double", "float32", "to", "inside"],
+    ids=["half", "bfloat16", "double", "float32", "to", "inside", "parts", "each layer"],
 )
 @pytest.mark.parametrize("storage", STORAGES)
 @torch.no_grad()

@@ -51,6 +51,51 @@ def layers_name(model) -> str:
     return name
 
 
+@pytest.mark.parametrize(("every", "expected"), [(1, [2, 2, 2]), (2, [2, 1, 2]), (3, [2, 1, 1])])
+@pytest.mark.parametrize("offload", [False, True])
+def test_as_trainer_calls_it(models, every, expected, offload):
+    """By its newer name, for some layers, or with inputs in the memory of the CPU."""
+    _, ours = models
+    _, plain = step(ours)
+    ours.activation_checkpointing_enable(
+        activation_checkpointing_kwargs=None, every_n_layers=every, offload=offload
+    )
+    try:
+        assert ours.is_activation_checkpointing
+        with warnings.catch_warnings(record=True):  # no cache is made, not a part of one either
+            assert ours(IDS, labels=IDS, use_cache=True).cache.get_seq_length() == 0
+        _, again = step(ours, use_cache=False)
+        counts = runs(ours, lambda: step(ours, use_cache=False))
+    finally:
+        ours.activation_checkpointing_disable()
+    assert [counts[i] for i in range(3)] == expected
+    for name, gradient in again.items():
+        assert_close(gradient, plain[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_behind_a_frozen_embedding(models, reentrant):
+    """As adapters train: only matrices inside layers have gradients."""
+    theirs, _ = models
+    ours = counterpart(theirs).train()
+    for name, parameter in ours.named_parameters():
+        parameter.requires_grad_(name.endswith("v_proj.weight") or "query_key" in name or "attn" in name)
+    ours(IDS, labels=IDS).loss.backward()
+    expected = {name: p.grad for name, p in ours.named_parameters() if p.requires_grad}
+    assert expected
+    ours.zero_grad()
+    ours.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    ours(IDS, labels=IDS, use_cache=False).loss.backward()
+    for name, gradient in expected.items():
+        assert_close(ours.get_parameter(name).grad, gradient, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_no_such_share_of_layers():
+    model = counterpart(reference(CASES["llama"]))
+    with pytest.raises(ValueError, match="every_n_layers must be at least 1, got 0"):
+        model.activation_checkpointing_enable(every_n_layers=0)
+
+
 @pytest.mark.parametrize("options", [None, {"use_reentrant": False}, {"use_reentrant": True}], ids=str)
 def test_gradients(models, options):
     theirs, ours = models

@@ -221,7 +221,7 @@ CASES = {
     "olmo2": Case("Olmo2", {"pad_token_id": None, "eos_token_id": 2}),
     "seed": Case("SeedOss", {"head_dim": 32, **SHORT_IDS, **NO_DROPOUT}),
     "seed-biases": Case(
-        "SeedOss", {"head_dim": 32, **SHORT_IDS, "attention_out_bias": True, "mlp_bias": True}
+        "SeedOss", {"head_dim": 32, **SHORT_IDS, **NO_DROPOUT, "attention_out_bias": True, "mlp_bias": True}
     ),
     "arcee": Case("Arcee", SHORT_IDS),
     "ernie": Case("Ernie4_5", {"head_dim": 32}),
@@ -323,6 +323,9 @@ CASES = {
             **longrope(16, original=640, longest=2560, **PHIMOE_SCALES),
         },
     ),
+    "nemotron": Case("Nemotron", SHORT_IDS),
+    "stablelm": Case("StableLm", {**SHORT_IDS, "partial_rotary_factor": 0.25}),
+    "stablelm-parallel": Case("StableLm", {**SHORT_IDS, "use_parallel_residual": True, "use_qkv_bias": True}),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),

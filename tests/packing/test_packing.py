@@ -13,7 +13,8 @@ from torchgguf.container import Metadata, TensorSource, open_gguf, write_gguf
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization, pack_tensors, recipe
 from torchgguf.packing.column_statistics import Activations
-from torchgguf.quants import dequantize, quant_type, quantize
+from torchgguf.quants import dequantize, quant_type, quant_types, quantize
+from torchgguf.quants.capacity import capacity, exceeds
 
 ONE = torch.ones(1, dtype=torch.int64)
 
@@ -214,6 +215,26 @@ def test_weights_beyond_a_type_are_refused():
         packed({"blk.3.attn_q.weight": source}, Quantization("BF16"))["blk.3.attn_q.weight"].load().min()
         == 65536
     )
+
+
+@pytest.mark.parametrize("kind", [kind.name for kind in quant_types() if kind.dtype is None])
+def test_weights_beyond_the_scales_of_a_type_are_refused(kind):
+    """The scale of a block is a half at most, so larger weights would become the largest that it reaches."""
+    lowest, highest = capacity(quant_type(kind))
+    columns = torch.ones(256)
+    for end in (lowest, highest):
+        fitting, beyond = (torch.full((2, 256), share * end) for share in (0.9, 1.3))
+        blocks = quantize(fitting, kind, columns)
+        assert dequantize(blocks, kind).abs().max().item() == pytest.approx(0.9 * abs(end), rel=0.25)
+        assert not exceeds(fitting, quant_type(kind))
+        if not beyond.isfinite().all():
+            continue
+        assert exceeds(beyond, quant_type(kind))
+        name = "blk.3.attn_q.weight"
+        matrix = ImportanceMatrix({name: Activations(columns[None], ONE)}, [], 1, 512)
+        packing = Quantization("Q4_0", matrix, overrides={"attn_q": kind})
+        with pytest.raises(ValueError, match=f"tensor '{name}': .* too large for {kind}"):
+            packed({name: TensorSource.of(beyond)}, packing)[name].load()
 
 
 def test_tables_of_integers_are_copied():

@@ -40,6 +40,7 @@ BYTE_LEVEL = {
     "qwen3": "qwen2",
     "qwen3_moe": "qwen2",
     "seed_oss": "seed-coder",
+    "stablelm": "stablelm2",
     "starcoder2": "starcoder",
 }
 # Models whose vocabulary of sentencepiece puts no space before a text.

@@ -138,6 +138,14 @@ from torchgguf.models.architectures.mixtral import (
     MixtralForTokenClassification as MixtralForTokenClassification,
     MixtralModel as MixtralModel,
 )
+from torchgguf.models.architectures.nemotron import (
+    NemotronConfig as NemotronConfig,
+    NemotronForCausalLM as NemotronForCausalLM,
+    NemotronForQuestionAnswering as NemotronForQuestionAnswering,
+    NemotronForSequenceClassification as NemotronForSequenceClassification,
+    NemotronForTokenClassification as NemotronForTokenClassification,
+    NemotronModel as NemotronModel,
+)
 from torchgguf.models.architectures.olmo2 import (
     Olmo2Config as Olmo2Config,
     Olmo2ForCausalLM as Olmo2ForCausalLM,
@@ -216,6 +224,13 @@ from torchgguf.models.architectures.smollm3 import (
     SmolLM3ForSequenceClassification as SmolLM3ForSequenceClassification,
     SmolLM3ForTokenClassification as SmolLM3ForTokenClassification,
     SmolLM3Model as SmolLM3Model,
+)
+from torchgguf.models.architectures.stablelm import (
+    StableLmConfig as StableLmConfig,
+    StableLmForCausalLM as StableLmForCausalLM,
+    StableLmForSequenceClassification as StableLmForSequenceClassification,
+    StableLmForTokenClassification as StableLmForTokenClassification,
+    StableLmModel as StableLmModel,
 )
 from torchgguf.models.architectures.starcoder2 import (
     Starcoder2Config as Starcoder2Config,

@@ -26,6 +26,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "granitemoe": ("granitemoeshared", "granitemoe"),
     "llama": ("mixtral", "mistral", "llama"),
     "mistral3": ("ministral3",),
+    "nemotron": ("nemotron",),
     "olmo2": ("olmo2",),
     "olmoe": ("olmoe",),
     "phi2": ("phi",),
@@ -37,6 +38,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "qwen3moe": ("qwen3_moe",),
     "seed_oss": ("seed_oss",),
     "smollm3": ("smollm3",),
+    "stablelm": ("stablelm",),
     "starcoder2": ("starcoder2",),
 }
 

@@ -23,7 +23,7 @@ from torchgguf.nn.layers import (
     QuantizedLinear,
 )
 from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, new_padding, next_positions
-from torchgguf.nn.norm import HeadwiseLayerNorm, LayerNorm, RMSNorm, UnitOffsetRMSNorm
+from torchgguf.nn.norm import HeadwiseLayerNorm, LayerNorm, RMSNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
 from torchgguf.nn.outputs import ModelOutput
 from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate, rotate_neighbours
 from torchgguf.nn.second_names import accept_second_names
@@ -59,6 +59,7 @@ __all__ = [
     "SlottedLayer",
     "State",
     "StaticCache",
+    "UnitOffsetLayerNorm",
     "UnitOffsetRMSNorm",
     "accept_second_names",
     "alibi_mask",

@@ -46,12 +46,24 @@ class Conv1D(_MatrixLayer):
     the weight is `(nf, nx)`.
     """
 
+    advice = ", which is of torchgguf (docs/fine-tuning.md shows how to register it),"
+
     def __init__(self, nf: int, nx: int) -> None:
         super().__init__()
         self.nf = nf
         self.nx = nx
         self.weight = nn.Parameter(torch.empty(nx, nf))
         self.bias = nn.Parameter(torch.empty(nf))
+
+    @property
+    def in_features(self) -> int:
+        """Size of the input's last dimension, by the name of linear layers."""
+        return self.nx
+
+    @property
+    def out_features(self) -> int:
+        """Size of the output's last dimension, by the name of linear layers."""
+        return self.nf
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., nx)` to `(..., nf)`."""

@@ -1,6 +1,7 @@
 """Normalisation layers. Norms that came from a packed file stay in float32, whatever goes through them."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -34,44 +35,6 @@ class RMSNorm(nn.Module):
         return f"{tuple(self.weight.shape)}, eps={self.eps}"
 
 
-class UnitOffsetRMSNorm(SlottedLayer):
-    """`(1 + weight) * x / sqrt(mean(x²) + eps)`, all in float32 and then rounded, as Gemma's models do.
-
-    GGUF files contain `1 + weight`, rounded: the sum does not determine the weight. So the layer keeps what
-    it read from a file, and returns it as long as the weight is the one that follows from it.
-    """
-
-    def __init__(self, hidden_size: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(hidden_size))
-        self.eps = eps
-        self._stored: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension of `(..., hidden_size)`."""
-        scale = self.weight.float() + 1.0
-        return F.rms_norm(x.float(), scale.shape, scale, self.eps).to(x.dtype)
-
-    def slots(self) -> Iterable[Slot]:
-        """List the weight as files contain it."""
-        return [Slot("weight", tuple(self.weight.shape), self._read)]
-
-    def fill(self, name: str, tensor: Tensor) -> None:
-        """Store `1 + weight`, as files contain it."""
-        self._stored = tensor.detach().cpu()
-        self.weight = nn.Parameter(tensor - 1)
-
-    def _read(self) -> Tensor:
-        weight = self.weight.detach()
-        if self._stored is not None and torch.equal((self._stored - 1).to(weight.dtype), weight.cpu()):
-            return self._stored
-        return weight + 1
-
-    def extra_repr(self) -> str:
-        """Show the size and the epsilon."""
-        return f"{tuple(self.weight.shape)}, eps={self.eps}"
-
-
 class LayerNorm(nn.LayerNorm):
     """`torch.nn.LayerNorm` (Ba et al. 2016, arXiv 1607.06450) for inputs of any dtype, which the result has.
 
@@ -81,8 +44,12 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise the last dimension of `(..., hidden_size)`."""
         wide = torch.promote_types(input.dtype, self.weight.dtype)
-        weight, bias = self.weight.to(wide), None if self.bias is None else self.bias.to(wide)
+        weight, bias = self.scale().to(wide), None if self.bias is None else self.bias.to(wide)
         return F.layer_norm(input.to(wide), self.normalized_shape, weight, bias, self.eps).to(input.dtype)
+
+    def scale(self) -> Tensor:
+        """Return what it multiplies by."""
+        return self.weight
 
 
 class HeadwiseLayerNorm(nn.Module):
@@ -107,3 +74,63 @@ class HeadwiseLayerNorm(nn.Module):
     def extra_repr(self) -> str:
         """Show the sizes and the epsilon."""
         return f"{tuple(self.weight.shape)}, eps={self.eps}"
+
+
+class UnitOffset(SlottedLayer):
+    """Base of norms that multiply by `1 + weight`.
+
+    GGUF files contain `1 + weight`, rounded: the sum does not determine the weight. So the layer keeps what
+    it read from a file, and returns it as long as the weight is the one that follows from it.
+    """
+
+    weight: nn.Parameter
+    _stored: Tensor | None = None
+
+    def slots(self) -> Iterable[Slot]:
+        """List the weight as files contain it, and what there is beside it."""
+        for slot in super().slots():
+            yield replace(slot, read=self._read) if slot.name == "weight" else slot
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Store `1 + weight`, as files contain it, or another parameter."""
+        if name == "weight":
+            self._stored = tensor.detach().cpu()
+            tensor = tensor - 1
+        super().fill(name, tensor)
+
+    def _read(self) -> Tensor:
+        weight = self.weight.detach()
+        if self._stored is not None and torch.equal((self._stored - 1).to(weight.dtype), weight.cpu()):
+            return self._stored
+        return weight + 1
+
+
+class UnitOffsetRMSNorm(UnitOffset):
+    """`(1 + weight) * x / sqrt(mean(x²) + eps)`, all in float32 and then rounded, as Gemma's models do."""
+
+    def __init__(self, hidden_size: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(hidden_size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of `(..., hidden_size)`."""
+        scale = self.weight.float() + 1.0
+        return F.rms_norm(x.float(), scale.shape, scale, self.eps).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the size and the epsilon."""
+        return f"{tuple(self.weight.shape)}, eps={self.eps}"
+
+
+class UnitOffsetLayerNorm(UnitOffset, LayerNorm):
+    """A `LayerNorm` that multiplies by `1 + weight`."""
+
+    def reset_parameters(self) -> None:
+        """Set the weight and the bias to 0."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def scale(self) -> Tensor:
+        """Return what it multiplies by."""
+        return self.weight + 1.0

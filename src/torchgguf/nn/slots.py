@@ -7,6 +7,7 @@ parameter, packed bytes) are `SlottedLayer`s and list their slots: nobody else n
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,17 @@ class Slot:
 
 
 class SlottedLayer(nn.Module):
-    """A layer that lists how its parameters lie in GGUF files."""
+    """A layer that lists how its parameters lie in GGUF files.
+
+    Attributes:
+        advice: follows the layer's description in an f-string: so errors of libraries that do not know the
+            layer, such as PEFT, state what to do.
+    """
+
+    advice: ClassVar[str] = ""
+
+    def __format__(self, format_spec: str) -> str:
+        return format(f"{self!r}{self.advice}", format_spec)
 
     def slots(self) -> Iterable[Slot]:
         """List the tensors that the layer loads from a file."""
@@ -57,6 +68,8 @@ class SlottedLayer(nn.Module):
 
 class PackedLayer(SlottedLayer):
     """A layer whose matrices stay in their GGUF blocks."""
+
+    advice = ", whose weights are packed (call model.dequantize() first),"
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return the plain layer with the same weights in `dtype`, trainable."""

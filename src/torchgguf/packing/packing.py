@@ -22,11 +22,13 @@ from torchgguf.packing.planning import Choice, Overrides, plan_types
 from torchgguf.packing.recipes import Recipe, recipe
 from torchgguf.packing.report import PackedTensor, PackingReport
 from torchgguf.quants import QuantType, QuantTypeLike, quant_type, quantize
+from torchgguf.quants.capacity import exceeds
 
 _logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+_TOO_LARGE = "it has weights that are not finite, or too large for {}"
 _SLAB = 1 << 21  # weights in a slab: 8 MB in float32
 #: Dtypes of integer tables, which are never packed.
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
@@ -260,6 +262,8 @@ def _repack(old: TensorSource, kind: QuantType, importance: Tensor | None, error
     for source, target, columns in _slabs(rows, packed, importance, max(_SLAB // old.shape[-1], 1)):
         numbers = source.float() if old.type in PLAIN else kernels.dequantize(source, quant_type(old.type))
         target.copy_(quantize(numbers, kind, columns))
+        if exceeds(numbers, kind):
+            raise ValueError(_TOO_LARGE.format(kind.name))
         if kind.dtype is not None:
             _check_finite(target.view(kind.dtype), kind.name)
         if errors is not None:
@@ -270,7 +274,7 @@ def _repack(old: TensorSource, kind: QuantType, importance: Tensor | None, error
 def _check_finite(numbers: Tensor, type_name: str) -> None:
     """Raise ValueError for weights that are not finite, as llama-quantize does."""
     if not all(end.isfinite() for end in numbers.aminmax()):
-        raise ValueError(f"it has weights that are not finite, or too large for {type_name}")
+        raise ValueError(_TOO_LARGE.format(type_name))
 
 
 def _slabs(

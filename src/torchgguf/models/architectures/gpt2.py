@@ -269,7 +269,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
         use_cache: bool | None = None,
         *,
         token_type_ids: Tensor | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
         **options: Any,
     ) -> Any:
         """Run the model.
@@ -298,7 +298,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
             output.hidden_states = (*output.hidden_states[:-1], last)
         if not (self.config.use_cache if use_cache is None else use_cache):
             output.cache = None  # the cache of the caller was updated all the same
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
 
 def _as_rows(tensor: Tensor | None, dims: int) -> Tensor | None:

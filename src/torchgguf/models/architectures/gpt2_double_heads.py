@@ -87,7 +87,7 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
         mc_token_ids: Tensor | None = None,
         labels: Tensor | None = None,
         mc_labels: Tensor | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
         logits_to_keep: int | Tensor = 0,
         **inputs: Any,
     ) -> Any:
@@ -123,4 +123,4 @@ class GPT2DoubleHeadsModel(GPT2LMHeadModel):
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
         )
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output

@@ -114,7 +114,7 @@ class ForCausalLM(ModelWithHead, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         *,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
         **inputs: Any,
@@ -155,7 +155,7 @@ class ForCausalLM(ModelWithHead, GenerationMixin):
             attentions=decoded.attentions,
         )
         self.complete(output, decoded, attention_mask)
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
     def score(self, states: Tensor) -> Tensor:
         """Map last states `(..., hidden_size)` to logits `(..., vocab_size)`."""
@@ -189,7 +189,7 @@ class ForSequenceClassification(ModelWithHead):
         attention_mask: Tensor | None = None,
         *,
         labels: Tensor | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
         **inputs: Any,
     ) -> SequenceClassifierOutputWithPast | tuple[Any, ...]:
         """Score texts; return a `SequenceClassifierOutputWithPast`.
@@ -217,7 +217,7 @@ class ForSequenceClassification(ModelWithHead):
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
         )
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
     def _last_tokens(self, input_ids: Tensor | None, states: Tensor) -> Tensor | int:
         """Return the position of the last token in each row."""
@@ -253,7 +253,7 @@ class ForTokenClassification(ModelWithHead):
         attention_mask: Tensor | None = None,
         *,
         labels: Tensor | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
         **inputs: Any,
     ) -> TokenClassifierOutput | tuple[Any, ...]:
         """Score each token; return a `TokenClassifierOutput`.
@@ -273,7 +273,7 @@ class ForTokenClassification(ModelWithHead):
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
         )
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
 
 class ForQuestionAnswering(ModelWithHead):
@@ -293,7 +293,7 @@ class ForQuestionAnswering(ModelWithHead):
         *,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
         **inputs: Any,
     ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
         """Score each position as a start and as an end; return a `QuestionAnsweringModelOutput`.
@@ -318,4 +318,4 @@ class ForQuestionAnswering(ModelWithHead):
             hidden_states=decoded.hidden_states,
             attentions=decoded.attentions,
         )
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output

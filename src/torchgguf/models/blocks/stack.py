@@ -79,7 +79,7 @@ class LayerStack(PreTrainedModel):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_router_logits: bool | None = None,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Run the layers.
 
@@ -126,8 +126,8 @@ class LayerStack(PreTrainedModel):
         )
 
         states = [x]
-        for layer in getattr(self, self.layers_name):
-            x = self.run_layer(layer, x, step)
+        for i, layer in enumerate(getattr(self, self.layers_name)):
+            x = self.run_layer(layer, x, step, again=i % self.checkpoint_every == 0)
             if output_hidden_states:
                 states.append(x)
         x = states[-1] = getattr(self, self.norm_name)(x)
@@ -138,12 +138,18 @@ class LayerStack(PreTrainedModel):
             hidden_states=tuple(states) if output_hidden_states else None,
             **kept,
         )
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
-    def run_layer(self, layer: nn.Module, x: Tensor, step: Step) -> Tensor:
+    def run_layer(self, layer: nn.Module, x: Tensor, step: Step, again: bool = True) -> Tensor:
         """Return `layer(x, step)`; with gradient checkpointing, without the cache.
 
         The backward pass runs a layer again, which would append its keys to the cache a second time.
+
+        Args:
+            layer: the layer to run.
+            x: its input.
+            step: what all layers share.
+            again: whether the backward pass runs this layer again if gradient checkpointing is on.
 
         Raises:
             ValueError: gradient checkpointing is on and the cache is not empty: masks depend on its contents.
@@ -159,6 +165,9 @@ class LayerStack(PreTrainedModel):
                 )
             # Python shows a warning once for each place in the code.
             warnings.warn("no cache is made while gradient checkpointing: set use_cache=False", stacklevel=1)
+        if not again:
+            x_once: Tensor = layer(x, replace(step, cache=None))
+            return x_once
 
         def run(x: Tensor) -> tuple[Tensor | None, ...]:
             # Recorded tensors must be outputs of the checkpointed function.

@@ -1,8 +1,7 @@
 """`Model`: the names, embeddings and weights of a model of any architecture. It opens no file."""
 
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -12,7 +11,6 @@ from torchgguf.models.core.argument_order import in_order
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.recompute import GradientCheckpointing
 from torchgguf.nn import Experts, Linear, QuantizedEmbedding, QuantizedLinear, accept_second_names
-from torchgguf.nn.foreign import kept_as_bytes
 from torchgguf.nn.slots import slots
 
 
@@ -57,12 +55,6 @@ class Model(GradientCheckpointing):
         # A subclass that only overrides `forward` keeps the order in which it declares its arguments.
         if order := vars(cls).get("argument_order"):
             cls.forward = in_order(cls.forward, order)
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        """Move or cast the parameters, as `to` and `half` ask; packed ones keep their bytes."""
-        with kept_as_bytes(self):
-            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
 
     def tie_weights(self) -> None:
         """Share the weights of the embedding with the head, if the config asks for it."""

@@ -4,6 +4,7 @@ Knows no model.
 """
 
 import json
+import logging
 import pickle
 import re
 import zipfile
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from torchgguf.container import LazyTensor
 from torchgguf.hub import HubOptions, find_file, find_files
+
+_logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -109,6 +112,8 @@ class Checkpoint:
         file = find_file(self.place, *wanted, **self.hub)
         opened = _PassingFiles() if passing else None
         if not file.name.endswith(INDEX):
+            if file.name in WEIGHTS and len(wanted) > 1:
+                _warn_of_shards(file)
             return _list_tensors(file, opened)
         names = _read_index(file)
         shards = list(dict.fromkeys(names.values()))
@@ -215,6 +220,25 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     if not isinstance(contents, dict):
         raise CheckpointError(f"{file} must contain tensors by name, got {type(contents).__name__}")
     return contents
+
+
+def _warn_of_shards(file: Path) -> None:
+    """Warn if the folder contains the same weights in one file and in shards: one of them may be old.
+
+    transformers loads the one file, too. It leaves that file in the folder when it saves shards.
+    """
+    index = file.with_name(file.name + INDEX)
+    if not index.is_file():
+        return
+    try:
+        shards = set(_read_index(index).values())
+    except CheckpointError:
+        return
+    if all(file.with_name(shard).is_file() for shard in shards):
+        _logger.warning(
+            "%s is loaded, but %s lists other files with weights: remove those that are out of date",
+            *(file, index.name),
+        )
 
 
 def _is_mappable(file: Path) -> bool:

@@ -8,7 +8,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from io import FileIO
@@ -62,6 +62,8 @@ def save_checkpoint(
         dtype = model.dtype
     config = copy.copy(model.config)
     config.architectures, config.dtype = [type(model).__name__], dtype or model.dtype
+    if model.get_output_embeddings() is not None:  # a head that was replaced no longer shares weights
+        config.tie_word_embeddings = model.tied_head is not None
     texts = {CONFIG: config.to_json_string(use_diff=False).encode(), **(more or {})}
     if (generation_config := getattr(model, "generation_config", None)) is not None:
         texts[GENERATION_CONFIG] = generation_config.to_json_string().encode()
@@ -77,9 +79,9 @@ def save_checkpoint(
         metadata = {"total_parameters": total, **shards.metadata}
         index = {"metadata": metadata, "weight_map": shards.tensor_to_filename}
         texts[SAFETENSORS + INDEX] = (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
-    for name in texts:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:  # when all are written, they are renamed, the last one first
+        for place in dict.fromkeys((folder / name).parent for name in texts):
+            files.enter_context(_made(place))
         for name, text in texts.items():
             _write(files.enter_context(atomic_write(folder / name)), text)
         progress = tqdm(total=len(tensors), desc="saving", unit="tensor", delay=1, leave=False, disable=None)
@@ -93,11 +95,23 @@ def save_checkpoint(
             path.unlink()
 
 
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Create a folder, and remove it if the block fails and leaves it empty."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # another process has put something there
+            for place in missing:
+                place.rmdir()
+        raise
+
+
 def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterator[tuple[str, LazyTensor]]:
     """Iterate over all tensors by their names on disk; packed layers become plain ones."""
-    check_savable(model)
-    with torch.device("meta"):
-        plain_model = type(model)(model.config)
+    plain_model = check_savable(model)
     tied = model.tied_head
     paths = {
         layer: path

@@ -26,7 +26,9 @@ from torchgguf.models.io.savable import check_savable
 from torchgguf.nn.slots import slots
 from torchgguf.packing import PackingReport, Quantization, file_type_of, pack_tensors, stays_wide
 from torchgguf.quants import quant_type
+from torchgguf.tokenization.sources.gguf import padded_vocabulary
 
+_TOKENS = "tokenizer.ggml.tokens"
 _PLAIN_TYPES = {
     torch.float32: TensorType.F32,
     torch.float16: TensorType.F16,
@@ -172,6 +174,8 @@ def _metadata(model: Model, tokenizer: Any, tensors: Mapping[str, TensorSource])
         _replace_vocabulary(metadata, tokenizer.to_gguf(vocab_size=model.config.vocab_size))
     elif source is None:
         metadata["tokenizer.ggml.model"] = "no_vocab"
+    elif model.config.vocab_size != source.config.vocab_size and _TOKENS in metadata:
+        metadata = padded_vocabulary(metadata, model.config.vocab_size)
     return metadata
 
 

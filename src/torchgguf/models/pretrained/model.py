@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torchgguf.compat import NeutralOptions, split_options
 from torchgguf.container.writing.writer import ByteProgress
@@ -18,21 +18,25 @@ from torchgguf.models.io.assembling import load_pretrained
 from torchgguf.models.io.checkpoint import CheckpointError
 from torchgguf.models.io.checkpoint_writing import save_checkpoint
 from torchgguf.models.pretrained import resizing
+from torchgguf.models.pretrained.packed_training import watch_training
+from torchgguf.models.pretrained.state_dicts import completed, holding
+from torchgguf.models.pretrained.trainer import teach_trainer
 from torchgguf.nn import PackedLayer
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
 
 # Options of transformers' save_pretrained that are unsupported here, with the values that change nothing.
 _SAVING: NeutralOptions = {
     "distributed_checkpoint": (False,),
-    "is_main_process": (True,),
     "push_to_hub": (False,),
     "safe_serialization": (True,),
     "save_original_format": (True,),
     "save_peft_format": (True,),
-    "state_dict": (None,),
-    "token": (None,),
     "variant": (None,),
 }
+
+
+# Options of transformers' save_pretrained for what is not done here, or not by a function of the caller.
+_UNUSED = {"save_function", "token"}
 
 
 class PreTrainedModel(Model):
@@ -105,6 +109,8 @@ class PreTrainedModel(Model):
         max_shard_size: int | str = "50GB",
         *,
         dtype: torch.dtype | str | None = None,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
         **options: Any,
     ) -> None:
         """Save a Hugging Face checkpoint, config.json and model.safetensors, for transformers and vLLM.
@@ -116,18 +122,24 @@ class PreTrainedModel(Model):
             save_directory: the folder, which is created if it is missing. The model may come from it.
             max_shard_size: bytes, or a text such as `"5GB"`; larger weights are saved in several files.
             dtype: of the weights; by default their own or, if any are packed, that of the activations.
-            options: those of transformers that change nothing here, such as `safe_serialization=True`.
+            is_main_process: False saves nothing: of several processes that train a model, one saves it.
+            state_dict: parameters to save in place of the model's, such as those that accelerate gathers.
+            options: those of transformers that change nothing here, such as `safe_serialization=True`, and
+                `save_function`.
 
         Raises:
             TypeError: an option is unknown.
-            ValueError: the value of an option is unsupported, another library packed the weights, or finite
-                weights are too large for `dtype` (the message names the tensor).
+            ValueError: the value of an option is unsupported, another library packed the weights, the model
+                or `state_dict` is not what the config describes, or finite weights are too large for `dtype`
+                (the message names the tensor). Nothing is written.
         """
-        (unknown,) = split_options(options, _SAVING)
+        (unknown,) = split_options({k: v for k, v in options.items() if k not in _UNUSED}, _SAVING)
         if unknown:
             raise TypeError(f"save_pretrained() has no option {min(unknown)!r}")
         asked = None if dtype is None else floating_dtype(dtype)
-        save_checkpoint(self, Path(save_directory), max_shard_size, asked)
+        if is_main_process:
+            with holding(self, state_dict):
+                save_checkpoint(self, Path(save_directory), max_shard_size, asked)
 
     def save_gguf(
         self,
@@ -161,9 +173,10 @@ class PreTrainedModel(Model):
             progress: is called with `(done, total)` bytes during writing.
 
         Raises:
-            ValueError: GGUF cannot express the config, the model has no head, `quantization` is unknown, or a
-                tensor does not support it: its weights are not finite, it is packed to another type already,
-                or its importances are missing or of another model. The message names the tensor.
+            ValueError: GGUF cannot express the config, the model is not what it describes or has no head,
+                `quantization` is unknown, or a tensor does not support it: its weights are not finite or too
+                large, it is packed to another type already, or its importances are missing or of another
+                model. The message names the tensor.
             GGUFError: the importance matrix is invalid, or the disk is full.
         """
         self.require_weights("save_gguf()")
@@ -171,6 +184,31 @@ class PreTrainedModel(Model):
             raise ValueError("imatrix and report are for packing: set quantization=, such as 'Q4_K_M'")
         packing = None if quantization is None else Quantization.of(quantization, imatrix)
         gguf_writing.save_gguf(self, path, tokenizer, metadata or {}, packing, report, progress)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:  # torch's own type is private
+        """Load parameters, also as `save_pretrained` writes them: shared weights once, experts one by one."""
+        is_tied = self.tied_head is not None
+        result = super().load_state_dict(completed(self, state_dict, strict), strict, assign)
+        if assign and is_tied:
+            self.set_output_embeddings(head_sharing(self.get_input_embeddings()))
+        return result
+
+    @property
+    def _keys_to_ignore_on_save(self) -> set[str] | None:
+        """The names that files lack because other weights are the same; transformers' Trainer reads it."""
+        tied = self.tied_head
+        return {f"{path}.weight" for path, layer in self.named_modules() if layer is tied} or None
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of training or of evaluation, as torch does.
+
+        The first training step of a packed model warns that only vectors learn.
+        """
+        teach_trainer()
+        watch_training(self, mode)
+        return super().train(mode)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Self:
         """Unpack all weights, in place, to plain trainable parameters.

@@ -21,7 +21,7 @@ def resize_vocabulary(model: Model, size: int | None, multiple: int | None) -> n
         raise ValueError(f"the vocabulary must contain at least 1 token, got {size}")
     layers = [embedding] if head is None or head.weight is embedding.weight else [embedding, head]
     if packed := [layer for layer in layers if isinstance(layer, PackedLayer)]:
-        raise ValueError(f"resizing packed rows is unsupported: call dequantize() first ({packed[0]})")
+        raise ValueError(f"resizing packed rows is unsupported: call dequantize() first ({packed[0]!r})")
     for layer in layers:
         assert isinstance(layer, nn.Embedding | nn.Linear)
         _resize_rows(layer, size)

@@ -102,13 +102,14 @@ class BitsAndBytesConfig:
 
     def _four_bit(self, weight: torch.Tensor, bias: bool) -> Any:
         layers = _layers()
+        kept = import_module("torchgguf.models.quantizers.bitsandbytes_layers")
         options = {
             "compress_statistics": self.bnb_4bit_use_double_quant,
             "quant_type": self.bnb_4bit_quant_type,
             "quant_storage": self.bnb_4bit_quant_storage,
         }
         with torch.device("meta"):
-            layer = layers.Linear4bit(
+            layer = kept.KeptLinear4bit(
                 weight.shape[1], weight.shape[0], bias, self.bnb_4bit_compute_dtype, **options
             )
         layer.weight = layers.Params4bit(weight, requires_grad=False, module=layer, **options)

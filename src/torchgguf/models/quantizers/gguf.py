@@ -14,6 +14,7 @@ from torchgguf.models.core.narrowing import became_infinite, refuse_too_large
 from torchgguf.nn import SlottedLayer
 from torchgguf.packing import stays_wide
 from torchgguf.quants import QuantType, quant_type, quantize
+from torchgguf.quants.capacity import exceeds
 
 _logger = logging.getLogger(__name__)
 
@@ -73,8 +74,10 @@ class GGUFQuantizationConfig:
         return layer
 
     def _blocks(self, weights: Tensor, name: str) -> Tensor:
-        """Pack weights; those that are too large for float16 must not become infinite."""
+        """Pack weights; those that are too large for the type must not become others, or infinite."""
         blocks, half = quantize(weights, self._type), self._type.dtype
+        if exceeds(weights, self._type):
+            raise ValueError(f"tensor {name!r} has weights that are too large for {self._type.name}")
         if half is torch.float16 and became_infinite(blocks.view(half), lambda: weights):
             refuse_too_large(name, half)
         return blocks

@@ -100,17 +100,33 @@ class MetadataSource:
         metadata = _tokenizer_part(self.stated)
         if isinstance(self.pre, str):
             metadata[PREFIX + "pre"] = self.pre
-        names = self._list("tokens", "")
-        size = checked_size(len(names), vocab_size or max(self.size or 0, len(names)))
-        if size == len(names):
-            return metadata
-        missing = size - len(names)
-        types = self._list("token_type", int(TokenType.NORMAL)) + [int(TokenType.UNUSED)] * missing
-        return _extended(metadata, names + padding_tokens(len(names), size), types, [PADDING_SCORE] * missing)
+        return padded_vocabulary(metadata, vocab_size or max(self.size or 0, len(self._list("tokens", ""))))
 
     def _list(self, name: str, default: Any) -> list[Any]:
-        stated: Any = self.stated.get(PREFIX + name)
-        return list(stated or [default] * len(self._list("tokens", "")))
+        return _listed(self.stated, name, default)
+
+
+def padded_vocabulary(metadata: Metadata, size: int) -> Metadata:
+    """Return the metadata of a file with more tokens, all of them unused, as llama.cpp's converter adds them.
+
+    Args:
+        metadata: of the file; others than `tokenizer.*` are kept.
+        size: the model's number of embeddings.
+
+    Raises:
+        ValueError: the model has fewer embeddings than there are tokens, or far more.
+    """
+    names = _listed(metadata, "tokens", "")
+    missing = checked_size(len(names), size) - len(names)
+    if not missing:
+        return metadata
+    types = _listed(metadata, "token_type", int(TokenType.NORMAL)) + [int(TokenType.UNUSED)] * missing
+    return _extended(metadata, names + padding_tokens(len(names), size), types, [PADDING_SCORE] * missing)
+
+
+def _listed(metadata: Mapping[str, Any], name: str, default: Any) -> list[Any]:
+    stated: Any = metadata.get(PREFIX + name)
+    return list(stated or [default] * len(metadata.get(PREFIX + "tokens") or ()))
 
 
 def _extended(metadata: Metadata, tokens: list[str], types: list[int], more_scores: list[float]) -> Metadata:

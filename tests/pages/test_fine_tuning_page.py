@@ -1,0 +1,78 @@
+"""docs/fine-tuning.md: its snippets run one after the other, and do what it states."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+import torchgguf
+from tests.conversion.folders import publish
+from tests.models.tiny import CASES, counterpart, reference
+from tests.pages.pages import snippets
+from tests.support import ROOT
+from torchgguf.conversion import convert_to_gguf
+
+PAGE = ROOT / "docs" / "fine-tuning.md"
+IDS = torch.tensor([[5, 6, 7, 8, 9]])
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The folder in which the snippets ran, and what they named."""
+    folder, before = tmp_path_factory.mktemp("fine-tuning"), Path.cwd()
+    publish("llama", folder / "hf")
+    convert_to_gguf(folder / "hf", folder / "model.gguf", quantization="Q8_0")
+    names: dict = {}
+    os.chdir(folder)
+    try:
+        for code in snippets(PAGE):
+            exec(compile(code, str(PAGE), "exec"), names)
+    finally:
+        os.chdir(before)
+    return folder, names
+
+
+def weights(path) -> torch.Tensor:
+    model = torchgguf.AutoModelForCausalLM.from_pretrained(path, dequantize=True)
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_training_changes_the_model(ran):
+    folder, _ = ran
+    before = weights(folder / "model.gguf")
+    assert_close(weights(folder / "out" / "last"), weights(folder / "tuned.gguf"), atol=0.02, rtol=0)
+    assert not torch.equal(weights(folder / "out" / "last"), before)
+    adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert len(adapter) == 2 * 2 * 3  # two matrices for each of two layers in three
+    assert all(value.any() for value in adapter.values())  # untrained, half of them are zero
+    assert_close(weights(folder / "merged.gguf"), before, atol=0.02, rtol=0)
+
+
+def test_the_vocabulary_comes_along(ran):
+    folder, names = ran
+    for name in ("tuned.gguf", "merged.gguf"):
+        assert torchgguf.AutoTokenizer.from_pretrained(folder / name).get_vocab() == names["tok"].get_vocab()
+    with torchgguf.open_gguf(folder / "resized.gguf") as file:
+        assert len(file.metadata["tokenizer.ggml.tokens"]) == len(names["tok"]) + 8
+
+
+@torch.no_grad()
+def test_gpt2_with_its_class_registered(ran, tmp_path):
+    config = ran[1]["config"]
+    model = counterpart(reference(CASES["gpt2"]))
+    adapted = get_peft_model(model, config).eval()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_()
+    expected = adapted(input_ids=IDS).logits
+    adapted.save_pretrained(tmp_path / "adapter")
+    again = counterpart(reference(CASES["gpt2"]))
+    assert_close(PeftModel.from_pretrained(again, tmp_path / "adapter", config=config)(IDS).logits, expected)
+    merged = adapted.merge_and_unload()
+    merged.save_gguf(tmp_path / "merged.gguf")
+    again = torchgguf.AutoModelForCausalLM.from_pretrained(tmp_path / "merged.gguf")
+    assert_close(again(IDS).logits, expected, atol=1e-4, rtol=0)
