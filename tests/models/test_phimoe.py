@@ -1,5 +1,7 @@
 """Phi-3.5-MoE beyond what all architectures show: its router, its scales, long texts."""
 
+from functools import partial
+
 import pytest
 import torch
 import transformers
@@ -20,6 +22,26 @@ def test_the_router_is_that_of_transformers(jitter):
     expected, experts = sparsemixer(scores, jitter_eps=jitter, training=False)
     assert torch.equal(chosen, experts)
     assert_close(weights, expected)
+
+
+def test_in_training_it_samples_as_that_of_transformers():
+    """The same numbers choose the same experts; a second weight may be a third of theirs, or thrice it."""
+    scores, found = torch.randn(500, 7, generator=torch.Generator().manual_seed(0)), []
+    for route in (partial(sparse_mixer, jitter=0.4, sampling=True), _theirs):
+        torch.manual_seed(0)
+        leaf = scores.clone().requires_grad_()
+        weights, chosen = route(leaf)
+        (gradient,) = torch.autograd.grad((weights[:, 0] * torch.arange(500)).sum(), leaf)
+        found.append((weights[:, 0], weights[:, 1], chosen, gradient))
+    (first, second, chosen, gradient), (their_first, their_second, experts, their_gradient) = found
+    assert torch.equal(chosen, experts) and not torch.equal(chosen[:, 0], scores.argmax(dim=-1))
+    assert_close(first, their_first, atol=1e-3, rtol=0)  # a third is 0.3333 there
+    assert_close(gradient, their_gradient, atol=1e-3, rtol=1e-4)
+    assert {round(share) for share in (3 * second / their_second).tolist()} == {1, 3, 9}
+
+
+def _theirs(scores):
+    return sparsemixer(scores, jitter_eps=0.4, training=True)
 
 
 def test_gradients_reach_the_router():

@@ -402,3 +402,12 @@ def counterpart(
     twin = getattr(ours, auto_class).from_config(config, attn_implementation=attn_implementation).eval()
     twin.load_state_dict(model.state_dict())
     return twin
+
+
+def training(model: Any) -> Any:
+    """Put a model in training mode, except the routers that would then choose at random; return it."""
+    model.train()
+    for module in model.modules():
+        if type(module).__name__ in ("PhimoeTopKRouter", "PhimoeMoeBlock"):
+            module.eval()
+    return model

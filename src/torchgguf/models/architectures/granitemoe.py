@@ -36,6 +36,9 @@ class GraniteMoeConfig(MultiplierFields):
         moe.check_choices(self.num_experts_per_tok, self.num_local_experts)
 
 
+# Of models with a head, in transformers.
+ARGUMENT_ORDER = ("input_ids", "attention_mask", "position_ids", "cache", "inputs_embeds", "labels")
+
 _BLOCK = "layers.{}.block_sparse_moe"
 
 GRANITE_MOE = Architecture(
@@ -89,4 +92,7 @@ class GraniteMoeModel(MultipliedDecoder, architecture=GRANITE_MOE):
         return ScaledResidualLayer(config, attention, expert_block(config))
 
 
-class GraniteMoeForCausalLM(DividedLogits, moe.MoeForCausalLM, base=GraniteMoeModel): ...
+class GraniteMoeForCausalLM(DividedLogits, moe.MoeForCausalLM, base=GraniteMoeModel):
+    """Predicts the next token."""
+
+    argument_order = ARGUMENT_ORDER

@@ -5,7 +5,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from torchgguf.models.architectures.granite import DividedLogits, MultipliedDecoder
-from torchgguf.models.architectures.granitemoe import GRANITE_MOE, GraniteMoeConfig, expert_block
+from torchgguf.models.architectures.granitemoe import (
+    ARGUMENT_ORDER,
+    GRANITE_MOE,
+    GraniteMoeConfig,
+    expert_block,
+)
 from torchgguf.models.blocks import moe
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import ScaledResidualLayer
@@ -99,4 +104,7 @@ class GraniteMoeSharedModel(MultipliedDecoder, architecture=GRANITE_MOE_SHARED):
         return GraniteMoeSharedLayer(config, attention, expert_block(config))
 
 
-class GraniteMoeSharedForCausalLM(DividedLogits, moe.MoeForCausalLM, base=GraniteMoeSharedModel): ...
+class GraniteMoeSharedForCausalLM(DividedLogits, moe.MoeForCausalLM, base=GraniteMoeSharedModel):
+    """Predicts the next token."""
+
+    argument_order = ARGUMENT_ORDER

@@ -96,6 +96,10 @@ class SparseMoeBlock(nn.Module):
             self.shared_expert = shared
             self.shared_expert_gate = Gate(hidden_size, 1)
 
+    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose experts by their scores, as a `Router` does."""
+        return self.route(logits)
+
     def make_gate(self, hidden_size: int, experts: int) -> nn.Module:
         """Create the layer that scores experts."""
         return Gate(hidden_size, experts)
@@ -107,7 +111,7 @@ class SparseMoeBlock(nn.Module):
         tokens = x.flatten(0, 1)
         logits: Tensor = getattr(self, self.gate_name)(tokens)
         step.record.add("router_logits", logits)
-        weights, chosen = self.route(logits)
+        weights, chosen = self.choose(logits)
         mixed: Tensor = self.experts(tokens, chosen, weights.to(x.dtype)).view_as(x)
         if self.has_shared_expert:
             share = torch.sigmoid(self.shared_expert_gate(x)).to(x.dtype)
