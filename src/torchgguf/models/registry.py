@@ -86,7 +86,7 @@ def _like(name: object, known: Collection[str]) -> str:
     """Return the end of an error that names what is most like a name: all names would fill the screen."""
     alike = get_close_matches(name, known, n=3, cutoff=0.5) if isinstance(name, str) else []
     nearest = f", the nearest are {', '.join(alike)}" if alike else ""
-    return f": {len(known)} are{nearest} (docs/from-transformers.md lists them)"
+    return f": {len(known)} are{nearest} (docs/models.md lists them)"
 
 
 def architectures_with(task: str) -> list[str]:
