@@ -10,6 +10,7 @@ CONFIG :=
 T      :=
 K      :=
 WORKERS :=
+TIME   := 600
 
 INSTALL := $(BIN)/python -m pip install -qq -c $(LOCK)
 PYTEST  = $(if $(WORKERS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest \
@@ -18,7 +19,7 @@ PYTEST  = $(if $(WORKERS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest \
 FILES   := $(VENV)/.files-$(shell find src -name '*.py' | sort | cksum | cut -d' ' -f1)
 NATIVE  := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
-.PHONY: demo test quick lint format debug bench test-oldest oldest update build tools models clean help
+.PHONY: demo test quick lint format debug fuzz bench test-oldest oldest update build tools models clean help
 .DEFAULT_GOAL := demo
 
 # torch comes first and alone: a package that depends on it would otherwise choose its own, larger build.
@@ -57,7 +58,7 @@ tools: build $(VENV)/.dev
 
 models: build
 	@$(BIN)/python scripts/fetch_models.py smollm2
-	@$(BIN)/python scripts/fetch_models.py qwen2 llama.cpp || echo "tests that need it will be skipped"
+	@$(BIN)/python scripts/fetch_models.py qwen2 gemma3 llama.cpp || echo "tests that need it will be skipped"
 
 demo: build ## fetch a model of 135M parameters, run it, write it back (the default)
 	@$(BIN)/python scripts/demo.py
@@ -111,6 +112,12 @@ update: $(VENV)/.deps ## raise the locked versions to those that pass lint and t
 	@$(MAKE) oldest VENV=$(NEXT)/oldest LOCK=$(NEXT)/oldest.lock EXTRAS=test \
 		TORCH=$$(sed -n 's/^torch==//p' $(NEXT)/oldest.lock)
 	@mv $(NEXT)/*.lock requirements/ && rm -rf $(NEXT)
+
+# A finding is a failure: its file lies in fuzz/found.
+fuzz: build ## try files that nobody would write for TIME=600 seconds; T=model (a target of fuzz/targets.py)
+	@$(BIN)/python scripts/requirements.py fuzz > $(VENV)/requirements-fuzz.txt
+	@$(INSTALL) -r $(VENV)/requirements-fuzz.txt
+	@OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --seconds $(TIME) $(T)
 
 clean: ## remove all that make made here
 	rm -rf .venv .venv-* build

@@ -1,5 +1,7 @@
 """GGUF files as PyTorch models: run them, fine-tune them, write them back."""
 
+from torchgguf import _module_paths
 from torchgguf._lazy import attach
 
 __getattr__, __dir__ = attach(__name__, globals())
+_module_paths.install()

@@ -6,13 +6,13 @@ import sys
 from types import FrameType
 
 
-def main() -> int:
+def run_process() -> int:
     """Run the command line of the process, and return the exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
         signal.signal(signal.SIGINT, _on_interrupt)
-    from torchgguf.cli import main as run
+    from torchgguf.cli import main
 
-    return run()
+    return main()
 
 
 def _on_interrupt(signum: int, frame: FrameType | None) -> None:
@@ -32,4 +32,4 @@ def _on_interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process())

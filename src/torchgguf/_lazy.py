@@ -20,12 +20,17 @@ def attach(package: str, namespace: dict[str, Any]) -> tuple[Callable[[str], Any
         namespace: `globals()` there.
     """
     modules = read_stub(package)
-    namespace["__all__"] = sorted(modules)
+    root = package.partition(".")[0]
+    # `from package import *` does not load other packages.
+    namespace["__all__"] = sorted(name for name, path in modules.items() if path.split(".")[0] == root)
 
     def get(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        namespace[name] = value = getattr(import_module(modules[name]), name)
+        path = modules[name]
+        is_module = path == package
+        value = import_module(f"{path}.{name}") if is_module else getattr(import_module(path), name)
+        namespace[name] = value
         return value
 
     return get, lambda: sorted({*namespace, *modules})
@@ -34,9 +39,12 @@ def attach(package: str, namespace: dict[str, Any]) -> tuple[Callable[[str], Any
 def read_stub(package: str) -> dict[str, str]:
     """Return the modules that define a package's public names, by these names.
 
-    `from X import *` in a stub stands for all names in the stub of `X`.
+    `from X import *` in a stub stands for all names in the stub of `X`; if it has none, for those that its
+    `__init__.py` imports. A name from the package itself is a module in it.
     """
     stub = _ROOT.joinpath(*package.split(".")[1:], "__init__.pyi")
+    if not stub.exists():
+        stub = stub.with_suffix(".py")
     modules: dict[str, str] = {}
     for line in ast.parse(stub.read_text()).body:
         if isinstance(line, ast.ImportFrom) and line.module is not None:

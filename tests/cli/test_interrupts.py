@@ -50,6 +50,6 @@ def test_a_conversion_leaves_nothing(tmp_path, module):
 def test_background_jobs_of_a_shell_ignore_it():
     """A shell ignores the signal for them, and so does the command."""
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-    code += "import torchgguf.__main__ as command, sys; sys.argv[1:] = ['--version']; command.main()\n"
+    code += "import torchgguf.__main__ as command, sys; sys.argv[1:] = ['--version']; command.run_process()\n"
     code += "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=TIMEOUT, stdout=subprocess.DEVNULL)

@@ -54,7 +54,8 @@ def test_what_became_what_is_told(torchgguf, unknown, tmp_path):
     assert f"{out}: {out.stat().st_size:,} bytes" in told
     assert "verified: 11 tensors, 2 of them byte-identical" in told
     assert any(
-        line.startswith("predictions not compared: architecture 'mystery' is not supported") for line in told
+        line.startswith(f"predictions not compared: {out}: architecture 'mystery' is not supported")
+        for line in told
     )
 
 

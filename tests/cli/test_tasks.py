@@ -180,7 +180,7 @@ def test_wrong_places(run, tmp_path, monkeypatch, task, place, said):
 def test_a_device_that_is_not_there(run, folders, device, task):
     code, output, errors = run("--task", task, folders[task], "x", "--device", device)
     assert (code, output) == (2, "")
-    assert re.fullmatch(rf"error: device='{device}' is not available \(.*\)\n", errors)
+    assert re.fullmatch(rf"error: Invalid value: device='{device}' is not available \(.*\)\n", errors)
 
 
 def test_repositories(torchgguf, folders, answer, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from tests.models.tiny import CASES, counterpart, reference
 from tests.packing.imatrices import CHUNK_SIZE, CHUNKS, FIGURES, GOLDENS, MODELS, TEXT, read
 from tests.support import SMOLLM2
 from torchgguf import kernels
@@ -151,6 +152,19 @@ def test_other_threads_and_later_passes_are_not_counted():
     assert experts
     assert all(layer.observer is None for layer in experts)
     assert not any(layer._forward_pre_hooks for layer in model.modules())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_matrices_in_one_layer_share_their_inputs(packed, tmp_path):
+    """A layer that files contain as two matrices, of Granite's shared expert."""
+    model = counterpart(reference(CASES["granitemoe-shared"]))
+    if packed:
+        model.save_gguf(tmp_path / "packed.gguf", quantization="Q8_0")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "packed.gguf")
+    ids = torch.randint(0, 400, (1, 32), generator=torch.Generator().manual_seed(0))
+    matrix = collected(model, ids).matrix()
+    gate, up = (matrix.activations[f"blk.0.ffn_{part}_shexp.weight"] for part in ("gate", "up"))
+    assert torch.equal(gate.sums, up.sums) and gate.counts.tolist() == up.counts.tolist() == [32]
 
 
 def test_a_matrix_is_a_copy():

@@ -19,6 +19,8 @@ from torchgguf.conversion.from_checkpoint import convert_to_gguf
 from torchgguf.conversion.to_checkpoint import convert_to_checkpoint
 from torchgguf.tokenization import AutoTokenizer
 
+# Of models whose norms multiply by 1 + weight.
+UNIT_OFFSETS = ("gemma", "gemma2", "gemma3", "nemotron")
 IDS = torch.randint(0, 400, (2, 24), generator=torch.Generator().manual_seed(0))
 
 
@@ -40,7 +42,10 @@ def test_there_and_back(name, tmp_path):
         before["lm_head.weight"] = before["model.embed_tokens.weight"]
     assert after.keys() == before.keys()
     for tensor, value in before.items():
-        assert torch.equal(after[tensor], value), tensor
+        if "norm" in tensor and name in UNIT_OFFSETS:  # files contain 1 + weight, rounded
+            assert_close(after[tensor], value, atol=2e-7, rtol=0)
+        else:
+            assert torch.equal(after[tensor], value), tensor
     again, info = type(original).from_pretrained(
         tmp_path / "back", attn_implementation="eager", output_loading_info=True
     )
@@ -223,10 +228,7 @@ def test_how_to_draw_tokens(llama, tmp_path, stated, drawing):
     assert {"do_sample": False, **{name: how[name] for name in names if name in how}} == drawing
 
 
-SAMPLING = "general.sampling."
 REFUSED = {
-    "sampling text": ({f"{SAMPLING}temp": "hot"}, {}, {}, rf"{SAMPLING}temp must be a number, got str"),
-    "sampling value": ({f"{SAMPLING}top_p": 3.0}, {}, {}, rf"{SAMPLING}\*.*top_p must be"),
     "dtype": ({}, {}, {"dtype": "float8_e4m3fn"}, "float8_e4m3fn"),
     "shard size": ({}, {}, {"max_shard_size": "a lot"}, "a lot"),
     "architecture": ({"general.architecture": "llamba"}, {}, {}, "architecture 'llamba' is not supported"),

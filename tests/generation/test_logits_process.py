@@ -1,83 +1,127 @@
 """Each processor leaves what transformers' own leaves, and narrowing loses nothing that could be drawn."""
 
+import inspect
+from typing import Any
+
 import pytest
 import torch
 import transformers
 
-from torchgguf.generation import GenerationConfig
-from torchgguf.generation.logits_process import (
-    ExponentialDecay,
-    Forced,
-    MinLength,
-    NoRepeatNGram,
-    RepetitionPenalty,
-    SequenceBias,
-    Suppress,
-    processors_for,
-)
-from torchgguf.generation.logits_warp import (
-    Epsilon,
-    Eta,
-    LogNormalization,
-    MinP,
-    Temperature,
-    TopK,
-    TopP,
-    Typical,
-    warpers_for,
-)
+from torchgguf.generation import GenerationConfig, logits_process, logits_warp
+from torchgguf.generation.logits_process import ExponentialDecayLengthPenalty
+from torchgguf.generation.logits_warp import TopKLogitsWarper, TopPLogitsWarper
+from torchgguf.generation.processing import processors_for, warpers_for
 
 # Every row repeats itself, and ends in the middle of a repetition.
 REPEATING = torch.tensor([[5, 6, 7, 5, 6, 8, 5, 6], [9, 9, 9, 9, 9, 9, 9, 9], [3, 4, 5, 3, 4, 5, 3, 4]])
 BIASES = {(7,): -3.5, (5, 6): 2.0, (5, 6, 7): -1.5, (5, 6, 8): 4.0, (1, 2, 3, 4, 5, 6, 7, 8, 9, 10): 9.0}
 
-PAIRS = [
-    (Temperature(0.7), transformers.TemperatureLogitsWarper(0.7)),
-    (TopK(5), transformers.TopKLogitsWarper(5)),
-    (TopK(10**6), transformers.TopKLogitsWarper(10**6)),
-    (TopP(0.9), transformers.TopPLogitsWarper(0.9)),
-    (TopP(0.05), transformers.TopPLogitsWarper(0.05)),
-    (TopP(0.0), transformers.TopPLogitsWarper(0.0)),
-    (MinP(0.1), transformers.MinPLogitsWarper(0.1)),
-    (MinP(1.0), transformers.MinPLogitsWarper(1.0)),
-    (RepetitionPenalty(1.3), transformers.RepetitionPenaltyLogitsProcessor(1.3)),
-    (
-        RepetitionPenalty(1.3, torch.tensor([0, 2, 6])),
-        transformers.RepetitionPenaltyLogitsProcessor(1.3, prompt_ignore_length=torch.tensor([0, 2, 6])),
-    ),
-    (MinP(0.3, keep=3), transformers.MinPLogitsWarper(0.3, min_tokens_to_keep=3)),
-    (TopK(2, keep=3), transformers.TopKLogitsWarper(2, min_tokens_to_keep=3)),
-    (TopP(0.05, keep=4), transformers.TopPLogitsWarper(0.05, min_tokens_to_keep=4)),
-    (Typical(0.3), transformers.TypicalLogitsWarper(0.3)),
-    (Typical(0.999), transformers.TypicalLogitsWarper(0.999)),
-    (Epsilon(0.01), transformers.EpsilonLogitsWarper(0.01)),
-    (Epsilon(0.9, keep=2), transformers.EpsilonLogitsWarper(0.9, min_tokens_to_keep=2)),
-    (Eta(0.002), transformers.EtaLogitsWarper(0.002)),
-    (Eta(0.9, keep=2), transformers.EtaLogitsWarper(0.9, min_tokens_to_keep=2)),
-    (LogNormalization(), transformers.LogitNormalization()),
-    (MinLength(9, [3, 4]), transformers.MinLengthLogitsProcessor(9, [3, 4])),
-    (Forced([11], 8), transformers.ForcedEOSTokenLogitsProcessor(9, 11)),
-    (Forced([11, 12], 7), transformers.ForcedEOSTokenLogitsProcessor(8, [11, 12])),
-    (Suppress([3, 5]), transformers.SuppressTokensLogitsProcessor([3, 5])),
-    (Suppress([3, 5], 8), transformers.SuppressTokensAtBeginLogitsProcessor([3, 5], 8)),
-    (Suppress([3, 5], 7), transformers.SuppressTokensAtBeginLogitsProcessor([3, 5], 7)),
-    (ExponentialDecay(5, 1.2, [3, 4]), transformers.ExponentialDecayLengthPenalty((5, 1.2), [3, 4], 0)),
-    (ExponentialDecay(8, 1.2, [3, 4]), transformers.ExponentialDecayLengthPenalty((8, 1.2), [3, 4], 0)),
-    (SequenceBias(BIASES), transformers.SequenceBiasLogitsProcessor(BIASES)),
-    (NoRepeatNGram(1), transformers.NoRepeatNGramLogitsProcessor(1)),
-    (NoRepeatNGram(2), transformers.NoRepeatNGramLogitsProcessor(2)),
-    (NoRepeatNGram(3), transformers.NoRepeatNGramLogitsProcessor(3)),
-    (NoRepeatNGram(8), transformers.NoRepeatNGramLogitsProcessor(8)),
-    (NoRepeatNGram(9), transformers.NoRepeatNGramLogitsProcessor(9)),
-    (MinLength(8, [3, 4]), transformers.MinLengthLogitsProcessor(8, [3, 4])),
+
+def _allowed(prompt: int, text: torch.Tensor) -> list[int]:
+    return [prompt + 1, int(text[0]), 2999]
+
+
+PREFIXES = torch.tensor([0, 2, 6])
+# The name, and the arguments.
+MADE: list[tuple[str, tuple[object, ...], dict[str, object]]] = [
+    ("TemperatureLogitsWarper", (0.7,), {}),
+    ("TopKLogitsWarper", (5,), {}),
+    ("TopKLogitsWarper", (10**6,), {}),
+    ("TopPLogitsWarper", (0.9,), {}),
+    ("TopPLogitsWarper", (0.05,), {}),
+    ("TopPLogitsWarper", (0.0,), {}),
+    ("MinPLogitsWarper", (0.1,), {}),
+    ("MinPLogitsWarper", (1.0,), {"filter_value": -9.0}),
+    ("RepetitionPenaltyLogitsProcessor", (1.3,), {}),
+    ("RepetitionPenaltyLogitsProcessor", (1.3,), {"prompt_ignore_length": PREFIXES}),
+    ("RepetitionPenaltyLogitsProcessor", (1.3, 5), {}),
+    ("MinPLogitsWarper", (0.3,), {"min_tokens_to_keep": 3}),
+    ("TopKLogitsWarper", (2, -5.0), {"min_tokens_to_keep": 3}),
+    ("TopPLogitsWarper", (0.05, -5.0, 4), {}),
+    ("TypicalLogitsWarper", (0.3,), {}),
+    ("TypicalLogitsWarper", (), {"filter_value": -7.0}),
+    ("TypicalLogitsWarper", (0.999,), {}),
+    ("EpsilonLogitsWarper", (0.01,), {}),
+    ("EpsilonLogitsWarper", (0.9,), {"min_tokens_to_keep": 2}),
+    ("EtaLogitsWarper", (0.002,), {}),
+    ("EtaLogitsWarper", (0.9,), {"min_tokens_to_keep": 2, "device": "cpu"}),
+    ("LogitNormalization", (), {}),
+    ("InfNanRemoveLogitsProcessor", (), {}),
+    ("MinLengthLogitsProcessor", (9, [3, 4]), {}),
+    ("MinLengthLogitsProcessor", (8, [3, 4]), {}),
+    ("MinLengthLogitsProcessor", (9,), {"eos_token_id": torch.tensor([3, 9000])}),
+    ("MinNewTokensLengthLogitsProcessor", (6, 3, 4), {}),
+    ("MinNewTokensLengthLogitsProcessor", (6, 2, 4), {"device": "cpu"}),
+    ("ForcedBOSTokenLogitsProcessor", (7,), {}),
+    ("ForcedEOSTokenLogitsProcessor", (9, 11), {}),
+    ("ForcedEOSTokenLogitsProcessor", (8, [11, 12]), {}),
+    ("ForcedEOSTokenLogitsProcessor", (9, torch.tensor([11, 12])), {}),
+    ("SuppressTokensLogitsProcessor", ([3, 5],), {}),
+    ("SuppressTokensLogitsProcessor", ([3, 9000],), {"device": "cpu"}),
+    ("SuppressTokensAtBeginLogitsProcessor", ([3, 5], 8), {}),
+    ("SuppressTokensAtBeginLogitsProcessor", ([3, 5], 7), {}),
+    ("ExponentialDecayLengthPenalty", ((5, 1.2), [3, 4], 0), {}),
+    ("ExponentialDecayLengthPenalty", ((2, 1.2), 3, 6), {}),
+    ("ExponentialDecayLengthPenalty", ((2, 1.2), 3), {"input_ids_seq_length": 2}),
+    ("SequenceBiasLogitsProcessor", (BIASES,), {}),
+    ("SequenceBiasLogitsProcessor", ([[[5, 6, 7], -1.5], [[9], 2.0]],), {}),
+    ("NoBadWordsLogitsProcessor", ([[7], [5, 6, 7], [3], [9, 9]],), {"eos_token_id": [3]}),
+    ("NoBadWordsLogitsProcessor", ([[7], [5, 6, 7], [3]],), {}),
+    ("PrefixConstrainedLogitsProcessor", (_allowed, 1), {}),
+    ("PrefixConstrainedLogitsProcessor", (_allowed,), {"num_beams": 3}),
+    *[("NoRepeatNGramLogitsProcessor", (size,), {}) for size in (1, 2, 3, 8, 9)],
 ]
+
+
+def made(name: str, arguments: tuple[object, ...], options: dict[str, object]) -> tuple[Any, Any]:
+    """Make a processor here and in transformers."""
+    ours = getattr(logits_process, name, None) or getattr(logits_warp, name)
+    theirs = getattr(transformers.generation.logits_process, name)
+    return tuple(kind(*arguments, **options) for kind in (ours, theirs))
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _, _ in MADE}))
+def test_arguments_are_those_of_transformers(name):
+    ours = getattr(logits_process, name, None) or getattr(logits_warp, name)
+    theirs = getattr(transformers.generation.logits_process, name)
+    parameters = [inspect.signature(kind).parameters for kind in (ours, theirs)]
+    assert list(parameters[0]) == list(parameters[1])
+    assert [p.default for p in parameters[0].values()] == [p.default for p in parameters[1].values()]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("TemperatureLogitsWarper", (0.0,)),
+        ("TemperatureLogitsWarper", (-1.0,)),
+        ("TopKLogitsWarper", (0,)),
+        ("TopKLogitsWarper", (-1,)),
+        ("TopKLogitsWarper", (1.5,)),
+        ("TopPLogitsWarper", (1.5,)),
+        ("TopPLogitsWarper", (0.5, 0.0, 0)),
+        ("MinPLogitsWarper", (-0.1,)),
+        ("TypicalLogitsWarper", (1.0,)),
+        ("EpsilonLogitsWarper", (0.0,)),
+        ("EtaLogitsWarper", (1.0,)),
+        ("RepetitionPenaltyLogitsProcessor", (0.0,)),
+        ("NoRepeatNGramLogitsProcessor", (0,)),
+        ("MinLengthLogitsProcessor", (-1, 3)),
+        ("MinNewTokensLengthLogitsProcessor", (4, -1, 3)),
+        ("SequenceBiasLogitsProcessor", ({(-1,): 1.0},)),
+    ],
+)
+def test_what_transformers_refuses_is_refused(name, arguments):
+    ours = getattr(logits_process, name, None) or getattr(logits_warp, name)
+    for kind in (getattr(transformers.generation.logits_process, name), ours):
+        with pytest.raises(ValueError):
+            kind(*arguments)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
 def test_what_is_forbidden_stays_so_however_long_the_text(factor):
     """Where transformers makes it NaN, which passes for the best."""
     scores = scores_of("distinct").index_fill(1, torch.tensor([3]), -torch.inf)
-    longer = ExponentialDecay(5, factor, [3, 4])(REPEATING, scores)
+    longer = ExponentialDecayLengthPenalty((5, factor), [3, 4], 0)(REPEATING, scores)
     assert (longer[:, 3] == -torch.inf).all()
     expected = transformers.ExponentialDecayLengthPenalty((5, factor), [4], 0)(REPEATING, scores)
     assert torch.equal(longer, expected)
@@ -89,8 +133,9 @@ def scores_of(kind: str, vocabulary: int = 3001) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["distinct", "many ties"])
-@pytest.mark.parametrize("ours, theirs", PAIRS, ids=lambda p: type(p).__name__)
-def test_scores_are_those_of_transformers(ours, theirs, kind):
+@pytest.mark.parametrize(("name", "arguments", "options"), MADE)
+def test_scores_are_those_of_transformers(name, arguments, options, kind):
+    ours, theirs = made(name, arguments, options)
     scores = scores_of(kind)
     before = scores.clone()
     torch.testing.assert_close(ours(REPEATING, scores), theirs(REPEATING, scores.clone()), rtol=0, atol=0)
@@ -98,11 +143,12 @@ def test_scores_are_those_of_transformers(ours, theirs, kind):
 
 
 @pytest.mark.parametrize("kind", ["distinct", "many ties"])
-@pytest.mark.parametrize("ours, theirs", PAIRS[1:6], ids=lambda p: type(p).__name__)
-def test_narrowing_keeps_the_distribution(ours, theirs, kind):
+@pytest.mark.parametrize(("name", "arguments", "options"), MADE[1:6])
+def test_narrowing_keeps_the_distribution(name, arguments, options, kind):
+    ours, theirs = made(name, arguments, options)
     scores = scores_of(kind)
     narrowed = ours.narrow(scores)
-    if isinstance(ours, TopK) and ours.top_k > scores.shape[1]:
+    if isinstance(ours, TopKLogitsWarper) and ours.top_k > scores.shape[1]:
         assert narrowed is None
         return
     best, tokens = narrowed
@@ -116,7 +162,7 @@ def test_narrowing_keeps_the_distribution(ours, theirs, kind):
 
 
 def test_a_flat_distribution_is_not_narrowed():
-    assert TopP(0.9).narrow(torch.zeros(1, 3001)) is None
+    assert TopPLogitsWarper(0.9).narrow(torch.zeros(1, 3001)) is None
 
 
 SETTINGS = [
@@ -163,7 +209,11 @@ def test_the_first_tokens_are_suppressed_after_the_forced_one(hf_llama, forced, 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"suppress_tokens": [3001]}, {"bad_words_ids": [[5], [6, 3001]]}, {"sequence_bias": {(3001, 4): 1.0}}],
+    [
+        {"forced_eos_token_id": [3001]},
+        {"bad_words_ids": [[5], [6, 3001]]},
+        {"sequence_bias": {(3001, 4): 1.0}},
+    ],
     ids=str,
 )
 def test_tokens_beyond_the_vocabulary_are_refused(settings):

@@ -1,5 +1,6 @@
 """Streamed text adds up to the decoding of the whole, with real tokenizers and whatever tokens come."""
 
+import asyncio
 import random
 from threading import Thread
 
@@ -10,7 +11,7 @@ import transformers
 from tests.generation.conftest import TEXT
 from tests.support import VOCABS
 from torchgguf import AutoTokenizer
-from torchgguf.generation import Detokenizer, TextIteratorStreamer, TextStreamer
+from torchgguf.generation import AsyncTextIteratorStreamer, Detokenizer, TextIteratorStreamer, TextStreamer
 
 
 def texts(tokenizer) -> list[list[int]]:
@@ -88,3 +89,31 @@ def test_our_tokenizers_say_at_once_what_no_later_token_can_change(name, skip_sp
 def test_a_batch_is_refused(hf_tokenizer):
     with pytest.raises(ValueError, match="batch of 2"):
         TextStreamer(hf_tokenizer).put(torch.zeros(2, 3, dtype=torch.long))
+
+
+def test_an_asynchronous_iterator(hf_tokenizer):
+    """It yields the text, ends with it, and waits no longer than it is told."""
+
+    async def read() -> tuple[str, bool]:
+        streamer = AsyncTextIteratorStreamer(hf_tokenizer, skip_prompt=True, timeout=5)
+
+        def write() -> None:
+            streamer.put(torch.tensor([hf_tokenizer("the prompt")["input_ids"]]))
+            for token in hf_tokenizer(TEXT[1])["input_ids"]:
+                streamer.put(torch.tensor([token]))
+            streamer.end()
+
+        thread = Thread(target=write)
+        thread.start()
+        text = "".join([piece async for piece in streamer])
+        thread.join()
+        streamer.timeout = 0.01
+        try:
+            await anext(streamer)
+        except TimeoutError:
+            return text, True
+        return text, False
+
+    text, waited = asyncio.run(read())
+    assert waited
+    assert text == hf_tokenizer.decode(hf_tokenizer(TEXT[1])["input_ids"])

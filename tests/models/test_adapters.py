@@ -80,9 +80,27 @@ def test_packed_layers_say_what_to_do(packed, options):
     assert "\n" not in str(error.value)
 
 
-def test_gpt2_points_to_the_docs():
-    with pytest.raises(ValueError, match=r"Conv1D\(nf=192, nx=64\), .*docs/fine-tuning\.md"):
-        get_peft_model(counterpart(reference(CASES["gpt2"])), LoraConfig(target_modules=["c_attn"]))
+@torch.no_grad()
+def test_gpt2_is_adapted_as_transformers_gpt2(tmp_path):
+    """The same adapter on both: saved here, loaded there."""
+    theirs = reference(CASES["gpt2"])
+    adapted = get_peft_model(counterpart(theirs), LoraConfig(target_modules=["c_attn"])).eval()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_()
+    expected = adapted(input_ids=IDS).logits
+    adapted.save_pretrained(tmp_path / "adapter")
+    for model in (counterpart(theirs), theirs):
+        again = PeftModel.from_pretrained(model, tmp_path / "adapter").eval()
+        assert_close(again(IDS).logits, expected, atol=1e-4, rtol=0)
+    merged = adapted.merge_and_unload()
+    merged.save_gguf(tmp_path / "merged.gguf")
+    assert_close(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "merged.gguf")(IDS).logits,
+        expected,
+        atol=1e-4,
+        rtol=0,
+    )
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

@@ -184,7 +184,6 @@ WRONG = {
         {},
         "n_head must be a positive divisor of hidden_size=96, got n_head=5",
     ),
-    "rotary": ({"bloom.rope.freq_base": 1e4}, {}, r"rope\.freq_base"),
     "norm missing": ({}, {"token_embd_norm.bias": None}, r"missing tensors: token_embd_norm\.bias"),
     "projection too narrow": (
         {},

@@ -109,13 +109,22 @@ BROKEN = {
     "field of a wrong type": (configured(hidden_size="64"), ValueError, "hidden_size must be int, .*'64'"),
     "sizes that cannot be": (configured(hidden_size=-64), ValueError, "describes an invalid model"),
     "layers without end": (configured(num_hidden_layers=10**9), ValueError, "num_hidden_layers=1000000000"),
-    "too many layers": (configured(num_hidden_layers=9999), ValueError, "=9999, but there are 30 tensors"),
+    "too many layers": (
+        configured(num_hidden_layers=400),
+        ValueError,
+        "the config states 400 layers, but there are tensors of 3$",
+    ),
     "a vocabulary beyond measure": (
         configured(vocab_size=10**18),
         ValueError,
         "vocab_size=1000000000000000000, but there are [0-9]+ weights in all",
     ),
-    "heads beyond measure": (configured(head_dim=2**40), ValueError, "head_dim=1099511627776, but"),
+    "heads beyond measure": (configured(head_dim=2**40), ValueError, "head_dim=1099511627776 is invalid"),
+    "width beyond the weights": (
+        configured(intermediate_size=2**40),
+        ValueError,
+        "intermediate_size=1099511627776, but",
+    ),
     "quantized": (
         configured(quantization_config={"quant_method": "gptq", "bits": 4}),
         ValueError,
@@ -129,7 +138,7 @@ BROKEN = {
     "more layers by the config": (
         configured(num_hidden_layers=4),
         ValueError,
-        r"missing tensors: model\.layers\.3\.",
+        "the config states 4 layers, but there are tensors of 3$",
     ),
     "fewer layers by the config": (
         configured(num_hidden_layers=2),

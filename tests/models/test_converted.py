@@ -34,6 +34,7 @@ HALVES = {
     "gpt2-short": torch.float16,
     "gpt-oss": torch.bfloat16,
     "granitemoe-tied-biases": torch.bfloat16,
+    "granitemoe-shared": torch.bfloat16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
 UNREADABLE = (
@@ -44,7 +45,7 @@ PUBLISHED_TOKENS = {
     "gemma": ("prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_sep", "fsep", "eot"),
     "glm4": ("bos", "eos", "eot", "unknown"),
     **dict.fromkeys(("glm4moe", "glm4moe-groups"), ("bos", "eot", "eom", "unknown")),
-    "nemotron": ("padding",),
+    "nemotron": ("padding", "unknown"),
 }
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 
@@ -174,7 +175,10 @@ def test_from_a_folder_it_is_the_file_that_the_converter_makes(originals, files,
         "gpt-oss",
         "granite-tied-odd-heads",
         "granitemoe",
+        "granitemoe-shared",
         "olmoe",
+        "phi2",
+        "phi2-odd-heads",
         "gpt2-untied-odd-heads",
         "phi-mha-tied",
         "phi-long-partial",
@@ -243,7 +247,10 @@ def test_llama_cpp_continues_as_this_package(originals, files):
         "gpt-oss",
         "granite-tied-odd-heads",
         "granitemoe",
+        "granitemoe-shared",
         "olmoe",
+        "phi2",
+        "phi2-odd-heads",
         "gpt2",
         "gpt2-short",
         "phi",

@@ -6,7 +6,7 @@ import transformers
 from torch.testing import assert_close
 
 import torchgguf
-from tests.models.tiny import CASES, LONGROPE, UNWRITABLE, counterpart, reference
+from tests.models.tiny import CASES, LONGROPE, UNWRITABLE, counterpart, reference, training
 from tests.peers.transformers import cache_of, given_cache
 
 ALL = {**CASES, **UNWRITABLE, "llama-longrope": LONGROPE}
@@ -93,7 +93,7 @@ def test_left_padded_batch_through_the_cache(model):
 
 
 def test_loss_and_gradients(model):
-    twin, ids = counterpart(model).train(), tokens(model, 2, 12)
+    twin, ids = training(counterpart(model)), tokens(model, 2, 12)
     labels = ids.clone()
     labels[0, :4] = -100
     expected, actual = model(ids, labels=labels), twin(ids, labels=labels)

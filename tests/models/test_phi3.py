@@ -201,7 +201,7 @@ WRONG = {
         {"rope_factors_short.weight": None},
         r"rope_factors_short\.weight is missing",
     ),
-    "sets too small": ({"phi3.rope.dimension_count": 12}, {}, "has 8 factors, needs 6"),
+    "sets too small": ({"phi3.rope.dimension_count": 12}, {}, r"has shape \(8,\), expected \(6,\)"),
     "window": ({"phi3.attention.sliding_window": -1}, {}, r"sliding_window must be above 0"),
     "bias": ({}, {"blk.0.attn_qkv.bias": torch.zeros(128)}, r"blk\.0\.attn_qkv\.bias"),
     "projections apart": ({}, {"blk.0.attn_q.weight": torch.zeros(64, 64)}, r"blk\.0\.attn_q\.weight"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.models.tiny import CASES, counterpart, reference
+from tests.models.tiny import CASES, counterpart, reference, training
 from torchgguf.nn import DynamicCache
 
 KINDS = {case.kind: case for case in reversed(CASES.values())}  # the first case of each kind
@@ -19,7 +19,7 @@ PADDED = torch.tensor([[1] * 11, [1] * 7 + [0] * 4])
 @pytest.fixture(scope="module", params=KINDS)
 def models(request):
     theirs = reference(KINDS[request.param])
-    return theirs.train(), counterpart(theirs).train()
+    return training(theirs), training(counterpart(theirs))
 
 
 def step(model, **inputs):

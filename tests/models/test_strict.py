@@ -66,7 +66,7 @@ TENSORS = {
     ),
     "long factors without longrope": ({"rope_factors_long.weight": torch.ones(8)}, ["rope_factors_long"]),
     "short factors without longrope": ({"rope_factors_short.weight": torch.ones(8)}, ["rope_factors_short"]),
-    "factors too many": ({"rope_freqs.weight": torch.full((9,), 2.0)}, ["short_factor", "9", "8"]),
+    "factors too many": ({"rope_freqs.weight": torch.full((9,), 2.0)}, ["rope_freqs.weight", "(9,)", "(8,)"]),
 }
 
 

@@ -307,6 +307,10 @@ CASES = {
         },
     ),
     "granitemoe": Case("GraniteMoe", {**MULTIPLIERS, "num_local_experts": 7, "num_experts_per_tok": 3}),
+    "granitemoe-shared": Case(
+        "GraniteMoeShared",
+        {**MULTIPLIERS, "num_local_experts": 5, "num_experts_per_tok": 2, "shared_intermediate_size": 80},
+    ),
     "granitemoe-tied-biases": Case(
         "GraniteMoe",
         {
@@ -329,6 +333,19 @@ CASES = {
             "num_key_value_heads": 1,
             "num_experts": 4,
             "num_experts_per_tok": 1,
+        },
+    ),
+    # The converter assumes MLPs of four times the width, a base of 10000 and as many heads of keys as of
+    # queries.
+    "phi2": Case("Phi", {"intermediate_size": 256, "num_key_value_heads": 4}),
+    "phi2-odd-heads": Case(
+        "Phi",
+        {
+            **rope("default", rope_theta=10000.0, partial_rotary_factor=1.0),
+            "hidden_size": 96,
+            "intermediate_size": 384,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
         },
     ),
     # llama.cpp has norms without a mean, and weighs experts by a softmax of all: its runtime is no reference.
@@ -471,6 +488,7 @@ UNWRITABLE = {
     "olmoe-clipped": Case(
         "Olmoe", {**ROUTED, **SHORT_IDS, "num_experts": 4, "clip_qkv": 0.4, "attention_bias": True}
     ),
+    "phi2-norms": Case("Phi", {"qk_layernorm": True, "num_key_value_heads": 1}),
     "phimoe-mixing": Case("Phimoe", {"num_local_experts": 7, "router_jitter_noise": 0.4, **rope("default")}),
     "qwen3-biases": Case("Qwen3", {"attention_bias": True}),
     "qwen2moe-normalised": Case("Qwen2Moe", {**EXPERTS, "norm_topk_prob": True}),
@@ -515,3 +533,12 @@ def counterpart(
     twin = getattr(ours, auto_class).from_config(config, attn_implementation=attn_implementation).eval()
     twin.load_state_dict(model.state_dict())
     return twin
+
+
+def training(model: Any) -> Any:
+    """Put a model in training mode, except the routers that would then choose at random; return it."""
+    model.train()
+    for module in model.modules():
+        if type(module).__name__ in ("PhimoeTopKRouter", "PhimoeMoeBlock"):
+            module.eval()
+    return model

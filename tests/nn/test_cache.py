@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings, strategies as st
 from torch._dynamo.testing import CompileCounter
 
@@ -233,3 +234,24 @@ def test_a_static_cache_is_unchanged_by_what_it_has_no_room_for():
     with pytest.raises(ValueError, match="no room for 10 positions"):
         model(ids[:, 5:], cache=cache)
     torch.testing.assert_close(model(ids[:, 5:8], cache=cache).logits, model(ids[:, :8]).logits[:, 5:])
+
+
+@pytest.mark.parametrize("make", [DynamicCache, lambda: static(9)])
+@torch.no_grad()
+def test_rows_and_what_transformers_calls_it(make):
+    """A prompt read once is repeated for several continuations, as transformers' caches do it."""
+    ours, theirs = make(), transformers.DynamicCache()
+    assert (ours.batch_size, ours.is_initialized) == (0, False)
+    key = random(4)
+    for cache in (ours, theirs):
+        cache.update(key, 2 * key, 0)
+        cache.batch_repeat_interleave(3)
+        cache.batch_select_indices(torch.tensor([0, 3, 5]))
+    more = random(1, batch=3)
+    expected = theirs.update(more, 2 * more, 0)
+    for actual, wanted in zip(ours.update(more, 2 * more, 0), expected, strict=True):
+        assert torch.equal(actual[:, :, :5], wanted)
+    assert (ours.batch_size, ours.is_initialized) == (3, True)
+    assert ours.get_max_length() == (9 if ours.is_compileable else theirs.get_max_length())
+    ours.reset()
+    assert ours.get_seq_length() == 0 and not ours.is_initialized

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
 import torchgguf
 from tests.conversion.folders import publish
-from tests.models.tiny import CASES, counterpart, reference
 from tests.pages.pages import snippets
 from tests.support import ROOT
 from torchgguf.conversion import convert_to_gguf
@@ -58,21 +56,3 @@ def test_the_vocabulary_comes_along(ran):
         assert torchgguf.AutoTokenizer.from_pretrained(folder / name).get_vocab() == names["tok"].get_vocab()
     with torchgguf.open_gguf(folder / "resized.gguf") as file:
         assert len(file.metadata["tokenizer.ggml.tokens"]) == len(names["tok"]) + 8
-
-
-@torch.no_grad()
-def test_gpt2_with_its_class_registered(ran, tmp_path):
-    config = ran[1]["config"]
-    model = counterpart(reference(CASES["gpt2"]))
-    adapted = get_peft_model(model, config).eval()
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            parameter.normal_()
-    expected = adapted(input_ids=IDS).logits
-    adapted.save_pretrained(tmp_path / "adapter")
-    again = counterpart(reference(CASES["gpt2"]))
-    assert_close(PeftModel.from_pretrained(again, tmp_path / "adapter", config=config)(IDS).logits, expected)
-    merged = adapted.merge_and_unload()
-    merged.save_gguf(tmp_path / "merged.gguf")
-    again = torchgguf.AutoModelForCausalLM.from_pretrained(tmp_path / "merged.gguf")
-    assert_close(again(IDS).logits, expected, atol=1e-4, rtol=0)

@@ -378,7 +378,7 @@ def test_there_is_no_attention_to_an_encoder():
 
 def test_lines_of_coming_from_transformers(notebook):
     """The snippet of docs/from-transformers.md, from a repository to a GGUF file."""
-    code = snippet(ROOT / "docs" / "from-transformers.md", "save_gguf")
+    code = snippet(ROOT / "docs" / "from-transformers.md", "model.save_gguf")
     cell = notebook.run(code)
     assert cell.value[0]["generated_text"].startswith(PROMPT)
     with torchgguf.open_gguf(notebook.folder / "gpt2.gguf") as file:

@@ -38,6 +38,7 @@ BYTE_LEVEL = {
     "gpt_oss": "gpt-4o",
     "granite": "refact",
     "granitemoe": "refact",
+    "granitemoeshared": "refact",
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2",
     "qwen3": "qwen2",

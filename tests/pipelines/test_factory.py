@@ -70,6 +70,14 @@ def test_what_is_saved_is_found_again(models, tmp_path, expected):
     )
 
 
+@pytest.mark.parametrize("model, tokenizer", [("theirs", "their_tokenizer"), ("ours", "their_tokenizer")])
+def test_models_and_tokenizers_of_transformers(models, model, tokenizer, expected):
+    made = pipeline(
+        "text-generation", model=getattr(models, model), tokenizer=getattr(models, tokenizer), **CPU
+    )
+    assert made(TEXT, max_new_tokens=8, do_sample=False) == expected
+
+
 @pytest.mark.parametrize(
     "stated",
     [

@@ -292,8 +292,6 @@ def test_what_cannot_be(both: tuple[Tokenizer, Any]) -> None:
         ours.pad({"input_ids": [[1]], "names": ["a"]}, return_tensors="pt")
     with pytest.raises(ValueError, match="where tokens come from is known only of what"):
         BatchEncoding(input_ids=[1]).word_ids()
-    with pytest.raises(TypeError, match="text_target"):
-        ours(TEXTS[0], text_target="x")
     with pytest.raises(ValueError, match="needs one list of ids"):
         ours.get_special_tokens_mask([1], [2], already_has_special_tokens=True)
     assert isinstance(ours.pad({"input_ids": np.array([[1, 2]])}).input_ids, np.ndarray)

@@ -5,6 +5,7 @@ import torch
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
 from torchgguf.cli.options import DType, Options, split_place, wrong_usage
 from torchgguf.cli.session import Session
+from torchgguf.generation.resolution import settings_of
 from torchgguf.models import PreTrainedModel
 from torchgguf.models.io.devices import available_device
 from torchgguf.tokenization import Tokenizer
@@ -18,6 +19,7 @@ def load_with_tokenizer(
     dtype: DType | None = None,
     dequantize: bool = False,
     no_mmap: bool = False,
+    ignore_metadata: list[str] | None = None,
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """Load a model with a language head, and its tokenizer; arguments are those of `Options`.
 
@@ -35,6 +37,7 @@ def load_with_tokenizer(
         gguf_file,
         dequantize=dequantize,
         mmap=not no_mmap,
+        ignore_metadata=ignore_metadata or (),
         dtype=None if dtype is None else getattr(torch, dtype),
     )
     return model.to(target or model.device), tokenizer
@@ -42,9 +45,7 @@ def load_with_tokenizer(
 
 def start_session(file: str, options: Options) -> Session:
     """Load a model with these options, and start a session with it."""
-    generation_config = (
-        options.generation_config()
-    )  # first, so that invalid options fail before the model is loaded
+    options.generation_config()  # first, so that invalid options fail before the model is loaded
     model, tokenizer = load_with_tokenizer(
         file,
         device=options.device,
@@ -52,11 +53,12 @@ def start_session(file: str, options: Options) -> Session:
         dtype=options.dtype,
         dequantize=options.dequantize,
         no_mmap=options.no_mmap,
+        ignore_metadata=options.ignore_metadata,
     )
     return Session(
         model,
         tokenizer,
-        generation_config,
+        options.generation_config(settings_of(getattr(model, "generation_config", None))),
         max_new_tokens=options.max_new_tokens or None,
         seed=options.seed,
     )

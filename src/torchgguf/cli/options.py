@@ -4,11 +4,12 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -150,6 +151,14 @@ def parse_size(text: str, option: str) -> int:
     return size
 
 
+# Options for choosing tokens where neither the user nor the model states them.
+_SAMPLING = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.0}
+
+
+def _of_model(name: str) -> str:
+    return f"the model's, or {_SAMPLING[name]}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Options for loading a model and for its answers."""
@@ -165,37 +174,57 @@ class Options:
         ),
     ] = 1024
     temperature: Annotated[
-        float,
+        float | None,
         Option(
             "-t",
             "--temperature",
             metavar="X",
             min=0,
             help="Randomness of sampling; 0 always takes the best token.",
+            show_default=_of_model("temperature"),
         ),
-    ] = 0.7
+    ] = None
     top_k: Annotated[
-        int, Option("--top-k", metavar="N", min=0, help="Sample from this many best tokens; 0: all.")
-    ] = 40
+        int | None,
+        Option(
+            "--top-k",
+            metavar="N",
+            min=0,
+            help="Sample from this many best tokens; 0: all.",
+            show_default=_of_model("top_k"),
+        ),
+    ] = None
     top_p: Annotated[
-        float,
+        float | None,
         Option(
             "--top-p",
             metavar="X",
             min=0,
             max=1,
             help="Sample from the best tokens with this total probability.",
+            show_default=_of_model("top_p"),
         ),
-    ] = 0.95
+    ] = None
     min_p: Annotated[
-        float,
+        float | None,
         Option(
-            "--min-p", metavar="X", min=0, max=1, help="Drop tokens below this share of the best probability."
+            "--min-p",
+            metavar="X",
+            min=0,
+            max=1,
+            help="Drop tokens below this share of the best probability.",
+            show_default=_of_model("min_p"),
         ),
-    ] = 0.05
+    ] = None
     repetition_penalty: Annotated[
-        float, Option("--repetition-penalty", metavar="X", help="Values above 1 avoid repetition.")
-    ] = 1.0
+        float | None,
+        Option(
+            "--repetition-penalty",
+            metavar="X",
+            help="Values above 1 avoid repetition.",
+            show_default=_of_model("repetition_penalty"),
+        ),
+    ] = None
     seed: Annotated[
         int | None,
         Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Return the same answer every time."),
@@ -215,6 +244,10 @@ class Options:
     no_mmap: Annotated[
         bool, Option("--no-mmap", help="Read the file into memory: for one that may become shorter.")
     ] = False
+    ignore_metadata: Annotated[
+        list[str] | None,
+        Option("--ignore-metadata", metavar="KEY", help="Do not read this unknown key; repeatable."),
+    ] = None
     stats: Annotated[
         bool | None, Option("--stats/--no-stats", help="Show tokens/s.", show_default="on a terminal")
     ] = None
@@ -225,21 +258,25 @@ class Options:
         """Whether to show the speed of answers; by default only on a terminal."""
         return sys.stderr.isatty() if self.stats is None else self.stats
 
-    def generation_config(self) -> "GenerationConfig":
+    def generation_config(self, stated: Mapping[str, Any] = MappingProxyType({})) -> "GenerationConfig":
         """Return the options for choosing tokens.
+
+        Args:
+            stated: what the model states of them. The user's options override it, and it overrides the
+                defaults.
 
         Raises:
             typer.BadParameter: a value is invalid.
         """
         from torchgguf.generation import GenerationConfig
 
-        sampling = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p")}
+        said = {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
+        settings = {name: said.get(name, stated.get(name, default)) for name, default in _SAMPLING.items()}
+        draws = settings["temperature"] != 0 and ("temperature" in said or stated.get("do_sample", True))
+        penalty = {"repetition_penalty": settings["repetition_penalty"]}
         with wrong_usage():
             return GenerationConfig(
-                do_sample=self.temperature != 0,
-                repetition_penalty=self.repetition_penalty,
-                stop_strings=self.stop,
-                **(sampling if self.temperature else {}),
+                do_sample=draws, stop_strings=self.stop, **(settings if draws else penalty)
             )
 
 

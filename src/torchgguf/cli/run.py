@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GENERATION = "text-generation"
 QUESTIONS = "question-answering"
 # Options that all tasks support.
-_FOR_ALL_TASKS = {"device", "threads", "dtype", "dequantize", "no_mmap", "debug"}
+_FOR_ALL_TASKS = {"device", "threads", "dtype", "dequantize", "no_mmap", "ignore_metadata", "debug"}
 
 _File = Annotated[str | None, typer.Argument(metavar="FILE", help=FILE_HELP)]
 _Prompt = Annotated[
@@ -121,7 +121,11 @@ def _work(task: str, file: str, text: str, context: str | None, options: Options
         gguf_file=gguf_file,
         device=device,
         dtype=None if options.dtype is None else str(options.dtype),
-        model_kwargs={"dequantize": options.dequantize, "mmap": not options.no_mmap},
+        model_kwargs={
+            "dequantize": options.dequantize,
+            "mmap": not options.no_mmap,
+            "ignore_metadata": options.ignore_metadata or (),
+        },
     )
     lines: list[Any] = [line for line in text.splitlines() if line.strip()]
     if task == QUESTIONS:

@@ -1,5 +1,6 @@
 """The errors and warnings for GGUF files."""
 
+from itertools import islice
 from os import PathLike
 
 
@@ -25,8 +26,19 @@ class GGUFError(Exception):
 
 def brief(value: object) -> str:
     """Return the repr of a value, cut to 60 characters for use in messages."""
-    text = repr(value)
+    text = repr(_beginning(value))
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _beginning(value: object) -> object:
+    """Return the part of a value that `brief` shows: a file may contain millions of elements."""
+    if isinstance(value, str | bytes):
+        return value[:61]
+    if type(value) is list:
+        return [_beginning(each) for each in value[:30]]
+    if type(value) is dict:
+        return {_beginning(key): _beginning(each) for key, each in islice(value.items(), 30)}
+    return value
 
 
 class GGUFTruncatedError(GGUFError):

@@ -28,7 +28,9 @@ from torchgguf.models.io.places import ParameterPlace
 from torchgguf.models.io.supply import CheckpointSupply
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.models.quantizers.gguf import GGUFQuantizationConfig
+from torchgguf.nn import SlottedLayer
 from torchgguf.packing import ImportanceMatrix, PackedTensor, PackingReport, Quantization, recipe
+from torchgguf.quants import quant_type
 from torchgguf.tokenization import AutoTokenizer, Tokenizer
 
 # What is in a file's usual name, in the order in which it is there.
@@ -199,9 +201,28 @@ def _tokenizer(checkpoint: Checkpoint, pre: str | None) -> Tokenizer:
 
 
 def _layers(opened: OpenModel[PreTrainedModel]) -> PassingLayers:
-    """Load layers from the checkpoint; the empty parameters get the dtypes that they have there."""
+    """Load layers from the checkpoint; the empty parameters get the types that they have there."""
+    model = opened.model
     for path, filled in opened.match.tensors.items():
+        if any(tensor.is_packed for _, tensor in filled):
+            _pack_empty(opened, path)
+            continue
         for slot, tensor in filled:  # layers that share a parameter still share it
-            parameter = opened.model.get_parameter(ParameterPlace(path, slot).name)
+            parameter = model.get_parameter(ParameterPlace(path, slot).name)
             parameter.data = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    return PassingLayers(opened, Filling(dtype=None))
+    return PassingLayers(opened, Filling(dtype=None, keep_packed=True))
+
+
+def _pack_empty(opened: OpenModel[PreTrainedModel], path: str) -> None:
+    """Replace a layer by its packed form, whose parameters are empty."""
+    layer = opened.model.get_submodule(path)
+    # A packed form accepts other tensors after its blocks.
+    for slot, tensor in sorted(opened.match.tensors[path], key=lambda each: not each[1].is_packed):
+        assert isinstance(layer, SlottedLayer)
+        if isinstance(kind := tensor.type, torch.dtype):
+            layer.fill(slot.name, torch.empty(tensor.shape, dtype=kind, device="meta"))
+            continue
+        row_bytes = quant_type(kind).bytes_per_row(tensor.shape[-1])
+        blocks = torch.empty((*tensor.shape[:-1], row_bytes), dtype=torch.uint8, device="meta")
+        layer = layer.pack(slot.name, blocks, quant_type(kind), torch.float32)
+    opened.model.set_submodule(path, layer)

@@ -22,11 +22,12 @@ from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn import Conv1D, LatentProjection, QuantizedLatentProjection, QuantizedLinear
 from torchgguf.nn.experts import MATRICES, ObservedExperts
 from torchgguf.nn.slots import slots
+from torchgguf.nn.stacked import QuantizedStackedLinear
 from torchgguf.packing.column_statistics import CHUNK_SIZE, Activations
 from torchgguf.packing.imatrix import ImportanceMatrix
 from torchgguf.tokenization import Tokenizer
 
-_MATRICES = (nn.Linear, Conv1D, QuantizedLinear)
+_MATRICES = (nn.Linear, Conv1D, QuantizedLinear, QuantizedStackedLinear)
 _HEAD = "output.weight"
 
 
@@ -262,21 +263,23 @@ def _watched(model: PreTrainedModel, process_output: bool) -> Iterator[tuple[nn.
     """Find the matrices in the blocks, and the head if `process_output` is true and it is not tied."""
     for path, layer in model.named_modules():
         if isinstance(layer, ObservedExperts):
-            names = [_gguf_name(model, f"{path}.{matrix}") for matrix in MATRICES]
+            names = [_gguf_name(model, f"{path}.{matrix}.weight") for matrix in MATRICES]
             experts = next(iter(slots(layer))).shape[0]
             yield layer, [_Inputs([*filter(None, part)], experts) for part in (names[:-1], names[-1:])]
         elif isinstance(layer, LatentProjection | QuantizedLatentProjection):
-            names = [_gguf_name(model, f"{path}.{matrix}") for matrix in ("k", "v")]
+            names = [_gguf_name(model, f"{path}.{matrix}.weight") for matrix in ("k", "v")]
             yield layer, [_Inputs([*filter(None, [name])], layer.sizes[0]) for name in names]
-        elif isinstance(layer, _MATRICES) and (name := _gguf_name(model, path)) is not None:
-            is_head = name == _HEAD and process_output and layer is not model.tied_head
-            if name.startswith("blk.") or is_head:
-                yield layer, [_Inputs([name])]
+        elif isinstance(layer, _MATRICES):
+            of_slots = (_gguf_name(model, f"{path}.{slot.name}") for slot in slots(layer))
+            matrices = [name for name in of_slots if name is not None and name.endswith(".weight")]
+            is_head = matrices == [_HEAD] and process_output and layer is not model.tied_head
+            if is_head or any(name.startswith("blk.") for name in matrices):
+                yield layer, [_Inputs(matrices)]
 
 
-def _gguf_name(model: PreTrainedModel, path: str) -> str | None:
-    """Return the GGUF name of a matrix, or None if GGUF has no name for it."""
-    target = model.architecture.weights.to_gguf(model.base_name(f"{path}.weight"))
+def _gguf_name(model: PreTrainedModel, name: str) -> str | None:
+    """Return the GGUF name of a tensor, or None if GGUF has no name for it."""
+    target = model.architecture.weights.to_gguf(model.base_name(name))
     return None if target is None else target[0]
 
 

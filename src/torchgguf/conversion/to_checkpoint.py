@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
-import numpy as np
 import torch
 
-from torchgguf.container import GGUFError, GGUFFile, TensorType, open_gguf
+from torchgguf.container import GGUFFile, TensorType, open_gguf
 from torchgguf.container.tensor_types import storage_dtype
 from torchgguf.conversion.layers import PassingLayers
 from torchgguf.generation import GenerationConfig
@@ -27,14 +26,6 @@ from torchgguf.models.io.supply import GGUFSupply
 from torchgguf.tokenization import Tokenizer
 from torchgguf.tokenization.sources.files import TOKENIZER_FILES
 
-# general.sampling.* -> field of generation_config.json, as in llama.cpp's converter
-_SAMPLING = {
-    "temp": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "penalty_repeat": "repetition_penalty",
-}
 _NO_TOKENIZER = "no_vocab"  # the name that llama.cpp's converter writes
 
 
@@ -83,7 +74,8 @@ def convert_to_checkpoint(
         supply = GGUFSupply(model_class, file, options, passing=True)
         opened = open_model(model_class, supply, options)
         model = opened.model
-        vars(model)["generation_config"] = _generation_config(supply, file.metadata)
+        stated = supply.generation_config() or GenerationConfig.from_model_config(supply.config)
+        vars(model)["generation_config"] = stated
         tokenizer_files = _tokenizer_files(file) if tokenizer else {}
         more = tokenizer_files | _model_card(file, Path(folder))
         layers = PassingLayers(opened, Filling(chosen))
@@ -107,31 +99,6 @@ def _exact_dtype(file: GGUFFile, architecture: Architecture) -> torch.dtype:
             if not exact:
                 return torch.float32
     return half
-
-
-def _generation_config(supply: GGUFSupply, metadata: Mapping[str, Any]) -> GenerationConfig:
-    """Return the tokens that end a text, and the sampling options that the file recommends."""
-    config = supply.generation_config() or GenerationConfig.from_model_config(supply.config)
-    stated = {}
-    for name, field in _SAMPLING.items():
-        if (value := metadata.get(key := f"general.sampling.{name}")) is not None:
-            if not isinstance(value, (int, float)):
-                raise GGUFError(f"{key} must be a number, got {type(value).__name__}")
-            stated[field] = _shortest(value)
-    if not stated:
-        return config
-    draws = stated.get("temperature", 1) > 0
-    if not draws:  # llama.cpp then takes the best token and ignores other options
-        stated = {field: stated[field] for field in ("repetition_penalty",) if field in stated}
-    try:
-        return GenerationConfig.from_dict({**config.to_dict(), **stated, "do_sample": draws})
-    except ValueError as error:
-        raise GGUFError(f"general.sampling.* is invalid: {error}") from None
-
-
-def _shortest(value: float) -> float:
-    """Return the shortest decimal number for a float32: 0.7, not 0.699999988079071."""
-    return value if isinstance(value, int) else float(str(np.float32(value)))
 
 
 def _remove_older_tokenizer(folder: Path, written: Mapping[str, bytes]) -> None:

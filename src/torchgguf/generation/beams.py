@@ -6,6 +6,7 @@ scores choose the same tokens. Shape letters: B prompts, K beams of each, M cand
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,10 +73,25 @@ class BeamSearch:
         start = self.plan.context.input_ids.shape[1]
         with self.plan.mode():
             tokens, rows, scores, ended = (
-                value[:, : self.num_return_sequences] for value in vars(self._search()).values()
+                value[:, : self.num_return_sequences]
+                for value in vars(self._allowed(self._search())).values()
             )
         new = int((rows >= 0).sum(-1).max())
         return Beams(tokens[..., start : start + new], rows[..., :new], scores, ended)
+
+    def _allowed(self, finished: Beams) -> Beams:
+        """Return the texts, the best one in place of those that only a lost beam or a forbidden token made.
+
+        Raises:
+            RuntimeError: the best one of a prompt is made so too.
+        """
+        if bool((~finished.ended[:, 0] | (finished.scores[:, 0] == float("-inf"))).any()):
+            raise RuntimeError("there is no token to choose: the logits processors forbid all")
+        lost = finished.scores < LOST / 1e4
+        if bool(lost[:, : self.num_return_sequences].any()):
+            warnings.warn("there are fewer texts than num_return_sequences: some are repeated", stacklevel=6)
+        place = torch.arange(lost.shape[1], device=lost.device)
+        return replace(finished.take(place * ~lost), scores=finished.scores)
 
     def _search(self) -> Beams:
         context = self.plan.context
@@ -99,7 +115,8 @@ class BeamSearch:
 
     def _start(self, logits: Tensor) -> Beams:
         """Return K copies of each prompt, of which only the first counts: else all would continue alike."""
-        tokens = self.plan.context.input_ids.unflatten(0, (-1, self.num_beams))
+        ids = self.plan.context.input_ids
+        tokens = ids.view(len(ids) // self.num_beams, self.num_beams, ids.shape[1])
         scores = logits.new_zeros(tokens.shape[:2])
         scores[:, 1:] = LOST
         return Beams(tokens, tokens[..., :0], scores, torch.zeros_like(scores, dtype=torch.bool))

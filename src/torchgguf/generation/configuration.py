@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
+from logging import getLogger
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from torchgguf.container import open_gguf
 from torchgguf.container.atomic import atomic_write
-from torchgguf.generation.ranges import CHECKS, as_tokens, refuse_unsupported, stop_texts
-from torchgguf.hub import HubOptions, find_file
+from torchgguf.container.reading.recognition import is_gguf_file
+from torchgguf.generation.foreign import (
+    FOREIGN,
+    UNSUPPORTED,
+    ForeignSettings,
+    asks_for_unsupported,
+    refuse_unsupported,
+)
+from torchgguf.generation.gguf_settings import gguf_settings
+from torchgguf.generation.ranges import CHECKS, as_tokens, is_read, is_usable, meaning_of, stop_texts
+from torchgguf.hub import HubOptions, find_file, find_gguf
+
+_logger = getLogger(__name__)
 
 FILE_NAME = "generation_config.json"
 # In a model's own config these are settings of `forward`, not of `generate`.
 _OF_FORWARD = {"use_cache", "output_attentions", "output_hidden_states"}
+_ABOUT_THE_FILE = ("transformers_version", "_from_model_config", "_commit_hash")
 
 
-@dataclass(kw_only=True)
-class GenerationConfig:
+@dataclass(kw_only=True, eq=False, repr=False)
+class GenerationConfig(ForeignSettings):
     """Settings of `generate`. Field names, meanings and defaults are those of transformers.
 
     A field that is None is unset: the model's own `generation_config` sets it, or else `DEFAULTS`. As an
@@ -39,6 +55,7 @@ class GenerationConfig:
         repetition_penalty, no_repeat_ngram_size, bad_words_ids, sequence_bias, suppress_tokens,
             begin_suppress_tokens, forced_bos_token_id, forced_eos_token_id,
             exponential_decay_length_penalty: what to do to some tokens' scores.
+        remove_invalid_values: replace scores that are not numbers by 0, infinite ones by the largest number.
         renormalize_logits: make scores log-probabilities again after all that.
         use_cache, cache_implementation: whether keys and values are kept, and how: "dynamic", in tensors that
             grow, or "static", of a fixed size, for compiled models.
@@ -49,8 +66,16 @@ class GenerationConfig:
             what `output_scores`, `output_logits`, `output_attentions` and `output_hidden_states` add.
 
     Raises:
-        ValueError: a value is outside its range.
+        ValueError: a value is outside its range, and not without effect (`top_p` without `do_sample`); or it
+            asks for what is not supported.
     """
+
+    extra_output_flags: ClassVar[tuple[str, ...]] = (
+        "output_attentions",
+        "output_hidden_states",
+        "output_scores",
+        "output_logits",
+    )
 
     # how long
     max_length: int | None = None
@@ -77,6 +102,7 @@ class GenerationConfig:
     forced_bos_token_id: int | None = None
     forced_eos_token_id: int | Sequence[int] | None = None
     exponential_decay_length_penalty: tuple[int, float] | None = None
+    remove_invalid_values: bool | None = None
     renormalize_logits: bool | None = None
     num_return_sequences: int | None = None
     # beams
@@ -101,90 +127,277 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
-        for name, (allowed, wish) in CHECKS.items():
+        # What a file states and is not usable: its value there, and what it stands for, if anything.
+        self._unusable: dict[str, tuple[Any, Any]] = {}
+        self.validate()
+
+    def _as_stored(self, name: str) -> bool:
+        """Return whether a field still has the unusable value of a file."""
+        return name in self._unusable and self._unusable[name][0] is getattr(self, name)
+
+    def validate(self, strict: bool = False, user_set_attributes: Collection[str] | None = None) -> None:
+        """Refuse values outside their range, except those that a file states: they were warned about.
+
+        Args:
+            strict: refuse values without effect too.
+            user_set_attributes: the names to look at; by default all.
+
+        Raises:
+            ValueError: as in the class.
+        """
+        for name in (*FIELDS, *FOREIGN):
             value = getattr(self, name)
-            if value is not None and not allowed(value):
-                raise ValueError(f"{name} must be {wish}, not {value!r}")
-        stop_texts(self.stop_strings)
+            if user_set_attributes is not None and name not in user_set_attributes:
+                continue
+            if self._as_stored(name):
+                continue
+            refuse_unsupported({name: value})
+            if name in CHECKS and not is_usable(name, value) and (strict or is_read(name, self)):
+                if name == "stop_strings" and CHECKS[name][0](value):
+                    stop_texts(value)
+                raise ValueError(f"{name} must be {CHECKS[name][1]}, not {value!r}")
 
     @classmethod
-    def from_dict(cls, config_dict: Mapping[str, Any], **settings: Any) -> Self:
-        """Build from the contents of a generation_config.json; `settings` win over it.
+    def from_dict(cls, config_dict: Mapping[str, Any], **settings: Any) -> Any:
+        """Build from a dict; `settings` win over it.
 
         Keys that are no fields and would change nothing are kept, to be written again.
 
+        Args:
+            config_dict: fields and other keys.
+            settings: fields. With `return_unused_kwargs=True`, the result is a pair: the config, and a dict
+                of those that are no fields.
+
+        Returns:
+            The config.
+
         Raises:
-            ValueError: a value is outside its range, or asks for what is not supported.
+            ValueError: as in the class.
         """
+        wants_unused = settings.pop("return_unused_kwargs", False)
+        unused = {name: settings.pop(name) for name in list(settings) if name not in (*FIELDS, *FOREIGN)}
         given = {name: value for name, value in {**config_dict, **settings}.items() if value is not None}
-        refuse_unsupported(given)
-        config = cls(**{name: given.pop(name) for name in FIELDS if name in given})
-        vars(config).update(given)
-        return config
+        more = {} if wants_unused else unused
+        config = cls(**{name: given.pop(name) for name in (*FIELDS, *FOREIGN) if name in given})
+        vars(config).update(given | more)
+        return (config, unused) if wants_unused else config
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any], source: str, **settings: Any) -> Self:
+        """Build from the contents of a file, which anyone may have written.
+
+        A value outside its range is kept, to be written again, and has no effect, unless other programs
+        switch a setting off by it. One warning names the file and all such fields.
+
+        Args:
+            values: fields and other keys.
+            source: the name of the file.
+            settings: fields that win over the file's.
+
+        Raises:
+            ValueError: one of `settings` is as in the class.
+        """
+        given = {name: value for name, value in values.items() if value is not None and name not in settings}
+        unusable = {
+            name: (value, meaning_of(name, value))
+            for name, value in given.items()
+            if asks_for_unsupported(name, value) or (name in FIELDS and not is_usable(name, value))
+        }
+        usable = {name: value for name, value in given.items() if name not in unusable}
+        config = cls.from_dict(usable, **settings)
+        for name, (value, _) in unusable.items():
+            setattr(config, name, value)
+        config._unusable = unusable
+        if unusable:
+            words = (
+                f"{name}={value!r} " + (f"stands for {meaning!r}" if meaning is not None else "is ignored")
+                for name, (value, meaning) in unusable.items()
+            )
+            _warn_once(f"{source} has settings outside their range: {', '.join(words)}")
+        return config  # type: ignore[no-any-return]
 
     @classmethod
     def from_pretrained(
         cls,
         pretrained_model_name: str | PathLike[str],
-        config_file_name: str = FILE_NAME,
+        config_file_name: str | None = None,
+        *,
+        gguf_file: str | None = None,
         **options: Any,
-    ) -> Self:
-        """Read the file of a folder or of a repository of the Hugging Face Hub.
+    ) -> Any:
+        """Read a file, or that of a folder or of a repository of the Hugging Face Hub.
 
         Args:
-            pretrained_model_name: the folder or the repository.
-            config_file_name: the file in it.
-            options: fields that win over the file's, and `HubOptions`.
+            pretrained_model_name: the folder or the repository; or the file itself, JSON or GGUF.
+            config_file_name: the file in it; by default generation_config.json.
+            gguf_file: the GGUF file in it, to read instead.
+            options: fields that win over the file's, `HubOptions`, `subfolder`, and `return_unused_kwargs` as
+                in `from_dict`.
+
+        Returns:
+            The config. Values outside their range are as in `stored`.
 
         Raises:
             FileNotFoundError: there is no such file.
+            GGUFError: the GGUF file is invalid.
             TypeError: an option is unknown.
-            ValueError: the file is no JSON object, or as in `from_dict`.
+            ValueError: the file is no JSON object, or an option is as in the class.
         """
         hub: Any = {name: options.pop(name) for name in HubOptions.__annotations__ if name in options}
-        if unknown := options.keys() - set(FIELDS):
-            raise TypeError(f"GenerationConfig has no {', '.join(sorted(unknown))}")
-        file = find_file(pretrained_model_name, config_file_name, **hub)
-        try:
-            contents = json.loads(file.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{file} is no JSON: {error}") from None
-        if not isinstance(contents, dict):
-            raise ValueError(f"{file} holds no JSON object")
-        return cls.from_dict(contents, **options)
+        wants_unused = options.pop("return_unused_kwargs", False)
+        unused = {name: options.pop(name) for name in list(options) if name not in (*FIELDS, *FOREIGN)}
+        subfolder = unused.pop("subfolder", "") or ""
+        if unused and not wants_unused:
+            raise TypeError(f"GenerationConfig has no {', '.join(sorted(unused))}")
+        name = "/".join(part for part in (subfolder, config_file_name or FILE_NAME) if part)
+        place = Path(pretrained_model_name)
+        if gguf_file is not None or (place.is_file() and is_gguf_file(place)):
+            with open_gguf(find_gguf(pretrained_model_name, gguf_file, **hub)) as file:
+                config = cls.stored(gguf_settings(file.metadata), str(file.paths[0]), **options)
+        else:
+            path = place if place.is_file() else find_file(pretrained_model_name, name, **hub)
+            config = cls.stored(_json_object(path), str(path), **options)
+        return (config, unused) if wants_unused else config
 
     @classmethod
-    def from_model_config(cls, model_config: Any) -> Self:
-        """Read special tokens, and in old configs settings of `generate`, from a model's own config."""
+    def from_model_config(cls, model_config: Any, *, source: str = "the model's config") -> Self:
+        """Read special tokens, and in old configs settings of `generate`, from a model's own config.
+
+        Args:
+            model_config: the config, or a dict.
+            source: what to call it in a warning; see `stored`.
+        """
         values = model_config if isinstance(model_config, Mapping) else model_config.to_dict()
-        refuse_unsupported(values)
-        return cls(**{name: values.get(name) for name in FIELDS if name not in _OF_FORWARD})
+        names = {*FIELDS, *UNSUPPORTED} - _OF_FORWARD
+        return cls.stored({name: value for name, value in values.items() if name in names}, source)
 
-    def save_pretrained(self, save_directory: str | PathLike[str], config_file_name: str = FILE_NAME) -> None:
-        """Write the file that `from_pretrained`, here and in transformers, reads."""
+    def update(
+        self, defaults_only: bool = False, allow_custom_entries: bool = False, **settings: Any
+    ) -> dict[str, Any]:
+        """Set fields.
+
+        Args:
+            defaults_only: set only fields that are None.
+            allow_custom_entries: set attributes that are no fields too.
+            settings: the new values.
+
+        Returns:
+            What was not set.
+
+        Raises:
+            ValueError: as in the class.
+        """
+        known = {name for name in settings if allow_custom_entries or hasattr(self, name)}
+        chosen = {name for name in known if not defaults_only or getattr(self, name, None) is None}
+        for name in chosen:
+            setattr(self, name, settings[name])
+        self.validate(user_set_attributes=chosen)
+        return {name: value for name, value in settings.items() if name not in chosen}
+
+    def save_pretrained(
+        self,
+        save_directory: str | PathLike[str],
+        config_file_name: str | PathLike[str] | None = None,
+        push_to_hub: bool = False,
+    ) -> None:
+        """Write the file that `from_pretrained`, here and in transformers, reads.
+
+        Args:
+            save_directory: the folder; it is created if it does not exist.
+            config_file_name: the name of the file; by default generation_config.json.
+            push_to_hub: must be False.
+
+        Raises:
+            ValueError: `push_to_hub` is True.
+        """
+        if push_to_hub:
+            raise ValueError("push_to_hub=True is not supported: upload the folder with huggingface_hub")
         Path(save_directory).mkdir(parents=True, exist_ok=True)
-        with atomic_write(Path(save_directory, config_file_name)) as file:
-            file.write(self.to_json_string().encode())
+        self.to_json_file(Path(save_directory, config_file_name or FILE_NAME))
 
-    def to_json_string(self) -> str:
-        """Return the text of a generation_config.json: all that is set."""
-        values = self.to_dict()
+    def to_json_file(
+        self,
+        json_file_path: str | PathLike[str],
+        use_diff: bool = True,
+        keys_to_pop: Sequence[str] | None = None,
+    ) -> None:
+        """Write `to_json_string`.
+
+        Args:
+            json_file_path: the file.
+            use_diff: as in `to_json_string`.
+            keys_to_pop: as in `to_json_string`.
+        """
+        with atomic_write(Path(json_file_path)) as file:
+            file.write(self.to_json_string(use_diff, keys_to_pop=keys_to_pop).encode())
+
+    def to_json_string(
+        self,
+        use_diff: bool = True,
+        ignore_metadata: bool = False,
+        keys_to_pop: Sequence[str] | None = None,
+    ) -> str:
+        """Return the text of a generation_config.json.
+
+        Args:
+            use_diff: leave out what is None.
+            ignore_metadata: leave out which program wrote the file.
+            keys_to_pop: leave out these too.
+        """
+        values = self.to_diff_dict() if use_diff else self.to_dict()
+        for name in (*(keys_to_pop or ()), *(_ABOUT_THE_FILE if ignore_metadata else ())):
+            values.pop(name, None)
         if isinstance(bias := values.get("sequence_bias"), Mapping):  # JSON's keys are strings
             values["sequence_bias"] = [[list(tokens), value] for tokens, value in bias.items()]
-        return json.dumps(values, indent=2, sort_keys=True) + "\n"
+        return json.dumps(values, indent=2, sort_keys=True, default=str) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all fields, and what `from_dict` kept."""
+        return copy.deepcopy({name: value for name, value in vars(self).items() if name != "_unusable"})
+
+    def to_diff_dict(self) -> dict[str, Any]:
         """Return what is set, and what `from_dict` kept."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        return {name: value for name, value in self.to_dict().items() if value is not None}
 
     def settings(self) -> dict[str, Any]:
-        """Return the fields that are set."""
-        return {name: value for name in FIELDS if (value := getattr(self, name)) is not None}
+        """Return the fields that are set; of unusable values that a file states, what they stand for."""
+        stated = {name: getattr(self, name) for name in FIELDS}
+        meant = {name: self._unusable[name][1] for name in stated if self._as_stored(name)}
+        return {name: value for name, value in (stated | meant).items() if value is not None}
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether another config would write the same file, but for the program that wrote it."""
+        if not isinstance(other, GenerationConfig):
+            return NotImplemented
+        return self.to_json_string(ignore_metadata=True) == other.to_json_string(ignore_metadata=True)
+
+    def __hash__(self) -> int:
+        """Return a hash of what is set."""
+        return hash(self.to_json_string(ignore_metadata=True))
+
+    def __repr__(self) -> str:
+        """Return what is set."""
+        return f"{type(self).__name__} {self.to_json_string(ignore_metadata=True)}"
 
     @property
     def eos_token_ids(self) -> list[int]:
         """The tokens that end the text, as a list."""
-        return as_tokens(self.eos_token_id)
+        return as_tokens(self.settings().get("eos_token_id"))
 
 
-FIELDS = tuple(field.name for field in fields(GenerationConfig))
+FIELDS = tuple(field.name for field in fields(GenerationConfig) if field.name not in FOREIGN)
+
+
+@cache  # each text once
+def _warn_once(text: str) -> None:
+    _logger.warning(text)
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    try:
+        contents = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from None
+    if not isinstance(contents, dict):
+        raise ValueError(f"{file} holds no JSON object")
+    return contents

@@ -14,19 +14,26 @@ from torchgguf.nn import Cache
 class CausalLM(Protocol):
     """What decoding needs of a model.
 
-    Its inputs are `input_ids` (batch, new), the `cache` of the tokens before and, only if rows are padded,
-    `attention_mask` (batch, past + new; with a static cache, all that there is room for) and `position_ids`
-    (batch, new). Its output contains `logits`, whose last position belongs to the last token, the `cache`
-    with the new tokens and, with `output_hidden_states=True` and the like, those too.
+    Its inputs are `input_ids` (batch, new) or `inputs_embeds` (batch, new, hidden_size), the `cache` of the
+    tokens before and, only if rows are padded, `attention_mask` (batch, past + new; with a static cache, all
+    that there is room for) and `position_ids` (batch, new). Its output contains `logits`, whose last position
+    belongs to the last token, the `cache` with the new tokens and, with `output_hidden_states=True` and the
+    like, those too.
     """
 
-    def __call__(self, input_ids: Tensor, /, **inputs: Any) -> Any:
+    def __call__(self, **inputs: Any) -> Any:
         """Run the model."""
+
+    def get_input_embeddings(self) -> Any:
+        """Return the module from tokens to embeddings."""
 
 
 @dataclass
 class Context:
-    """Texts that grow by a token at a time, and the model that reads them."""
+    """Texts that grow by a token at a time, and the model that reads them.
+
+    A text may begin with embeddings that no tokens are known of: `input_ids` then lack these positions.
+    """
 
     model: CausalLM
     input_ids: Tensor  # (batch, length); grows
@@ -36,10 +43,13 @@ class Context:
     prefill_chunk_size: int | None = None
     repeats: int = 1  # how many continuations of each row
     wanted: tuple[str, ...] = ()  # what else the model shall return: "hidden_states", "attentions"
+    embeds: Tensor | None = None  # (batch, prompt, hidden_size) what to read instead of the prompt's tokens
+    beside: dict[str, Tensor] = field(default_factory=dict)  # what the caller states of each of its positions
     states: dict[str, tuple[Tensor, ...]] = field(init=False, default_factory=dict)  # what it did return
-    _seen: int = field(init=False, default=0)  # how many tokens the cache holds
+    _seen: int = field(init=False, default=0)  # how many positions the cache holds
     _blank: int = field(init=False)  # how many tokens at the left are padding in all rows
     _flags: dict[str, bool] = field(init=False)
+    _ahead: int = field(init=False, default=0)  # how many positions come before the first of `input_ids`
 
     def __post_init__(self) -> None:
         """Start after the tokens that are in the cache."""
@@ -47,6 +57,13 @@ class Context:
         # Rows are repeated and reordered, but a continuation of each prompt is always among them.
         self._blank = 0 if self.padding is None else int(self.padding.min())
         self._flags = {f"output_{name}": True for name in self.wanted}
+        if self.embeds is not None:
+            self._ahead = self.embeds.shape[1] - self.input_ids.shape[1]
+
+    @property
+    def length(self) -> int:
+        """The number of positions of each text."""
+        return self._ahead + self.input_ids.shape[1]
 
     def first_logits(self) -> Tensor:
         """Read the prompts, each once, whatever the number of its continuations.
@@ -58,7 +75,7 @@ class Context:
             RuntimeError: the scores are not numbers.
         """
         if self.prefill_chunk_size is not None:
-            while self.input_ids.shape[1] - self._seen > self.prefill_chunk_size:
+            while self.length - self._seen > self.prefill_chunk_size:
                 self._forward(self._seen + self.prefill_chunk_size)
         logits = self.logits()
         if bool(logits.isnan().any()):
@@ -72,7 +89,7 @@ class Context:
 
     def logits(self) -> Tensor:
         """Read the last token; return the scores (batch, vocabulary), float32, of the one after it."""
-        logits: Tensor = self._forward(self.input_ids.shape[1]).logits[:, -1]
+        logits: Tensor = self._forward(self.length).logits[:, -1]
         return logits.float()
 
     def append(self, token: Tensor) -> None:
@@ -83,17 +100,20 @@ class Context:
         """Continue with these rows, (batch,), of those so far."""
         self.input_ids = self.input_ids[rows]
         self.padding = None if self.padding is None else self.padding[rows]
+        self.embeds = None if self.embeds is None else self.embeds[rows]
+        self.beside = {name: x if len(x) == 1 else x[rows] for name, x in self.beside.items()}
         if self.cache is not None:
             self.cache.reorder_cache(rows)
 
     def _forward(self, end: int) -> Any:
-        """Run the model up to token `end`, from where the cache ends."""
+        """Run the model up to position `end`, from where the cache ends."""
         if self.cache is not None and not self.cache.holds_for(end - self._blank):
             self.cache.crop(0)
             self._seen = 0
         inputs: dict[str, Any] = {} if self.padding is None else self._layout(self.padding, end)
+        inputs |= {name: _extended(x, end, name)[:, self._seen :] for name, x in self.beside.items()}
         output = self.model(
-            self.input_ids[:, self._seen : end],
+            **self._read(self._seen, end),
             cache=self.cache,
             use_cache=self.use_cache,
             logits_to_keep=1,
@@ -106,6 +126,17 @@ class Context:
             self.states = {name: getattr(output, name) for name in self.wanted}
         return output
 
+    def _read(self, start: int, end: int) -> dict[str, Tensor]:
+        """Return what the model reads at these positions: tokens, or embeddings where there are some."""
+        known = 0 if self.embeds is None else self.embeds.shape[1]
+        if self.embeds is None or start >= known:
+            return {"input_ids": self.input_ids[:, start - self._ahead : end - self._ahead]}
+        embeds = self.embeds[:, start:end]
+        if end > known:
+            new = self.input_ids[:, known - self._ahead : end - self._ahead]
+            embeds = torch.cat((embeds, self.model.get_input_embeddings()(new)), dim=1)
+        return {"inputs_embeds": embeds}
+
     def _layout(self, padding: Tensor, end: int) -> dict[str, Tensor]:
         """Return the mask of tokens to look at, and the positions of the new ones."""
         # A compiled model is compiled again for a mask of another shape.
@@ -117,33 +148,43 @@ class Context:
         }
 
 
-def align_left(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _extended(x: Tensor, end: int, name: str) -> Tensor:
+    """Return what is stated of positions, (batch or 1, prompt), for the first `end` ones.
+
+    Positions count on, other values stay those of the last position.
+    """
+    if (new := end - x.shape[1]) <= 0:
+        return x[:, :end]
+    steps = torch.arange(1, new + 1, device=x.device) if name == "position_ids" else x.new_zeros(new)
+    return torch.cat((x, x[:, -1:] + steps), dim=1)
+
+
+def align_left(prompts: Tensor, attention_mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """Move the padding of each row to its left, so that all rows end in a real token.
 
     To a causal model this makes no difference: tokens keep their order, and the mask their positions.
 
     Args:
-        input_ids: (batch, length).
+        prompts: (batch, length, ...).
         attention_mask: (batch, length), 0 at padding.
 
     Returns:
-        The rows (batch, length), and how many tokens of each are padding (batch,): None, if there is no
-        padding.
+        The new order of each row's positions (batch, length), and how many of each are padding (batch,):
+        both None, if there is no padding.
 
     Raises:
         ValueError: the mask has another shape, or leaves a row without a token.
     """
     if attention_mask is None:
-        return input_ids, None
-    if attention_mask.shape != input_ids.shape:
+        return None, None
+    if attention_mask.shape != prompts.shape[:2]:
         raise ValueError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}"
+            f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(prompts.shape[:2])}"
         )
-    mask = attention_mask.to(input_ids.device).ne(0)
+    mask = attention_mask.to(prompts.device).ne(0)
     empty = (~mask.any(1)).nonzero().flatten().tolist()
     if empty:
         raise ValueError(f"attention_mask leaves no token in row {', '.join(map(str, empty))}")
     if bool(mask.all()):
-        return input_ids, None
-    order = mask.int().argsort(dim=1, stable=True)
-    return input_ids.gather(1, order), (~mask).sum(1)
+        return None, None
+    return mask.int().argsort(dim=1, stable=True), (~mask).sum(1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchgguf.generation.logits_process import NEVER
 from torchgguf.generation.plan import Plan
-from torchgguf.generation.sampling import argmax, draw
+from torchgguf.generation.sampling import argmax, draw, refuse_forbidden
 from torchgguf.generation.stopping import also_ended
 
 
@@ -62,4 +62,6 @@ class Decoding:
             whole = scores if tokens is None else torch.full_like(logits, NEVER).scatter(1, tokens, scores)
             plan.record.add(logits=logits, scores=whole, **plan.context.states)
         choice = draw(scores, plan.generator) if plan.do_sample else argmax(scores)
+        if plan.processors and not plan.do_sample:
+            refuse_forbidden(scores.gather(1, choice[:, None]))
         return choice if tokens is None else tokens.gather(1, choice[:, None]).squeeze(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torchgguf.generation.beams import BeamSearch
 from torchgguf.generation.configuration import GenerationConfig
 from torchgguf.generation.decoding import Decoding
+from torchgguf.generation.logits_process import Processor
 from torchgguf.generation.outputs import (
     GenerateBeamDecoderOnlyOutput,
     GenerateDecoderOnlyOutput,
@@ -18,7 +19,10 @@ from torchgguf.generation.outputs import (
     compute_transition_scores,
 )
 from torchgguf.generation.preparation import prepare
+from torchgguf.generation.stopping import Criterion
 from torchgguf.generation.streamers import BaseStreamer, Decoder, decoder_for, pieces
+
+AllowedTokens = Callable[[int, Tensor], Sequence[int]]
 
 
 class GenerationMixin:
@@ -32,11 +36,17 @@ class GenerationMixin:
       tokenizer: what `stop_strings` are looked for with;
       cache, or past_key_values: a cache that has read the first tokens of `input_ids`;
       logits_processor: callables `(input_ids, scores) -> scores`, applied before temperature and the like;
-      stopping_criteria: callables `(input_ids, scores) -> (batch,) bool`, as `Criterion`.
+      stopping_criteria: callables `(input_ids, scores) -> (batch,) bool`, as `Criterion`;
+      prefix_allowed_tokens_fn: `(number of the prompt, tokens so far) -> allowed token ids`;
+      inputs_embeds: (batch, length, hidden_size), to read instead of the tokens of the prompts;
+      position_ids: (batch or 1, length), of the prompts; new tokens count on;
+      token_type_ids: the same for models that read them; new tokens have the type of the last one.
+    Other arguments of transformers are accepted where they ask for nothing, and refused by name otherwise.
 
     Raises:
         TypeError: an option is unknown; the message names it.
-        ValueError: options contradict each other.
+        ValueError: options contradict each other, or ask for what is not supported; a token of a prompt is
+            outside the vocabulary.
     """
 
     config: Any
@@ -46,6 +56,10 @@ class GenerationMixin:
     def generate(
         self,
         input_ids: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: Sequence[Processor] | None = None,
+        stopping_criteria: Sequence[Criterion] | None = None,
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
         *,
         return_dict_in_generate: Literal[True],
         streamer: BaseStreamer | None = None,
@@ -54,25 +68,55 @@ class GenerationMixin:
 
     @overload
     def generate(
-        self, input_ids: Tensor | None = None, *, streamer: BaseStreamer | None = None, **options: Any
+        self,
+        input_ids: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: Sequence[Processor] | None = None,
+        stopping_criteria: Sequence[Criterion] | None = None,
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
+        *,
+        streamer: BaseStreamer | None = None,
+        **options: Any,
     ) -> Tensor: ...
 
     def generate(
-        self, input_ids: Tensor | None = None, *, streamer: BaseStreamer | None = None, **options: Any
+        self,
+        input_ids: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: Sequence[Processor] | None = None,
+        stopping_criteria: Sequence[Criterion] | None = None,
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
+        *,
+        streamer: BaseStreamer | None = None,
+        **options: Any,
     ) -> Tensor | GenerateOutput:
         """Continue each prompt.
 
         Args:
-            input_ids: (batch, length); None starts from the bos token.
+            input_ids: (batch, length); None starts from the bos token, or from `inputs_embeds`. Its other
+                name is `inputs`.
+            generation_config: see the class.
+            logits_processor: see the class.
+            stopping_criteria: see the class.
+            prefix_allowed_tokens_fn: see the class.
             streamer: receives the prompt, then every token as it comes.
             options: see the class.
 
         Returns:
             Prompts and continuations, (batch, length) token ids; rows that end early are filled up with
-            `pad_token_id`. With `return_dict_in_generate`, an output that contains them.
+            `pad_token_id`. From `inputs_embeds` alone, the continuations only. With
+            `return_dict_in_generate`, an output that contains them.
         """
         try:
-            prepared = prepare(self, input_ids, **options)
+            prepared = prepare(
+                self,
+                input_ids,
+                generation_config=generation_config,
+                logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria,
+                prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+                **options,
+            )
             if isinstance(prepared.run, BeamSearch) and streamer is None:
                 return _searched(prepared.prompts, prepared.run)
             return _decoded(prepared.prompts, _streamable(prepared.run), streamer)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from torchgguf.generation.arguments import without_neutral
 from torchgguf.generation.beams import BeamSearch
-from torchgguf.generation.configuration import GenerationConfig
-from torchgguf.generation.context import Context, align_left
+from torchgguf.generation.configuration import FIELDS, GenerationConfig
+from torchgguf.generation.context import Context
 from torchgguf.generation.decoding import Decoding
-from torchgguf.generation.logits_process import Processor, processors_for
-from torchgguf.generation.logits_warp import warpers_for
+from torchgguf.generation.foreign import FOREIGN
+from torchgguf.generation.logits_process import Processor
 from torchgguf.generation.outputs import Record
 from torchgguf.generation.plan import Plan
+from torchgguf.generation.processing import processors_for, warpers_for
+from torchgguf.generation.prompts import Prompts, read_prompts, vocabulary_size
 from torchgguf.generation.resolution import DEFAULT_NEW_TOKENS, resolve
 from torchgguf.generation.stopping import Criterion, EosTokenCriteria, MaxTimeCriteria, StopStringCriteria
 from torchgguf.generation.streamers import Decoder
@@ -43,6 +47,7 @@ def prepare(
     model: Any,
     input_ids: Tensor | None,
     *,
+    inputs: Tensor | None = None,
     attention_mask: Tensor | None = None,
     generation_config: GenerationConfig | None = None,
     generator: torch.Generator | None = None,
@@ -50,82 +55,119 @@ def prepare(
     cache: Cache | None = None,
     logits_processor: Sequence[Processor] | None = None,
     stopping_criteria: Sequence[Criterion] | None = None,
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
+    position_ids: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    inputs_embeds: Tensor | None = None,
     **settings: Any,
 ) -> Prepared:
     """Prepare what a call asks for; arguments and errors are those of `GenerationMixin`."""
+    if inputs is not None and input_ids is not None:
+        raise ValueError("inputs and input_ids are two names of one argument: use one of them")
+    input_ids = inputs if input_ids is None else input_ids
     own = model.generation_config or GenerationConfig.from_model_config(model.config)
-    config = resolve(own, generation_config, settings)
-    prompts = _prompts(input_ids, config).to(getattr(model, "device", None))
-    mask = _guess_mask(prompts, config) if attention_mask is None else attention_mask
-    tokens, padding = align_left(prompts, mask)
-    length = prompts.shape[1]
+    config = resolve(own, generation_config, without_neutral(settings, (*FIELDS, *FOREIGN)))
+    prompts = read_prompts(model, input_ids, inputs_embeds, attention_mask, config)
+    length = prompts.length
     beams, sequences = config.num_beams or 1, config.num_return_sequences or 1
     repeats = max(beams, sequences)
-    new = _new_tokens(config, length)
+    new = _within_context(model, length, _new_tokens(config, length))
     room = length + new - 1  # the last token is never read
     if cache is not None:
-        _check_cache(cache, config, prompts, tokens, room)
+        _check_cache(cache, config, prompts, room)
 
-    paddings = None if padding is None else padding.repeat_interleave(repeats)
+    ahead = length - prompts.tokens.shape[1]  # processors see tokens only
+    paddings = None if prompts.padding is None or ahead else prompts.padding.repeat_interleave(repeats)
+    if ahead and config.min_length:
+        config.min_length = max(config.min_length - ahead, 0)
     record = _record(config)
     context = Context(
         model=model,
-        input_ids=tokens,
-        padding=padding,
+        input_ids=prompts.tokens,
+        padding=prompts.padding,
         cache=_new_cache(model, config, room) if cache is None else cache,
         use_cache=config.use_cache is not False,
         prefill_chunk_size=config.prefill_chunk_size,
         repeats=repeats,
         wanted=() if record is None else tuple(n for n in _STATES if getattr(config, f"output_{n}")),
+        embeds=prompts.embeds,
+        beside=_beside(model, prompts, position_ids, token_type_ids),
+    )
+    processors = processors_for(
+        config, length - ahead, length - ahead + new, paddings, prefix_allowed_tokens_fn
     )
     plan = Plan(
         context=context,
         max_new_tokens=new,
-        processors=[*processors_for(config, length, length + new, paddings), *(logits_processor or ())],
+        processors=merged(processors, logits_processor or ()),
         warpers=warpers_for(config),
         do_sample=bool(config.do_sample),
-        criteria=[*_criteria(config, tokenizer), *(stopping_criteria or ())],
+        criteria=merged(_criteria(config, tokenizer), stopping_criteria or ()),
         generator=generator,
         record=record,
         lasting=cache is not None or record is not None,
     )
-    prompts = prompts.repeat_interleave(sequences, 0)
+    given = prompts.given.repeat_interleave(sequences, 0)
     if beams > 1:
-        return Prepared(prompts, _beam_search(plan, config, beams, sequences))
-    pad = _filling(config) if plan.criteria and len(prompts) > 1 else None
-    return Prepared(prompts, Decoding(plan, pad_token_id=pad))
+        return Prepared(given, _beam_search(model, plan, config, beams, sequences))
+    pad = _filling(model, config) if plan.criteria and len(given) > 1 else None
+    return Prepared(given, Decoding(plan, pad_token_id=pad))
 
 
-def _beam_search(plan: Plan, config: GenerationConfig, beams: int, sequences: int) -> BeamSearch:
+def merged(own: Sequence[Any], custom: Sequence[Any]) -> list[Any]:
+    """Return own processors or criteria and those of the call, which replace own ones of the same class."""
+    classes = {type(each).__name__: each for each in reversed(custom)}
+    left = [each for each in custom if type(each).__name__ not in {type(one).__name__ for one in own}]
+    return [classes.get(type(each).__name__, each) for each in own] + left
+
+
+def _beside(
+    model: Any, prompts: Prompts, position_ids: Tensor | None, token_type_ids: Tensor | None
+) -> dict[str, Tensor]:
+    """Return what the call states of each position and the model reads, in the order of the prompts."""
+    given = {"position_ids": position_ids, "token_type_ids": token_type_ids}
+    if "token_type_ids" not in getattr(model, "argument_order", ()):
+        del given["token_type_ids"]
+    beside = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if value.dim() != 2 or value.shape[1] != prompts.length:
+            raise ValueError(
+                f"{name} must have shape (batch, {prompts.length}), as the prompts, not {tuple(value.shape)}"
+            )
+        beside[name] = prompts.aligned(value.to(prompts.tokens.device))
+    return beside
+
+
+def _within_context(model: Any, length: int, new: int) -> int:
+    """Return how many tokens may follow a prompt, and warn if the model was not made for so long a text."""
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if not isinstance(limit, int) or length + new <= limit:
+        return new
+    words = f"the prompt has {length} tokens, and up to {new} may follow, but the model's context is {limit}"
+    # The last token is never read, and needs no position.
+    if not getattr(getattr(model, "base_model", model), "ends_with_context", False):
+        warnings.warn(f"{words}: beyond it the text may become poor", UserWarning, stacklevel=5)
+        return new
+    if length > limit:
+        raise ValueError(f"the prompt has {length} tokens, but the model's context is {limit}: shorten it")
+    if length + new - 1 > limit:
+        new = limit + 1 - length
+        warnings.warn(f"{words}: texts end there", UserWarning, stacklevel=5)
+    return new
+
+
+def _beam_search(model: Any, plan: Plan, config: GenerationConfig, beams: int, sequences: int) -> BeamSearch:
     return BeamSearch(
         plan,
         num_beams=beams,
         num_return_sequences=sequences,
         length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
         early_stopping=config.early_stopping or False,
-        fill=_beam_filling(config) if plan.criteria else 0,
+        fill=_beam_filling(model, config) if plan.criteria else 0,
         candidates=max(2, 1 + len(config.eos_token_ids)) * beams,
     )
-
-
-def _prompts(input_ids: Tensor | None, config: GenerationConfig) -> Tensor:
-    if input_ids is None:
-        if config.bos_token_id is None:
-            raise ValueError(
-                "without input_ids the text starts from the bos token, but bos_token_id is not set"
-            )
-        return torch.tensor([[config.bos_token_id]])
-    if input_ids.dim() != 2 or input_ids.shape[1] == 0:
-        raise ValueError(
-            f"input_ids must have shape (batch, length), length above 0, not {tuple(input_ids.shape)}"
-        )
-    return input_ids
-
-
-def _guess_mask(prompts: Tensor, config: GenerationConfig) -> Tensor | None:
-    """Return a mask that hides padding tokens, unless they may end a text as well."""
-    pad = config.pad_token_id
-    return None if pad is None or pad in config.eos_token_ids else (prompts != pad).long()
 
 
 def _new_tokens(config: GenerationConfig, prompt_length: int) -> int:
@@ -148,16 +190,17 @@ def _new_cache(model: Any, config: GenerationConfig, room: int) -> Cache | None:
     return StaticCache(model.config, max(room, config.max_cache_len or 0))
 
 
-def _check_cache(cache: Cache, config: GenerationConfig, prompts: Tensor, aligned: Tensor, room: int) -> None:
+def _check_cache(cache: Cache, config: GenerationConfig, prompts: Prompts, room: int) -> None:
     if config.use_cache is False:
         raise ValueError("cache needs use_cache=True")
     if config.cache_implementation is not None:
         raise ValueError("cache and cache_implementation exclude each other: leave one of them out")
-    if aligned is not prompts and not torch.equal(aligned, prompts):
+    places = torch.arange(prompts.length, device=prompts.tokens.device)
+    if prompts.order is not None and bool((prompts.order != places).any()):
         raise ValueError("with a cache, prompts must be padded on the left, got padding on the right")
-    if cache.get_seq_length() >= prompts.shape[1]:
+    if cache.get_seq_length() >= prompts.length:
         raise ValueError(
-            f"the cache holds {cache.get_seq_length()} tokens, input_ids only {prompts.shape[1]}: "
+            f"the cache holds {cache.get_seq_length()} tokens, input_ids only {prompts.length}: "
             "input_ids must be the whole text, with at least one new token"
         )
     if cache.capacity is not None and cache.capacity < room:
@@ -177,19 +220,30 @@ def _criteria(config: GenerationConfig, tokenizer: Decoder | None) -> list[Crite
     return criteria
 
 
-def _filling(config: GenerationConfig) -> int:
-    """Return the token that fills up rows that end before others."""
-    if config.pad_token_id is not None:
-        return config.pad_token_id
-    if not config.eos_token_ids:
-        raise ValueError("rows may end at different lengths: set pad_token_id, which fills them up")
-    return config.eos_token_ids[0]
+def _filling(model: Any, config: GenerationConfig) -> int:
+    """Return the token that fills up rows that end before others; like all tokens, the model reads it."""
+    pad, size = config.pad_token_id, vocabulary_size(model)
+    usable = [t for t in config.eos_token_ids if size is None or t < size]
+    if pad is not None and pad >= 0 and (size is None or pad < size):
+        return pad
+    if not usable:
+        raise ValueError(
+            "rows may end at different lengths: set pad_token_id, which fills them up"
+            + ("" if pad is None else f"; {pad} is outside the vocabulary")
+        )
+    if pad is not None:
+        warnings.warn(
+            f"pad_token_id={pad} is outside the vocabulary: rows are filled up with eos_token_id={usable[0]}",
+            UserWarning,
+            stacklevel=5,
+        )
+    return usable[0]
 
 
-def _beam_filling(config: GenerationConfig) -> int:
+def _beam_filling(model: Any, config: GenerationConfig) -> int:
     """Return the same for beams: here a padding token of 0 is ignored, as in transformers."""
     ends = config.eos_token_ids
-    return config.pad_token_id or ends[0] if ends else _filling(config)
+    return ends[0] if ends and config.pad_token_id == 0 else _filling(model, config)
 
 
 def _record(config: GenerationConfig) -> Record | None:

@@ -1,4 +1,4 @@
-"""What values the fields of a `GenerationConfig` may have; which fields of transformers have none here."""
+"""What values the fields of a `GenerationConfig` may have, and when they are read."""
 
 from __future__ import annotations
 
@@ -8,41 +8,11 @@ from typing import Any
 
 CACHES = ("dynamic", "static")
 
-# Fields of transformers' config that change what is generated and are not supported, with the value (None is
-# another) that changes nothing. Those that are in neither only tune these, or do not change texts.
-UNSUPPORTED: dict[str, Any] = {
-    "assistant_early_exit": None,
-    "cache_config": None,
-    "constraints": None,
-    "diversity_penalty": 0.0,
-    "dola_layers": None,
-    "encoder_no_repeat_ngram_size": 0,
-    "encoder_repetition_penalty": 1.0,
-    "force_words_ids": None,
-    "guidance_scale": 1.0,
-    "low_memory": False,
-    "num_beam_groups": 1,
-    "penalty_alpha": 0.0,
-    "prompt_lookup_num_tokens": None,
-    "remove_invalid_values": False,
-    "speculation_type": None,
-    "token_healing": False,
-    "top_h": None,
-    "use_mtp": False,
-    "watermarking_config": None,
-}
-
-
-def refuse_unsupported(values: Mapping[str, Any]) -> None:
-    """Raise ValueError that names the settings by which transformers would generate otherwise than we can."""
-    for name, neutral in UNSUPPORTED.items():
-        if (value := values.get(name)) is not None and value != neutral:
-            raise ValueError(f"{name}={value!r} is not supported: leave it out")
-
 
 def as_tokens(token_ids: int | Sequence[int] | None) -> list[int]:
-    """Return token ids as a list."""
-    return [] if token_ids is None else list(token_ids) if isinstance(token_ids, Sequence) else [token_ids]
+    """Return token ids as a list; negative ones, which no token has, are left out."""
+    ids = [] if token_ids is None else token_ids if isinstance(token_ids, Sequence) else [token_ids]
+    return [token for token in ids if token >= 0]
 
 
 def stop_texts(stop_strings: str | Sequence[str] | None) -> list[str]:
@@ -81,7 +51,7 @@ def _is_list(of: Check, shortest: int = 0) -> Check:
 
 def _is_bias(value: Any) -> bool:
     pairs = list(value.items()) if isinstance(value, Mapping) else value
-    return _is_list(lambda pair: len(pair) == 2 and _is_text(pair[0]) and _is_number(pair[1]), 1)(pairs)
+    return _is_list(lambda pair: len(pair) == 2 and _is_text(pair[0]) and _is_number(pair[1]))(pairs)
 
 
 def _is_decay(pair: Any) -> bool:
@@ -116,8 +86,8 @@ CHECKS: dict[str, tuple[Check, str]] = {
         "a text or a list of texts",
     ),
     "do_sample": _FLAG,
-    "temperature": _number(lambda t: t > 0, "above 0 (for greedy decoding set do_sample=False)"),
-    "top_k": (_whole(0)[0], "a whole number, 0 for no limit"),
+    "temperature": _number(lambda t: t >= 0, "above 0, or 0 for greedy decoding"),
+    "top_k": (_whole(-1)[0], "a whole number, 0 for no limit"),
     "top_p": _SHARE,
     "min_p": _SHARE,
     "typical_p": _number(lambda p: 0 < p <= 1, "above 0 and at most 1"),
@@ -126,7 +96,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "repetition_penalty": _number(lambda r: r > 0, "above 0"),
     "no_repeat_ngram_size": (_whole(0)[0], "a whole number, 0 for no limit"),
     "sequence_bias": (_is_bias, "a dict from tuples of token ids to numbers, or a list of such pairs"),
-    "bad_words_ids": (_is_list(_is_text, 1), "lists of token ids"),
+    "bad_words_ids": (_is_list(_is_text), "lists of token ids"),
     "suppress_tokens": _TOKENS,
     "begin_suppress_tokens": _TOKENS,
     "forced_bos_token_id": (_is_token, "a token id"),
@@ -135,6 +105,7 @@ CHECKS: dict[str, tuple[Check, str]] = {
         _is_decay,
         "a pair: a number of tokens to begin after, and a factor above 0",
     ),
+    "remove_invalid_values": _FLAG,
     "renormalize_logits": _FLAG,
     "num_return_sequences": _whole(1),
     "num_beams": _whole(1),
@@ -149,7 +120,67 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "output_logits": _FLAG,
     "output_attentions": _FLAG,
     "output_hidden_states": _FLAG,
-    "eos_token_id": (lambda token: _is_token(token) or _is_list(_is_token)(token), "a token id, or several"),
-    "pad_token_id": (_is_whole, "a token id"),  # -1 in the first Llamas' files
-    "bos_token_id": (_is_token, "a token id"),
+    # -1 in the first Llamas' files; other programs' word for no such token
+    "eos_token_id": (lambda token: _is_whole(token) or _is_list(_is_whole)(token), "a token id, or several"),
+    "pad_token_id": (_is_whole, "a token id"),
+    "bos_token_id": (_is_whole, "a token id"),
 }
+
+
+def is_usable(name: str, value: Any) -> bool:
+    """Return whether a field of a `GenerationConfig` may have this value."""
+    if value is None:
+        return True
+    texts = [value] if isinstance(value, str) else value
+    return CHECKS[name][0](value) and (name != "stop_strings" or all(texts))
+
+
+# The fields that only some ways of decoding read: names, when they are read, and the words for that.
+Sense = Callable[[Any], object]
+DEPENDENT: tuple[tuple[tuple[str, ...], Sense, str], ...] = (
+    (
+        ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+        lambda config: config.do_sample,
+        "do_sample=True",
+    ),
+    (
+        ("length_penalty", "early_stopping"),
+        lambda config: _is_whole(config.num_beams) and config.num_beams > 1,
+        "num_beams above 1",
+    ),
+    (
+        ("output_scores", "output_logits", "output_attentions", "output_hidden_states"),
+        lambda config: config.return_dict_in_generate,
+        "return_dict_in_generate=True",
+    ),
+    (
+        ("max_cache_len",),
+        lambda config: config.cache_implementation == "static",
+        'cache_implementation="static"',
+    ),
+)
+_SENSE = {name: sense for names, sense, _ in DEPENDENT for name in names}
+
+
+def is_read(name: str, config: Any) -> bool:
+    """Return whether the way of decoding that a config asks for reads the field."""
+    return bool(_SENSE[name](config)) if name in _SENSE else True
+
+
+# What stored values outside their range mean, by which other programs switch a setting off.
+_OFF: dict[str, tuple[Callable[[Any], bool], Any]] = {
+    "temperature": (lambda t: t < 0, 0.0),
+    "top_k": (lambda k: k < 0, 0),
+    "top_p": (lambda p: p > 1, 1.0),
+    "min_p": (lambda p: p < 0, 0.0),
+    "typical_p": (lambda p: p <= 0 or p > 1, 1.0),
+    "repetition_penalty": (lambda r: r <= 0, 1.0),
+}
+
+
+def meaning_of(name: str, value: Any) -> Any:
+    """Return the usable value that an unusable one of a file stands for, or None, if for nothing."""
+    if isinstance(value, float) and value.is_integer() and is_usable(name, int(value)):
+        return int(value)  # JSON has one kind of number
+    off, neutral = _OFF.get(name, (None, None))
+    return neutral if off is not None and _is_number(value) and off(value) else None

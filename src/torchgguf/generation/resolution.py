@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 from torchgguf.generation.configuration import FIELDS, GenerationConfig
-from torchgguf.generation.ranges import UNSUPPORTED, as_tokens, refuse_unsupported
+from torchgguf.generation.foreign import FOREIGN, refuse_unsupported
+from torchgguf.generation.ranges import DEPENDENT, as_tokens
 
 # max_length is left out: without any length, 20 tokens follow whatever prompt there is.
 DEFAULTS = GenerationConfig(
@@ -18,6 +18,7 @@ DEFAULTS = GenerationConfig(
     top_k=50,
     top_p=1.0,
     typical_p=1.0,
+    remove_invalid_values=False,
     epsilon_cutoff=0.0,
     eta_cutoff=0.0,
     repetition_penalty=1.0,
@@ -31,26 +32,6 @@ DEFAULTS = GenerationConfig(
     output_scores=False,
 )
 DEFAULT_NEW_TOKENS = 20
-
-# Settings that another one must make sense of.
-_DEPENDENT: tuple[tuple[tuple[str, ...], Callable[[GenerationConfig], object], str], ...] = (
-    (
-        ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
-        lambda config: config.do_sample,
-        "do_sample=True",
-    ),
-    (("length_penalty", "early_stopping"), lambda config: (config.num_beams or 1) > 1, "num_beams above 1"),
-    (
-        ("output_scores", "output_logits", "output_attentions", "output_hidden_states"),
-        lambda config: config.return_dict_in_generate,
-        "return_dict_in_generate=True",
-    ),
-    (
-        ("max_cache_len",),
-        lambda config: config.cache_implementation == "static",
-        'cache_implementation="static"',
-    ),
-)
 
 
 def resolve(model_config: Any, call_config: Any, arguments: dict[str, Any]) -> GenerationConfig:
@@ -68,9 +49,15 @@ def resolve(model_config: Any, call_config: Any, arguments: dict[str, Any]) -> G
     """
     _check_names(arguments)
     refuse_unsupported(arguments)
-    asked = _settings(call_config) | {name: value for name, value in arguments.items() if name in FIELDS}
-    config = GenerationConfig(**DEFAULTS.settings() | _settings(model_config) | asked)
-    for names, sense, wish in _DEPENDENT:
+    asked = settings_of(call_config) | {name: value for name, value in arguments.items() if name in FIELDS}
+    if asked.get("use_cache") is False:  # what the model's config says of the cache is not asked for
+        asked = {"cache_implementation": None, "max_cache_len": None, "prefill_chunk_size": None} | asked
+    config = GenerationConfig(**DEFAULTS.settings() | settings_of(model_config) | asked)
+    if config.do_sample and config.temperature == 0:
+        if asked.get("do_sample"):
+            warnings.warn("temperature=0 is greedy decoding: do_sample=True is ignored", stacklevel=4)
+        config.do_sample = False
+    for names, sense, wish in DEPENDENT:
         idle = [n for n in names if asked.get(n) not in (None, False, getattr(DEFAULTS, n))]
         if idle and not sense(config):
             verb = "has" if len(idle) == 1 else "have"
@@ -79,15 +66,24 @@ def resolve(model_config: Any, call_config: Any, arguments: dict[str, Any]) -> G
     return config
 
 
-def _settings(config: Any) -> dict[str, Any]:
+def settings_of(config: Any) -> dict[str, Any]:
+    """Return the fields that a config sets.
+
+    Args:
+        config: here or of transformers; None: there is no such config.
+
+    Raises:
+        ValueError: as in `GenerationConfig`.
+    """
     if config is None:
         return {}
     own = config if isinstance(config, GenerationConfig) else GenerationConfig.from_dict(config.to_dict())
+    own.validate()
     return own.settings()
 
 
 def _check_names(arguments: dict[str, Any]) -> None:
-    unknown = [name for name in arguments if name not in FIELDS and name not in UNSUPPORTED]
+    unknown = [name for name in arguments if name not in (*FIELDS, *FOREIGN)]
     if unknown:
         close = difflib.get_close_matches(unknown[0], FIELDS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -52,3 +52,16 @@ def draw(scores: Tensor, generator: torch.Generator | None = None) -> Tensor:
         raise RuntimeError("there is no token to draw: all scores are -inf, or some are not numbers (NaN)")
     point = torch.rand(total.shape, dtype=torch.float64, device=scores.device, generator=generator)
     return torch.searchsorted(cumulative, point * total, right=True).squeeze(1)
+
+
+def refuse_forbidden(best: Tensor) -> None:
+    """Refuse to go on where processors forbid all tokens.
+
+    Args:
+        best: the score of each row's best token, (batch, 1).
+
+    Raises:
+        RuntimeError: one is -inf. (A GPU is not asked: waiting for its answer is slow.)
+    """
+    if best.device.type == "cpu" and bool((best == float("-inf")).any()):
+        raise RuntimeError("there is no token to choose: the logits processors forbid all")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from torchgguf.generation.logits_process import Tokens, token_list
 from torchgguf.generation.ranges import stop_texts
 from torchgguf.generation.streamers import UNFINISHED, Decoder
 
@@ -26,42 +29,87 @@ def also_ended(ended: Tensor, criteria: Sequence[Criterion], input_ids: Tensor, 
     return ended
 
 
-class MaxLengthCriteria:
-    """Ends every row at `max_length` tokens, the prompt included."""
+class StoppingCriteria:
+    """Base class of the criteria."""
 
-    def __init__(self, max_length: int) -> None:
+    def __call__(self, input_ids: Tensor, scores: Scores = None, **arguments: Any) -> Tensor | bool:
+        """Return which rows end; see `Criterion`.
+
+        Args:
+            input_ids: the tokens so far, (batch, length).
+            scores: those of each step, (batch, vocabulary), if `output_scores` asks for them, else None.
+            arguments: more arguments, for criteria that declare any.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(input_ids, scores)")
+
+
+class StoppingCriteriaList(list[Any]):
+    """A list of criteria, which is a criterion too: it ends the rows that one of them ends."""
+
+    def __call__(self, input_ids: Tensor, scores: Scores = None, **arguments: Any) -> Tensor:
+        """Return which rows end, (batch,) bool; see `StoppingCriteria`."""
+        ended = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        for criterion in self:
+            ended = ended | criterion(input_ids, scores, **arguments)
+        return ended
+
+    @property
+    def max_length(self) -> int | None:
+        """The length at which the first `MaxLengthCriteria` ends every row."""
+        return next((each.max_length for each in self if isinstance(each, MaxLengthCriteria)), None)
+
+
+class MaxLengthCriteria(StoppingCriteria):
+    """Ends every row at `max_length` tokens, the prompt included.
+
+    Args:
+        max_length: in tokens.
+        max_position_embeddings: the context of the model: a longer text is warned about, once.
+    """
+
+    def __init__(self, max_length: int, max_position_embeddings: int | None = None) -> None:
         self.max_length = max_length
+        self.max_position_embeddings = max_position_embeddings
 
-    def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Scores = None, **arguments: Any) -> Tensor:
         """Return which rows end; see `Criterion`."""
-        done = input_ids.shape[1] >= self.max_length
+        length, limit = input_ids.shape[1], self.max_position_embeddings
+        done = length >= self.max_length
+        if limit is not None and not done and length > limit:
+            warnings.warn(f"the text is longer than the model's context, which is {limit}", stacklevel=2)
         return torch.full((len(input_ids),), done, device=input_ids.device)
 
 
-class MaxTimeCriteria:
+class MaxTimeCriteria(StoppingCriteria):
     """Ends every row `max_time` seconds after `initial_timestamp`, of `time.time()`; by default after now."""
 
     def __init__(self, max_time: float, initial_timestamp: float | None = None) -> None:
-        self.end = max_time + (time.time() if initial_timestamp is None else initial_timestamp)
+        self.max_time = max_time
+        self.initial_timestamp = time.time() if initial_timestamp is None else initial_timestamp
 
-    def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Scores = None, **arguments: Any) -> Tensor:
         """Return which rows end; see `Criterion`."""
-        return torch.full((len(input_ids),), time.time() > self.end, device=input_ids.device)
+        done = time.time() - self.initial_timestamp > self.max_time
+        return torch.full((len(input_ids),), done, device=input_ids.device)
 
 
-class EosTokenCriteria:
-    """Ends a row whose last token is one of `eos_token_ids`."""
+class EosTokenCriteria(StoppingCriteria):
+    """Ends a row whose last token is one of these.
 
-    def __init__(self, eos_token_ids: Sequence[int]) -> None:
-        self.eos_token_ids = torch.tensor(eos_token_ids)
+    Args:
+        eos_token_id: a token or several.
+    """
 
-    def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
+    def __init__(self, eos_token_id: Tokens) -> None:
+        self.eos_token_id = torch.tensor(token_list(eos_token_id))
+
+    def __call__(self, input_ids: Tensor, scores: Scores = None, **arguments: Any) -> Tensor:
         """Return which rows end; see `Criterion`."""
-        self.eos_token_ids = self.eos_token_ids.to(input_ids.device)
-        return (input_ids[:, -1:] == self.eos_token_ids).any(1)
+        self.eos_token_id = self.eos_token_id.to(input_ids.device)
+        return (input_ids[:, -1:] == self.eos_token_id).any(1)
 
 
-class StopStringCriteria:
+class StopStringCriteria(StoppingCriteria):
     """Ends a row whose last token completes one of `stop_strings`, wherever token boundaries fall.
 
     The string may begin before the last token, even in the prompt, and the token may go on after it; a
@@ -85,7 +133,7 @@ class StopStringCriteria:
             earlier = earlier[:-1]
         return any(text.find(stop, max(0, len(before) - len(stop) + 1)) >= 0 for stop in self.stop_strings)
 
-    def __call__(self, input_ids: Tensor, scores: Scores = None) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Scores = None, **arguments: Any) -> Tensor:
         """Return which rows end; see `Criterion`."""
         tails = input_ids[:, -self._reach :].tolist()
         return torch.tensor([self._completes(tail) for tail in tails], device=input_ids.device)

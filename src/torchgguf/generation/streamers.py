@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from queue import Queue
 from typing import Any, Protocol
 
@@ -152,14 +153,15 @@ class TextIteratorStreamer(TextStreamer):
     ) -> None:
         super().__init__(tokenizer, skip_prompt, **decode_options)
         self.timeout = timeout
-        self._pieces: Queue[str | None] = Queue()
+        self.text_queue: Queue[str | None] = Queue()
+        self.stop_signal = None
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Queue the next piece of text."""
         if text:
-            self._pieces.put(text)
+            self.text_queue.put(text)
         if stream_end:
-            self._pieces.put(None)
+            self.text_queue.put(self.stop_signal)
 
     def __iter__(self) -> Iterator[str]:
         """Return the streamer itself."""
@@ -167,7 +169,50 @@ class TextIteratorStreamer(TextStreamer):
 
     def __next__(self) -> str:
         """Wait for the next piece of text."""
-        piece = self._pieces.get(timeout=self.timeout)
+        piece = self.text_queue.get(timeout=self.timeout)
         if piece is None:
             raise StopIteration
+        return piece
+
+
+class AsyncTextIteratorStreamer(TextStreamer):
+    """An asynchronous iterator over the pieces of text, while `generate` runs in another thread.
+
+    It must be made inside a coroutine: the pieces go to the event loop that runs then.
+
+    Args:
+        tokenizer: as in `TextStreamer`.
+        skip_prompt: as in `TextStreamer`.
+        timeout: seconds to wait for the next piece, then `TimeoutError` is raised; None: wait for ever.
+        decode_options: as in `TextStreamer`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Decoder,
+        skip_prompt: bool = False,
+        timeout: float | None = None,
+        **decode_options: Any,
+    ) -> None:
+        super().__init__(tokenizer, skip_prompt, **decode_options)
+        self.timeout = timeout
+        self.text_queue: asyncio.Queue[str | None] = asyncio.Queue()
+        self.stop_signal = None
+        self.loop = asyncio.get_running_loop()
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Queue the next piece of text."""
+        for piece in (*([text] if text else []), *([self.stop_signal] if stream_end else [])):
+            self.loop.call_soon_threadsafe(self.text_queue.put_nowait, piece)
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        """Return the streamer itself."""
+        return self
+
+    async def __anext__(self) -> str:
+        """Wait for the next piece of text."""
+        async with asyncio.timeout(self.timeout):
+            piece = await self.text_queue.get()
+        if piece is None:
+            raise StopAsyncIteration
         return piece

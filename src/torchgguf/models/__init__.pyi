@@ -118,6 +118,11 @@ from torchgguf.models.architectures.granitemoe import (
     GraniteMoeForCausalLM as GraniteMoeForCausalLM,
     GraniteMoeModel as GraniteMoeModel,
 )
+from torchgguf.models.architectures.granitemoeshared import (
+    GraniteMoeSharedConfig as GraniteMoeSharedConfig,
+    GraniteMoeSharedForCausalLM as GraniteMoeSharedForCausalLM,
+    GraniteMoeSharedModel as GraniteMoeSharedModel,
+)
 from torchgguf.models.architectures.hunyuan_v1_dense import (
     HunYuanDenseV1Config as HunYuanDenseV1Config,
     HunYuanDenseV1ForCausalLM as HunYuanDenseV1ForCausalLM,
@@ -179,6 +184,13 @@ from torchgguf.models.architectures.olmoe import (
     OlmoeConfig as OlmoeConfig,
     OlmoeForCausalLM as OlmoeForCausalLM,
     OlmoeModel as OlmoeModel,
+)
+from torchgguf.models.architectures.phi import (
+    PhiConfig as PhiConfig,
+    PhiForCausalLM as PhiForCausalLM,
+    PhiForSequenceClassification as PhiForSequenceClassification,
+    PhiForTokenClassification as PhiForTokenClassification,
+    PhiModel as PhiModel,
 )
 from torchgguf.models.architectures.phi3 import (
     Phi3Config as Phi3Config,
@@ -256,6 +268,12 @@ from torchgguf.models.architectures.starcoder2 import (
     Starcoder2Model as Starcoder2Model,
 )
 from torchgguf.models.auto import (
+    CONFIG_MAPPING as CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING as MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_QUESTION_ANSWERING_MAPPING as MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING as MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING as MODEL_MAPPING,
     AutoConfig as AutoConfig,
     AutoModel as AutoModel,
     AutoModelForCausalLM as AutoModelForCausalLM,
@@ -275,7 +293,11 @@ from torchgguf.models.blocks.outputs import (
     TokenClassifierOutput as TokenClassifierOutput,
 )
 from torchgguf.models.io.checkpoint import CheckpointError as CheckpointError
-from torchgguf.models.pretrained.config import PreTrainedConfig as PreTrainedConfig
+from torchgguf.models.pretrained.any_model import save_gguf as save_gguf
+from torchgguf.models.pretrained.config import (
+    PreTrainedConfig as PreTrainedConfig,
+    PretrainedConfig as PretrainedConfig,
+)
 from torchgguf.models.pretrained.model import PreTrainedModel as PreTrainedModel
 from torchgguf.models.quantizers.bitsandbytes import BitsAndBytesConfig as BitsAndBytesConfig
 from torchgguf.models.quantizers.gguf import GGUFQuantizationConfig as GGUFQuantizationConfig

@@ -1,5 +1,6 @@
 """Auto classes: load the class that the file or the config names."""
 
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -14,6 +15,9 @@ from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.savable import refuse_packed
 from torchgguf.models.pretrained.config import PreTrainedConfig
 from torchgguf.models.pretrained.model import PreTrainedModel
+
+# Python looks for modules below this one, which transformers has: see `_module_paths`.
+__path__: list[str] = []
 
 
 class AutoConfig:
@@ -115,3 +119,47 @@ class AutoModelForQuestionAnswering(AutoModel):
     """Load any supported model with a head that finds answers in texts."""
 
     _task = "question_answering"
+
+
+class _ConfigClasses(Mapping[str, type[PreTrainedConfig]]):
+    """The config class of each model type; it is imported when it is asked for."""
+
+    def __getitem__(self, model_type: str) -> type[PreTrainedConfig]:
+        if model_type not in registry.MODEL_TYPES:
+            raise KeyError(model_type)
+        found = registry.architecture_of_type(model_type).config_class
+        assert issubclass(found, PreTrainedConfig)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(registry.MODEL_TYPES)
+
+    def __len__(self) -> int:
+        return len(registry.MODEL_TYPES)
+
+
+class _ModelClasses(Mapping[type[PreTrainedConfig], type[PreTrainedModel]]):
+    """The class that an Auto class loads for each config class that has one."""
+
+    def __init__(self, auto_class: type[AutoModel]) -> None:
+        self._auto = auto_class
+
+    def __getitem__(self, config_class: type[PreTrainedConfig]) -> type[PreTrainedModel]:
+        if config_class not in {*self}:
+            raise KeyError(config_class)
+        return self._auto._class_in(registry.architecture_of_type(config_class.model_type))
+
+    def __iter__(self) -> Iterator[type[PreTrainedConfig]]:
+        return (CONFIG_MAPPING[kind] for kind in registry.architectures_with(self._auto._task))
+
+    def __len__(self) -> int:
+        return len(registry.architectures_with(self._auto._task))
+
+
+# Examples of transformers list model types by them.
+CONFIG_MAPPING = _ConfigClasses()
+MODEL_MAPPING = _ModelClasses(AutoModel)
+MODEL_FOR_CAUSAL_LM_MAPPING = _ModelClasses(AutoModelForCausalLM)
+MODEL_FOR_QUESTION_ANSWERING_MAPPING = _ModelClasses(AutoModelForQuestionAnswering)
+MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING = _ModelClasses(AutoModelForSequenceClassification)
+MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING = _ModelClasses(AutoModelForTokenClassification)

@@ -1,9 +1,12 @@
 """Find the file of `architectures/` that loads a model: names only; each is imported on first use."""
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 
 from torchgguf.container import GGUFError, GGUFFile
+from torchgguf.container.errors import brief
 from torchgguf.models.core.architecture import Architecture
 
 # general.architecture -> the model types that may load the file; the first that matches does. A model type of
@@ -26,13 +29,14 @@ ROWS: dict[str, tuple[str, ...]] = {
     "gpt2": ("gpt2",),
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "granite": ("granite",),
-    "granitemoe": ("granitemoe",),
+    "granitemoe": ("granitemoeshared", "granitemoe"),
     "llama": ("mixtral", "mistral", "llama"),
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
     "nemotron": ("nemotron",),
     "olmo2": ("olmo2",),
     "olmoe": ("olmoe",),
+    "phi2": ("phi",),
     "phi3": ("phi3",),
     "phimoe": ("phimoe",),
     "qwen2": ("qwen2",),
@@ -62,7 +66,7 @@ def architecture_of_type(model_type: str) -> Architecture:
         ValueError: the type is unsupported; the message lists those that are supported.
     """
     if model_type not in MODEL_TYPES:
-        raise ValueError(f"model_type {model_type!r} is not supported; these are: {', '.join(MODEL_TYPES)}")
+        raise ValueError(f"model_type {brief(model_type)} is not supported{_like(model_type, MODEL_TYPES)}")
     return _import(model_type)
 
 
@@ -73,12 +77,20 @@ def architecture_of_file(file: GGUFFile) -> Architecture:
         GGUFError: the file contains no model, or an unsupported one; the message lists the supported ones.
     """
     if (kind := file.metadata.get("general.type", "model")) != "model":
-        raise GGUFError(f"the file contains no model: its general.type is {kind!r}")
+        raise GGUFError(f"the file contains no model: its general.type is {brief(kind)}", path=file.paths[0])
     actual = file.metadata.get("general.architecture")
     for model_type in ROWS.get(actual, ()) if isinstance(actual, str) else ():
         if (architecture := _import(model_type)).matches(file.metadata):
             return architecture
-    raise GGUFError(f"architecture {actual!r} is not supported; these are: {', '.join(ROWS)}")
+    reason = f"architecture {brief(actual)} is not supported{_like(actual, ROWS)}"
+    raise GGUFError(reason, path=file.paths[0])
+
+
+def _like(name: object, known: Collection[str]) -> str:
+    """Return the end of an error that names what is most like a name: all names would fill the screen."""
+    alike = get_close_matches(name, known, n=3, cutoff=0.5) if isinstance(name, str) else []
+    nearest = f", the nearest are {', '.join(alike)}" if alike else ""
+    return f": {len(known)} are{nearest} (docs/models.md lists them)"
 
 
 def architectures_with(task: str) -> list[str]:

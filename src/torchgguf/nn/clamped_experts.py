@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchgguf import kernels
 from torchgguf.nn.experts import MATRICES, Experts, QuantizedExperts, mix
-from torchgguf.nn.slots import Slot
+from torchgguf.nn.slots import Slot, parameter_of
 
 _GATE, _UP, _DOWN = MATRICES
 
@@ -124,7 +124,7 @@ class QuantizedClampedExperts(QuantizedExperts):
         """List the matrices and the biases of all experts, as they are in files."""
         yield from super().slots()
         for name, bias in self._biases().items():
-            yield Slot(f"{name}.bias", tuple(bias.shape), bias.detach)
+            yield Slot(f"{name}.bias", tuple(bias.shape), partial(parameter_of, self, f"{name}_bias"))
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Store one of the matrices or of the biases of all experts."""

@@ -34,7 +34,7 @@ class Linear(_MatrixLayer, nn.Linear):
     def reset_parameters(self) -> None:
         """Leave the parameters as allocated."""
 
-    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> "QuantizedLinear":
+    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> PackedLayer:
         """Return the packed layer, as in `SlottedLayer.pack`."""
         return QuantizedLinear.from_packed(blocks, quant_type, self.bias)
 
@@ -45,8 +45,6 @@ class Conv1D(_MatrixLayer):
     `weight` is `(nx, nf)`, `bias` `(nf,)`, named as in transformers; both are set by the model. In GGUF files
     the weight is `(nf, nx)`.
     """
-
-    advice = ", which is of torchgguf (docs/fine-tuning.md shows how to register it),"
 
     def __init__(self, nf: int, nx: int) -> None:
         super().__init__()

@@ -56,6 +56,24 @@ class ModelOutput:
         """Return the value of this name, or `default` if it is not there."""
         return dict(self.items()).get(first_name(key), default)
 
+    def pop(self, key: str, *default: Any) -> Any:
+        """Return the value of this name, and set its field to None.
+
+        Args:
+            key: the name.
+            default: returned if the value is not there.
+
+        Raises:
+            KeyError: the value is not there, and there is no default.
+        """
+        if key not in self:
+            if default:
+                return default[0]
+            raise KeyError(key)
+        value = self[key]
+        self[key] = None
+        return value
+
     def __getitem__(self, key: int | slice | str) -> Any:
         """Return a value by name, or by its place among those that are there."""
         if not isinstance(key, str):

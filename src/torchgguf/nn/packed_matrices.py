@@ -1,13 +1,14 @@
 """`PackedMatrices`: the base of layers that hold several packed tensors of matrices, each of its own type."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from torchgguf.container.tensor_types import type_of_dtype
-from torchgguf.nn.slots import PackedLayer, Slot
+from torchgguf.nn.slots import PackedLayer, Slot, parameter_of
 from torchgguf.quants import QuantType, quant_type as find_quant_type
 
 
@@ -34,7 +35,9 @@ class PackedMatrices(PackedLayer):
         for name, kind in self.quant_types.items():
             blocks: Tensor = getattr(self, name)
             shape = (*blocks.shape[:-1], kind.weights_per_row(blocks.shape[-1]))
-            yield Slot(f"{name}.weight", shape, blocks.detach, kind, packable=True)
+            # The blocks may come after the slots are listed.
+            read = partial(parameter_of, self, name)
+            yield Slot(f"{name}.weight", shape, read, kind, packable=True)
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Store one of the tensors, and leave its numbers as they are."""

@@ -96,12 +96,12 @@ def fill(layer: nn.Module, name: str, tensor: Tensor) -> None:
 def parameter_slots(layer: nn.Module) -> list[Slot]:
     """List the parameters of any layer, children not counted, as the layer holds them."""
     return [
-        Slot(name, tuple(value.shape), partial(_parameter, layer, name))
+        Slot(name, tuple(value.shape), partial(parameter_of, layer, name))
         for name, value in layer.named_parameters(recurse=False)
     ]
 
 
-def _parameter(layer: nn.Module, name: str) -> Tensor:
+def parameter_of(layer: nn.Module, name: str) -> Tensor:
     """Return what the layer holds now: its parameters may have come since its slots were listed."""
     parameter: nn.Parameter = getattr(layer, name)
     return parameter.detach()

@@ -6,11 +6,12 @@ from torchgguf.pipelines.feature_extraction import FeatureExtractionPipeline
 from torchgguf.pipelines.question_answering import QuestionAnsweringPipeline
 from torchgguf.pipelines.text_classification import TextClassificationPipeline
 from torchgguf.pipelines.text_generation import TextGenerationPipeline
-from torchgguf.pipelines.token_classification import TokenClassificationPipeline
+from torchgguf.pipelines.token_classification import NerPipeline, TokenClassificationPipeline
 
 __all__ = [
     "TASKS",
     "FeatureExtractionPipeline",
+    "NerPipeline",
     "Pipeline",
     "QuestionAnsweringPipeline",
     "TextClassificationPipeline",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from torchgguf.logging import bar_disabled
 from torchgguf.models import PreTrainedModel
 from torchgguf.tokenization import Tokenizer
 
@@ -87,7 +88,7 @@ class Pipeline:
         if not isinstance(inputs, Sequence):
             return answers
         # The bar appears only after a second, and only on a terminal.
-        return list(tqdm(answers, self.task, total=len(inputs), delay=1, leave=False, disable=None))
+        return list(tqdm(answers, self.task, total=len(inputs), delay=1, leave=False, disable=bar_disabled()))
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         try:

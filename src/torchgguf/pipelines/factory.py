@@ -21,6 +21,8 @@ from torchgguf.models import (
     PreTrainedModel,
     registry,
 )
+from torchgguf.models.bridge.from_transformers import from_transformers, is_of_transformers
+from torchgguf.models.bridge.tokenizer import is_foreign_tokenizer, own_tokenizer
 from torchgguf.models.io.devices import available_device
 from torchgguf.pipelines.base import Pipeline
 from torchgguf.pipelines.feature_extraction import FeatureExtractionPipeline
@@ -94,9 +96,10 @@ def pipeline(
 
     Args:
         task: a name in `TASKS`, or "sentiment-analysis" or "ner"; by default the task of the model's head.
-        model: a GGUF file, a folder, a repository of the Hugging Face Hub, or a model.
+        model: a GGUF file, a folder, a repository of the Hugging Face Hub, or a model, also of transformers.
         config: replaces the config of the model.
-        tokenizer: the tokenizer, or where to load it from; by default from the same place as the model.
+        tokenizer: the tokenizer, also of transformers, or where to load it from; by default from the same
+            place as the model.
         gguf_file: the name of the file in the folder or repository.
         revision: a branch, tag or commit of the repository.
         token: the token for the login to the Hub.
@@ -134,6 +137,10 @@ def pipeline(
         source |= {name: given.pop(name) for name in HubOptions.__annotations__ if name in given}
     if device is not None and "device_map" in loading:
         raise ValueError("pass either device or device_map, not both")
+    if is_of_transformers(model):
+        model = from_transformers(model)
+    if is_foreign_tokenizer(tokenizer):
+        tokenizer = own_tokenizer(tokenizer)
     _check_kind("model", model, PreTrainedModel)
     target = None if "device_map" in loading else _device(device)
     row = TASKS[name := _task_name(task, model, source)]

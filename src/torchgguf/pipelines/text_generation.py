@@ -8,6 +8,7 @@ import torch
 
 from torchgguf.generation import EosTokenCriteria, GenerationConfig, StopStringCriteria
 from torchgguf.generation.configuration import FIELDS
+from torchgguf.generation.resolution import settings_of
 from torchgguf.generation.stopping import Criterion
 from torchgguf.pipelines.base import Pipeline
 
@@ -173,7 +174,7 @@ class TextGenerationPipeline(Pipeline):
         own = self.model.generation_config or GenerationConfig.from_model_config(self.model.config)
         settings: dict[str, Any] = {}
         for config in (own, options.get("generation_config")):
-            settings |= {} if config is None else _stated(**config.to_dict())
+            settings |= settings_of(config)
         return _stated(**{**settings, **options})  # None in the call resets a value of the configs
 
     def _defaults(self, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,3 +66,6 @@ class TokenClassificationPipeline(Pipeline):
             "start": token.start,
             "end": token.end,
         }
+
+
+NerPipeline = TokenClassificationPipeline

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Self
 
-from torchgguf.tokenization.auto import load
 from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS
+from torchgguf.tokenization.loading import load
 from torchgguf.tokenization.sources.files import TokenizerFiles
 from torchgguf.tokenization.sources.huggingface import FileSource
 from torchgguf.tokenization.sources.older_files import byte_level_pipeline

@@ -11,10 +11,10 @@ from tokenizers import AddedToken
 
 from torchgguf.compat import rename_option, split_options
 from torchgguf.hub import HubOptions
+from torchgguf.tokenization.base import SETTINGS
 from torchgguf.tokenization.encoding.encoder import Encoder
 from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.sources.declared import ROLES
-from torchgguf.tokenization.tokenizer import SETTINGS
 
 # Options of transformers that are not here, with the values that ask for nothing but what is done.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -122,7 +122,6 @@ GPT2 = Architecture(
         Field("attention.head_count", "n_head", limit=largest_dimension),
         Field("attention.head_count_kv", "n_head", required=False, limit=largest_dimension),
         Field("attention.layer_norm_epsilon", "layer_norm_epsilon", float),
-        Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
         *tables.IMPLIED_RULES,
         Unwritable("activation_function", "gelu_new"),
         Unwritable("scale_attn_weights", True),
@@ -226,6 +225,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
 
     layers_name = "h"
     norm_name = "ln_f"
+    ends_with_context = True
     argument_order = (
         "input_ids",
         "cache",

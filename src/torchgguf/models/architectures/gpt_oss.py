@@ -19,8 +19,8 @@ from torchgguf.models.blocks.rope_rule import Rope, without_parameters
 from torchgguf.models.blocks.windows import LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Header, Unwritable
-from torchgguf.models.core.weight_map import Row
+from torchgguf.models.core.config_map import Header, Rule, Unwritable
+from torchgguf.models.core.weight_map import Interleaved, Row
 from torchgguf.nn import Gate, Slot, SlottedLayer
 from torchgguf.nn.clamped_experts import ClampedExperts, ClampedSwiGLU
 
@@ -97,11 +97,22 @@ class GptOssRope(Rope):
         return super().write(without_parameters(config, (_TRUNCATE,)))
 
 
+class WidthOfExperts(Rule):
+    """A key for the width of MLPs, which this model does not have: files state that of experts again."""
+
+    keys = ("feed_forward_length",)
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the width of experts."""
+        return {self.keys[0]: config.intermediate_size}
+
+
 GPT_OSS = Architecture(
     gguf="gpt-oss",
     config_class=GptOssConfig,
     rules=(
-        *tables.COMMON_RULES,
+        *(rule for rule in tables.COMMON_RULES if WidthOfExperts.keys[0] not in rule.keys),
+        WidthOfExperts(),
         tables.ROTATED_SIZE,
         GptOssRope(),
         *tables.expert_rules("num_local_experts", size="intermediate_size"),
@@ -117,6 +128,10 @@ GPT_OSS = Architecture(
         *tables.ATTENTION,
         Row("blk.{}.attn_sinks", "layers.{}.self_attn.sinks"),
         *tables.expert_rows(gate="router"),
+    ),
+    interleaved=(
+        Interleaved("layers.{}.mlp.experts.gate_up_proj", ("gate_proj", "up_proj")),
+        Interleaved("layers.{}.mlp.experts.down_proj", ("down_proj",)),
     ),
     states_head=True,
 )

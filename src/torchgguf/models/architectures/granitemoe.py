@@ -15,6 +15,7 @@ from torchgguf.models.blocks.decoder import ScaledResidualLayer
 from torchgguf.models.blocks.outputs import MoeModelOutputWithPast
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
+from torchgguf.models.core.config_map import Only
 from torchgguf.models.core.weight_map import OtherNames
 
 
@@ -35,12 +36,19 @@ class GraniteMoeConfig(MultiplierFields):
         moe.check_choices(self.num_experts_per_tok, self.num_local_experts)
 
 
+# Of models with a head, in transformers.
+ARGUMENT_ORDER = ("input_ids", "attention_mask", "position_ids", "cache", "inputs_embeds", "labels")
+
 _BLOCK = "layers.{}.block_sparse_moe"
 
 GRANITE_MOE = Architecture(
     gguf="granitemoe",
     config_class=GraniteMoeConfig,
-    rules=(*MULTIPLIER_RULES, *tables.expert_rules("num_local_experts", size=None)),
+    rules=(
+        *MULTIPLIER_RULES,
+        *tables.expert_rules("num_local_experts", size=None),
+        Only("expert_shared_feed_forward_length", 0, "a shared expert is of another model"),
+    ),
     rows=(
         *tables.STREAM,
         *tables.PRE_NORMS,
@@ -64,6 +72,13 @@ class GraniteMoeBlock(moe.SparseMoeBlock):
     gate_name = "router"
 
 
+def expert_block(config: GraniteMoeConfig) -> GraniteMoeBlock:
+    """Create the experts of a layer."""
+    experts = moe.gated_experts(config, config.num_local_experts, config.intermediate_size)
+    router = partial(moe.choose_then_softmax, choices=config.num_experts_per_tok)
+    return GraniteMoeBlock(experts, router)
+
+
 class GraniteMoeModel(MultipliedDecoder, architecture=GRANITE_MOE):
     """Granite with experts, without a head."""
 
@@ -74,9 +89,10 @@ class GraniteMoeModel(MultipliedDecoder, architecture=GRANITE_MOE):
         attention = Attention(
             config, layer_idx, bias=config.attention_bias, scaling=config.attention_multiplier
         )
-        experts = moe.gated_experts(config, config.num_local_experts, config.intermediate_size)
-        router = partial(moe.choose_then_softmax, choices=config.num_experts_per_tok)
-        return ScaledResidualLayer(config, attention, GraniteMoeBlock(experts, router))
+        return ScaledResidualLayer(config, attention, expert_block(config))
 
 
-class GraniteMoeForCausalLM(DividedLogits, moe.MoeForCausalLM, base=GraniteMoeModel): ...
+class GraniteMoeForCausalLM(DividedLogits, moe.MoeForCausalLM, base=GraniteMoeModel):
+    """Predicts the next token."""
+
+    argument_order = ARGUMENT_ORDER

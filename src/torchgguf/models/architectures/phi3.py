@@ -57,6 +57,7 @@ class Phi3Rope(PartialRope):
     """Rotary embedding of a part of each head; files always store the original length."""
 
     told_by_tensors = True
+    kinds = ("none", "linear", "longrope")
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the scaling, the rotated part of a head and the original length."""

@@ -119,14 +119,16 @@ PHIMOE = Architecture(
 )
 
 
-def sparse_mixer(scores: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
-    """Choose the two highest scores, each weighed among those near it: a `Router`.
+def sparse_mixer(scores: Tensor, jitter: float, sampling: bool = False) -> tuple[Tensor, Tensor]:
+    """Choose two experts, each weighed among those near the highest score: a `Router`.
 
-    In training, too: it does not sample, as SparseMixer (Liu et al. 2024, arXiv 2409.12136) does there.
+    In training, SparseMixer (Liu et al. 2024, arXiv 2409.12136) samples by the weights. Of the samples that
+    are not the highest, three of four then count a third, so that gradients are those of Heun's method.
 
     Args:
         scores: of the experts, `(N, E)`.
-        jitter: half the share by which scores may be below a chosen one and count beside it.
+        jitter: half the share by which scores may be below the highest one and count beside it.
+        sampling: whether to sample; otherwise the highest scores are chosen.
 
     Returns:
         The weights and the indices of the experts of each token, `(N, 2)` each.
@@ -136,16 +138,35 @@ def sparse_mixer(scores: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
     for _ in range(_CHOICES):
         highest, index = left.max(dim=-1, keepdim=True)
         far = (highest - scores) / scores.abs().clamp(min=highest) > 2 * jitter
-        weights.append(left.masked_fill(far, -torch.inf).softmax(dim=-1).gather(-1, index))
+        near = left.masked_fill(far, -torch.inf)
+        best = index
+        if sampling:
+            index = (near - torch.empty_like(near).exponential_().log()).argmax(dim=-1, keepdim=True)
+        weight = near.softmax(dim=-1).gather(-1, index)
+        if sampling:
+            counts = (index == best) | (torch.rand_like(weight) > 0.75)
+            # The gradient is that of the whole weight.
+            weight = weight + (weight * torch.where(counts, 0.0, -2 / 3)).detach()
+        weights.append(weight)
         chosen.append(index)
         left = left.scatter(-1, index, -torch.inf)
     return torch.cat(weights, dim=-1), torch.cat(chosen, dim=-1)
 
 
 class PhimoeMoeBlock(moe.SparseMoeBlock):
-    """Experts, and the router that chooses among them."""
+    """Experts, and the router that chooses among them; it samples in training."""
 
     gate_name = "router"
+
+    def __init__(self, config: PhimoeConfig) -> None:
+        experts = moe.gated_experts(config, config.num_local_experts, config.intermediate_size)
+        router = partial(sparse_mixer, jitter=config.router_jitter_noise)
+        super().__init__(experts, router, jitter=config.input_jitter_noise)
+        self.router_jitter = config.router_jitter_noise
+
+    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose experts by their scores."""
+        return sparse_mixer(logits, self.router_jitter, sampling=self.training)
 
 
 class PhimoeModel(DecoderModel, architecture=PHIMOE):
@@ -165,10 +186,7 @@ class PhimoeModel(DecoderModel, architecture=PHIMOE):
     def make_layer(self, config: PhimoeConfig, layer_idx: int) -> DecoderLayer:
         """Make a layer with experts and the window of all layers."""
         attention = Attention(config, layer_idx, config.sliding_window, bias=config.attention_bias)
-        experts = moe.gated_experts(config, config.num_local_experts, config.intermediate_size)
-        router = partial(sparse_mixer, jitter=config.router_jitter_noise)
-        mlp = PhimoeMoeBlock(experts, router, jitter=config.input_jitter_noise)
-        return DecoderLayer(config, attention, mlp, _norm)
+        return DecoderLayer(config, attention, PhimoeMoeBlock(config), _norm)
 
 
 class PhimoeForCausalLM(moe.MoeForCausalLM, base=PhimoeModel):

@@ -49,6 +49,12 @@ class Qwen2MoeConfig(Qwen2Config):
     def __post_init__(self, *legacy: Any) -> None:
         """Fill in the windows of layers, and check the number of experts."""
         self.mlp_only_layers = self.mlp_only_layers or []
+        # Each layer looks for its number in the list.
+        if len(self.mlp_only_layers) > self.num_hidden_layers or self.decoder_sparse_step < 1:
+            raise ValueError(
+                f"mlp_only_layers must name at most {self.num_hidden_layers} layers, and decoder_sparse_step "
+                f"must be 1 or above, got {len(self.mlp_only_layers)} layers and {self.decoder_sparse_step}"
+            )
         if self.layer_types is None and self.use_sliding_window:
             windowed = range(0, min(self.max_window_layers, self.num_hidden_layers), 2)
             self.layer_types = [SLIDING if i in windowed else FULL for i in range(self.num_hidden_layers)]

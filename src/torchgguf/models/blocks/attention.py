@@ -138,9 +138,8 @@ class Attention(SelfAttention):
         self.query_size = config.num_attention_heads * self.head_dim
         self.key_size = config.num_key_value_heads * self.head_dim
         self.add_projections(config.hidden_size, bias)
-        output_bias = bias if output_bias is None else output_bias
-        self.o_proj = Linear(self.query_size, config.hidden_size, bias=output_bias)
-        self.norms_each_head = qk_norm is not None and not self.norms_all_heads
+        self.add_output(config.hidden_size, bias if output_bias is None else output_bias)
+        self.has_norms = qk_norm is not None and not self.norms_all_heads
         if qk_norm is not None:
             sizes = (self.query_size, self.key_size) if self.norms_all_heads else (self.head_dim,) * 2
             self.q_norm = qk_norm(sizes[0], eps=config.rms_norm_eps)
@@ -155,6 +154,15 @@ class Attention(SelfAttention):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries `(B, T, H * D)`, keys and values `(B, T, K * D)`."""
         return self.q_proj(x), self.k_proj(x), self.v_proj(x)
+
+    def add_output(self, hidden_size: int, bias: bool) -> None:
+        """Create the layer that `project_output` uses."""
+        self.o_proj = Linear(self.query_size, hidden_size, bias=bias)
+
+    def project_output(self, mixed: Tensor) -> Tensor:
+        """Map weighted means of values, `(B, T, H * D)`, to `(B, T, hidden_size)`."""
+        output: Tensor = self.o_proj(mixed)
+        return output
 
     def position(self, query: Tensor, key: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """Return queries `(B, T, H, D)` and keys `(B, T, K, D)` with what depends on their positions."""
@@ -171,12 +179,11 @@ class Attention(SelfAttention):
         heads = (*x.shape[:2], -1, self.head_dim)
         query, key, value = self.project(x)
         query, key, value = query.view(heads), key.view(heads), value.view(heads)
-        if self.norms_each_head:
+        if self.has_norms:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = self.position(query, key, step)
         lengths = None if self.rotation is None else step.rotations[self.rotation].lengths
-        output: Tensor = self.o_proj(self.attend(query, key, value, step, lengths))
-        return output
+        return self.project_output(self.attend(query, key, value, step, lengths))
 
 
 class AttentionNormingAllHeads(Attention):

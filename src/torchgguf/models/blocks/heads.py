@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchgguf.generation import GenerationMixin
+from torchgguf.models.blocks.language_modeling import LanguageModeling
 from torchgguf.models.blocks.losses import next_token_loss, sequence_loss, span_loss, token_loss
 from torchgguf.models.blocks.outputs import (
     CausalLMOutputWithPast,
@@ -76,7 +77,7 @@ class ModelWithHead(PreTrainedModel):
         return head
 
 
-class ForCausalLM(ModelWithHead, GenerationMixin):
+class ForCausalLM(ModelWithHead, LanguageModeling, GenerationMixin):
     """Predicts the next token.
 
     Attributes:

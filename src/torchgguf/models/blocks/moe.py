@@ -5,6 +5,7 @@ Shape letters: N tokens, E experts, K experts of a token.
 
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -219,13 +220,13 @@ class SparseMoeBlock(nn.Module):
             self.shared_expert_gate = Gate(hidden_size, 1)
         self.shared_experts = shared_experts
 
+    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose experts by their scores, as a `Router` does."""
+        return self.route(logits)
+
     def make_gate(self, hidden_size: int, experts: int) -> nn.Module:
         """Create the layer that scores experts."""
         return Gate(hidden_size, experts)
-
-    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the weights and the indices of the experts of each token, `(N, K)` each."""
-        return self.route(logits)
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map the stream `(B, T, hidden_size)` to itself, and record the router's scores on request."""
@@ -303,6 +304,10 @@ class MoeForCausalLM(heads.ForCausalLM):
     """
 
     output_class = MoeCausalLMOutputWithPast
+
+    num_experts = property(attrgetter("config.num_experts"))
+    num_experts_per_tok = property(attrgetter("config.num_experts_per_tok"))
+    router_aux_loss_coef = property(attrgetter("config.router_aux_loss_coef"))
 
     def complete(self, output: Any, decoded: Any, attention_mask: Tensor | None) -> None:
         """Add the routers' scores and the load-balancing loss."""

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from torchgguf.container import GGUFError
+from torchgguf.container.errors import brief
+from torchgguf.models.core.config import LARGEST_HEAD
 from torchgguf.models.core.config_map import Header, Rule
 from torchgguf.nn.rotary import (
     llama3_factors,
@@ -57,9 +59,11 @@ class Rope(Rule):
     Attributes:
         told_by_tensors: whether LongRoPE always stores two tensors, even if they are equal; without a key,
             they imply LongRoPE.
+        kinds: the values of `rope.scaling.type` that models of this architecture may have.
     """
 
     told_by_tensors: ClassVar[bool] = False
+    kinds: ClassVar[tuple[str, ...]] = ("none", "linear", "yarn", "longrope")
     keys = ("rope.freq_base", "rope.scaling.type", "rope.scaling.finetuned", ORIGINAL, *_NEUTRAL)
     tensors = (FACTORS, LONG, SHORT)
 
@@ -67,8 +71,9 @@ class Rope(Rule):
         """Read the kind of scaling and its parameters."""
         told = self.told_by_tensors and (LONG in header.tensors or SHORT in header.tensors)
         name = header.get("rope.scaling.type", "longrope" if told else "linear")
-        if name not in _KINDS:
-            raise GGUFError(f"rope.scaling.type = {name!r} is not supported; these are: {', '.join(_KINDS)}")
+        if name not in self.kinds:
+            known = ", ".join(self.kinds)
+            raise GGUFError(f"rope.scaling.type = {brief(name)} is not supported; these are: {known}")
         kind = _KINDS[name]
         for key, neutral in _NEUTRAL.items():
             if key not in kind.keys and (value := header.get(key, neutral[0])) not in neutral:
@@ -154,11 +159,11 @@ class PartialRope(Rope):
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the scaling and the rotated part of a head."""
-        fields = super().read(header)
         width, heads = (header.positive(k, int) for k in ("embedding_length", "attention.head_count"))
         head_dim = header.get("attention.key_length", width // heads)
         if not 0 < (size := header.get(ROTATED, head_dim)) <= head_dim:
             raise GGUFError(f"{ROTATED} = {size} is invalid: a head's size is {head_dim}")
+        fields = super().read(header)
         # Stated for whole heads too, which may not be what the config assumes.
         fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
         return fields
@@ -243,13 +248,25 @@ def _write_yarn(parameters: dict[str, Any]) -> dict[str, Any]:
     return scaling
 
 
+def _frequencies(header: Header) -> int:
+    """Return the number of frequencies of a head: half of the numbers that are rotated."""
+    stated = (key for key in ("rope.dimension_count", "attention.key_length") if header.get(key, 0))
+    if (key := next(stated, None)) is not None:
+        rotated = header.positive(key, int)
+    else:
+        rotated = header.positive("embedding_length", int) // header.positive("attention.head_count", int)
+    if rotated > LARGEST_HEAD:
+        raise GGUFError(f"the rotated size of a head must be at most {LARGEST_HEAD}, got {rotated}")
+    return -(-int(rotated) // 2)  # the model refuses odd numbers
+
+
 def _read_longrope(header: Header) -> dict[str, Any]:
     if missing := [name for name in (LONG, SHORT) if name not in header.tensors]:
         raise GGUFError(f"rope.scaling.type = 'longrope', but {' and '.join(missing)} is missing")
     return {
         "rope_type": "longrope",
-        "short_factor": header.load(SHORT).float().tolist(),
-        "long_factor": header.load(LONG).float().tolist(),
+        "short_factor": header.numbers(SHORT, _frequencies(header)).tolist(),
+        "long_factor": header.numbers(LONG, _frequencies(header)).tolist(),
         "attention_factor": _attention_factor(header),
         "original_max_position_embeddings": original_length(header),
     }
@@ -257,7 +274,7 @@ def _read_longrope(header: Header) -> dict[str, Any]:
 
 def _read_factors(header: Header, theta: float) -> dict[str, Any]:
     """Match the divisors of Llama 3.1; read others as LongRoPE with one set for all lengths."""
-    factors = header.load(FACTORS).float()
+    factors = header.numbers(FACTORS, _frequencies(header))
     llama3 = {"rope_type": "llama3", "factor": float(factors.max()), **_LLAMA3}
     expected = llama3_factors({**llama3, "rope_theta": theta}, 2 * factors.numel())
     if factors.max() > 1 and torch.allclose(factors, expected, rtol=1e-5):

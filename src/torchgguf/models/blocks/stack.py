@@ -38,6 +38,7 @@ class LayerStack(PreTrainedModel):
     Attributes:
         layers_name: the attribute that holds the layers.
         norm_name: the attribute that holds the last norm.
+        ends_with_context: whether there are no positions beyond `max_position_embeddings`.
         output_class: class of what `forward` returns.
         windows: the windows of all layers: numbers of positions that a query sees; None: all.
     """
@@ -45,6 +46,7 @@ class LayerStack(PreTrainedModel):
     task = "base"
     layers_name: ClassVar[str] = "layers"
     norm_name: ClassVar[str] = "norm"
+    ends_with_context: ClassVar[bool] = False
     output_class: ClassVar[type[BaseModelOutputWithPast]] = BaseModelOutputWithPast
     windows: Set[int | None] = frozenset({None})
 
@@ -79,6 +81,7 @@ class LayerStack(PreTrainedModel):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_router_logits: bool | None = None,
+        token_type_ids: Tensor | None = None,
         return_dict: bool | None = True,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Run the layers.
@@ -94,6 +97,8 @@ class LayerStack(PreTrainedModel):
             output_hidden_states: also return the stream before, between and after the layers.
             output_router_logits: also return the scores of all routers of a mixture of experts; by default
                 as the config states.
+            token_type_ids: kinds of the inputs. They are ignored, with a warning unless all are 0: the model
+                has no embeddings of kinds, but tokenizers may return them.
             return_dict: if False, return a tuple instead of an `output_class`.
 
         Raises:
@@ -105,6 +110,10 @@ class LayerStack(PreTrainedModel):
             raise ValueError(
                 'output_attentions=True requires a model loaded with attn_implementation="eager"'
             )
+        if token_type_ids is not None and token_type_ids.device.type == "cpu" and token_type_ids.any():
+            # Python shows a warning once for each place in the code.
+            name = type(self).__name__
+            warnings.warn(f"token_type_ids are ignored: {name} has no embeddings of kinds", stacklevel=1)
         if not hasattr(self.output_class, "router_logits"):
             if output_router_logits:
                 raise ValueError(f"output_router_logits=True: {type(self).__name__} has no routers")

@@ -6,6 +6,7 @@ from torchgguf.container import TensorInfo
 from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.core.config_map import (
     Field,
+    Harmless,
     Implied,
     Only,
     Rule,
@@ -38,19 +39,22 @@ SANDWICH_NORMS = (
 )
 
 ATTENTION_OUTPUT = (Row("blk.{}.attn_output", "layers.{}.self_attn.o_proj"),)
-_VALUE_AND_OUTPUT = (Row("blk.{}.attn_v", "layers.{}.self_attn.v_proj"), *ATTENTION_OUTPUT)
+_VALUE = Row("blk.{}.attn_v", "layers.{}.self_attn.v_proj")
 
-ATTENTION = (
+QKV = (
     Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj"),
     Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj"),
-    *_VALUE_AND_OUTPUT,
+    _VALUE,
 )
+
+ATTENTION = (*QKV, *ATTENTION_OUTPUT)
 
 # For files that store rows of queries and keys in the order of interleaved rotary embedding.
 INTERLEAVED_ATTENTION = (
     Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", interleaved_rotary_rows("num_attention_heads")),
     Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj", interleaved_rotary_rows("num_key_value_heads")),
-    *_VALUE_AND_OUTPUT,
+    _VALUE,
+    *ATTENTION_OUTPUT,
 )
 
 QK_NORMS = (
@@ -114,14 +118,15 @@ def expert_rules(
 ) -> tuple[Rule, ...]:
     """Return the rules for numbers and size of experts, given the names of their fields.
 
-    Without a key, the size follows from the tensors; None: it is `intermediate_size`.
+    Without a key, the size follows from the tensors; None: it is `intermediate_size`, and the tensors are
+    checked against that, whatever the key states.
     """
     rules: tuple[Rule, ...] = (
         Field("expert_count", count, limit=largest_dimension),
         Field("expert_used_count", used, limit=largest_dimension),
     )
     if size is None:
-        return rules
+        return (*rules, Harmless(("expert_feed_forward_length",)))
     return (
         *rules,
         Field("expert_feed_forward_length", size, required=False, limit=largest_dimension),
@@ -136,6 +141,7 @@ def _expert_size(tensors: Mapping[str, TensorInfo]) -> int:
 
 # Rules of all language models: what their tensors imply, and that attention is causal.
 IMPLIED_RULES = (
+    Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
     Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
     Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
     Only("attention.causal", True, "bidirectional attention is unsupported"),
@@ -151,7 +157,6 @@ SIZE_RULES = (
     Field("attention.head_count_kv", "num_key_value_heads", required=False, limit=largest_dimension),
     Field("attention.key_length", "head_dim", required=False, limit=largest_dimension),
     Field("attention.value_length", "head_dim", required=False, limit=largest_dimension),
-    Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
     *IMPLIED_RULES,
 )
 

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from torchgguf.container import GGUFError
+from torchgguf.container.errors import brief
 from torchgguf.models.blocks.decoder import DecoderConfig
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Header, Only, Rule
@@ -52,7 +53,7 @@ class LayerTypesConfig(DecoderConfig):
         if len(self.layer_types) != self.num_hidden_layers or any(t not in names for t in self.layer_types):
             raise ValueError(
                 f"layer_types must name {FULL!r} or {SLIDING!r} once for each of "
-                f"{self.num_hidden_layers} layers, got {self.layer_types}"
+                f"{self.num_hidden_layers} layers, got {brief(self.layer_types)}"
             )
 
     def default_layer_types(self) -> list[str]:
@@ -149,7 +150,8 @@ class LayerWindows(Rule):
         if type(pattern) is int:
             pattern = periodic(pattern, layers)
         if pattern is not None:
-            booleans = isinstance(pattern, list) and all(type(each) is bool for each in pattern)
+            # llama.cpp's own writer states them as numbers.
+            booleans = isinstance(pattern, list) and all(type(each) in (bool, int) for each in pattern)
             if not booleans or len(pattern) != layers:
                 raise GGUFError(f"{_PATTERN} must be {layers} booleans, one a layer")
             if window is None and any(pattern):

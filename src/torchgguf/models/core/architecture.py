@@ -1,15 +1,19 @@
 """`Architecture`: a GGUF architecture with its config class, config map and weight map."""
 
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from torchgguf.container import GGUFError, GGUFFile, Metadata
+from torchgguf.container.errors import brief
 from torchgguf.models.core.config import Config
 from torchgguf.models.core.config_map import Field, Header, Rule, read_fields, with_equal_layers
-from torchgguf.models.core.weight_map import NO_OTHER_NAMES, OtherNames, Row, Stack, WeightMap
+from torchgguf.models.core.weight_map import NO_OTHER_NAMES, Interleaved, OtherNames, Row, Stack, WeightMap
+
+_logger = logging.getLogger(__name__)
 
 # metadata key -> config field: generation reads them; the tokenizer writes them
 _TOKEN_IDS = {
@@ -35,6 +39,7 @@ class Architecture:
         rows: of the weight map.
         matches: returns whether metadata are of this one of the architectures that share `gguf`.
         stacks: parameters that Hugging Face checkpoints store in parts.
+        interleaved: parameters that Hugging Face checkpoints may store in MXFP4.
         other_names: of modules, in Hugging Face checkpoints.
         states_head: whether files store the head even if it shares the embedding's weights, as llama.cpp
             requires.
@@ -47,6 +52,7 @@ class Architecture:
     rows: Sequence[Row]
     matches: Callable[[Metadata], bool] = lambda metadata: True
     stacks: Sequence[Stack] = ()
+    interleaved: Sequence[Interleaved] = ()
     other_names: OtherNames = NO_OTHER_NAMES
     states_head: bool = False
     classes: dict[str, type[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -83,21 +89,29 @@ class Architecture:
             return False
         return any(rule.is_kept(config, int(layer[1]), in_new) for rule in self.rules)
 
-    def read_config(self, file: GGUFFile) -> Config:
+    def read_config(self, file: GGUFFile, ignored: Collection[str] = ()) -> Config:
         """Read a file's config.
+
+        Args:
+            file: the file.
+            ignored: keys that are not read, with or without the name of the architecture.
 
         Raises:
             GGUFError: keys are missing, invalid or unknown; the message names all of them.
         """
         prefix = f"{self.gguf}."
         values = {k.removeprefix(prefix): v for k, v in file.metadata.items() if k.startswith(prefix)}
+        left_out = [key for key in values if key in ignored or prefix + key in ignored]
+        for key in left_out:
+            _logger.warning("%s: %s%s = %s is ignored", file.paths[0], prefix, key, brief(values.pop(key)))
         header = Header(with_equal_layers(values), file.tensors, file.__getitem__)
         try:
             fields = read_fields(self.rules, header)
             config = self.config_class(**fields, **_token_ids(file.metadata))
             self._check_tensors(config, header)
         except (GGUFError, ValueError) as error:
-            raise GGUFError(f"the config of this {self.gguf} model is invalid: {error}") from None
+            reason = f"the config of this {self.gguf} model is invalid: {error}"
+            raise GGUFError(reason, path=file.paths[0]) from None
         return config
 
     def _check_tensors(self, config: Config, header: Header) -> None:

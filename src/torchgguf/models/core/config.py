@@ -1,5 +1,6 @@
 """`Config`: the sizes and choices of a model, named as in Hugging Face's config.json."""
 
+import copy
 import inspect
 import json
 from collections.abc import Mapping
@@ -21,15 +22,20 @@ from typing import (
 
 import torch
 
+from torchgguf.container.errors import brief
+
 AnyConfig = TypeVar("AnyConfig", bound="Config")
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 FLOATING_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
-# More layers and labels than any model has. Configs store something for each, which could fill the memory.
-_COUNTS = ("num_hidden_layers", "n_layer", "num_labels")
-_MAX_COUNT = 1_000_000
+# Far above any model. Configs and models make something for each of these, before a tensor is read that
+# could prove the number. llama.cpp, too, loads at most 512 layers. More labels need names, in `id2label`.
+_LARGEST = {"num_labels": 1 << 16} | dict.fromkeys(("num_hidden_layers", "n_layer"), 512)
+# Tables of these sizes are computed, not loaded.
+LARGEST_HEAD = 1 << 16
+_LARGEST |= dict.fromkeys(("head_dim", "n_head", "num_attention_heads", "num_key_value_heads"), LARGEST_HEAD)
 
 _LABELS = ("id2label", "label2id")
 
@@ -61,30 +67,44 @@ def floating_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
         if dtype in (known, str(known).removeprefix("torch.")):
             return known
     names = ", ".join(str(known).removeprefix("torch.") for known in FLOATING_DTYPES)
-    raise ValueError(f"dtype={dtype!r} is not supported; these are: {names}")
+    raise ValueError(f"dtype={brief(dtype)} is not supported; these are: {names}")
 
 
-def _argument_types(cls: type) -> dict[str, tuple[type, ...]]:
+def _argument_types(cls: type) -> dict[str, tuple[Any, ...]]:
     """Return the valid types of each argument of a dataclass."""
     types = {}
     for name, hint in get_type_hints(cls).items():
         hint = hint.type if isinstance(hint, InitVar) else hint
-        alternatives = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        types[name] = tuple(get_origin(kind) or kind for kind in alternatives)
+        types[name] = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return {name: types[name] for name in inspect.signature(cls).parameters}
 
 
-def _checked(name: str, value: Any, types: tuple[type, ...]) -> Any:
+def _checked(name: str, value: Any, types: tuple[Any, ...]) -> Any:
     """Return a value after a check of its type: a wrong one would fail far from here."""
     if torch.dtype in types and value is not None:
         return floating_dtype(value)
-    allowed = (*types, int) if float in types else types
-    if not isinstance(value, allowed) or (type(value) is bool and bool not in types):
-        wanted = " or ".join(kind.__name__ for kind in types)
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    if not any(_matches(value, kind) for kind in types):
+        names = (
+            str(kind) if get_origin(kind) is list else (get_origin(kind) or kind).__name__ for kind in types
+        )
+        wanted = " or ".join(names)
+        raise ValueError(f"{name} must be {wanted}, got {brief(value)}")
     if isinstance(value, int | float) and not abs(value) < 2**63:  # which NaN is not, either
-        raise ValueError(f"{name}={value} is invalid")
+        raise ValueError(f"{name}={brief(value)} is invalid")
     return value
+
+
+def _matches(value: Any, kind: Any) -> bool:
+    """Return whether a value, and what it contains, is of a type."""
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin is Any:
+        return True
+    allowed = (float, int) if origin is float else (origin,)
+    if not isinstance(value, allowed) or (type(value) is bool and origin is not bool):
+        return False
+    if isinstance(value, dict):  # labels may be numbers, but must be hashable
+        return Any in inner or not any(isinstance(each, dict | list) for each in value.values())
+    return not isinstance(value, list) or all(_matches(each, *inner) for each in value)
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
@@ -164,14 +184,18 @@ class Config:
             try:
                 self.id2label = {int(id): label for id, label in self.id2label.items()}  # strings in JSON
             except ValueError:
-                raise ValueError(f"the keys of id2label must be numbers, got {[*self.id2label]}") from None
+                raise ValueError(
+                    f"the keys of id2label must be numbers, got {brief([*self.id2label])}"
+                ) from None
             if num_labels not in (None, len(self.id2label)):
                 raise ValueError(f"num_labels={num_labels}, but id2label names {len(self.id2label)} labels")
             if self.label2id is None:
                 self.label2id = {label: id for id, label in self.id2label.items()}
         if self.problem_type not in (None, *PROBLEM_TYPES):
             known = ", ".join(PROBLEM_TYPES)
-            raise ValueError(f"problem_type {self.problem_type!r} is not supported; these are: {known}")
+            raise ValueError(f"problem_type {brief(self.problem_type)} is not supported; these are: {known}")
+        if self.initializer_range < 0:
+            raise ValueError(f"initializer_range must be 0 or above, got {self.initializer_range}")
         if self.problem_type == "single_label_classification" and len(self.id2label or ()) == 1:
             raise ValueError(f"problem_type {self.problem_type!r} needs num_labels of 2 or more, got 1")
 
@@ -215,14 +239,20 @@ class Config:
             values["dtype"] = str(dtype).removeprefix("torch.")
         return {**values, "model_type": self.model_type}
 
-    def to_json_string(self, use_diff: bool = True) -> str:
-        """Return the text of config.json: the fields that differ from the defaults, or all fields."""
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return the fields that differ from the defaults."""
+        return self._stated(use_diff=True)
+
+    def _stated(self, use_diff: bool) -> dict[str, Any]:
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
         if not use_diff:  # other programs may not know the defaults
             defaults = {name: value for name, value in defaults.items() if value is None}
         defaults |= _label_names(2)
-        changed = {k: v for k, v in self.to_dict().items() if k not in defaults or v != defaults[k]}
-        return json.dumps(changed, indent=2, sort_keys=True) + "\n"
+        return {k: v for k, v in self.to_dict().items() if k not in defaults or v != defaults[k]}
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """Return the text of config.json: the fields that differ from the defaults, or all fields."""
+        return json.dumps(self._stated(use_diff), indent=2, sort_keys=True) + "\n"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
@@ -236,7 +266,7 @@ def _by_own_names(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any
         if named.get(name) is None and alias in values:
             named[name] = value
         elif value not in (None, named.get(name)):
-            raise ValueError(f"{alias} and {name} are one field, got {value!r} and {named[name]!r}")
+            raise ValueError(f"{alias} and {name} are one field, got {brief(value)} and {brief(named[name])}")
     return named
 
 
@@ -244,15 +274,16 @@ def _supported(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a constructor by first names, after a check for unsupported ones."""
     values = _by_own_names(cls, values)
     if (kind := values.pop("model_type", cls.model_type)) != cls.model_type:
-        raise ValueError(f"the model_type of {cls.__name__} must be {cls.model_type!r}, got {kind!r}")
+        raise ValueError(f"the model_type of {cls.__name__} must be {cls.model_type!r}, got {brief(kind)}")
     for key, neutral in _UNSUPPORTED.items():
         if (value := values.get(key)) not in (None, neutral):
-            raise ValueError(f"{key}={value!r} in a config is not supported")
+            raise ValueError(f"{key}={brief(value)} in a config is not supported")
     if taken := [key for key in values if callable(getattr(cls, key, None))]:
         raise ValueError(f"{taken[0]} is not a field of a config")
-    for key in _COUNTS:
-        if isinstance(count := values.get(key), int) and count > _MAX_COUNT:
-            raise ValueError(f"{key}={count} is invalid: it must be at most {_MAX_COUNT}")
+    named = {"num_labels"} if values.get("id2label") else set()
+    for key, largest in _LARGEST.items():
+        if key not in named and isinstance(count := values.get(key), int) and count > largest:
+            raise ValueError(f"{key}={brief(count)} is invalid: it must be at most {largest}")
     return values
 
 
@@ -267,6 +298,23 @@ def _set_num_labels(config: Config, count: int) -> None:
     if config.id2label is None or len(config.id2label) != count:
         vars(config).update(_label_names(count))
 
+
+class _Fixed:
+    """A field of transformers' configs that has one value here; setting another is an error."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self._name, self._value = name, value
+
+    def __get__(self, config: Config | None, owner: type[Config]) -> Any:
+        return copy.copy(self._value)
+
+    def __set__(self, config: Config, value: Any) -> None:
+        if value not in (None, self._value):
+            raise ValueError(f"{self._name}={value!r} in a config is not supported")
+
+
+for _name, _value in _UNSUPPORTED.items():
+    setattr(Config, _name, _Fixed(_name, _value))
 
 # A dataclass leaves the default of the argument on the class, where None would pass for an answer.
 Config.num_labels = property(lambda config: len(config.id2label), _set_num_labels)  # type: ignore

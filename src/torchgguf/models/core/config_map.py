@@ -3,11 +3,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
 from torchgguf.container import GGUFError, TensorInfo
+from torchgguf.container.errors import brief
+from torchgguf.models.core.neutral_keys import is_neutral
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,28 @@ class Header:
     tensors: Mapping[str, TensorInfo]
     load: Callable[[str], Tensor]
 
+    @cached_property
+    def largest_dimension(self) -> int:
+        """The largest dimension of any tensor."""
+        return max((max(info.shape, default=0) for info in self.tensors.values()), default=0)
+
+    def numbers(self, name: str, count: int) -> Tensor:
+        """Load a tensor of numbers that belong to the config, in float32.
+
+        Args:
+            name: of the tensor.
+            count: of the numbers that other parts of the file imply. It is compared before loading.
+
+        Raises:
+            GGUFError: the tensor is not a vector of so many floating-point numbers.
+        """
+        info = self.tensors[name]
+        if info.shape != (count,):
+            raise GGUFError(f"tensor {name} has shape {info.shape}, expected {(count,)}")
+        if not info.dtype.is_floating_point:
+            raise GGUFError(f"tensor {name} must be of floating-point numbers, got {info.type.name}")
+        return self.load(name).float()
+
     def get(self, key: str, default: Any) -> Any:
         """Return the value under a key, or `default`.
 
@@ -27,7 +52,7 @@ class Header:
         value = self.values.get(key, default)
         if type(value) is type(default) or (type(default) is float and type(value) is int):
             return value
-        raise GGUFError(f"{key} must be one {type(default).__name__}, got {_short(value)}")
+        raise GGUFError(f"{key} must be one {type(default).__name__}, got {brief(value)}")
 
     def positive(self, key: str, kind: type[int] | type[float]) -> Any:
         """Return the number under a key.
@@ -82,7 +107,7 @@ class Rule:
 
 def largest_dimension(header: Header) -> int:
     """Return the largest dimension of any tensor: an upper bound of all sizes of a model."""
-    return max((max(info.shape, default=0) for info in header.tensors.values()), default=0)
+    return header.largest_dimension
 
 
 def tensor_count(header: Header) -> int:
@@ -187,7 +212,7 @@ class Only(Rule):
         """Refuse every other value."""
         value = header.values.get(self.key, self.value)
         if value != self.value:
-            raise GGUFError(f"{self.key} = {_short(value)}: {self.reason}")
+            raise GGUFError(f"{self.key} = {brief(value)}: {self.reason}")
         return {}
 
 
@@ -265,14 +290,19 @@ def read_fields(rules: Sequence[Rule], header: Header) -> dict[str, Any]:
                 owner = " and ".join(rule.keys) or "the tensors"
                 problems.append(f"{name} is {value} by {owner}, but {fields[name]} by other keys")
     understood = {key for rule in rules for key in rule.keys}
-    unknown = [key for key in header.values if key not in understood]
+    has_rotation = "rope.freq_base" in understood
+    unknown = [
+        key
+        for key in header.values
+        if key not in understood and not is_neutral(key, header.values, has_rotation=has_rotation)
+    ]
     if unknown:
-        problems.append(f"unknown keys, which may change the result: {', '.join(unknown)}")
+        names = ", ".join(key if key.isprintable() and len(key) < 60 else brief(key) for key in unknown[:8])
+        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+        problems.append(
+            f"unknown keys, which may change the result: {names}{more} "
+            '(ignore_metadata=["..."] or --ignore-metadata loads the file without them)'
+        )
     if problems:
         raise GGUFError("; ".join(problems))
     return fields
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

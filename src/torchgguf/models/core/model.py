@@ -36,6 +36,7 @@ class Model(GradientCheckpointing):
         gguf: the GGUF file that the model came from, as far as saving needs it, or None.
         origin: the Hugging Face checkpoint that the model came from, or None.
         kept: tensors of the file that the model does not run, by their GGUF names: saving writes them again.
+        name_or_path: the argument of `from_pretrained`, or an empty text.
     """
 
     architecture: ClassVar[Architecture]
@@ -45,6 +46,7 @@ class Model(GradientCheckpointing):
     gguf: GGUFSource | None = None
     origin: Origin | None = None
     kept: Mapping[str, LazyTensor] = MappingProxyType({})
+    name_or_path: str = ""
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__()
@@ -88,7 +90,7 @@ class Model(GradientCheckpointing):
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
-        elif isinstance(module, Experts | LatentProjection):
+        elif isinstance(module, Experts | LatentProjection) and not next(module.parameters()).is_meta:
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=self.config.initializer_range)
 

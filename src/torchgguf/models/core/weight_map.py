@@ -78,6 +78,19 @@ class Stack:
         return [[part.format(layer[1], expert) for part in self.parts] for expert in range(experts)]
 
 
+@dataclass(frozen=True, slots=True)
+class Interleaved:
+    """A parameter of experts that checkpoints may store in MXFP4: rows of several matrices in turn.
+
+    Attributes:
+        name: of the parameter; `{}` stands for the number of the layer.
+        parts: the matrices, by their names in the slots of the layer.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+
+
 class OtherNames:
     """Modules and parameters that Hugging Face checkpoints store under other names.
 
@@ -116,6 +129,8 @@ class WeightMap:
         self.rows = tuple(rows)
         self._by_gguf = {row.gguf: row for row in self.rows}
         self._by_hf = {row.hf: row for row in self.rows}
+        of_layers = {re.escape(row.hf.partition("{}")[0]) for row in self.rows if "{}" in row.hf}
+        self._layer = re.compile(rf"(?:^|\.)(?:{'|'.join(sorted(of_layers))})(\d+)\.")
 
     def to_hf(self, name: str) -> tuple[str, Row] | None:
         """Return the Hugging Face name of a GGUF tensor and its row, or None if no row matches."""
@@ -128,6 +143,10 @@ class WeightMap:
         template, layer, suffix = _split(name)
         row = self._by_hf.get(template)
         return None if row is None else (f"{row.gguf.format(layer)}.{suffix}", row)
+
+    def count_layers(self, names: Iterable[str]) -> int:
+        """Return the number of layers that have tensors, by their Hugging Face names with any prefix."""
+        return len({found[1] for name in names if (found := self._layer.search(name)) is not None})
 
 
 def _split(name: str) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
@@ -15,6 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from torchgguf import kernels
 from torchgguf.container import GGUFError, GGUFFile, LazyTensor, TensorType
 from torchgguf.generation import GenerationMixin
+from torchgguf.logging import bar_disabled
 from torchgguf.models import registry
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.model import Model
@@ -32,6 +34,7 @@ from torchgguf.quants import quant_type
 _logger = logging.getLogger(__name__)
 
 _HALVES = (torch.float16, torch.bfloat16)
+_SMALL_HEAD = 1 << 22  # weights
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -57,12 +60,14 @@ class Filling(NamedTuple):
         dtype: of plain parameters. None keeps the dtype that each tensor is stored in.
         keep_blocks: whether matrices stay as they are stored, and vectors become float32. Then nothing is
             rounded to the dtype of the activations, and saving writes the same bytes.
+        keep_packed: whether matrices that are stored packed stay so.
         device: of the parameters.
         too_large: is called with the name of a parameter, and `dtype`, if finite numbers became infinite.
     """
 
     dtype: torch.dtype | None
     keep_blocks: bool = False
+    keep_packed: bool = False
     device: torch.device | str = "cpu"
     too_large: Callable[[str, torch.dtype], object] = refuse_too_large
 
@@ -88,6 +93,7 @@ def load_pretrained(
     check_attention(options.attn_implementation or "sdpa")  # before anything is fetched
     with open_source(place, gguf_file, mmap=options.mmap, **options.hub) as source:
         model = load_model(*_supply(choose, source, options), options)
+    model.name_or_path = model.config.name_or_path = str(place)  # PEFT reads the first
     spread(model, options.device_map, options.max_memory, options.offload_folder)
     return model
 
@@ -125,6 +131,7 @@ def open_model(
         CheckpointError: the same of a checkpoint.
     """
     supply.config.architectures = [model_class.__name__]
+    _check_layers(model_class, supply)
     try:
         with torch.device("meta"):  # no memory, no initialization: all values come from the supply
             model = model_class(supply.config, options.attn_implementation)
@@ -133,6 +140,13 @@ def open_model(
         raise supply.error(f"the config describes an invalid model: {reason}") from None
     supply.describe(model)
     return OpenModel(model, supply, match(model, supply, options.ignore_mismatched_sizes))
+
+
+def _check_layers(model_class: type[Model], supply: TensorSupply) -> None:
+    """Refuse a config with more layers than have tensors: making each takes time and memory."""
+    stated: int = getattr(supply.config, "num_hidden_layers", 0)
+    if stated > (proven := model_class.architecture.weights.count_layers(supply.tensors)):
+        raise supply.error(f"the config states {stated} layers, but there are tensors of {proven}")
 
 
 def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadOptions) -> AnyModel:
@@ -146,11 +160,18 @@ def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadO
     keep_blocks = supply.keeps_blocks and not options.dequantize
     infinite: list[str] = []
     filling = Filling(
-        supply.config.dtype, keep_blocks, options.device, lambda name, dtype: infinite.append(name)
+        supply.config.dtype,
+        keep_blocks,
+        not options.dequantize and options.quantization_config is None,
+        options.device,
+        lambda name, dtype: infinite.append(name),
     )
     total = sum(map(len, tensors.values()))
+    stored = sum(math.prod(slot.shape) for each in tensors.values() for slot, _ in each)
     # The bar appears after a second, and only on a terminal.
-    with tqdm(total=total, desc="loading", unit="tensor", delay=1, leave=False, disable=None) as bar:
+    with tqdm(
+        total=total, desc="loading", unit="tensor", delay=1, leave=False, disable=bar_disabled()
+    ) as bar:
         for path in list(tensors):
             fill_layer(opened, path, filling)
             bar.update(len(tensors.pop(path)))
@@ -163,6 +184,7 @@ def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadO
             "with dtype='bfloat16' or 'float32'",
             *(infinite[0], str(supply.config.dtype).removeprefix("torch."), len(infinite) - 1),
         )
+    _check_new(opened, stored, options)
     initialize_new(model, opened.match.new)
     model.tie_weights()
     if isinstance(model, GenerationMixin):
@@ -182,11 +204,12 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
     for slot, tensor in opened.match.tensors[path]:
         layer = model.get_submodule(path)
         is_plain = tensor.dtype is filling.dtype is torch.float32  # a packed layer would keep the same values
-        if filling.keep_blocks and slot.packable and not is_plain:
-            assert isinstance(layer, SlottedLayer)
-            assert isinstance(tensor.type, TensorType) and filling.dtype is not None
+        keep = filling.keep_blocks or (filling.keep_packed and tensor.is_packed)
+        if keep and slot.packable and not is_plain:
+            assert isinstance(layer, SlottedLayer) and isinstance(tensor.type, TensorType)
             blocks = tensor.load().to(filling.device).view(torch.uint8)
-            packed = layer.pack(slot.name, blocks, quant_type(tensor.type), filling.dtype)
+            dtype = filling.dtype or torch.float32
+            packed = layer.pack(slot.name, blocks, quant_type(tensor.type), dtype)
             if packed is not layer:
                 model.set_submodule(path, packed)
         else:
@@ -194,9 +217,9 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
                 layer, "wide", ()
             )
             is_vector = filling.keep_blocks and not slot.packable
-            dtype = torch.float32 if is_vector or stays_wide else filling.dtype
+            wanted = torch.float32 if is_vector or stays_wide else filling.dtype
             name = ParameterPlace(path, slot).name
-            plain = _load_plain(tensor, dtype, partial(filling.too_large, name, dtype or tensor.dtype))
+            plain = _load_plain(tensor, wanted, partial(filling.too_large, name, wanted or tensor.dtype))
             opened.supply.layout.fill(layer, slot.name, plain.to(filling.device))
 
 
@@ -209,6 +232,15 @@ def _load_plain(tensor: LazyTensor, dtype: torch.dtype | None, too_large: Callab
     if dtype is torch.float16 and became_infinite(plain, lambda: kernels.dequantize(blocks, kind)):
         too_large()
     return plain
+
+
+def _check_new(opened: OpenModel[Any], stored: int, options: LoadOptions) -> None:
+    """Refuse a new head that is larger than all that is stored, unless the caller asked for its size."""
+    new = sum(math.prod(opened.model.get_parameter(name).shape) for name in opened.match.new)
+    if new > max(stored, _SMALL_HEAD) and not options.changes.keys() & {"num_labels", "id2label"}:
+        raise opened.supply.error(
+            f"the config states a new head of {new} weights, but only {stored} are stored: set num_labels="
+        )
 
 
 def initialize_new(model: Model, names: list[str]) -> None:

@@ -3,12 +3,13 @@
 Knows no model.
 """
 
-import json
 import logging
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -21,24 +22,42 @@ from torch import Tensor
 from torchgguf.container import LazyTensor
 from torchgguf.hub import HubOptions, find_file, find_files
 from torchgguf.hub.files import located
+from torchgguf.models.io.limits import (
+    INDEX as INDEX,
+    CheckpointError as CheckpointError,  # what the methods below raise
+    check_archive,
+    check_count,
+    check_header,
+    list_names as list_names,
+    read_json,
+    shard_name,
+    short_reason,
+)
 
 _logger = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
-INDEX = ".index.json"  # the end of the name of an index, after the name of the one file that it replaces
 SAFETENSORS = "model.safetensors"
 # Files that may hold the weights; the first that exists is loaded, as in transformers.
 WEIGHTS = (SAFETENSORS, SAFETENSORS + INDEX, "pytorch_model.bin", "pytorch_model.bin" + INDEX)
 # Bytes that are read of mapped files before they are opened again. Opening one takes milliseconds.
 _READ_AT_ONCE = 1 << 25
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is broken, or does not match its model. The message is one line and names the reason.
-
-    A missing file is a `FileNotFoundError`.
-    """
+# The names of dtypes in .safetensors files.
+_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
 
 
 class Checkpoint:
@@ -118,13 +137,17 @@ class Checkpoint:
                 _warn_of_shards(file)
             return _list_tensors(file, opened)
         names = _read_index(file)
-        shards = list(dict.fromkeys(names.values()))
+        check_count(file, len(names))
+        of_shard: dict[str, list[str]] = {}
+        for name, shard in names.items():
+            of_shard.setdefault(shard, []).append(name)
         tensors: dict[str, LazyTensor] = {}
-        for path in find_files(self.place, shards, **self.hub):
+        for path in find_files(self.place, list(of_shard), **self.hub):
             found = _list_tensors(path, opened)
-            if absent := [name for name, shard in names.items() if shard == path.name and name not in found]:
+            if absent := [name for name in of_shard[path.name] if name not in found]:
                 raise CheckpointError(f"{path} lacks {list_names(absent)}, which {file.name} lists")
             tensors |= {name: found[name] for name in found if names.get(name, path.name) == path.name}
+            check_count(file, len(tensors))
         return tensors
 
 
@@ -135,55 +158,71 @@ class _PassingFiles:
     """
 
     def __init__(self) -> None:
-        self._opened: dict[Path, dict[str, Tensor]] = {}
+        self._opened: dict[Path, Mapping[str, LazyTensor]] = {}
         self._read = 0
 
-    def load(self, file: Path, name: str, expected: torch.Size) -> Tensor:
+    def load(self, file: Path, name: str, expected: tuple[int, ...]) -> Tensor:
         if self._read > _READ_AT_ONCE:
             self._opened.clear()
             self._read = 0
         if file not in self._opened:
-            self._opened[file] = read_tensors(file)
+            self._opened[file] = _open_tensors(file)
         tensor = self._opened[file].get(name)
         if tensor is None or tensor.shape != expected:
             raise CheckpointError(f"{file} has changed while it was read")
         if _is_mappable(file):
             self._read += tensor.nbytes
-        return tensor
+        return tensor.load()
 
 
 def _list_tensors(file: Path, opened: _PassingFiles | None) -> dict[str, LazyTensor]:
+    tensors = _open_tensors(file)
+    if opened is None:
+        return tensors
+    return {
+        name: replace(tensor, load=partial(opened.load, file, name, tensor.shape))
+        for name, tensor in tensors.items()
+    }
+
+
+def _open_tensors(file: Path) -> dict[str, LazyTensor]:
+    """Open one file of weights, mapped where the format allows it, and return its tensors by name."""
+    return _open_safetensors(file) if file.suffix == ".safetensors" else _open_pickle(file)
+
+
+def _open_safetensors(file: Path) -> dict[str, LazyTensor]:
+    check_header(file)
     tensors = {}
-    for name, tensor in read_tensors(file).items():
-        load = partial(_same, tensor) if opened is None else partial(opened.load, file, name, tensor.shape)
-        tensors[name] = LazyTensor(tuple(tensor.shape), tensor.dtype, load)
+    try:
+        stored: Any = safe_open(file, framework="pt")  # the tensors keep it open
+        check_count(file, len(stored.keys()))
+        for name in stored.keys():  # noqa: SIM118  (not a mapping)
+            # Shapes and dtypes only: tensors take twenty times as long to make.
+            described = stored.get_slice(name)
+            if (dtype := _DTYPES.get(described.get_dtype())) is None:
+                reason = f"tensor {list_names([name])} has the unsupported dtype {described.get_dtype()}"
+                raise CheckpointError(f"{file}: {reason}")
+            shape = tuple(described.get_shape())
+            tensors[name] = LazyTensor(shape, dtype, partial(stored.get_tensor, name))
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is broken: {short_reason(error)}") from None
     return tensors
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a file that contains one JSON object."""
-    try:
-        contents = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not JSON: {_one_line(error)}") from None
-    if not isinstance(contents, dict):
-        raise CheckpointError(f"{file} must contain one JSON object, got {type(contents).__name__}")
-    return contents
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Open one file of weights, mapped where the format allows it, and return its tensors by name."""
-    read = _read_safetensors if file.suffix == ".safetensors" else _read_pickle
-    tensors = read(file)
+def _open_pickle(file: Path) -> dict[str, LazyTensor]:
+    tensors = _read_pickle(file)
     if odd := [name for name, value in tensors.items() if not (isinstance(name, str) and _is_whole(value))]:
         raise CheckpointError(
             f"{file} must contain tensors by name, but some entries are not tensors: {list_names(odd)}"
         )
-    return tensors
+    return {
+        name: LazyTensor(tuple(tensor.shape), tensor.dtype, partial(_same, tensor))
+        for name, tensor in tensors.items()
+    }
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _is_whole(value: Any) -> bool:
@@ -193,32 +232,20 @@ def _is_whole(value: Any) -> bool:
     return value.nbytes <= value.untyped_storage().nbytes()
 
 
-def list_names(names: list[str], shown: int = 8) -> str:
-    """Join names for a message, the first `shown` of them."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(map(str, names[:shown])) + more
-
-
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(file, framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  (not a mapping)
-    except SafetensorError as error:
-        raise CheckpointError(f"{file} is broken: {_one_line(error)}") from None
-
-
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     """Read what `torch.save` wrote. Code in it does not run: torch refuses all but tensors."""
+    if zipfile.is_zipfile(file):
+        check_archive(file)
     try:
         contents = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_mappable(file))
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"it imports {found[1]}" if found else _one_line(error)
+        what = f"it imports {found[1]}" if found else short_reason(error)
         raise CheckpointError(f"{file} contains more than tensors and is not loaded: {what}") from None
     except OSError:
         raise
     except Exception as error:  # torch raises errors of many kinds here
-        raise CheckpointError(f"{file} is broken: {_one_line(error)}") from None
+        raise CheckpointError(f"{file} is broken: {short_reason(error)}") from None
     if not isinstance(contents, dict):
         raise CheckpointError(f"{file} must contain tensors by name, got {type(contents).__name__}")
     return contents
@@ -254,15 +281,5 @@ def _read_index(file: Path) -> dict[str, str]:
     if not isinstance(names, dict) or not names:
         raise CheckpointError(f"{file} contains no weight_map")
     suffix = Path(file.name.removesuffix(INDEX)).suffix
-    for name, shard in names.items():
-        # An index may name files in its own folder only.
-        if not isinstance(shard, str) or Path(shard).name != shard or Path(shard).suffix != suffix:
-            raise CheckpointError(
-                f"{file}: the file of {name} must be a {suffix} file in the same folder, got {shard!r}"
-            )
-    return names
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return (text if len(text) <= 200 else f"{text[:197]}...") or type(error).__name__
+    # An index may name files in its own folder only.
+    return {name: shard_name(file, name, shard, suffix) for name, shard in names.items()}

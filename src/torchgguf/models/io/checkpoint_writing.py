@@ -22,6 +22,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from torchgguf.container import LazyTensor
 from torchgguf.container.atomic import atomic_write
+from torchgguf.logging import bar_disabled
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.narrowing import became_infinite, narrow, refuse_too_large
 from torchgguf.models.io.checkpoint import CONFIG, GENERATION_CONFIG, INDEX, SAFETENSORS
@@ -85,7 +86,9 @@ def save_checkpoint(
             files.enter_context(_made(place))
         for name, text in texts.items():
             _write(files.enter_context(atomic_write(folder / name)), text)
-        progress = tqdm(total=len(tensors), desc="saving", unit="tensor", delay=1, leave=False, disable=None)
+        progress = tqdm(
+            total=len(tensors), desc="saving", unit="tensor", delay=1, leave=False, disable=bar_disabled()
+        )
         files.enter_context(progress)
         for name, contents in shards.filename_to_tensors.items():
             file = files.enter_context(atomic_write(folder / name))

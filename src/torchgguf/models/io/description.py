@@ -5,8 +5,10 @@ configs, and from the name of the folder.
 """
 
 import json
+import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from torchgguf.container.value_types import ArrayType
 from torchgguf.models.core.provenance import Origin
 from torchgguf.models.io.card_reading import read_card
 from torchgguf.models.io.checkpoint import CONFIG, GENERATION_CONFIG
+
+_logger = logging.getLogger(__name__)
 
 # Fields of a model card, and the keys that `describe` writes from them. `general.base_model.0.*` and
 # `general.dataset.0.*` become lists in the card.
@@ -86,11 +90,30 @@ def describe(architecture: str, origin: Origin | None, tensors: Mapping[str, Ten
     metadata = Metadata()
     for key, stated in writer.kv_data[0].items():
         kind = ValueType(stated.type.value)
+        if key.startswith("general.sampling."):
+            value = _whole_or_number(stated.value, kind)
+            if value is None:
+                place = f"{'' if origin is None else origin.folder}/generation_config.json"
+                _logger.warning("%s: %s is left out: %r is no %s", place, key, stated.value, kind.name)
+                continue
+            stated = replace(stated, value=value)
         if stated.sub_type is not None:
             metadata.set(key, stated.value, ArrayType(ValueType(stated.sub_type.value)))
         else:
             metadata.set(key, stated.value, None if kind is ValueType.ARRAY else kind)
     return metadata
+
+
+def _whole_or_number(value: Any, kind: ValueType) -> str | float | None:
+    """Return a value of generation_config.json in its type, or None, if the type does not represent it."""
+    if kind is ValueType.STRING:
+        return value if isinstance(value, str) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    if kind is ValueType.INT32:
+        is_whole = -(2**31) <= value < 2**31 and value == int(value)
+        return int(value) if is_whole else None
+    return value
 
 
 def model_card(metadata: Mapping[str, Any]) -> str | None:

@@ -38,7 +38,7 @@ _PLAIN_TYPES = {
 }
 
 
-def save_gguf(
+def write_model(
     model: Model,
     path: str | PathLike[str],
     tokenizer: Any,

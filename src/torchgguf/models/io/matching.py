@@ -9,13 +9,14 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from torchgguf.container import LazyTensor
+from torchgguf.container import LazyTensor, TensorType
 from torchgguf.models.core.config import FLOATING_DTYPES
 from torchgguf.models.core.model import Model
 from torchgguf.models.io.checkpoint import list_names
 from torchgguf.models.io.places import tensor_places
 from torchgguf.models.io.supply import TensorSupply
 from torchgguf.nn.slots import Slot
+from torchgguf.quants import quant_types
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -50,12 +51,12 @@ def match(model: Model, supply: TensorSupply, new_sizes: bool = False) -> Match:
     """
     supply.separate(model)
     _remove_copy(model, supply)
-    tensors, matched = supply.tensors, Match({}, [])
+    tensors, matched, stored = supply.tensors, Match({}, []), len(supply.tensors)
     missing: list[str] = []
     wrong: list[str] = []
     for place in tensor_places(model, supply.layout.slots, left_out=model.tied_head):
         name, in_base = model.base_name(place.name), model.is_in_base(place.name)
-        rows, shapes = _parts(name, place.slot, supply)
+        rows, shapes = _parts(name, place.slot, supply, stored - len(missing))
         parts = [part for row in rows for part in row]
         found = {part: tensors.pop(part) for part in parts if part in tensors}
         absent = [supply.shown(part, in_base) for part in parts if part not in found]
@@ -102,10 +103,13 @@ def _remove_copy(model: Model, supply: TensorSupply) -> None:
 
 
 def _parts(
-    name: str, slot: Slot, supply: TensorSupply
+    name: str, slot: Slot, supply: TensorSupply, most: int
 ) -> tuple[Sequence[Sequence[str]], Sequence[Shape | None]]:
-    """Return the names of the tensors that fill a slot, matrix by matrix, and the shapes allowed for each."""
-    if name not in supply.tensors and slot.shape[0] <= len(supply.tensors):  # bounds the list of names
+    """Return the names of the tensors that fill a slot, matrix by matrix, and the shapes allowed for each.
+
+    `most` bounds the names of missing parts: a config may state any number of experts in each layer.
+    """
+    if name not in supply.tensors and slot.shape[0] <= min(most, len(supply.tensors)):
         for stack in supply.stacks:
             if (rows := stack.part_names(name, slot.shape[0])) is not None:
                 return rows, [(slot.shape[1] // len(stack.parts), *slot.shape[2:])]
@@ -116,8 +120,22 @@ def _problems(tensors: dict[str, LazyTensor], shapes: Sequence[Shape | None]) ->
     for name, tensor in tensors.items():
         if tensor.shape not in shapes:
             yield name, f"has shape {tensor.shape}, expected {shapes[0]}"
-        elif not (tensor.is_packed or tensor.dtype in FLOATING_DTYPES):
-            yield name, f"has the unsupported dtype {tensor.dtype}"
+        elif not tensor.is_packed:
+            if tensor.dtype not in FLOATING_DTYPES:
+                yield name, f"has the unsupported dtype {tensor.dtype}"
+        elif len(tensor.shape) < 2:
+            # llama.cpp packs no vector either. Their rows are single numbers, which transforms move.
+            yield (
+                name,
+                f"is packed as {_type_name(tensor)}, but norms and biases must be floating-point numbers",
+            )
+        elif not any(tensor.type == kind.id for kind in quant_types()):
+            yield name, f"has the unsupported type {_type_name(tensor)}"
+
+
+def _type_name(tensor: LazyTensor) -> str:
+    assert isinstance(tensor.type, TensorType)
+    return tensor.type.name
 
 
 def _joined(rows: Sequence[Sequence[str]], tensors: dict[str, LazyTensor], shape: Shape) -> LazyTensor:

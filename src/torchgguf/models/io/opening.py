@@ -1,7 +1,7 @@
 """Open what is at a place, a GGUF file or a Hugging Face checkpoint, and read the config in it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -49,7 +49,7 @@ def load_config(place: str | PathLike[str], gguf_file: str | None, options: Load
         if isinstance(source, Checkpoint):
             config = read_config(source, options)
         else:
-            config = registry.architecture_of_file(source).read_config(source)
+            config = registry.architecture_of_file(source).read_config(source, options.ignore_metadata)
             config = config.from_dict(config.to_dict(), **options.changes)
     config.attn_implementation = options.attn_implementation or config.attn_implementation
     if options.dtype not in (None, "auto"):
@@ -61,8 +61,9 @@ def read_config(checkpoint: Checkpoint, options: LoadOptions) -> Config:
     """Read the config of a checkpoint, or the one in `options`, with the changes in `options`.
 
     Raises:
-        CheckpointError: the config is broken, or of a quantized model.
-        ValueError: its model type is unsupported, or a field is invalid.
+        CheckpointError: the config is broken, of a quantized model, or of an unsupported model type; or a
+            field is invalid.
+        ValueError: a field that the options set is invalid.
     """
     if isinstance(options.config, Config):
         values: dict[str, Any] = {
@@ -73,7 +74,24 @@ def read_config(checkpoint: Checkpoint, options: LoadOptions) -> Config:
         if options.config is not None:
             checkpoint = Checkpoint(options.config, **options.hub)
         values = checkpoint.config()
-        refuse_packed(values, checkpoint)
     if not isinstance(model_type := values.get("model_type"), str):
         raise CheckpointError(f"{checkpoint}: the config states no model_type")
-    return registry.architecture_of_type(model_type).config_class.from_dict(values, **options.changes)
+    try:
+        architecture = registry.architecture_of_type(model_type)
+        if not isinstance(options.config, Config):
+            refuse_packed(values, checkpoint, ("mxfp4",) if architecture.interleaved else ())
+            values = {name: value for name, value in values.items() if name != "quantization_config"}
+        return architecture.config_class.from_dict(values, **options.changes)
+    except ValueError as error:
+        if options.changes and _is_valid(values):
+            raise  # what the caller set is invalid
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{checkpoint}: {error}") from None
+
+
+def _is_valid(values: Mapping[str, Any]) -> bool:
+    with suppress(ValueError):
+        registry.architecture_of_type(values["model_type"]).config_class.from_dict(values)
+        return True
+    return False

@@ -1,6 +1,6 @@
 """Sort the options of `from_pretrained`: those of loading, of fetching, and fields of the config."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import Any, Self
@@ -71,6 +71,7 @@ class LoadOptions:
     ignore_mismatched_sizes: bool = False
     use_safetensors: bool | None = None
     mmap: bool = True
+    ignore_metadata: Collection[str] = ()
     hub: HubOptions = field(default_factory=HubOptions)
     changes: dict[str, Any] = field(default_factory=dict)
 
@@ -93,6 +94,8 @@ class LoadOptions:
             if not isinstance(value := own.get(name), kinds | None):
                 kind = f"{type(value).__module__}.{type(value).__name__}"
                 raise TypeError(f"{name}= must be a class of torchgguf, got {kind}")
+        if isinstance(own.get("ignore_metadata"), str):
+            raise TypeError(f"ignore_metadata= must be a list of keys, got {own['ignore_metadata']!r}")
         if own.get("use_safetensors") is False:
             raise ValueError(
                 "use_safetensors=False is unsupported: .safetensors files are loaded before .bin files"

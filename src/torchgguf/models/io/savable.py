@@ -1,11 +1,12 @@
 """Refuse what would not load: models before anything is written, and weights that another library packed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from torchgguf.container.errors import brief
 from torchgguf.models.core.model import Model
 from torchgguf.models.io.checkpoint import CheckpointError, list_names
 from torchgguf.models.io.places import tensor_places
@@ -16,18 +17,22 @@ from torchgguf.nn.slots import slots
 AnySavable = TypeVar("AnySavable", bound=Model)
 
 
-def refuse_packed(values: Mapping[str, Any], place: object) -> None:
+def refuse_packed(values: Mapping[str, Any], place: object, supported: Sequence[str] = ()) -> None:
     """Refuse the config of a checkpoint with packed weights.
 
     Args:
         values: of the config.
         place: names the checkpoint in the error.
+        supported: methods of quantization that are not refused.
 
     Raises:
         CheckpointError: the config names a method of quantization.
     """
     if stated := values.get("quantization_config"):
         method = stated.get("quant_method", stated) if isinstance(stated, Mapping) else stated
+        if method in supported:
+            return
+        method = method if isinstance(method, str) and method.isprintable() else brief(method)
         raise CheckpointError(
             f"{place} is quantized by {method}, which is unsupported: load the checkpoint that it was made "
             "from (quantization_config= packs that), or a GGUF file"

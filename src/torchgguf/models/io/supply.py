@@ -17,16 +17,16 @@ from torch import Tensor
 
 from torchgguf.container import GGUFError, GGUFFile, LazyTensor
 from torchgguf.generation import GenerationConfig
+from torchgguf.generation.gguf_settings import gguf_settings
 from torchgguf.models.core.config import Config, floating_dtype
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.weight_map import HEAD, Stack
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
 from torchgguf.models.io.kept import kept_of_checkpoint
+from torchgguf.models.io.mxfp4 import separate_matrices
 from torchgguf.models.io.options import LoadOptions
-from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, Layout
-from torchgguf.tokenization import TokenizerError
-from torchgguf.tokenization.kinds.table import read_tokens
+from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, PACKED_EXPERTS_LAYOUT, Layout
 
 # Ends of the names of masks, frequencies and positions that older versions of transformers saved. They follow
 # from the config, and nothing reads them.
@@ -47,7 +47,7 @@ class TensorSupply(ABC):
         kept: tensors of layers that models do not run, by their GGUF names.
     """
 
-    layout: ClassVar[Layout]
+    layout: Layout
     keeps_blocks: ClassVar[bool]
     config: Config
     tensors: dict[str, LazyTensor]
@@ -112,7 +112,7 @@ class GGUFSupply(TensorSupply):
     ) -> None:
         options.without_checkpoint()
         architecture = model_class.architecture
-        config = architecture.read_config(file)
+        config = architecture.read_config(file, options.ignore_metadata)
         self._file, self._weights = file, architecture.weights
         self._source = GGUFSource.of(file, copy.deepcopy(config), architecture.config_tensors)
         if options.changes:
@@ -161,16 +161,16 @@ class GGUFSupply(TensorSupply):
         return name in self.heads and model.get_output_embeddings() is None
 
     def generation_config(self) -> GenerationConfig | None:
-        """Read which tokens end a text, by keys and by their names; None if the file lists no tokens."""
-        try:
-            vocabulary = read_tokens(self._file.metadata)
-        except TokenizerError:  # then the config's ids are the only ones
+        """Read which tokens end a text, and how to choose tokens; None if the file states neither."""
+        stated = gguf_settings(self._file.metadata)
+        if not stated:
             return None
-        return GenerationConfig(
-            bos_token_id=vocabulary.roles.get("bos"),
-            eos_token_id=sorted(vocabulary.ends),
-            pad_token_id=self.config.pad_token_id,
-        )
+        source = str(self._file.paths[0])
+        if "eos_token_id" in stated:
+            stated["pad_token_id"] = self.config.pad_token_id
+        else:  # the config's ids are the only ones
+            stated |= GenerationConfig.from_model_config(self.config, source=source).settings()
+        return GenerationConfig.stored(stated, source)
 
     def describe(self, model: Model) -> None:
         """Store in the model what `save_gguf` needs to write the file again."""
@@ -220,6 +220,7 @@ class CheckpointSupply(TensorSupply):
         architecture = model_class.architecture
         self._checkpoint, self.config, self.stacks = checkpoint, config, architecture.stacks
         self._architecture, self._names = architecture, architecture.other_names
+        self._interleaved = architecture.interleaved
         self._check_sizes(tensors, architecture.sizes)
         # A checkpoint of the same class must contain the head of the class, and no other head.
         self._is_own = passing or model_class.__name__ in (config.architectures or ())
@@ -256,11 +257,12 @@ class CheckpointSupply(TensorSupply):
                 self.heads.add(plain)
         kept = {name: x for name, x in kept.items() if self._architecture.is_kept(name, self.config, True)}
         self.kept.update(kept_of_checkpoint(kept, self._architecture.weights))
+        stored, self.tensors = self.tensors, separate_matrices(self.tensors, self._interleaved, self.error)
+        if stored.keys() != self.tensors.keys():
+            self.layout = PACKED_EXPERTS_LAYOUT
 
     def _check_sizes(self, tensors: Mapping[str, LazyTensor], sizes: Sequence[str]) -> None:
         """Refuse a config that would reserve more memory than the checkpoint has weights."""
-        if (layers := getattr(self.config, "num_hidden_layers", 0)) > len(tensors):
-            raise self.error(f"num_hidden_layers={layers}, but there are {len(tensors)} tensors")
         weights = sum(math.prod(tensor.shape) for tensor in tensors.values())
         for name in sizes:
             if (size := getattr(self.config, name) or 0) > weights:
@@ -285,8 +287,8 @@ class CheckpointSupply(TensorSupply):
     def generation_config(self) -> GenerationConfig:
         """Read generation_config.json, or the config if that file is missing."""
         if (values := self._checkpoint.extra(GENERATION_CONFIG)) is None:
-            return GenerationConfig.from_model_config(self.config)
-        return GenerationConfig.from_dict(values)
+            return GenerationConfig.from_model_config(self.config, source=f"{self._checkpoint}: config.json")
+        return GenerationConfig.stored(values, f"{self._checkpoint}: {GENERATION_CONFIG}")
 
     def describe(self, model: Model) -> None:
         """Store in the model the folder and the name of the checkpoint, and what no model runs."""

@@ -10,14 +10,17 @@ from torch import Tensor, nn
 
 from torchgguf.compat import NeutralOptions, split_options
 from torchgguf.container.writing.writer import ByteProgress
+from torchgguf.models.bridge.to_transformers import to_transformers
+from torchgguf.models.bridge.tokenizer import own_tokenizer
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import floating_dtype
-from torchgguf.models.core.model import Model, head_sharing
+from torchgguf.models.core.model import head_sharing
 from torchgguf.models.io import gguf_writing
 from torchgguf.models.io.assembling import load_pretrained
 from torchgguf.models.io.checkpoint import CheckpointError
 from torchgguf.models.io.checkpoint_writing import save_checkpoint
 from torchgguf.models.pretrained import resizing
+from torchgguf.models.pretrained.attributes import TransformersAttributes
 from torchgguf.models.pretrained.packed_training import watch_training
 from torchgguf.models.pretrained.state_dicts import completed, holding
 from torchgguf.models.pretrained.trainer import teach_trainer
@@ -39,7 +42,7 @@ _SAVING: NeutralOptions = {
 _UNUSED = {"save_function", "token"}
 
 
-class PreTrainedModel(Model):
+class PreTrainedModel(TransformersAttributes):
     """Base of all models that load and save."""
 
     @classmethod
@@ -79,6 +82,8 @@ class PreTrainedModel(Model):
             mmap: False reads the weights of a GGUF file into memory instead of mapping the file, for files
                 that may become shorter while the model is used; `disable_mmap=True` is the same. A mapped
                 file must stay as long as it is, or the system ends the process.
+            ignore_metadata: metadata keys of a GGUF file that are not read, such as `["llama.new_key"]`: a
+                way past the error about unknown keys. The log names each, and saving writes it again.
             revision, token, cache_dir, local_files_only, force_download: as in `torchgguf.hub.HubOptions`.
             Any other name is a field of the config, which is set to the value: `num_labels=3`.
 
@@ -165,7 +170,7 @@ class PreTrainedModel(Model):
         Args:
             path: the file; the model may come from it.
             tokenizer: its metadata replace those of the file that the model came from. A model from no file
-                needs one to be usable.
+                needs one to be usable. It may be a tokenizer of transformers.
             metadata: further keys, which override all others.
             quantization: one of llama-quantize's file types, such as `"Q4_K_M"`; another type, such as
                 `"NVFP4"`, for all matrices; or a `torchgguf.packing.Quantization`, which has more options.
@@ -186,7 +191,22 @@ class PreTrainedModel(Model):
         if quantization is None and (imatrix is not None or report is not None):
             raise ValueError("imatrix and report are for packing: set quantization=, such as 'Q4_K_M'")
         packing = None if quantization is None else Quantization.of(quantization, imatrix)
-        gguf_writing.save_gguf(self, path, tokenizer, metadata or {}, packing, report, progress)
+        gguf_writing.write_model(
+            self, path, own_tokenizer(tokenizer), metadata or {}, packing, report, progress
+        )
+
+    def to_transformers(self) -> Any:
+        """Return the same model as an object of transformers' own class, with the same layers and weights.
+
+        Nothing is copied: packed layers stay packed, and a change to a weight of one model changes the other.
+        The model works where transformers asks for its own classes: pipelines, `Trainer`, evaluation.
+        `torchgguf.save_gguf` writes it. Its `save_pretrained` unpacks weights, as it does here.
+
+        Raises:
+            ImportError: transformers is not installed.
+            ValueError: some weights are on the disk, or on another device than the rest.
+        """
+        return to_transformers(self)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

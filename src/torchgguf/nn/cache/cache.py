@@ -84,6 +84,38 @@ class Cache(ABC):
         for _, state in self.states():
             state.reorder(beam_idx)
 
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only these rows of the batch, as `reorder_cache` does."""
+        self.reorder_cache(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row of the batch so many times."""
+        for _, state in self.states():
+            state.reorder(torch.arange(state.rows).repeat_interleave(repeats))
+
+    def reset(self) -> None:
+        """Forget all positions."""
+        self.crop(0)
+
+    def get_max_length(self) -> int:
+        """Return `capacity`, or -1 if there is room for as many positions as come."""
+        return -1 if self.capacity is None else self.capacity
+
+    @property
+    def batch_size(self) -> int:
+        """The number of rows of the batch, 0 if nothing is stored."""
+        return max((state.rows for _, state in self.states()), default=0)
+
+    @property
+    def is_initialized(self) -> bool:
+        """Whether anything is stored."""
+        return self.get_seq_length() > 0
+
+    @property
+    def is_compileable(self) -> bool:
+        """Whether tensors keep shapes and places, so that a compiled step serves every token."""
+        return self.room is not None
+
     def holds_for(self, length: int) -> bool:
         """Return whether all that is stored stays valid in a text of this length, without padding.
 

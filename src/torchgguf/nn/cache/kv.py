@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchgguf.nn.cache.lengths import ALL_LENGTHS, Lengths, common_lengths, is_within
-from torchgguf.nn.cache.state import Room, State, refuse_graph, reordered
+from torchgguf.nn.cache.state import Room, State, refuse_graph, reordered, writable
 
 _ROUND = 256  # positions; capacities are multiples of it, so that short generations grow once
 
@@ -29,6 +29,11 @@ class KeyValues(State):
     def make(cls, room: Room | None) -> "KeyValues":
         """Make an empty state: a `FixedKeyValues`, if there is a `room`."""
         return cls() if room is None else FixedKeyValues(room)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the batch, 0 if nothing is remembered."""
+        return 0 if self.keys is None else len(self.keys)
 
     def append(self, key: Tensor, value: Tensor, lengths: Lengths | None = None) -> tuple[Tensor, Tensor]:
         """Append keys and values; return what queries are to be compared with.
@@ -52,7 +57,13 @@ class KeyValues(State):
             self.values = torch.cat((self.values[:, :, :length], value), dim=2)
             self._owned = False
         else:
-            if end > self.keys.shape[2] or not self._owned:
+            # What inference mode made is written into in that mode only. A compiled graph cannot ask.
+            foreign = (
+                not torch.compiler.is_compiling()
+                and self.keys.is_inference()
+                and not torch.is_inference_mode_enabled()
+            )
+            if end > self.keys.shape[2] or not self._owned or foreign:
                 self.keys, self.values = _grown(self.keys, length, end), _grown(self.values, length, end)
                 self._owned = True
             self.keys[:, :, length:end] = key
@@ -128,6 +139,7 @@ class FixedKeyValues(KeyValues):
             self.keys, self.values = (
                 x.new_zeros((*x.shape[:2], self.room.capacity, x.shape[3])) for x in (key, value)
             )
+        self.keys, self.values = writable(self.keys), writable(self.values)
         if lengths is not None:
             self._narrow(lengths, key.device)
         self.keys.index_copy_(2, places, key)
@@ -138,6 +150,7 @@ class FixedKeyValues(KeyValues):
         if self.bounds is None:
             lowest = torch.zeros((), dtype=torch.long, device=device)
             self.bounds = lowest, torch.full_like(lowest, ALL_LENGTHS[1])
+        self.bounds = writable(self.bounds[0]), writable(self.bounds[1])
         for bound, new, tighter in zip(self.bounds, lengths, (torch.maximum, torch.minimum), strict=True):
             if new is not None:
                 bound.copy_(tighter(bound, torch.as_tensor(new, device=device)))
@@ -146,6 +159,7 @@ class FixedKeyValues(KeyValues):
         """Forget all but the first `length` positions."""
         super().crop(length)
         if length == 0 and self.bounds is not None:
+            self.bounds = writable(self.bounds[0]), writable(self.bounds[1])
             for bound, unlimited in zip(self.bounds, ALL_LENGTHS, strict=True):
                 bound.fill_(unlimited)
 

@@ -6,7 +6,7 @@ Shape letters: B batch, C channels, T new positions.
 import torch
 from torch import Tensor
 
-from torchgguf.nn.cache.state import State, refuse_graph, reordered
+from torchgguf.nn.cache.state import State, refuse_graph, reordered, writable
 
 
 class Recurrent(State):
@@ -16,6 +16,11 @@ class Recurrent(State):
     """
 
     value: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the batch, 0 if nothing is remembered."""
+        return 0 if self.value is None else len(self.value)
 
     def read(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return the state before the new positions: zeros, if there are none before them.
@@ -33,6 +38,7 @@ class Recurrent(State):
             if self.room is None:
                 return zeros
             self.value = zeros  # from now on in this place
+        self.value = writable(self.value)  # a gradient may be wanted of what it is multiplied by
         if self.value.shape != shape:
             raise ValueError(f"a state of shape {tuple(self.value.shape)} must be read so, got {shape}")
         return self.value
@@ -54,7 +60,7 @@ class Recurrent(State):
             return
         refuse_graph(value)
         self.places(new, value.device)
-        self.value = value.clone() if self.value is None else self.value.copy_(value)
+        self.value = value.clone() if self.value is None else writable(self.value).copy_(value)
 
     def reorder(self, rows: Tensor) -> None:
         """Make row i of the batch a copy of the row `rows[i]`; as many rows of a fixed size stay in place."""
@@ -80,7 +86,7 @@ class Recurrent(State):
         else:
             self.room.crop(0)
             if self.value is not None:
-                self.value.zero_()
+                self.value = writable(self.value).zero_()
 
 
 class Convolution(Recurrent):

@@ -1,12 +1,41 @@
 """`State`: what a layer remembers of the text so far. `Room`: the fixed size that states of a cache share."""
 
+import copy
 from abc import ABC, abstractmethod
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 
-class Room:
+def writable(tensor: Tensor) -> Tensor:
+    """Return a tensor that this mode may write into: a copy, if inference mode made it and is over."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or not tensor.is_inference():
+        return tensor
+    return tensor.clone()
+
+
+class Copied:
+    """A base whose instances are copied with their tensors, but without the graph of gradients."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy: its tensors are leaves, whatever the mode that made them."""
+        memo[id(self)] = new = type(self).__new__(type(self))
+        vars(new).update({name: _copied(value, memo) for name, value in vars(self).items()})
+        return new
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_copied(each, memo) for each in value)
+    if not isinstance(value, Tensor):
+        return copy.deepcopy(value, memo)
+    if id(value) not in memo:
+        memo[id(value)] = value.detach().clone()
+    return memo[id(value)]
+
+
+class Room(Copied):
     """How many positions a cache of a fixed size stores at most, and how many it does store.
 
     The latter is a tensor: a number in Python would be compiled into a graph. One state counts the positions
@@ -36,6 +65,8 @@ class Room:
         self._places = torch.arange(new, device=filled.device) + filled
         if self.filled is None:
             self.filled = filled
+        else:
+            self.filled = filled = writable(filled)
         filled += new
 
     def places(self, device: torch.device) -> Tensor:
@@ -50,10 +81,10 @@ class Room:
     def crop(self, length: int) -> None:
         """Keep at most the first `length` positions."""
         if self.filled is not None:
-            self.filled.clamp_(max=length)
+            self.filled = writable(self.filled).clamp_(max=length)
 
 
-class State(ABC):
+class State(Copied, ABC):
     """What a layer remembers of the text so far. A class is a kind of state; a layer has one of each at most.
 
     Args:
@@ -75,6 +106,11 @@ class State(ABC):
     def length(self) -> int:
         """The number of positions remembered; in a cache of a fixed size a GPU is waited for."""
         return self._length if self.room is None else self.room.length()
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the batch, 0 if nothing is remembered."""
+        return 0
 
     def places(self, new: int, device: torch.device) -> Tensor:
         """Return where `new` positions belong in a state of a fixed size, `(new,)` int64.
@@ -112,7 +148,7 @@ class State(ABC):
 def reordered(buffer: Tensor, rows: Tensor, in_place: bool) -> Tensor:
     """Return the rows of a buffer in another order, in the same place if asked and if they are as many."""
     chosen = buffer.index_select(0, rows.to(buffer.device))
-    return buffer.copy_(chosen) if in_place and chosen.shape == buffer.shape else chosen
+    return writable(buffer).copy_(chosen) if in_place and chosen.shape == buffer.shape else chosen
 
 
 def refuse_graph(*tensors: Tensor) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sized, ValuesView
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import chain
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, Undefined
+from jinja2.runtime import LoopContext, Macro, TemplateReference
+from jinja2.utils import Namespace
 
 SECONDS = 5.0
 SIZE = 1 << 25  # characters that a rendering may make, including those that it discards
@@ -23,7 +25,12 @@ ENTRY = 8  # the cost of an entry of a list or dict, in characters
 INTEGER_BITS = 1 << 16
 WIDTH = 1 << 10  # the largest number for a width or a count
 
-CONTAINERS = (Mapping, list, tuple, set)
+CONTAINERS = (Mapping, list, tuple, set, ItemsView, KeysView, ValuesView)
+# What else has a text that is not the address of an object.
+_WRITTEN = (
+    *(str, bytes, int, float, complex, type(None), range, Undefined),
+    *(Namespace, Macro, LoopContext, TemplateReference),
+)
 
 
 class LimitError(TemplateError):
@@ -80,6 +87,7 @@ def spend_on(value: Any, as_text: bool = False, times: int = 1) -> Any:
 
     Raises:
         LimitError: the budget is used up, or a number is too large.
+        TemplateError: a function, an iterator or the like is to be text, which would be its address.
     """
     spend(times * max(ENTRY, len(value) if as_text and isinstance(value, str | bytes) else 0))
     if isinstance(value, CONTAINERS):
@@ -87,6 +95,8 @@ def spend_on(value: Any, as_text: bool = False, times: int = 1) -> Any:
             spend_on(item, as_text, times)
     elif isinstance(value, int) and value.bit_length() > INTEGER_BITS:
         raise LimitError(f"it makes a number of {value.bit_length():,} bits")
+    elif as_text and not isinstance(value, _WRITTEN):
+        raise TemplateError(f"it writes a {type(value).__name__} as text")
     return value
 
 

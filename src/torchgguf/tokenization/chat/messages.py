@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ Spans = list[tuple[int, int]]
 
 # The names of the assistant's reasoning in messages; templates read the first or the second.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
+
+_DEEPEST = 200
 
 
 def conversations(conversation: Any) -> tuple[list[Sequence[Any]], bool]:
@@ -61,27 +65,37 @@ def prepared(messages: Sequence[Any], change: Callable[[Any], Any]) -> list[dict
     return result
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """Return the value as None, bool, int, float, str, list, tuple or dict; else the name of its type.
 
     A template reads text, so it gets no object whose methods might do more. Dataclasses and models of
     pydantic become dicts of their fields.
+
+    Args:
+        value: the value.
+        depth: how many others hold it.
+
+    Raises:
+        ChatTemplateError: the value is nested too deep, or holds itself.
     """
+    if depth > _DEEPEST:
+        raise ChatTemplateError(f"messages are nested over {_DEEPEST} levels deep, or hold themselves")
+    deeper = partial(plain, depth=depth + 1)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, np.generic):
-        return plain(value.item())
+        return deeper(value.item())
     for kind in (str, int, float):
         if isinstance(value, kind):
             return getattr(kind, f"__{kind.__name__}__")(value)  # ignoring what a subclass overrides
     if isinstance(value, Mapping):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {deeper(key): deeper(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return (tuple if isinstance(value, tuple) else list)(map(plain, value))
+        return (tuple if isinstance(value, tuple) else list)(map(deeper, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: deeper(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if callable(dump := getattr(value, "model_dump", None)):
-        return plain(dump())
+        return deeper(dump())
     return f"<{type(value).__name__}>"
 
 
@@ -110,21 +124,27 @@ def continued(messages: list[dict[str, Any]], name: str, tag: str) -> str:
 
 
 def cut_at(text: str, tag: str, message: str) -> str:
-    """Return the text up to the tag, with the space before it only if the template keeps it.
+    """Return the text up to the tag, with the message's last space only if the template keeps it.
+
+    The template may rewrite the message, in capitals for instance, and the tag with it. It may also write the
+    message several times: the text ends with the last of them.
 
     Args:
         text: what the template wrote.
-        tag: the tag.
+        tag: the tag, letters and digits with a space after them.
         message: the text of the message that the tag follows.
 
     Raises:
-        ChatTemplateError: the template omits the message.
+        ChatTemplateError: the template omits the end of the message.
     """
-    place = text.rfind(tag.strip())
-    if place < 0 or message.strip() not in text:
-        raise ChatTemplateError("continue_final_message, but the template omits the final message")
-    before = text[:place]
-    return before if text.startswith(tag, place) else before.rstrip()
+    *before, after = re.split(re.escape(tag.strip()), text, flags=re.IGNORECASE)
+    if not before:
+        raise ChatTemplateError(
+            "continue_final_message, but the template omits the final message, or its end"
+        )
+    result = before[0] + "".join(part.removeprefix(" ") for part in before[1:])
+    space = message[len(message.rstrip()) :]
+    return result if after.startswith(" ") else result.removesuffix(space)
 
 
 def unmarked(text: str, mark: str) -> tuple[str, Spans]:

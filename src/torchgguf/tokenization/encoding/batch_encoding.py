@@ -40,6 +40,52 @@ class BatchEncoding(dict[str, Any]):
 
     _origins: Origins | None = None
 
+    def __init__(
+        self,
+        data: Mapping[str, Any] | None = None,
+        encoding: None = None,
+        tensor_type: str | None = None,
+        prepend_batch_axis: bool = False,
+        n_sequences: int | None = None,
+        **fields: Any,
+    ) -> None:
+        """Hold fields.
+
+        Args:
+            data: the fields.
+            encoding: must be None; the tokenizer states where its tokens come from.
+            tensor_type: convert the fields, as `convert_to_tensors` does.
+            prepend_batch_axis: make each field a batch of one.
+            n_sequences: accepted for compatibility with transformers.
+            fields: more fields.
+
+        Raises:
+            ValueError: `encoding` is not None, or the fields are invalid as tensors.
+        """
+        if encoding is not None:
+            raise ValueError("encoding= is unsupported: a tokenizer's encodings know their tokens")
+        super().__init__(data or {}, **fields)
+        if tensor_type is not None or prepend_batch_axis:
+            self.convert_to_tensors(tensor_type, prepend_batch_axis)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The fields."""
+        return self
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the encoding knows where its tokens come from."""
+        return self._origins is not None
+
+    @property
+    def n_sequences(self) -> int | None:
+        """1 for texts, 2 for texts and their pairs, None where it is not known."""
+        if self._origins is None:
+            return None
+        rows = self._origins()["sequence_ids"]
+        return 1 + max((i for row in rows for i in row if i is not None), default=0)
+
     @classmethod
     def with_origins(cls, fields: Mapping[str, Any], origins: Origins | None) -> Self:
         """Return an encoding that knows where its tokens come from.

@@ -22,6 +22,7 @@ from torchgguf.tokenization.encoding.batch_encoding import ORIGINS, BatchEncodin
 from torchgguf.tokenization.encoding.rows import Cut, EncodedRows
 from torchgguf.tokenization.encoding.surroundings import Surroundings
 from torchgguf.tokenization.encoding.tokens import TokenTable
+from torchgguf.tokenization.kinds.library import library_errors
 from torchgguf.tokenization.kinds.wrapping import Wrapping
 from torchgguf.tokenization.sources.source import UNLIMITED
 
@@ -60,8 +61,10 @@ class Encoder:
 
     def __call__(
         self,
-        text: str | Sequence[Any],
+        text: str | Sequence[Any] | None = None,
         text_pair: str | Sequence[Any] | None = None,
+        text_target: str | Sequence[Any] | None = None,
+        text_pair_target: str | Sequence[Any] | None = None,
         *,
         add_special_tokens: bool = True,
         padding: bool | str = False,
@@ -86,6 +89,9 @@ class Encoder:
         Args:
             text: the text, or a batch of texts. A batch may hold pairs (text, pair).
             text_pair: the pair of the text, or a batch of pairs.
+            text_target: what a model is to write: its `input_ids` become `labels`. Without a text, it is the
+                text.
+            text_pair_target: the pair of `text_target`.
             add_special_tokens: add BOS and EOS around each text, or what else the tokenizer adds.
             padding: True or "longest": pad to the longest row; "max_length": to `max_length`.
             truncation: True or "longest_first", "only_first" or "only_second": truncate to `max_length`
@@ -118,6 +124,14 @@ class Encoder:
             ValueError: an argument has an unknown value or contradicts another, or rows of different
                 lengths are to be a tensor.
         """
+        if text_target is not None:
+            options = {name: value for name, value in locals().items() if name in _OPTIONS}
+            target = self(text_target, text_pair_target, **options)
+            if text is None:
+                return target
+            encoding = self(text, text_pair, **options)
+            encoding["labels"] = target["input_ids"]
+            return encoding
         if not isinstance(text, Iterable):
             raise TypeError(f"a text must be a str, got a {type(text).__name__}")
         single = isinstance(text, str) or (is_split_into_words and not _is_pair(text, words=True))
@@ -278,12 +292,12 @@ class Encoder:
     def encode_plain(self, text: str) -> list[int]:
         """Return the ids of a text that is searched for no special or added tokens."""
         backend = self.tokens.model.plain_backend
-        if backend.normalizer is not None:
-            text = backend.normalizer.normalize_str(text)
-        parts = (
-            [(text, ())] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
-        )
-        return [token.id for part, _ in parts for token in backend.model.tokenize(part)]
+        with library_errors(_REFUSES):
+            if backend.normalizer is not None:
+                text = backend.normalizer.normalize_str(text)
+            splitter = backend.pre_tokenizer
+            parts = [(text, ())] if splitter is None else splitter.pre_tokenize_str(text)
+            return [token.id for part, _ in parts for token in backend.model.tokenize(part)]
 
     def truncate(
         self, rows: Sequence[list[int]], truncation: bool | str, max_length: int | None
@@ -322,6 +336,8 @@ class Encoder:
         return self.tokens.model.plain_backend if split else self.tokens.model.backend
 
 
+_OPTIONS = frozenset(Encoder.__call__.__kwdefaults__ or ())
+_REFUSES = "the tokenizer does not encode this text"
 _NOTHING = Wrapping.between((), ())
 # The padding of each field, where it is not 0.
 _FILLS = {
@@ -336,7 +352,8 @@ _FILLS = {
 def _encode(backend: Tokenizer, texts: list[Any], offsets: bool, words: bool) -> list[Encoding]:
     encode = backend.encode_batch if offsets else backend.encode_batch_fast
     try:
-        return encode(texts, is_pretokenized=words, add_special_tokens=False)
+        with library_errors(_REFUSES):
+            return encode(texts, is_pretokenized=words, add_special_tokens=False)
     except TypeError:
         for text in texts:
             for part in text if words and isinstance(text, list | tuple) else [text]:

@@ -46,7 +46,7 @@ class TokenTable:
         return len(self) - self.vocabulary.added
 
     def __len__(self) -> int:
-        return len(self.vocabulary.ids)
+        return self.vocabulary.size
 
     @property
     def vocab(self) -> dict[str, int]:
@@ -117,13 +117,21 @@ class TokenTable:
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """Return the token with an id, or the tokens with several, as the vocabulary spells them.
 
+        An id beyond the vocabulary, which a model with more embeddings than tokens may return, is None.
+
         Raises:
-            ValueError: an id is outside the vocabulary.
+            ValueError: an id is negative.
         """
         if _is_id(ids):
-            return self.vocabulary.tokens[self.check_id(operator.index(ids))]
+            return self._text(operator.index(ids))
         hidden = self.vocabulary.hidden if skip_special_tokens else ()
-        return [self.vocabulary.tokens[self.check_id(i)] for i in flat(ids) if i not in hidden]
+        return [self._text(i) for i in flat(ids) if i not in hidden]
+
+    def _text(self, token_id: int) -> str | None:
+        if token_id < 0:
+            raise ValueError(f"{token_id} is not a token id: it is negative")
+        tokens = self.vocabulary.tokens
+        return tokens[token_id] if token_id < len(tokens) else None
 
     def check_id(self, token_id: int) -> int:
         """Return the id itself.

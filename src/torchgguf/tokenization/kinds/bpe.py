@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from torchgguf.tokenization.errors import TokenizerError
+from torchgguf.tokenization.kinds.library import check_lengths, library_errors
 from torchgguf.tokenization.kinds.parts import (
     BYTE_TOKENS,
     SPACE,
@@ -20,8 +21,6 @@ from torchgguf.tokenization.kinds.parts import (
 from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.vocab.values import PREFIX, read_flag
 from torchgguf.tokenization.vocab.vocabulary import Vocabulary
-
-_LONGEST = 1 << 10  # characters of a token for SentencePiece: it has as many ways to be joined, each as long
 
 
 def listed_bpe(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str, Any]) -> Parts:
@@ -101,21 +100,23 @@ def _has_bytes(vocabulary: Vocabulary) -> bool:
 
 def _bpe(vocabulary: Vocabulary, merges: list[Any], **options: Any) -> models.Model:
     try:
-        return models.BPE(vocabulary.ids, merges, **options)
-    except Exception as error:  # the library raises nothing narrower
-        raise TokenizerError(_what_is_wrong(vocabulary, merges) or f"{PREFIX}merges: {error}") from None
+        with library_errors(f"{PREFIX}merges", building=True):
+            return models.BPE(vocabulary.ids, merges, **options)
+    except TokenizerError as error:
+        raise (_what_is_wrong(vocabulary, merges) or error) from None
 
 
-def _what_is_wrong(vocabulary: Vocabulary, merges: list[Any]) -> str | None:
-    for token in vocabulary.tokens:
-        if any("\ud800" <= character <= "\udfff" for character in token):
-            return f"{PREFIX}tokens: {token!r} is not UTF-8"
+def _what_is_wrong(vocabulary: Vocabulary, merges: list[Any]) -> TokenizerError | None:
     for merge in merges:
         if len(merge) != 2:
-            return f"{PREFIX}merges: {' '.join(merge)!r} is not two tokens with a space between them"
+            return TokenizerError(
+                f"{PREFIX}merges: {' '.join(merge)!r} is not two tokens with a space between them"
+            )
         for part in (*merge, "".join(merge)):
             if part not in vocabulary.ids:
-                return f"{PREFIX}merges: {' '.join(merge)!r} needs {part!r}, which is not among the tokens"
+                return TokenizerError(
+                    f"{PREFIX}merges: {' '.join(merge)!r} needs {part!r}, which is not among the tokens"
+                )
     return None
 
 
@@ -129,6 +130,7 @@ def _merges_by_score(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     if vocabulary.scores is None:
         raise TokenizerError(f"{PREFIX}scores is missing, which SentencePiece's BPE needs to join anything")
     tokens, scores = vocabulary.tokens, vocabulary.scores
+    check_lengths(f"{PREFIX}tokens", tokens)
     if len({score for token, score in zip(tokens, scores, strict=True) if len(token) > 1}) == 1:
         warnings.warn(
             f"{PREFIX}scores are all the same: the file does not state in which order tokens are joined, so "
@@ -148,16 +150,9 @@ def merges_by_score(tokens: Iterable[str], ids: Mapping[str, int]) -> list[tuple
     Args:
         tokens: the tokens to join others into, the best first.
         ids: the ids of the tokens that can be joined.
-
-    Raises:
-        TokenizerError: a token is too long to try all ways.
     """
     merges = []
     for token in tokens:
-        if len(token) > _LONGEST:
-            raise TokenizerError(
-                f"{PREFIX}tokens: token {ids[token]} has {len(token)} characters, more than {_LONGEST}"
-            )
         for cut in range(len(token) - 1, 0, -1):
             left = token[:cut]
             if left in ids and (right := token[cut:]) in ids:

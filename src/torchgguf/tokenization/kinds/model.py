@@ -52,11 +52,23 @@ class TokenizerModel:
         return {}
 
     def piece(self, token_id: int) -> bytes:
-        """Return the bytes that a token stands for. Its id must be one of the vocabulary's."""
+        """Return the bytes that a token stands for: nothing for unused ones and ids beyond the vocabulary.
+
+        A model may have more embeddings than its tokenizer has tokens, and its answer such an id.
+
+        Raises:
+            ValueError: the id is negative.
+        """
         piece = self.pieces.get(token_id)
         if piece is None:
+            if token_id < 0:
+                raise ValueError(f"{token_id} is not a token id: it is negative")
+            if token_id >= len(self.vocabulary.tokens):
+                return b""
             token = self.vocabulary.tokens[token_id]
-            if token_id in self.vocabulary.special:
+            if token_id in self.vocabulary.unused:
+                piece = b""
+            elif token_id in self.vocabulary.special:
                 piece = self.spell_special(token)
             else:
                 piece = self.vocabulary.bytes_.get(token_id) or self.spell(token)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from tokenizers.models import Model
 
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.kinds.bpe import listed_bpe, scored_bpe, spaceless_bpe
+from torchgguf.tokenization.kinds.library import check_added, library_errors
 from torchgguf.tokenization.kinds.model import TokenizerModel
 from torchgguf.tokenization.kinds.parts import Parts
 from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, pre_tokenizer
@@ -66,13 +67,15 @@ def read_model(metadata: Mapping[str, Any], pre: str | PreTokenizer | None = Non
     kind = _kind(metadata)
     rule = _rule(kind, metadata, pre)
     vocabulary = read_vocabulary(metadata, kind.roles, kind.respell)
-    parts = kind.parts(vocabulary, rule, metadata)
+    with library_errors(f"{PREFIX}tokens are invalid", building=True):
+        parts = kind.parts(vocabulary, rule, metadata)
+        backend = _backend(parts, parts.model, vocabulary, vocabulary.special)
     add_bos = rule.always_adds_bos or read_flag(metadata, "add_bos_token", kind.add_bos or rule.add_bos)
     add_eos = read_flag(metadata, "add_eos_token", kind.add_eos)
     add_sep = read_flag(metadata, "add_sep_token", rule.add_sep)
     return TokenizerModel(
         vocabulary,
-        _backend(parts, parts.model, vocabulary, vocabulary.special),
+        backend,
         partial(_plain_backend, parts, vocabulary),
         parts.spell,
         add_bos,
@@ -152,13 +155,14 @@ def _rule(kind: _Kind, metadata: Mapping[str, Any], override: str | PreTokenizer
     return pre_tokenizer(name)
 
 
-def _backend(parts: Parts, model: Model, vocabulary: Vocabulary, special: Iterable[int]) -> Tokenizer:
+def _backend(parts: Parts, model: Model, vocabulary: Vocabulary, special: Collection[int]) -> Tokenizer:
     backend = Tokenizer(model)
     backend.normalizer = parts.normalizer
     backend.pre_tokenizer = parts.pre_tokenizer
     backend.decoder = parts.decoder
     # Not normalized: the text is searched for them as it is. Of two that overlap the one further left is
     # found, as in the original tokenizers; llama.cpp finds the longer.
+    check_added(f"{PREFIX}tokens", [vocabulary.tokens[i] for i in special])
     backend.add_tokens(
         [
             AddedToken(
@@ -176,7 +180,7 @@ def _backend(parts: Parts, model: Model, vocabulary: Vocabulary, special: Iterab
 
 def _plain_backend(parts: Parts, vocabulary: Vocabulary) -> Tokenizer:
     model = parts.plain_model() if parts.plain_model else parts.model
-    user_defined = (i for i, token_type in vocabulary.special.items() if token_type == TokenType.USER_DEFINED)
+    user_defined = [i for i, token_type in vocabulary.special.items() if token_type == TokenType.USER_DEFINED]
     return _backend(parts, model, vocabulary, user_defined)
 
 

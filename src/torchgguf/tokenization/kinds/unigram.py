@@ -15,6 +15,7 @@ import numpy as np
 from tokenizers import Regex, models, normalizers
 
 from torchgguf.tokenization.errors import TokenizerError
+from torchgguf.tokenization.kinds.library import check_charsmap, check_lengths, library_errors
 from torchgguf.tokenization.kinds.parts import (
     BYTE_TOKENS,
     SPACE,
@@ -62,14 +63,13 @@ def _model(vocabulary: Vocabulary, hides: frozenset[int]) -> models.Model:
         raise TokenizerError(
             f"{PREFIX}unknown_token_id is missing, which Unigram needs for unknown characters"
         )
+    check_lengths(f"{PREFIX}tokens", vocabulary.tokens)
     pieces = list(zip(vocabulary.tokens, map(float, vocabulary.scores), strict=True))
     for i in vocabulary.special.keys() | vocabulary.unused:
         hidden = i in hides or i in vocabulary.unused
         pieces[i] = (" " * hidden + vocabulary.tokens[i], 0.0)  # normalized text has no space
-    try:
+    with library_errors(f"{PREFIX}tokens and scores are invalid for a Unigram model", building=True):
         return models.Unigram(pieces, unknown, byte_fallback=all(t in vocabulary.ids for t in BYTE_TOKENS))
-    except Exception as error:  # the library raises nothing narrower
-        raise TokenizerError(f"{PREFIX}tokens and scores are invalid for a Unigram model: {error}") from None
 
 
 def _precompiled(charsmap: list[int]) -> normalizers.Normalizer:
@@ -77,33 +77,6 @@ def _precompiled(charsmap: list[int]) -> normalizers.Normalizer:
     if values.min() < -128 or values.max() > 255:
         raise TokenizerError(f"{PREFIX}{_CHARSMAP} must hold bytes")
     data = values.astype(np.uint8).tobytes()
-    try:
-        _check(data)
+    with library_errors(f"{PREFIX}{_CHARSMAP} is not a map of characters", building=True):
+        check_charsmap(data)
         return normalizers.Precompiled(data)
-    except Exception as error:  # the library raises nothing narrower
-        raise TokenizerError(f"{PREFIX}{_CHARSMAP} is not a map of characters: {error}") from None
-
-
-def _check(charsmap: bytes) -> None:
-    """Check that the map stays inside itself: the library follows it without checks.
-
-    It holds the size of a double array in bytes, the array, and texts that end in zero bytes. From entry i
-    the way goes to i ^ offset ^ (a byte of the text); if bit 8 is set, i ^ offset states where a text begins.
-    Source: Darts-clone, with which SentencePiece builds it.
-
-    Raises:
-        ValueError: the map leads out of itself.
-    """
-    size = int.from_bytes(charsmap[:4], "little")
-    if size % 4 or not 0 < size <= len(charsmap) - 4:
-        raise ValueError(f"it has {len(charsmap)} bytes, {size} of which should be a trie")
-    units = np.frombuffer(charsmap, "<u4", size // 4, offset=4)
-    texts = np.frombuffer(charsmap, np.uint8, offset=4 + size)
-    inner = np.flatnonzero(units < 1 << 31)
-    bases = inner ^ ((units[inner] >> 10) << ((units[inner] & 1 << 9) >> 6))
-    if units[0] >> 31 or (bases | 0xFF).max() >= len(units):
-        raise ValueError("its trie leads out of it")
-    begins = units[bases[units[inner] >> 8 & 1 == 1]] & 0x7FFFFFFF
-    inside_character = np.append(texts & 0xC0 == 0x80, False)
-    if begins.max(initial=0) > len(texts) or inside_character[begins].any():
-        raise ValueError("its trie leads to no text")

@@ -9,6 +9,7 @@ from gguf.constants import TokenType
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from torchgguf.tokenization.errors import TokenizerError
+from torchgguf.tokenization.kinds.library import library_errors
 from torchgguf.tokenization.kinds.parts import SPACE, Parts
 from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.vocab.values import PREFIX, read_flag, read_value
@@ -24,12 +25,13 @@ def wordpiece(vocabulary: Vocabulary, rule: PreTokenizer, metadata: Mapping[str,
     unknown = vocabulary.roles.get("unk")
     if unknown is None:
         raise TokenizerError(f"{PREFIX}unknown_token_id is missing, which WordPiece needs for unknown words")
-    model = models.WordPiece(
-        vocabulary.ids,
-        unk_token=vocabulary.tokens[unknown],
-        continuing_subword_prefix=CONTINUES,
-        max_input_chars_per_word=LONGEST_WORD,
-    )
+    with library_errors(f"{PREFIX}tokens are invalid for WordPiece", building=True):
+        model = models.WordPiece(
+            vocabulary.ids,
+            unk_token=vocabulary.tokens[unknown],
+            continuing_subword_prefix=CONTINUES,
+            max_input_chars_per_word=LONGEST_WORD,
+        )
     normalizer = normalizers.BertNormalizer(
         lowercase=read_flag(metadata, "normalizer.lowercase", True),
         strip_accents=read_value(metadata, "normalizer.strip_accents", bool),  # None: only in lower case

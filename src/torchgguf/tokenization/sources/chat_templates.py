@@ -7,24 +7,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from torchgguf.tokenization.errors import TokenizerError
+from torchgguf.tokenization.vocab.values import is_unicode
 
 _KEY = "tokenizer.chat_template"
 NAMES_KEY = "tokenizer.chat_templates"
 
 
-def read_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return the chat templates of a GGUF file by name; the main one is called "default".
+def read_templates(metadata: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the chat templates of a GGUF file by name, and notes about those that are ignored.
+
+    The main template is called "default".
 
     Raises:
         TokenizerError: a template is not a string.
     """
-    templates = {}
+    templates, notes = {}, []
     for key, source in metadata.items():
         if key == _KEY or key.startswith(_KEY + "."):
             if not isinstance(source, str):
                 raise TokenizerError(f"{key} must be a string, got a {type(source).__name__}")
-            templates[key[len(_KEY) + 1 :] or "default"] = source
-    return templates
+            if is_unicode(source):
+                templates[key[len(_KEY) + 1 :] or "default"] = source
+            else:
+                notes.append(f"{key} is not UTF-8: it is ignored")
+    return templates, tuple(notes)
 
 
 def templates_metadata(templates: Mapping[str, str]) -> dict[str, Any]:

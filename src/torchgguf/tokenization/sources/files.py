@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -83,6 +84,11 @@ def find_tokenizer_files(place: Any, subfolder: str = "", **options: Unpack[HubO
     )
 
 
+def read_pipeline(file: Path) -> str:
+    """Return the text of a tokenizer.json. Raise TokenizerError if it is not UTF-8."""
+    return _text(file) or ""
+
+
 _NEW = (
     PIPELINE,
     PIECES,
@@ -95,6 +101,7 @@ _NEW = (
     f"{MORE_TEMPLATES}/*.jinja",
 )
 _OLD = (VOCAB, MERGES)
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 # The patterns of all files that belong to a tokenizer alone.
 TOKENIZER_FILES = tuple(name for name in (*_NEW, *_OLD) if name != _MODEL_CONFIG)
 
@@ -137,6 +144,11 @@ def _object(file: Path | None) -> dict[str, Any]:
         raise TokenizerError(f"{file.name} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise TokenizerError(f"{file.name} must hold an object, got a {type(value).__name__}")
+    if _HALF.search(text):  # perhaps half of a pair, which nothing can write or encode
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise TokenizerError(f"{file.name} is not Unicode: {error}") from None
     return value
 
 

@@ -15,6 +15,7 @@ from torchgguf.tokenization.kinds.model import TokenizerModel
 from torchgguf.tokenization.kinds.pre_tokenizers import PreTokenizer
 from torchgguf.tokenization.kinds.table import own_tokens, presumed_settings, read_model
 from torchgguf.tokenization.sources.chat_templates import read_templates
+from torchgguf.tokenization.sources.files import TOKENIZER_CONFIG
 from torchgguf.tokenization.sources.source import (
     ADDED_SCORE,
     PADDING_SCORE,
@@ -22,7 +23,9 @@ from torchgguf.tokenization.sources.source import (
     Defaults,
     checked_size,
     padding_tokens,
+    warn_of_rowless,
 )
+from torchgguf.tokenization.vocab.special_tokens import ROLE_KEYS
 from torchgguf.tokenization.vocab.values import PREFIX
 
 
@@ -37,6 +40,8 @@ class MetadataSource:
         config: the entries of a tokenizer_config.json.
         size: the model's number of embeddings, if it is known.
         added: how many tokens were added to those of the file.
+        place: the file, as warnings name it.
+        own: how many tokens are the vocabulary's own, where files beside it add others.
     """
 
     stated: Metadata
@@ -45,14 +50,19 @@ class MetadataSource:
     config: Mapping[str, Any] = field(default_factory=dict)
     size: int | None = None
     added: int = 0
+    place: str = ""
+    own: int | None = None
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any], pre: str | PreTokenizer | None) -> MetadataSource:
+    def of(
+        cls, metadata: Mapping[str, Any], pre: str | PreTokenizer | None, place: str = ""
+    ) -> MetadataSource:
         """Return the source for a file's metadata.
 
         Args:
             metadata: all of the metadata.
             pre: a splitting rule, or the name of one, that replaces the file's.
+            place: the file, as warnings name it.
 
         Raises:
             TokenizerError: the file has no tokenizer, or one that is unsupported.
@@ -60,11 +70,12 @@ class MetadataSource:
         length_key = f"{metadata.get('general.architecture')}.context_length"
         part = _tokenizer_part(metadata, "general.name", "general.architecture", length_key)
         length = part.get(length_key)
-        defaults = Defaults(read_templates(part), **presumed_settings(part))
+        templates, notes = read_templates(part)
+        defaults = Defaults(templates, notes=notes, **presumed_settings(part))
         if isinstance(length, int):
             defaults = replace(defaults, model_max_length=length)
         prefix = part.get(PREFIX + "add_space_prefix")
-        return cls(part, pre, defaults, {} if prefix is None else {"add_prefix_space": prefix})
+        return cls(part, pre, defaults, {} if prefix is None else {"add_prefix_space": prefix}, place=place)
 
     def read(self) -> TokenizerModel:
         """Build the tokenizer that the metadata describes. Raise TokenizerError if it is invalid."""
@@ -100,7 +111,12 @@ class MetadataSource:
         metadata = _tokenizer_part(self.stated)
         if isinstance(self.pre, str):
             metadata[PREFIX + "pre"] = self.pre
-        return padded_vocabulary(metadata, vocab_size or max(self.size or 0, len(self._list("tokens", ""))))
+        names = self._list("tokens", "")
+        own = len(names) if self.own is None or self.added else self.own
+        if vocab_size is not None and own <= vocab_size < len(names):
+            warn_of_rowless(TOKENIZER_CONFIG, names[vocab_size:], vocab_size)
+            return _shortened(metadata, vocab_size)
+        return padded_vocabulary(metadata, vocab_size or max(self.size or 0, len(names)))
 
     def _list(self, name: str, default: Any) -> list[Any]:
         return _listed(self.stated, name, default)
@@ -137,6 +153,19 @@ def _extended(metadata: Metadata, tokens: list[str], types: list[int], more_scor
         lists["scores"] = [*old, *more_scores]  # type: ignore[misc]
     for name, values in lists.items():
         changed.set(PREFIX + name, values, TYPES[PREFIX + name])
+    return changed
+
+
+def _shortened(metadata: Metadata, size: int) -> Metadata:
+    """Return the metadata without the tokens whose ids are `size` and above."""
+    changed = metadata.copy()
+    for name in ("tokens", "token_type", "scores"):
+        if (values := metadata.get(PREFIX + name)) is not None:
+            changed.set(PREFIX + name, values[:size], TYPES[PREFIX + name])  # type: ignore[index]
+    for keys in ROLE_KEYS.values():
+        for key in keys:
+            if (stated := metadata.get(PREFIX + key)) is not None and stated >= size:  # type: ignore[operator]
+                del changed[PREFIX + key]
     return changed
 
 

@@ -19,12 +19,13 @@ from gguf.constants import TokenType
 
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.kinds.bpe import merges_by_score, spell_byte_level
+from torchgguf.tokenization.kinds.library import check_lengths
 from torchgguf.tokenization.kinds.model import TokenizerModel
 from torchgguf.tokenization.kinds.parts import SPACE
 from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS
 from torchgguf.tokenization.kinds.wordpiece import CONTINUES, LONGEST_WORD, with_marks
 from torchgguf.tokenization.kinds.wrapping import pipeline_state, pipeline_steps
-from torchgguf.tokenization.sources.files import TokenizerFiles
+from torchgguf.tokenization.sources.files import PIPELINE, TokenizerFiles
 from torchgguf.tokenization.sources.rule_of import name_of_rule
 from torchgguf.tokenization.sources.sentencepiece import read_sentencepiece
 from torchgguf.tokenization.sources.source import ADDED_SCORE, PADDING_SCORE, padding_tokens
@@ -327,6 +328,7 @@ def _scores(model: TokenizerModel) -> list[float] | None:
     scores |= {ids[token]: float(-rank) for rank, token in enumerate(dict.fromkeys(made))}
     by_score = sorted(ids, key=lambda token: -scores[ids[token]])
     plain = [token for token in by_score if not {ids[token]} & model.vocabulary.special.keys()]
+    check_lengths(PIPELINE, plain)
     joined = ["".join(pair) for pair in merges_by_score(plain, ids)]
     return list(scores.values()) if joined == made else None
 

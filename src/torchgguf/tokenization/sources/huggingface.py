@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer
 from torchgguf.container import Metadata
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.kinds.bpe import spell_byte_level
+from torchgguf.tokenization.kinds.library import check_added, library_errors
 from torchgguf.tokenization.kinds.model import TokenizerModel
 from torchgguf.tokenization.kinds.parts import SPACE, spell_sentencepiece
 from torchgguf.tokenization.kinds.wordpiece import spell_wordpiece
@@ -20,8 +22,11 @@ from torchgguf.tokenization.kinds.wrapping import flags_of, pipeline_state, pipe
 from torchgguf.tokenization.sources.declared import ROLES, Declarations, class_name, class_of
 from torchgguf.tokenization.sources.files import PIPELINE, TOKENIZER_CONFIG, TokenizerFiles
 from torchgguf.tokenization.sources.gguf_metadata import write_metadata
-from torchgguf.tokenization.sources.source import MOST_GAPS, UNLIMITED, Defaults
+from torchgguf.tokenization.sources.inspection import check_pipeline, check_pipeline_text, check_wrapping
+from torchgguf.tokenization.sources.source import MOST_GAPS, UNLIMITED, Defaults, warn_of_rowless
 from torchgguf.tokenization.vocab.vocabulary import Vocabulary, settle_types
+
+_NO_MERGES = re.compile(r'"merges"\s*:\s*\[\s*\]')
 
 
 def stated_setting(config: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:
@@ -74,6 +79,7 @@ class FileSource:
         made: the pipeline was built because there is no tokenizer.json, so that tokenizer_config.json states
             what is added around texts.
         more: tokens that were added to those of the files.
+        place: empty, as warnings name one of the files.
     """
 
     files: TokenizerFiles
@@ -82,6 +88,7 @@ class FileSource:
     add_prefix_space: bool | None = None
     made: bool = False
     more: tuple[AddedToken, ...] = ()
+    place: str = ""
 
     @property
     def defaults(self) -> Defaults:
@@ -101,18 +108,27 @@ class FileSource:
     def metadata(self, model: TokenizerModel, vocab_size: int | None) -> Metadata:
         """Return what llama.cpp's converter writes. Raise TokenizerError if GGUF does not support it."""
         files = replace(self.files, config=self.config)
+        size = len(model.vocabulary.tokens) if vocab_size is None else vocab_size
+        rowless = range(size, len(model.vocabulary.tokens))
+        if rowless and not self.more and model.backend.get_added_tokens_decoder().keys() >= {*rowless}:
+            check_wrapping(model.wrapping, size)
+            warn_of_rowless(PIPELINE, model.vocabulary.tokens[size:], size)
+            model = replace(model, vocabulary=model.vocabulary.up_to(size))
         return write_metadata(files, self.special, model, self.pre, vocab_size)
 
     def read(self) -> TokenizerModel:
         """Build the tokenizer that tokenizer.json and the files beside it describe."""
         declared = Declarations(self.files, self.special)
-        backend = self._backend(declared)
-        vocabulary = _vocabulary(backend, declared)
-        spell, drops_space = _spelling(backend)
-        try:
+        with library_errors(f"{PIPELINE} is invalid", building=True):
+            backend = self._backend(declared)
+            check_pipeline(backend)
+            vocabulary = _vocabulary(backend, declared)
+            spell, drops_space = _spelling(backend)
             wrapping = read_wrapping(pipeline_state(backend.post_processor))
-        except (KeyError, TypeError, ValueError) as error:
-            raise TokenizerError(f"{PIPELINE}: the post_processor is invalid: {error!r}") from None
+        check_wrapping(wrapping, len(vocabulary.tokens))
+        if (merges := _NO_MERGES.search(self.files.pipeline or "")) and len(vocabulary.ids) > 1:
+            note = f"{PIPELINE}: {merges[0]}: no tokens are joined, so that texts become single characters"
+            vocabulary = replace(vocabulary, notes=(*vocabulary.notes, note))
         flags = {
             end: self.made and stated_setting(self.config, f"add_{end}_token", bool, False)
             for end in ("bos", "eos")
@@ -132,19 +148,21 @@ class FileSource:
         )
 
     def _backend(self, declared: Declarations) -> Tokenizer:
-        try:
-            backend = Tokenizer.from_str(self.files.pipeline or "")
-        except Exception as error:  # the library raises nothing narrower
-            raise TokenizerError(f"{PIPELINE} is invalid: {error}") from None
+        check_pipeline_text(self.files.pipeline or "")
+        backend = Tokenizer.from_str(self.files.pipeline or "")
         backend.no_padding()
         backend.no_truncation()
         prefix = stated_setting(self.config, "add_prefix_space", bool)
         counts = self.add_prefix_space is not None or class_name(self.files) == "GPT2Tokenizer"
         if counts and prefix is not None and not _set_prefix_space(backend.pre_tokenizer, prefix):
             raise TokenizerError(f"{PIPELINE} does not support add_prefix_space={prefix}")
-        backend.add_tokens(list(declared.other_tokens(_texts(backend)).values()))
         known = _texts(backend)
-        backend.add_tokens([token for token in declared.special_tokens if token.content not in known])
+        others = list(declared.other_tokens(known).values())
+        special = declared.special_tokens
+        check_added(TOKENIZER_CONFIG, [*known, *(token.content for token in (*others, *special, *self.more))])
+        backend.add_tokens(others)
+        known = _texts(backend)
+        backend.add_tokens([token for token in special if token.content not in known])
         backend.add_tokens(list(self.more))
         return backend
 
@@ -214,6 +232,7 @@ def _vocabulary(backend: Tokenizer, declared: Declarations) -> Vocabulary:
         rstrip=frozenset(),
         scores=None,
         merges=None,
+        unused=frozenset(range(size)).difference(ids.values()) if size > len(ids) else frozenset(),
         added=len(ids) - backend.get_vocab_size(with_added_tokens=False),
     )
 

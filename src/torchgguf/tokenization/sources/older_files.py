@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from torchgguf.container import Metadata
 from torchgguf.tokenization.errors import TokenizerError
+from torchgguf.tokenization.kinds.library import library_errors
 from torchgguf.tokenization.kinds.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from torchgguf.tokenization.kinds.table import presumed_flags
 from torchgguf.tokenization.sources.chat_templates import templates_metadata
@@ -77,20 +78,16 @@ def byte_level_pipeline(
     for file in (vocab, merges):
         if isinstance(file, str | PathLike) and not Path(file).is_file():
             raise FileNotFoundError(f"there is no file {file}")
-    try:
-        if not isinstance(vocab, Mapping) and isinstance(merges, str | PathLike):
-            ids, pairs = models.BPE.read_file(str(vocab), str(merges))
-        elif isinstance(vocab, Mapping) and not isinstance(merges, str | PathLike):
+    if isinstance(vocab, Mapping) is isinstance(merges, str | PathLike):
+        raise TypeError("vocab and merges must both be paths, or neither")
+    with library_errors(f"{VOCAB} and {MERGES} are invalid for a byte-level BPE", building=True):
+        if isinstance(vocab, Mapping) and not isinstance(merges, str | PathLike):
             ids = dict(vocab)
             pairs = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
         else:
-            raise TypeError("vocab and merges must both be paths, or neither")
+            ids, pairs = models.BPE.read_file(str(vocab), str(merges))
         number_of_ids(ids)
         backend = Tokenizer(models.BPE(ids, pairs))
-    except (TypeError, TokenizerError):
-        raise
-    except Exception as error:  # the library raises nothing narrower
-        raise TokenizerError(f"{VOCAB} and {MERGES} are invalid for a byte-level BPE: {error}") from None
     if rule.splits == PRE_TOKENIZERS["gpt-2"].splits:  # its own rule: it splits after adding a space
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     else:
@@ -151,9 +148,8 @@ def pieces_source(
     metadata.update(templates_metadata(files.templates))
     embeddings = files.model.get("vocab_size")
     config = {**files.config, **({} if prefix is None else {"add_prefix_space": prefix})}
-    return MetadataSource(
-        metadata, None, read_defaults(files), config, embeddings if type(embeddings) is int else None
-    )
+    size = embeddings if type(embeddings) is int else None
+    return MetadataSource(metadata, None, read_defaults(files), config, size, own=len(pieces.tokens))
 
 
 def _with_added(pieces: SentencePieceModel, declared: Declarations) -> dict[str, list[Any]]:

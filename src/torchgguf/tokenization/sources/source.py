@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from torchgguf.tokenization.kinds.model import TokenizerModel
 from torchgguf.tokenization.vocab.values import PREFIX
 
 UNLIMITED = int(1e30)  # transformers' `model_max_length` where the length is unknown
-MOST_GAPS = 1 << 20  # ids that no token has
+MOST_GAPS = 1 << 18  # ids that no token has, for each of which a name is made up
 PADDING_SCORE, ADDED_SCORE = -10000.0, -1000.0  # as llama.cpp's converter writes them
 
 TYPES = {
@@ -27,7 +28,11 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """The defaults of a tokenizer's attributes, under their names."""
+    """The defaults of a tokenizer's attributes, under their names.
+
+    Attributes:
+        notes: what the files state and cannot mean, and what is done instead.
+    """
 
     chat_templates: Mapping[str, str] = field(default_factory=dict)
     padding_side: str = "right"
@@ -36,10 +41,15 @@ class Defaults:
     model_input_names: tuple[str, ...] = ("input_ids", "attention_mask")
     clean_up_tokenization_spaces: bool = False
     split_special_tokens: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class TokenizerSource(Protocol):
     """A tokenizer as it was found. It is plain data, which can be pickled; nothing in it changes."""
+
+    @property
+    def place(self) -> str:
+        """The file, as warnings name it; empty if they name it otherwise."""
 
     @property
     def defaults(self) -> Defaults:
@@ -79,6 +89,22 @@ class TokenizerSource(Protocol):
 def padding_tokens(first: int, end: int) -> list[str]:
     """Return the names of llama.cpp's converter for the ids from `first` to `end` that no token has."""
     return [f"[PAD{i}]" for i in range(first, end)]
+
+
+def warn_of_rowless(file: str, tokens: Sequence[str], vocab_size: int) -> None:
+    """Warn that added tokens are not written, as a model has no embeddings for them.
+
+    Args:
+        file: the file that names the tokens.
+        tokens: the tokens.
+        vocab_size: the model's number of embeddings.
+    """
+    others = f" and {len(tokens) - 1} others" if len(tokens) > 1 else ""
+    warnings.warn(
+        f"{file}: the added token {tokens[0]!r}{others} is left out, as the model has only {vocab_size} "
+        "embeddings",
+        stacklevel=5,
+    )
 
 
 def checked_size(tokens: int, vocab_size: int | None) -> int:

@@ -10,6 +10,11 @@ from torchgguf.tokenization.errors import TokenizerError
 PREFIX = "tokenizer.ggml."
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: it has no half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def read_value(
     metadata: Mapping[str, Any],
     name: str,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from torchgguf.tokenization.vocab.special_tokens import (
     STRIPPED_RIGHT,
     TEXT_UNLESS_MARKED,
 )
-from torchgguf.tokenization.vocab.values import PREFIX, read_value
+from torchgguf.tokenization.vocab.values import PREFIX, is_unicode, read_value
 
 _NORMAL = int(TokenType.NORMAL)  # an int compares five times as fast
 _TYPES = frozenset({0, *TokenType})  # 0: undefined, which some converters write for unused ids
@@ -51,7 +51,8 @@ class Vocabulary:
         scores: the scores of the tokens, if the file states them.
         merges: the merges of BPE, if the file states them.
         added: how many of the tokens, the last ones, were added to a finished vocabulary.
-        unused: the ids that no text becomes.
+        unused: the ids that no text becomes, and that become no text.
+        notes: what the file states and cannot mean, and what is done instead.
     """
 
     tokens: list[str]
@@ -66,6 +67,28 @@ class Vocabulary:
     merges: list[str] | None
     added: int = 0
     unused: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def size(self) -> int:
+        """The number of tokens; ids that no token has do not count, a token that is there twice does."""
+        return len(self.ids) + len(self.tokens) - len({*self.tokens})
+
+    def up_to(self, size: int) -> Vocabulary:
+        """Return the vocabulary without the tokens whose ids are `size` and above."""
+
+        def below(ids: dict[int, Any]) -> dict[int, Any]:
+            return {i: value for i, value in ids.items() if i < size}
+
+        return replace(
+            self,
+            tokens=self.tokens[:size],
+            ids={token: i for token, i in self.ids.items() if i < size},
+            special=below(self.special),
+            bytes_=below(self.bytes_),
+            roles={role: i for role, i in self.roles.items() if i < size},
+            ends=frozenset(i for i in self.ends if i < size),
+        )
 
     @cached_property
     def hidden(self) -> frozenset[int]:
@@ -93,7 +116,7 @@ def read_roles(metadata: Mapping[str, Any], default_roles: Mapping[str, int]) ->
     tokens = read_value(metadata, "tokens", list) or []
     types = read_value(metadata, "token_type", list, of=int, length=len(tokens)) or []
     ids = {token: i for i, token in enumerate(tokens) if token in _KNOWN_TEXTS}
-    roles = _roles(metadata, len(tokens), default_roles)
+    roles, _ = _roles(metadata, len(tokens), default_roles)
     special = {i: TokenType(types[i]) for i in ids.values() if types and types[i] in _SPECIAL}
     return Roles(roles, settle_types(ids, tokens, special, roles))
 
@@ -123,18 +146,27 @@ def read_vocabulary(
         raise TokenizerError(f"{PREFIX}token_type: {min(unknown)} is not a token type")
     if respell is not None:
         tokens = respell(tokens, types)
-    ids = dict(zip(tokens, range(len(tokens)), strict=True))
+    _check_texts(tokens)
+    ids = dict(
+        zip(tokens, range(len(tokens)), strict=True)
+    )  # of the same token twice, the last, as llama.cpp
+    notes = []
     if len(ids) != len(tokens):
         i, token = next((i, token) for i, token in enumerate(tokens) if ids[token] != i)
-        raise TokenizerError(f"{PREFIX}tokens: {token!r} has the ids {i} and {ids[token]}")
+        notes.append(
+            f"{PREFIX}tokens: {token!r} has the ids {i} and {ids[token]}; texts get the last of them"
+        )
 
     marked = {i: TokenType(kind) for i, kind in enumerate(types) if kind > _NORMAL}
     special = {i: kind for i, kind in marked.items() if kind in _SPECIAL}
 
-    roles = _roles(metadata, len(tokens), default_roles)
+    roles, ignored = _roles(metadata, len(tokens), default_roles)
     ends = settle_types(ids, tokens, special, roles)
     if "pad" not in roles and (pad := _padding(ids, special, roles)) is not None:
         roles["pad"] = pad
+    merges = read_value(metadata, "merges", list, of=str)
+    if merges == []:
+        notes.append(f"{PREFIX}merges is empty: no tokens are joined, so that texts become single characters")
     return Vocabulary(
         tokens,
         ids,
@@ -145,8 +177,9 @@ def read_vocabulary(
         _stripped(metadata, STRIPPED_LEFT, tokens, special),
         _stripped(metadata, STRIPPED_RIGHT, tokens, special),
         read_value(metadata, "scores", list, of=(int, float), length=len(tokens)),
-        read_value(metadata, "merges", list, of=str),
-        unused=frozenset(i for i, kind in marked.items() if kind == TokenType.UNUSED),
+        merges,
+        unused=frozenset(i for i, kind in marked.items() if kind == TokenType.UNUSED and i not in special),
+        notes=(*notes, *ignored),
     )
 
 
@@ -188,16 +221,30 @@ def settle_types(
     return frozenset(ends)
 
 
-def _roles(metadata: Mapping[str, Any], size: int, default: Mapping[str, int]) -> dict[str, int]:
+def _roles(
+    metadata: Mapping[str, Any], size: int, default: Mapping[str, int]
+) -> tuple[dict[str, int], list[str]]:
+    """Return the ids by role, and notes about ids outside the vocabulary, which llama.cpp ignores too."""
     roles = {role: i for role, i in default.items() if i < size}
+    notes = []
     for role, keys in ROLE_KEYS.items():
         for key in keys:
-            if (stated := read_value(metadata, key, int)) is not None:
-                if not 0 <= stated < size:
-                    raise TokenizerError(f"{PREFIX}{key} is {stated}, but there are {size} tokens")
+            if (stated := read_value(metadata, key, int)) is None:
+                continue
+            if 0 <= stated < size:
                 roles[role] = stated
                 break
-    return roles
+            notes.append(f"{PREFIX}{key} is {stated}, but there are {size} tokens: it is ignored")
+    return roles, notes
+
+
+def _check_texts(tokens: Sequence[str]) -> None:
+    """Check that each token is Unicode."""
+    try:
+        "".join(tokens).encode()
+    except UnicodeEncodeError:
+        token = next(token for token in tokens if not is_unicode(token))
+        raise TokenizerError(f"{PREFIX}tokens: {token!r} is not UTF-8") from None
 
 
 def _byte(token: str) -> bytes:

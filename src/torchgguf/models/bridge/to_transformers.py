@@ -1,0 +1,87 @@
+"""Build the model of transformers that shares all layers and weights of a model here."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchgguf.models.bridge.from_transformers import SOURCE, Source, from_transformers
+from torchgguf.models.core.model import Model
+from torchgguf.nn import Gate, PackedLayer
+
+
+def to_transformers(model: Model) -> Any:
+    """Convert a model; errors are those of `PreTrainedModel.to_transformers`."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError("to_transformers() needs transformers: pip install transformers") from error
+    model.require_weights("to_transformers()")
+    if len({parameter.device for parameter in model.parameters()}) > 1:
+        raise ValueError("to_transformers() needs all weights on one device: load without device_map")
+    config = transformers.AutoConfig.for_model(**model.config.to_dict())
+    config.architectures = [_class_name(model)]
+    dtype = config.dtype = model.dtype
+    their_class = getattr(transformers, _class_name(model))
+    attention = getattr(model.base_model, "attn_implementation", None)
+    if attention == "sdpa" and not their_class._supports_sdpa:  # Bloom's biases
+        attention = "eager"
+    with torch.device("meta"):  # no memory, no initialization: all values come from the model
+        theirs = their_class._from_config(config, attn_implementation=attention, dtype=dtype)
+    for path, layer in model.named_modules():
+        if isinstance(layer, PackedLayer) or next(layer.parameters(recurse=False), None) is not None:
+            _share(theirs, path, layer, dtype)
+    _compute_buffers(theirs, model.device)
+    if (generation_config := getattr(model, "generation_config", None)) is not None:
+        theirs.generation_config = transformers.GenerationConfig.from_dict(generation_config.to_dict())
+    setattr(theirs, SOURCE, Source(model.gguf, model.origin))
+    if any(isinstance(layer, PackedLayer) for layer in model.modules()):
+        # What transformers would write are blocks, which it does not load again.
+        theirs.save_pretrained = partial(_save_unpacked, theirs)
+    return theirs.train(model.training)
+
+
+def _class_name(model: Model) -> str:
+    """Return the name of the model's class, or of the base that transformers has too."""
+    known = set(model.architecture.classes.values())
+    names = [cls.__name__ for cls in type(model).__mro__ if cls in known]
+    return names[0] if names else type(model).__name__
+
+
+def _share(theirs: Any, path: str, layer: nn.Module, dtype: torch.dtype) -> None:
+    """Put a layer in the place of transformers' own, or its parameters into that, if it computes the same."""
+    place = theirs.get_submodule(path)
+    plain = all(parameter.dtype is dtype for parameter in layer.parameters(recurse=False))
+    if isinstance(layer, PackedLayer) or not (plain or isinstance(layer, Gate)):
+        theirs.set_submodule(path, layer)
+        return
+    for name, parameter in layer.named_parameters(recurse=False):
+        setattr(place, name, parameter)
+    if not plain:
+        place.forward = partial(_in_dtype_of_weight, place)
+
+
+def _in_dtype_of_weight(gate: Any, x: Tensor) -> Any:
+    """Compute a gate: beside packed experts its weights are float32, and activations may be narrower."""
+    output = type(gate).forward(gate, x.to(gate.weight.dtype))
+    if isinstance(output, Tensor):
+        return output.to(x.dtype)
+    return tuple(each.to(x.dtype) if each.is_floating_point() else each for each in output)
+
+
+def _compute_buffers(theirs: Any, device: torch.device) -> None:
+    """Compute the buffers that transformers derives from the config: they are in no checkpoint."""
+    for path, module in list(theirs.named_modules()):
+        if not any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            continue
+        if (scale := getattr(module, "scalar_embed_scale", None)) is not None:  # of Gemma's embeddings
+            module.embed_scale = nn.Buffer(torch.tensor(scale, device=device), persistent=False)
+        else:
+            theirs.set_submodule(path, type(module)(module.config).to(device))
+
+
+def _save_unpacked(theirs: Any, save_directory: Any, **options: Any) -> None:
+    from_transformers(theirs).save_pretrained(save_directory, **options)

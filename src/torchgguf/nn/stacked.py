@@ -1,0 +1,107 @@
+"""A linear layer whose rows GGUF files contain as several matrices, one above the other."""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from torchgguf import kernels
+from torchgguf.container.tensor_types import type_of_dtype
+from torchgguf.nn.layers import Linear
+from torchgguf.nn.slots import PackedLayer, Slot, parameter_of
+from torchgguf.quants import QuantType, quant_type as find_quant_type
+
+
+class StackedLinear(Linear):
+    """A `Linear` without a bias, of matrices of equal heights.
+
+    Args:
+        in_features: size of the input's last dimension.
+        out_features: size of the output's last dimension.
+        parts: names of the matrices, from top to bottom.
+    """
+
+    def __init__(self, in_features: int, out_features: int, parts: Sequence[str]) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.parts = tuple(parts)
+
+    def _part(self, name: str) -> Tensor:
+        return self.weight.detach().chunk(len(self.parts))[self.parts.index(name)]
+
+    def slots(self) -> Iterable[Slot]:
+        """List the matrices."""
+        for name in self.parts:
+            read = partial(self._part, name)
+            yield Slot(f"{name}.weight", tuple(read().shape), read, packable=True)
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Store one of the matrices."""
+        if self.weight.is_meta:
+            empty = torch.empty(self.weight.shape, dtype=tensor.dtype, device=tensor.device)
+            self.weight = nn.Parameter(empty)
+        self._part(name.removesuffix(".weight")).copy_(tensor)
+
+    def pack(
+        self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype
+    ) -> "QuantizedStackedLinear":
+        """Return the packed layer, as in `SlottedLayer.pack`."""
+        packed = QuantizedStackedLinear(self.parts).pack(name, blocks, quant_type, dtype)
+        for slot in self.slots():
+            if slot.name != name and not (matrix := slot.read()).is_meta:
+                packed.fill(slot.name, matrix)
+        return packed
+
+
+class QuantizedStackedLinear(PackedLayer):
+    """The packed form of `StackedLinear`: each matrix is uint8 `(rows, bytes_per_row)`, of its own type.
+
+    Args:
+        parts: names of the matrices, from top to bottom, which come by `pack` or `fill`.
+    """
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.quant_types: dict[str, QuantType] = {}
+
+    def _set(self, name: str, blocks: Tensor, quant_type: QuantType) -> None:
+        self.quant_types[name] = quant_type
+        setattr(self, name, nn.Parameter(blocks, requires_grad=False))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map `(..., in_features)` to `(..., out_features)` in the input's dtype."""
+        outputs = [kernels.linear(input, getattr(self, name), self.quant_types[name]) for name in self.parts]
+        return torch.cat(outputs, dim=-1)
+
+    def slots(self) -> Iterable[Slot]:
+        """List the matrices."""
+        for name, kind in self.quant_types.items():
+            blocks: Tensor = getattr(self, name)
+            shape = (len(blocks), kind.weights_per_row(blocks.shape[-1]))
+            yield Slot(f"{name}.weight", shape, partial(parameter_of, self, name), kind, packable=True)
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Store one of the matrices, and leave its numbers as they are."""
+        kind = type_of_dtype(tensor.dtype)
+        assert kind is not None
+        self._set(name.removesuffix(".weight"), tensor.contiguous().view(torch.uint8), find_quant_type(kind))
+
+    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> Self:
+        """Store blocks, as in `SlottedLayer.pack`, and return itself."""
+        self._set(name.removesuffix(".weight"), blocks, quant_type)
+        return self
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> StackedLinear:
+        """Return the plain layer with the same weights in `dtype`, trainable."""
+        shapes = [slot.shape for slot in self.slots()]
+        with torch.device("meta"):
+            plain = StackedLinear(shapes[0][1], sum(rows for rows, _ in shapes), self.parts)
+        for name, kind in self.quant_types.items():
+            plain.fill(f"{name}.weight", kernels.dequantize(getattr(self, name), kind, dtype))
+        return plain
+
+    def extra_repr(self) -> str:
+        """Show the types, as in `gate_proj=Q4_K, up_proj=Q4_K`."""
+        return ", ".join(f"{name}={kind.name}" for name, kind in self.quant_types.items())

@@ -1,0 +1,34 @@
+"""The mappings of classes that examples of transformers read, beside transformers' own."""
+
+import pytest
+import transformers
+
+import torchgguf
+from torchgguf.models import registry
+
+MAPPINGS = [
+    "MODEL_MAPPING",
+    "MODEL_FOR_CAUSAL_LM_MAPPING",
+    "MODEL_FOR_QUESTION_ANSWERING_MAPPING",
+    "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+    "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
+]
+
+
+def test_configs():
+    assert [*torchgguf.CONFIG_MAPPING] == [*registry.MODEL_TYPES]
+    assert len(torchgguf.CONFIG_MAPPING) == len(registry.MODEL_TYPES)
+    for model_type, found in torchgguf.CONFIG_MAPPING.items():
+        assert found.__name__ == transformers.CONFIG_MAPPING[model_type].__name__
+    assert "opt" not in torchgguf.CONFIG_MAPPING
+
+
+@pytest.mark.parametrize("name", MAPPINGS)
+def test_models(name):
+    ours, theirs = getattr(torchgguf, name), getattr(transformers, name)
+    assert len(ours) == len([*ours.keys()])
+    for model_type, config_class in torchgguf.CONFIG_MAPPING.items():
+        expected = theirs.get(transformers.CONFIG_MAPPING[model_type], None)
+        actual = ours.get(config_class)
+        assert getattr(actual, "__name__", None) == getattr(expected, "__name__", None), model_type
+    assert torchgguf.PreTrainedConfig not in ours
