@@ -32,6 +32,9 @@ def test_a_packed_model(file, tmp_path, exact_products):
     packed, plain = (AutoModelForCausalLM.from_pretrained(file, dequantize=how) for how in (False, True))
     assert isinstance(packed.model.layers[0].self_attn.kv_b_proj, QuantizedLatentProjection)
     assert_close(packed(TEXT).logits, plain(TEXT).logits, atol=1e-4, rtol=0)
+    theirs = packed.to_transformers()
+    assert isinstance(theirs.model.layers[0].self_attn.kv_b_proj, QuantizedLatentProjection)
+    assert_close(theirs(TEXT).logits, plain(TEXT).logits, atol=1e-4, rtol=0)
     packed.save_gguf(tmp_path / "again.gguf")
     assert (tmp_path / "again.gguf").read_bytes() == file.read_bytes()
     packed.save_pretrained(tmp_path / "folder")
@@ -83,3 +86,18 @@ def test_older_files_are_refused_with_a_reason(file, tmp_path):
         AutoModelForCausalLM.from_pretrained(wrong)
     with open_gguf(file) as opened:
         assert opened.metadata[key] == 40
+
+
+@torch.no_grad()
+def test_queries_that_are_not_compressed_may_be_stated(tmp_path):
+    """llama.cpp's own writer states a size of zero."""
+    model = counterpart(reference(CASES["deepseek2"]))
+    model.save_gguf(tmp_path / "without.gguf")
+    key = "deepseek2.attention.q_lora_rank"
+    stated = edited(tmp_path / "without.gguf", tmp_path / "with.gguf", {key: 0})
+    again = AutoModelForCausalLM.from_pretrained(stated)
+    assert again.config.q_lora_rank is None
+    assert_close(again(TEXT).logits, model(TEXT).logits, atol=1e-4, rtol=0)
+    wrong = edited(stated, tmp_path / "wrong.gguf", {key: -1})
+    with pytest.raises(GGUFError, match=re.escape("attention.q_lora_rank must be 0 or the size of a tensor")):
+        AutoModelForCausalLM.from_pretrained(wrong)

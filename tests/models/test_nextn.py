@@ -14,7 +14,7 @@ from tests.models.folders import change_tensors
 from tests.models.tiny import CASES, Case, reference
 from tests.peers.llama_cpp import add_tokenizer, convert_folders, greedy_text
 from tests.support import LLAMA_CPP
-from torchgguf import convert_to_checkpoint, convert_to_gguf
+from torchgguf import convert_to_checkpoint, convert_to_gguf, save_gguf
 from torchgguf.container import GGUFError, open_gguf
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.tokenization import AutoTokenizer
@@ -88,6 +88,11 @@ def test_written_back_it_is_the_same_file(which, plain, request, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(original, dequantize=plain)
     model.save_gguf(tmp_path / "again.gguf")
     assert (tmp_path / "again.gguf").read_bytes() == original.read_bytes()
+
+
+def test_through_transformers_it_is_the_same_file(file, tmp_path):
+    save_gguf(AutoModelForCausalLM.from_pretrained(file).to_transformers(), tmp_path / "again.gguf")
+    assert (tmp_path / "again.gguf").read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize("at_once", [True, False])

@@ -63,6 +63,9 @@ def test_packed(plain, kinds, exact_products):
     query, means = torch.randn(2, HEADS, 40, KEY, requires_grad=True), torch.randn(2, HEADS, 40, LATENT)
     for input, to_latent in ((query, True), (means, False)):
         assert_close(packed(input, to_latent), unpacked(input, to_latent), atol=1e-4, rtol=1e-4)
+    latent = torch.randn(2, 40, LATENT)
+    assert_close(packed(latent), unpacked(latent), atol=1e-4, rtol=1e-4)
+    assert_close(unpacked(latent), latent @ unpacked.weight.T)
     packed(query, True).sum().backward()
     gradient, query.grad = query.grad, None
     unpacked(query, True).sum().backward()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf import kernels
@@ -34,8 +35,13 @@ class LatentProjection(SlottedLayer):
         self.sizes = heads, latent_size, key_size, value_size
         self.weight = nn.Parameter(torch.empty(heads * (key_size + value_size), latent_size))
 
-    def forward(self, input: Tensor, to_latent: bool) -> Tensor:
-        """Map queries `(B, H, T, N)` to `(B, H, T, R)`; or, if not `to_latent`, those to `(B, H, T, V)`."""
+    def forward(self, input: Tensor, to_latent: bool | None = None) -> Tensor:
+        """Map queries `(B, H, T, N)` to `(B, H, T, R)`; or, if not `to_latent`, those to `(B, H, T, V)`.
+
+        With None, latent vectors `(..., R)` are expanded to `(..., H * (N + V))`, as in transformers.
+        """
+        if to_latent is None:
+            return F.linear(input, self.weight)
         rows = self._rows(self.weight, _KEYS if to_latent else _VALUES)
         return input @ (rows if to_latent else rows.transpose(1, 2))
 
@@ -94,11 +100,20 @@ class QuantizedLatentProjection(PackedMatrices):
         super().__init__()
         self.sizes = heads, latent_size, key_size, value_size
 
-    def forward(self, input: Tensor, to_latent: bool) -> Tensor:
-        """Map queries or means, as `LatentProjection.forward`."""
+    def forward(self, input: Tensor, to_latent: bool | None = None) -> Tensor:
+        """Map queries, means or latent vectors, as `LatentProjection.forward`."""
+        if to_latent is None:
+            return self._expand(input)
         blocks, kind = (self.k, self.quant_types[_KEYS]) if to_latent else (self.v, self.quant_types[_VALUES])
         heads = zip(input.unbind(1), blocks.unbind(), strict=True)
         return torch.stack([kernels.linear(x, matrix, kind) for x, matrix in heads], dim=1)
+
+    def _expand(self, latent: Tensor) -> Tensor:
+        heads = self.sizes[0]
+        keys = kernels.dequantize(self.k, self.quant_types[_KEYS], latent.dtype)  # (H, R, N)
+        values = kernels.linear(latent, self.v.flatten(0, 1), self.quant_types[_VALUES])
+        parts = (torch.einsum("...r,hrn->...hn", latent, keys), values.unflatten(-1, (heads, -1)))
+        return torch.cat(parts, dim=-1).flatten(-2)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> LatentProjection:
         """Return the plain layer with the same weights in `dtype`, trainable."""

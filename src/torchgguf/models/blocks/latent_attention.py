@@ -143,9 +143,9 @@ _KEY, _KEY_MLA = "attention.key_length", "attention.key_length_mla"
 
 
 class LatentSizes(Rule):
-    """Maps the sizes of a key. Files state sizes of one head that all share, and those of expanded heads."""
+    """Maps sizes of queries and keys: files state those of a head that all share, and of expanded heads."""
 
-    keys = ("attention.head_count_kv", _KEY, "attention.value_length", _KEY_MLA, ROTATED)
+    keys = ("attention.head_count_kv", _KEY, "attention.value_length", _KEY_MLA, ROTATED, _QUERY_RANK)
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the sizes of expanded heads, and check the others."""
@@ -161,19 +161,22 @@ class LatentSizes(Rule):
                 raise GGUFError(f"{key} must be {expected}, got {value}")
         fields = {"qk_nope_head_dim": size - rotated, "qk_rope_head_dim": rotated}
         fields["num_key_value_heads"] = header.positive("attention.head_count", int)
-        return fields if _QUERY_RANK in header.values else {**fields, "q_lora_rank": None}
+        query_rank = header.get(_QUERY_RANK, 0)
+        if not 0 <= query_rank <= largest_dimension(header):
+            raise GGUFError(f"{_QUERY_RANK} must be 0 or the size of a tensor, got {query_rank}")
+        return {**fields, "q_lora_rank": query_rank or None}
 
     def write(self, config: Any) -> dict[str, Any]:
         """Write all sizes."""
         rank, rotated = config.kv_lora_rank, config.qk_rope_head_dim
         sizes = (1, rank + rotated, rank, config.qk_nope_head_dim + rotated, rotated)
-        return dict(zip(self.keys, sizes, strict=True))
+        stated = dict(zip(self.keys, sizes, strict=False))
+        return stated if config.q_lora_rank is None else {**stated, _QUERY_RANK: config.q_lora_rank}
 
 
 LATENT_RULES = (
     *(rule for rule in tables.COMMON_RULES if not {*rule.keys} & {*LatentSizes.keys}),
     LatentSizes(),
-    Field(_QUERY_RANK, "q_lora_rank", required=False, limit=largest_dimension),
     Field("attention.kv_lora_rank", "kv_lora_rank", limit=largest_dimension),
     Field("attention.value_length_mla", "v_head_dim", limit=largest_dimension),
     LatentRope(),
