@@ -31,6 +31,7 @@ class CohereConfig(DecoderConfig):
 
     model_type = "cohere"
     left_out = ("rms_norm_eps",)
+    default_theta = 500000.0
 
     vocab_size: int = 256000
     hidden_size: int = 8192
