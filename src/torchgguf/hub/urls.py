@@ -57,6 +57,7 @@ def parse_url(place: str | PathLike[str]) -> HubURL | None:
         scheme_end = 0
     else:
         scheme_end = scheme.end()
+        text, scheme_end = f"{scheme[0].rstrip('/')}//{text[scheme_end:]}", len(scheme[0].rstrip("/")) + 2
     address = urlsplit(f"//{text[scheme_end:]}")
     path, endpoint = address.path, urlsplit(os.environ.get("HF_ENDPOINT", ""))
     if endpoint.netloc and address.netloc.lower() == endpoint.netloc.lower():
