@@ -199,3 +199,12 @@ def test_settings_made_to_cost_time_are_ignored_soon(folder):
     (folder / "generation_config.json").write_bytes(b'{"a": [' + b"[]," * 4_000_000 + b"0]}")
     with bounded(12 << 20):
         assert described(folder) == found
+
+
+@pytest.mark.parametrize("number", ["1e300", "NaN", "-Infinity", "9" * 400])
+def test_a_number_that_the_type_does_not_have_is_left_out(folder, number, caplog):
+    (folder / "generation_config.json").write_text(f'{{"temperature": {number}, "top_p": 0.5}}')
+    found = described(folder)
+    assert found["general.sampling.top_p"] == 0.5 and "general.sampling.temp" not in found
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "generation_config.json: general.sampling.temp is left out" in warning and len(warning) < 600

@@ -60,6 +60,7 @@ _SAMPLING = {
     "temp": ("temperature",),
     "penalty_repeat": ("penalty_repeat", "repetition_penalty"),
 }
+_LARGEST = float(np.finfo(np.float32).max)
 _SOURCE = re.compile(r"general\.(base_model|dataset)\.(\d{1,9})\.(\w+)")
 
 
@@ -113,7 +114,7 @@ def _whole_or_number(value: Any, kind: ValueType) -> str | float | None:
     if kind is ValueType.INT32:
         is_whole = -(2**31) <= value < 2**31 and value == int(value)
         return int(value) if is_whole else None
-    return value
+    return value if abs(value) <= _LARGEST else None  # NaN is not, either
 
 
 def model_card(metadata: Mapping[str, Any]) -> str | None:
