@@ -22,7 +22,14 @@ from torchgguf.nn.layers import (
     QuantizedEmbedding,
     QuantizedLinear,
 )
-from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, new_padding, next_positions
+from torchgguf.nn.masks import (
+    AttentionMask,
+    attention_masks,
+    bidirectional_mask,
+    causal_mask,
+    new_padding,
+    next_positions,
+)
 from torchgguf.nn.norm import HeadwiseLayerNorm, LayerNorm, RMSNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
 from torchgguf.nn.outputs import ModelOutput
 from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate, rotate_neighbours
@@ -65,6 +72,7 @@ __all__ = [
     "alibi_mask",
     "alibi_slopes",
     "attention_masks",
+    "bidirectional_mask",
     "causal_mask",
     "check_attention",
     "find_activation",

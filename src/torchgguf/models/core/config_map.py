@@ -166,6 +166,15 @@ class Only(Rule):
 
 
 @dataclass(frozen=True)
+class Stated(Only):
+    """A key with one supported value, which files must state: readers assume another."""
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the value."""
+        return {self.key: self.value}
+
+
+@dataclass(frozen=True)
 class Harmless(Rule):
     """Keys that do not change what the model computes."""
 

@@ -88,7 +88,8 @@ def _states_head(model: Model) -> bool:
 
 def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
     """Return all tensors of the file, in the order of the source, new ones last."""
-    if model.get_output_embeddings() is None and _states_head(model):
+    main = model.architecture.main_class
+    if type(model) is not main and model.get_output_embeddings() is None and _states_head(model):
         raise ValueError(
             f"{type(model).__name__} has no head, and a GGUF file needs one: save the whole model"
         )

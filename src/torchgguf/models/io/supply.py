@@ -29,6 +29,8 @@ from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, PACKED_EX
 # Ends of the names of masks, frequencies and positions that older versions of transformers saved. They follow
 # from the config, and nothing reads them.
 _DEAD = re.compile(r"(^|\.)(attn\.bias|masked_bias|rotary_emb\.inv_freq|causal_mask|position_ids)$")
+# Ends of names that older versions of transformers saved.
+_OLDER = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 class TensorSupply(ABC):
@@ -226,7 +228,7 @@ class CheckpointSupply(TensorSupply):
         of_base = {model.base_name(name) for name in parameters if model.is_in_base(name)}
         of_heads = {model.base_name(name) for name in parameters if not model.is_in_base(name)}
         for name in sorted(stored, key=lambda name: not name.startswith(self._prefix)):
-            plain = self._names.in_models(name.removeprefix(self._prefix))
+            plain = self._names.in_models(_renewed(name.removeprefix(self._prefix)))
             in_base = name.startswith(self._prefix) if self._prefix else name not in of_heads
             if plain in (of_heads if in_base else of_base) or plain in self.tensors:
                 if in_base or self._is_own:
@@ -260,7 +262,12 @@ class CheckpointSupply(TensorSupply):
 
     def may_ignore(self, name: str, model: Model) -> bool:
         """Return whether no model uses the tensor, or it belongs to the head of another class."""
-        return _DEAD.search(name) is not None or (not self._is_own and name in self.heads)
+        unused = model.architecture.unused
+        return (
+            _DEAD.search(name) is not None
+            or name.startswith(unused)
+            or (not self._is_own and name in self.heads)
+        )
 
     def generation_config(self) -> GenerationConfig:
         """Read generation_config.json, or the config if that file is missing."""
@@ -271,6 +278,12 @@ class CheckpointSupply(TensorSupply):
     def describe(self, model: Model) -> None:
         """Store in the model the folder and the name of the checkpoint."""
         model.origin = Origin(self._checkpoint.folder, self._checkpoint.name)
+
+
+def _renewed(name: str) -> str:
+    """Return the name that transformers saves today."""
+    end = next((end for end in _OLDER if name.endswith(end)), "")
+    return name.removesuffix(end) + _OLDER.get(end, "")
 
 
 def _first_dtype(tensors: Mapping[str, LazyTensor]) -> torch.dtype | None:
