@@ -1,7 +1,7 @@
 """BERT (Devlin et al. 2018, arXiv 1810.04805), as an encoder: what embeds texts.
 
-Only the model that classifies texts has a pooler: GGUF files store none. Files of RoBERTa, XLM-RoBERTa and DistilBERT are files of this architecture, too: llama.cpp's converter removes the
-positions that they do not use.
+Only the model that classifies texts has a pooler: GGUF files store none. Files of RoBERTa and DistilBERT
+are of this architecture, too: llama.cpp's converter removes the positions that they do not use.
 """
 
 from collections.abc import Mapping

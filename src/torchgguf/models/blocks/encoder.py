@@ -16,8 +16,8 @@ from torchgguf.nn import AttentionMask, Cache, bidirectional_mask
 class EncoderStack(LayerStack):
     """A model without a head whose layers see all positions. It has no cache.
 
-    A subclass has the modules of transformers: `embeddings`, which maps embedded tokens and positions to the input
-    of the first layer, and whose `with_kinds` adds the kinds of the tokens; and `encoder.layer`.
+    A subclass has the modules of transformers: `embeddings`, which maps embedded tokens and positions to
+    the input of the first layer, and whose `with_kinds` adds the kinds of tokens; and `encoder.layer`.
     """
 
     ends_with_context = True
@@ -71,7 +71,7 @@ class EncoderStack(LayerStack):
         Args:
             input_ids: tokens `(B, T)`; None with `inputs_embeds`.
             attention_mask: `(B, T)`, zero at padding on either side.
-            token_type_ids: kinds of the tokens `(B, T)`, 0 for the first text, 1 for the second; by default 0.
+            token_type_ids: kinds of the tokens `(B, T)`, by default 0, as of a first text.
             position_ids: `(B or 1, T)`; by default 0, 1, 2, …, padding included.
             inputs_embeds: `(B, T, hidden_size)`, instead of `input_ids`.
             cache: must be None.

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from torchgguf.container import TensorInfo
 from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.core.config_map import (
+    Constant,
     Field,
     Harmless,
     Implied,
     Only,
     Rule,
-    Stated,
     Unwritable,
     largest_dimension,
     tensor_count,
@@ -95,6 +95,15 @@ SHARED_EXPERT = (
     Row("blk.{}.ffn_down_shexp", "layers.{}.mlp.shared_expert.down_proj"),
 )
 
+# Experts that all tokens share, without a gate.
+SHARED_EXPERTS = tuple(
+    Row(f"blk.{{}}.ffn_{part}_shexp", f"layers.{{}}.mlp.shared_experts.{part}_proj")
+    for part in ("gate", "up", "down")
+)
+
+# The bias by which experts are chosen, as `CorrectionBias` names it.
+CORRECTION = Row("blk.{}.exp_probs_b", "layers.{}.mlp.gate.e_score_correction_bias")
+
 # Checkpoints store the matrices of each expert separately.
 EXPERT_STACKS = (
     Stack(
@@ -137,7 +146,7 @@ _VOCABULARY_RULES = (
 )
 
 # Rules of all encoders.
-ENCODER_RULES = (*_VOCABULARY_RULES, Stated("attention.causal", False, "an encoder requires false"))
+ENCODER_RULES = (*_VOCABULARY_RULES, Constant("attention.causal", False, "an encoder requires false"))
 
 # Rules of all language models: what their tensors imply, and that attention is causal.
 IMPLIED_RULES = (

@@ -21,6 +21,7 @@ from torchgguf.models.core.narrowing import narrow, refuse_too_large
 from torchgguf.models.core.weight_map import RowPermutation
 from torchgguf.models.io.description import describe
 from torchgguf.models.io.devices import Layers, at_hand
+from torchgguf.models.io.kept import kept_for_gguf
 from torchgguf.models.io.places import ParameterPlace, tensor_places
 from torchgguf.models.io.savable import check_savable
 from torchgguf.nn.slots import slots
@@ -89,7 +90,7 @@ def _states_head(model: Model) -> bool:
 def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
     """Return all tensors of the file, in the order of the source, new ones last."""
     main = model.architecture.main_class
-    if type(model) is not main and model.get_output_embeddings() is None and _states_head(model):
+    if not isinstance(model, main) and model.get_output_embeddings() is None and _states_head(model):
         raise ValueError(
             f"{type(model).__name__} has no head, and a GGUF file needs one: save the whole model"
         )
@@ -102,6 +103,7 @@ def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
             raise ValueError(f"GGUF files have no tensor for the parameter {hf_name}")
         name, row = target
         tensors[name] = _source(place, name, row.transform, model.config, types.get(name), layers)
+    tensors |= kept_for_gguf(model)
     return {name: tensors[name] for name in dict.fromkeys((*types, *tensors)) if name in tensors}
 
 
