@@ -25,6 +25,7 @@ from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, Checkp
 from torchgguf.models.io.opening import is_gguf, read_config
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.places import ParameterPlace
+from torchgguf.models.io.sentence_transformers import read_pooling
 from torchgguf.models.io.supply import CheckpointSupply
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.models.quantizers.gguf import GGUFQuantizationConfig
@@ -189,7 +190,9 @@ def _read(checkpoint: Checkpoint, config: Config) -> OpenModel[PreTrainedModel]:
     model_class = registry.architecture_of_type(config.model_type).main_class
     options = LoadOptions()
     supply = CheckpointSupply(model_class, checkpoint, config, options, passing=True)
-    return open_model(model_class, supply, options)
+    opened: OpenModel[PreTrainedModel] = open_model(model_class, supply, options)
+    opened.model.pooling = read_pooling(checkpoint)
+    return opened
 
 
 def _tokenizer(checkpoint: Checkpoint, pre: str | None) -> Tokenizer:

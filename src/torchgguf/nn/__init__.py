@@ -34,12 +34,14 @@ from torchgguf.nn.masks import (
 )
 from torchgguf.nn.norm import HeadwiseLayerNorm, LayerNorm, RMSNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
 from torchgguf.nn.outputs import ModelOutput
+from torchgguf.nn.pooling import POOLINGS, pool_states
 from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate, rotate_neighbours
 from torchgguf.nn.second_names import accept_second_names
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
 __all__ = [
     "ATTENTION_FUNCTIONS",
+    "POOLINGS",
     "AttentionFunction",
     "AttentionMask",
     "Cache",
@@ -86,6 +88,7 @@ __all__ = [
     "load_balancing_loss",
     "new_padding",
     "next_positions",
+    "pool_states",
     "rotate",
     "rotate_neighbours",
 ]

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ from torchgguf.generation import GenerationConfig
 from torchgguf.generation.gguf_settings import gguf_settings
 from torchgguf.models.core.config import Config, floating_dtype
 from torchgguf.models.core.model import Model
+from torchgguf.models.core.pooling import stated_pooling
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.weight_map import HEAD, Stack
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
@@ -27,6 +29,7 @@ from torchgguf.models.io.kept import kept_of_checkpoint
 from torchgguf.models.io.mxfp4 import separate_matrices
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, PACKED_EXPERTS_LAYOUT, Layout
+from torchgguf.models.io.sentence_transformers import read_pooling
 
 # Ends of the names of masks, frequencies and positions that older versions of transformers saved. They follow
 # from the config, and nothing reads them.
@@ -177,6 +180,7 @@ class GGUFSupply(TensorSupply):
     def describe(self, model: Model) -> None:
         """Store in the model what `save_gguf` needs to write the file again."""
         model.gguf, model.kept = self._source, self.kept
+        model.pooling = stated_pooling(self._source.metadata)
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -301,6 +305,9 @@ class CheckpointSupply(TensorSupply):
         """Store in the model the folder and the name of the checkpoint, and what no model runs."""
         model.kept = self.kept
         model.origin = Origin(self._checkpoint.folder, self._checkpoint.name)
+        # Of a repository, only a model that may be asked for vectors of texts is worth the requests.
+        if model.task == "base" or Path(self._checkpoint.place).exists():
+            model.pooling = read_pooling(self._checkpoint)
 
 
 def _renewed(name: str) -> str:
