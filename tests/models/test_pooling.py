@@ -9,7 +9,7 @@ from tests.models.test_bert import CASES as ENCODERS
 from tests.models.tiny import CASES, counterpart, reference
 from tests.peers.llama_cpp import add_tokenizer, run_converter
 from tests.support import LLAMA_CPP
-from torchgguf import AutoModel, AutoModelForCausalLM, convert_to_gguf, open_gguf
+from torchgguf import AutoModel, AutoModelForCausalLM, convert_to_checkpoint, convert_to_gguf, open_gguf
 
 
 @pytest.mark.parametrize("number, name", [*enumerate(["none", "mean", "cls", "last", "rank"])])
@@ -57,7 +57,12 @@ def test_folders_of_sentence_transformers(name, tmp_path):
     convert_to_gguf(tmp_path / "hf", tmp_path / "x.gguf")
     with open_gguf(tmp_path / "x.gguf") as file:
         ours = file.metadata["bert.pooling_type"], file.metadata.types["bert.pooling_type"]
-    assert AutoModel.from_pretrained(tmp_path / "x.gguf").pooling == name
+    model = AutoModel.from_pretrained(tmp_path / "x.gguf")
+    assert model.pooling == name
+    model.save_pretrained(tmp_path / "saved")
+    convert_to_checkpoint(tmp_path / "x.gguf", tmp_path / "back")
+    for folder in ("saved", "back"):
+        assert AutoModel.from_pretrained(tmp_path / folder).pooling == name
     if LLAMA_CPP.exists():
         run_converter([str(tmp_path / "hf"), "--outfile", str(tmp_path / "theirs.gguf")], "bert-bge")
         with open_gguf(tmp_path / "theirs.gguf") as file:
@@ -69,6 +74,10 @@ def test_a_pooling_that_is_unsupported_is_a_warning(broken, tmp_path, caplog):
     folder_of_sentence_transformers(tmp_path, broken)
     assert AutoModel.from_pretrained(tmp_path).pooling is None
     assert "the pooling of 1_Pooling/config.json is unsupported" in caplog.text
+    model = AutoModel.from_pretrained(tmp_path)
+    model.pooling = "mean"  # files that are there stay
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "1_Pooling" / "config.json").read_text()) == broken
     (tmp_path / "modules.json").write_text('[3, {"type": "x.Pooling", "path": "../elsewhere"}, {"type": 3}]')
     assert AutoModel.from_pretrained(tmp_path).pooling is None
     (tmp_path / "modules.json").write_text("no JSON")

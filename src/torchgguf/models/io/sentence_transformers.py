@@ -1,8 +1,9 @@
-"""Read from the files of sentence-transformers, next to a checkpoint, how vectors of texts are made."""
+"""The files of sentence-transformers, next to a checkpoint: how vectors of texts are made."""
 
 import json
 import logging
 import re
+from pathlib import Path
 from typing import Any
 
 from torchgguf.hub import find_file
@@ -10,7 +11,7 @@ from torchgguf.models.io.checkpoint import Checkpoint
 
 _logger = logging.getLogger(__name__)
 
-MODULES = "modules.json"
+MODULES, _POOLING = "modules.json", "1_Pooling"
 # Fields that choose a pooling, or values of `pooling_mode`, in the order in which they count.
 _MODES = {
     "pooling_mode_mean_tokens": "mean",
@@ -39,6 +40,26 @@ def read_pooling(checkpoint: Checkpoint) -> str | None:
         _logger.warning("%s: the pooling of %s is unsupported: pass pooling=", checkpoint, name)
         return None
     return None
+
+
+def pooling_files(pooling: str | None, size: int, folder: Path) -> dict[str, bytes]:
+    """Return the contents of the files that state a pooling, by their names.
+
+    Args:
+        pooling: a name in `POOLING_NAMES`. For None and for those that the files do not support, there are none.
+        size: of a vector.
+        folder: where they are to be. There are none if it states a pooling already.
+    """
+    if pooling not in _MODES.values() or (folder / MODULES).exists():
+        return {}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate({"": "Transformer", _POOLING: "Pooling"}.items())
+    ]
+    modes = {field: name == pooling for field, name in _MODES.items()}
+    config = {"word_embedding_dimension": size, **modes}
+    texts = {MODULES: modules, f"{_POOLING}/config.json": config}
+    return {name: (json.dumps(value, indent=2) + "\n").encode() for name, value in texts.items()}
 
 
 def _pooling(stated: dict[str, Any]) -> str | None:
