@@ -107,7 +107,7 @@ def test_what_llama_cpp_states_of_every_model(file, tmp_path):
         {"attention.key_length_swa": 8},
         {"attention.clamp_kqv": 8.0},
         {"expert_weights_scale": 2.5},
-        {"pooling_type": 3},
+        {"pooling_type": 9},
         {"attention.wobble": 0},
         {"rope.freq_base_swa": 500.0},
     ],

@@ -182,8 +182,16 @@ ABSENT: dict[str, dict[str, str]] = {
             QuantizedCache QuantoConfig QuantoQuantizedLayer QuarkConfig SinqConfig SpQRConfig
             SynthIDTextWatermarkingConfig TorchAoConfig VptqConfig WatermarkingConfig
         """,
+        "BERT is an encoder here; its heads are those for which there are Auto classes": """
+            BertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction BertForPreTraining
+            BertLMHeadModel BertLayer
+        """,
+        "tokenizers are those of the tokenizers library": """
+            BasicTokenizer BertTokenizerLegacy WordpieceTokenizer
+        """,
         "PreTrainedModel is the base of all models": """
-            ArceePreTrainedModel BloomPreTrainedModel Cohere2PreTrainedModel CoherePreTrainedModel
+            ArceePreTrainedModel BertPreTrainedModel BloomPreTrainedModel Cohere2PreTrainedModel
+            CoherePreTrainedModel
             DeepseekV2PreTrainedModel DeepseekV3PreTrainedModel Ernie4_5PreTrainedModel
             Ernie4_5_MoePreTrainedModel Exaone4PreTrainedModel Gemma2PreTrainedModel
             GemmaPreTrainedModel Glm4MoePreTrainedModel Glm4PreTrainedModel GptOssPreTrainedModel

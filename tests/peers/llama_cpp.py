@@ -13,6 +13,8 @@ from typing import Any
 
 import sentencepiece
 import tokenizers
+import torch
+import transformers
 
 from tests.support import LLAMA_CPP, ROOT
 
@@ -47,6 +49,8 @@ BYTE_LEVEL = {
     "stablelm": "stablelm2",
     "starcoder2": "starcoder",
 }
+# Models with a vocabulary of WordPiece.
+WORDPIECE = {"bert": "bert-bge", "nomic_bert": "bert-bge"}
 # Tokens that the converter looks for.
 MORE_TOKENS = {"glm4_moe": ("[gMASK]", "<|observation|>")}
 # Models whose vocabulary of sentencepiece puts no space before a text.
@@ -66,7 +70,12 @@ def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -
             config.write_text(config.read_text().replace(stored, RELEASED[stored]))
         add_tokenizer(folder / name, model.config.model_type)
     convert_folders(
-        (folder / name, files[name], types.get(name, "f32"), BYTE_LEVEL.get(model.config.model_type, ""))
+        (
+            folder / name,
+            files[name],
+            types.get(name, "f32"),
+            {**BYTE_LEVEL, **WORDPIECE}.get(model.config.model_type, ""),
+        )
         for name, model in models.items()
     )
     return files
@@ -78,6 +87,8 @@ def add_tokenizer(folder: Path, model_type: str) -> None:
         _byte_level(MORE_TOKENS.get(model_type, ())).save(str(folder / "tokenizer.json"))
         # Not the class of the architecture, which adds its own special tokens.
         (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    elif model_type in WORDPIECE:
+        transformers.BertTokenizer(vocab=_wordpiece()).save_pretrained(folder)
     else:
         (folder / "tokenizer.model").write_bytes(_sentencepiece(model_type not in UNPREFIXED))
 
@@ -125,6 +136,13 @@ def _byte_level(more: tuple[str, ...]) -> tokenizers.ByteLevelBPETokenizer:
 
 
 @cache
+def _wordpiece() -> dict[str, int]:
+    tokenizer = tokenizers.BertWordPieceTokenizer()
+    tokenizer.train_from_iterator(TEXT.splitlines(), VOCAB_SIZE, show_progress=False)
+    return tokenizer.get_vocab()
+
+
+@cache
 def _sentencepiece(prefix: bool) -> bytes:
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -152,3 +170,23 @@ def greedy_text(path: Path, prompt: str, tokens: int = 24, threads: int = 1) -> 
     answer = server.handle_completions({"prompt": prompt, "max_tokens": tokens, "temperature": 0.0})
     answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
     return answer["choices"][0]["text"]
+
+
+def embeddings(path: Path, texts: Sequence[str], pooling: str | None = None) -> torch.Tensor:
+    """llama.cpp's normalised vectors of texts; by default pooled as the file states."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = params.n_batch = params.n_ubatch = 512
+    params.n_parallel = 1
+    params.cpuparams.n_threads = 1
+    params.warmup = False
+    params.embedding = True
+    if pooling is not None:
+        params.pooling_type = getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{pooling.upper()}")
+    server = xllamacpp.Server(params)
+    answer = server.handle_embeddings({"input": [*texts]})
+    answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
+    assert "data" in answer, answer
+    return torch.tensor([each["embedding"] for each in answer["data"]])

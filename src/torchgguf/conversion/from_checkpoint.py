@@ -26,6 +26,7 @@ from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, Checkp
 from torchgguf.models.io.opening import is_gguf, read_config
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.places import ParameterPlace
+from torchgguf.models.io.sentence_transformers import read_pooling
 from torchgguf.models.io.supply import CheckpointSupply
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.models.quantizers.gguf import GGUFQuantizationConfig
@@ -175,22 +176,25 @@ def _open(place: str | PathLike[str], hub: HubOptions) -> tuple[Checkpoint, Conf
         )
     checkpoint = Checkpoint(place, **hub)
     config = read_config(checkpoint, LoadOptions())
-    classes = registry.architecture_of_type(config.model_type).classes
-    others = {found.__name__ for task, found in classes.items() if task not in ("base", "causal_lm")}
+    architecture = registry.architecture_of_type(config.model_type)
+    known = (architecture.classes["base"], architecture.main_class)
+    others = {found.__name__ for found in architecture.classes.values() if found not in known}
     if found := others.intersection(config.architectures or ()):
         raise CheckpointError(
             f"{checkpoint} contains a {found.pop()}, but GGUF supports only the head of a language model "
-            f"({classes['causal_lm'].__name__})"
+            f"({architecture.main_class.__name__})"
         )
     return checkpoint, config
 
 
 def _read(checkpoint: Checkpoint, config: Config) -> OpenModel[PreTrainedModel]:
     """Build a model without weights, and find their positions in the checkpoint."""
-    model_class = registry.architecture_of_type(config.model_type).classes["causal_lm"]
+    model_class = registry.architecture_of_type(config.model_type).main_class
     options = LoadOptions()
     supply = CheckpointSupply(model_class, checkpoint, config, options, passing=True)
-    return open_model(model_class, supply, options)
+    opened: OpenModel[PreTrainedModel] = open_model(model_class, supply, options)
+    opened.model.pooling = read_pooling(checkpoint)
+    return opened
 
 
 def _tokenizer(checkpoint: Checkpoint, pre: str | None) -> Tokenizer:

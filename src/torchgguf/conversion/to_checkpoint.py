@@ -68,7 +68,7 @@ def convert_to_checkpoint(
             message names the tensor).
     """
     with open_gguf(find_gguf(place, gguf_file, **hub)) as file:
-        model_class = registry.architecture_of_file(file).classes["causal_lm"]
+        model_class = registry.architecture_of_file(file).main_class
         chosen = _exact_dtype(file, model_class.architecture) if dtype == "auto" else floating_dtype(dtype)
         options = LoadOptions(dtype=chosen)
         supply = GGUFSupply(model_class, file, options, passing=True)

@@ -6,6 +6,13 @@ from torchgguf.models.architectures.arcee import (
     ArceeForTokenClassification as ArceeForTokenClassification,
     ArceeModel as ArceeModel,
 )
+from torchgguf.models.architectures.bert import (
+    BertConfig as BertConfig,
+    BertForQuestionAnswering as BertForQuestionAnswering,
+    BertForSequenceClassification as BertForSequenceClassification,
+    BertForTokenClassification as BertForTokenClassification,
+    BertModel as BertModel,
+)
 from torchgguf.models.architectures.bloom import (
     BloomConfig as BloomConfig,
     BloomForCausalLM as BloomForCausalLM,
@@ -284,6 +291,7 @@ from torchgguf.models.auto import (
 from torchgguf.models.blocks.outputs import (
     BaseModelOutputWithPast as BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions as BaseModelOutputWithPastAndCrossAttentions,
+    BaseModelOutputWithPoolingAndCrossAttentions as BaseModelOutputWithPoolingAndCrossAttentions,
     CausalLMOutputWithCrossAttentions as CausalLMOutputWithCrossAttentions,
     CausalLMOutputWithPast as CausalLMOutputWithPast,
     MoeCausalLMOutputWithPast as MoeCausalLMOutputWithPast,

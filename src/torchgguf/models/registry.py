@@ -13,6 +13,7 @@ from torchgguf.models.core.architecture import Architecture
 # config.json is also the name of the file in `architectures/`.
 ROWS: dict[str, tuple[str, ...]] = {
     "arcee": ("arcee",),
+    "bert": ("bert",),
     "bloom": ("bloom",),
     "cohere2": ("cohere2",),
     "command-r": ("cohere",),

@@ -24,15 +24,24 @@ from torchgguf.nn.layers import (
     QuantizedEmbedding,
     QuantizedLinear,
 )
-from torchgguf.nn.masks import AttentionMask, attention_masks, causal_mask, new_padding, next_positions
+from torchgguf.nn.masks import (
+    AttentionMask,
+    attention_masks,
+    bidirectional_mask,
+    causal_mask,
+    new_padding,
+    next_positions,
+)
 from torchgguf.nn.norm import HeadwiseLayerNorm, LayerNorm, RMSNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
 from torchgguf.nn.outputs import ModelOutput
+from torchgguf.nn.pooling import POOLINGS, pool_states
 from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate, rotate_neighbours
 from torchgguf.nn.second_names import accept_second_names
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
 __all__ = [
     "ATTENTION_FUNCTIONS",
+    "POOLINGS",
     "AttentionFunction",
     "AttentionMask",
     "Cache",
@@ -72,12 +81,14 @@ __all__ = [
     "alibi_mask",
     "alibi_slopes",
     "attention_masks",
+    "bidirectional_mask",
     "causal_mask",
     "check_attention",
     "find_activation",
     "load_balancing_loss",
     "new_padding",
     "next_positions",
+    "pool_states",
     "rotate",
     "rotate_neighbours",
 ]

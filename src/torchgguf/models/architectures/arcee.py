@@ -7,7 +7,7 @@ from torchgguf.models.blocks.mlp import PlainMLP
 from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Harmless, Unwritable
+from torchgguf.models.core.config_map import Unwritable
 
 
 @config_dataclass
@@ -37,7 +37,6 @@ ARCEE = Architecture(
         Unwritable("hidden_act", "relu2"),
         Unwritable("attention_bias", False),
         Unwritable("mlp_bias", False),
-        Harmless(("pooling_type",)),  # how embeddings are pooled
     ),
     rows=(*tables.STREAM, *tables.PRE_NORMS, *tables.INTERLEAVED_ATTENTION, *tables.PLAIN_MLP),
 )

@@ -15,7 +15,7 @@ from torchgguf.container import GGUFError
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import SelfAttention
 from torchgguf.models.blocks.outputs import BaseModelOutputWithPast
-from torchgguf.models.blocks.stack import LayerStack
+from torchgguf.models.blocks.stack import LayerStack, check_positions
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
@@ -250,11 +250,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
 
     def embed(self, x: Tensor, position_ids: Tensor) -> Tensor:
         """Add the embeddings of the positions."""
-        known = self.config.n_positions
-        # On a GPU there is no check: waiting for its result is slower than the lookup.
-        asked = position_ids.device.type == "cpu" and not torch.compiler.is_compiling()
-        if asked and (last := int(position_ids.max())) >= known:
-            raise ValueError(f"position_ids must be below n_positions={known}, got {last}")
+        check_positions(position_ids, self.config.n_positions, "n_positions")
         positions: Tensor = self.wpe(position_ids.reshape(-1, x.shape[1]))
         embedded: Tensor = self.drop(x + positions.to(x.dtype))
         return embedded

@@ -7,7 +7,6 @@ from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.windows import LayerWindows, WindowedConfig
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Harmless
 
 
 @config_dataclass
@@ -25,7 +24,7 @@ class Qwen2Config(WindowedConfig):
 QWEN2 = Architecture(
     gguf="qwen2",
     config_class=Qwen2Config,
-    rules=(*tables.DECODER_RULES, LayerWindows(), Harmless(("pooling_type",))),  # how embeddings are pooled
+    rules=(*tables.DECODER_RULES, LayerWindows()),
     rows=(*tables.STREAM, *tables.PRE_NORMS, *tables.ATTENTION, *tables.GATED_MLP),
 )
 

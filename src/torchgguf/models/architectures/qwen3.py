@@ -7,7 +7,7 @@ from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.windows import LayerWindows, WindowedConfig
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Harmless, Unwritable
+from torchgguf.models.core.config_map import Unwritable
 from torchgguf.nn import RMSNorm
 
 
@@ -31,7 +31,6 @@ QWEN3 = Architecture(
     rules=(
         *tables.DECODER_RULES,
         LayerWindows(),
-        Harmless(("pooling_type",)),  # how embeddings are pooled
         Unwritable("attention_bias", False),
     ),
     rows=(*tables.STREAM, *tables.PRE_NORMS, *tables.ATTENTION, *tables.QK_NORMS, *tables.GATED_MLP),

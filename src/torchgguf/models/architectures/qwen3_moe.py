@@ -12,7 +12,7 @@ from torchgguf.models.blocks.outputs import MoeModelOutputWithPast
 from torchgguf.models.blocks.windows import NO_WINDOW, UniformlyWindowedConfig
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Assumed, Harmless, Unwritable
+from torchgguf.models.core.config_map import Assumed, Unwritable
 from torchgguf.nn import RMSNorm
 
 
@@ -66,7 +66,6 @@ QWEN3_MOE = Architecture(
     rules=(
         *tables.DECODER_RULES,
         *tables.expert_rules(),
-        Harmless(("pooling_type",)),  # how embeddings are pooled
         # llama.cpp (src/models/qwen3moe.cpp) supports experts in every layer, and always normalises weights.
         Assumed("norm_topk_prob", True),
         Unwritable("attention_bias", False),

@@ -237,16 +237,57 @@ class ForSequenceClassification(ModelWithHead):
         return last
 
 
-class ForTokenClassification(ModelWithHead):
+class HeadWithDropout(ModelWithHead):
+    """A head behind a dropout layer."""
+
+    def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
+        super().__init__(config, attn_implementation)
+        stated = (
+            getattr(config, name, None)
+            for name in ("classifier_dropout", "hidden_dropout", "hidden_dropout_prob")
+        )
+        self.dropout = nn.Dropout(next((p for p in stated if p is not None), 0.1))
+
+
+class ForPooledClassification(HeadWithDropout):
+    """Scores a text by what the pooler of an encoder returns."""
+
+    task = "sequence_classification"
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        return_dict: bool | None = True,
+        **inputs: Any,
+    ) -> SequenceClassifierOutputWithPast | tuple[Any, ...]:
+        """Score texts; return a `SequenceClassifierOutputWithPast`.
+
+        Args:
+            input_ids: tokens `(B, T)`.
+            attention_mask: `(B, T)`, zero at padding.
+            labels: as in `ForSequenceClassification.forward`.
+            return_dict: if False, return a tuple.
+            inputs: more arguments of the model without a head.
+        """
+        encoded = self.base_model(input_ids, attention_mask=attention_mask, **inputs)
+        logits = self.head(self.dropout(encoded.pooler_output))
+        output = SequenceClassifierOutputWithPast(
+            loss=None if labels is None else sequence_loss(logits, labels, self.config),
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+
+class ForTokenClassification(HeadWithDropout):
     """Scores each token by its state."""
 
     task = "token_classification"
     head_name = "score"
-
-    def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
-        super().__init__(config, attn_implementation)
-        stated = (getattr(config, name, None) for name in ("classifier_dropout", "hidden_dropout"))
-        self.dropout = nn.Dropout(next((p for p in stated if p is not None), 0.1))
 
     def forward(
         self,

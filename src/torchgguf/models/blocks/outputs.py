@@ -25,6 +25,20 @@ class BaseModelOutputWithPastAndCrossAttentions(BaseModelOutputWithPast):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
+class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
+    """Output of an encoder without a head: `last_hidden_state` `(B, T, hidden_size)`; `cache` is None.
+
+    `pooler_output` is None: the layer that transformers computes it with is not in GGUF files.
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    cache: Cache | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
 class MoeModelOutputWithPast(BaseModelOutputWithPast):
     """The same, of mixtures of experts: `router_logits` are scores of each router, `(B * T, num_experts)`."""
 

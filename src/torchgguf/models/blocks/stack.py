@@ -26,6 +26,24 @@ from torchgguf.nn import (
 )
 
 
+def check_positions(position_ids: Tensor, known: int, name: str) -> None:
+    """Refuse positions beyond those that a model has embeddings for.
+
+    On a GPU there is no check: waiting for its result is slower than the lookup.
+
+    Args:
+        position_ids: the positions.
+        known: the number of positions with embeddings.
+        name: of the field of the config that states it.
+
+    Raises:
+        ValueError: a position is `known` or more.
+    """
+    asked = position_ids.device.type == "cpu" and not torch.compiler.is_compiling()
+    if asked and (last := int(position_ids.max())) >= known:
+        raise ValueError(f"position_ids must be below {name}={known}, got {last}")
+
+
 class LayerStack(PreTrainedModel):
     """A model without a head: embedding, layers and the last norm.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from torchgguf.container import TensorInfo
 from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.core.config_map import (
+    Constant,
     Field,
     Harmless,
     Implied,
@@ -139,10 +140,17 @@ def _expert_size(tensors: Mapping[str, TensorInfo]) -> int:
     return tensors[next(names, "blk.0.ffn_down_exps.weight")].shape[-1]
 
 
-# Rules of all language models: what their tensors imply, and that attention is causal.
-IMPLIED_RULES = (
+_VOCABULARY_RULES = (
     Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
     Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
+)
+
+# Rules of all encoders.
+ENCODER_RULES = (*_VOCABULARY_RULES, Constant("attention.causal", False, "an encoder requires false"))
+
+# Rules of all language models: what their tensors imply, and that attention is causal.
+IMPLIED_RULES = (
+    *_VOCABULARY_RULES,
     Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
     Only("attention.causal", True, "bidirectional attention is unsupported"),
 )

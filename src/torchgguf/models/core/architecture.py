@@ -43,6 +43,7 @@ class Architecture:
         other_names: of modules, in Hugging Face checkpoints.
         states_head: whether files store the head even if it shares the embedding's weights, as llama.cpp
             requires.
+        unused: beginnings of the names of tensors in Hugging Face checkpoints that no class here has.
         classes: the models by the name of their task; each is registered when it is defined.
     """
 
@@ -55,12 +56,18 @@ class Architecture:
     interleaved: Sequence[Interleaved] = ()
     other_names: OtherNames = NO_OTHER_NAMES
     states_head: bool = False
+    unused: tuple[str, ...] = ()
     classes: dict[str, type[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def register(self, model_class: Any) -> None:
         """Register a class under its task, such as `"base"` or `"causal_lm"`, if it is the first."""
         if model_class.task is not None and model_class.__module__ == self.config_class.__module__:
             self.classes.setdefault(model_class.task, model_class)
+
+    @property
+    def main_class(self) -> type[Any]:
+        """The class that GGUF files describe: with the head that scores tokens, if there is such a class."""
+        return self.classes.get("causal_lm") or self.classes["base"]
 
     @cached_property
     def weights(self) -> WeightMap:

@@ -36,6 +36,8 @@ class Model(GradientCheckpointing):
         gguf: the GGUF file that the model came from, as far as saving needs it, or None.
         origin: the Hugging Face checkpoint that the model came from, or None.
         kept: tensors of the file that the model does not run, by their GGUF names: saving writes them again.
+        pooling: how vectors of texts are made from the states of tokens, a name in `POOLING_NAMES`; or None
+            if nothing states it.
         name_or_path: the argument of `from_pretrained`, or an empty text.
     """
 
@@ -45,6 +47,7 @@ class Model(GradientCheckpointing):
     base_model_prefix: ClassVar[str] = "model"
     gguf: GGUFSource | None = None
     origin: Origin | None = None
+    pooling: str | None = None
     kept: Mapping[str, LazyTensor] = MappingProxyType({})
     name_or_path: str = ""
 

@@ -10,6 +10,8 @@ from typing import Any
 import gguf
 import numpy as np
 
+from torchgguf.models.core.pooling import POOLING_NAMES
+
 # The keys after the name of the architecture, as the format lists them.
 _KNOWN = frozenset(
     value.removeprefix("{arch}.")
@@ -78,7 +80,7 @@ _ALSO_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "decoder_start_token_id": (_UNSET, -1),
     "expert_weights_scale": (1.0,),
     "logit_scale": (1.0,),
-    "pooling_type": (_UNSET, -1),
+    "pooling_type": (_UNSET, -1, *range(len(POOLING_NAMES))),  # `core/pooling.py` reads it
     "rope.scaling.attn_factor": (1.0,),
 }
 # Parts of models that no architecture here has: whatever these state, nothing reads it.

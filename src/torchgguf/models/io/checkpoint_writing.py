@@ -30,6 +30,7 @@ from torchgguf.models.io.devices import Layers, at_hand
 from torchgguf.models.io.kept import kept_for_checkpoint
 from torchgguf.models.io.places import tensor_places
 from torchgguf.models.io.savable import check_savable
+from torchgguf.models.io.sentence_transformers import pooling_files
 from torchgguf.nn import PackedLayer
 from torchgguf.nn.slots import Slot, parameter_slots
 
@@ -67,6 +68,7 @@ def save_checkpoint(
     if model.get_output_embeddings() is not None:  # a head that was replaced no longer shares weights
         config.tie_word_embeddings = model.tied_head is not None
     texts = {CONFIG: config.to_json_string(use_diff=False).encode(), **(more or {})}
+    texts |= pooling_files(model.pooling, config.hidden_size, folder)
     if (generation_config := getattr(model, "generation_config", None)) is not None:
         texts[GENERATION_CONFIG] = generation_config.to_json_string().encode()
     tensors = dict(_tensors(model, dtype, layers or partial(at_hand, model)))

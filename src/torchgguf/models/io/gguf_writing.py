@@ -18,6 +18,7 @@ from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.models.core.config import Config
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.narrowing import narrow, refuse_too_large
+from torchgguf.models.core.pooling import POOLING_KEY, POOLING_NAMES, stated_pooling
 from torchgguf.models.core.weight_map import RowPermutation
 from torchgguf.models.io.description import describe
 from torchgguf.models.io.devices import Layers, at_hand
@@ -89,7 +90,8 @@ def _states_head(model: Model) -> bool:
 
 def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
     """Return all tensors of the file, in the order of the source, new ones last."""
-    if model.get_output_embeddings() is None and _states_head(model):
+    main = model.architecture.main_class
+    if not isinstance(model, main) and model.get_output_embeddings() is None and _states_head(model):
         raise ValueError(
             f"{type(model).__name__} has no head, and a GGUF file needs one: save the whole model"
         )
@@ -172,6 +174,11 @@ def _metadata(model: Model, tokenizer: Any, tensors: Mapping[str, TensorSource])
             for key in rule.keys:
                 metadata.pop(f"{architecture.gguf}.{key}", None)
         metadata.update({f"{architecture.gguf}.{key}": value for key, value in stated.items()})
+    if model.pooling != stated_pooling(metadata):
+        key = f"{architecture.gguf}.{POOLING_KEY}"
+        metadata.pop(key, None)
+        if model.pooling is not None:
+            metadata[key] = POOLING_NAMES.index(model.pooling)
     if tokenizer is not None:
         _replace_vocabulary(metadata, tokenizer.to_gguf(vocab_size=model.config.vocab_size))
     elif source is None:

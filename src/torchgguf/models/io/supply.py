@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ from torchgguf.generation import GenerationConfig
 from torchgguf.generation.gguf_settings import gguf_settings
 from torchgguf.models.core.config import Config, floating_dtype
 from torchgguf.models.core.model import Model
+from torchgguf.models.core.pooling import stated_pooling
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.weight_map import HEAD, Stack
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
@@ -27,10 +29,13 @@ from torchgguf.models.io.kept import kept_of_checkpoint
 from torchgguf.models.io.mxfp4 import separate_matrices
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, PACKED_EXPERTS_LAYOUT, Layout
+from torchgguf.models.io.sentence_transformers import read_pooling
 
 # Ends of the names of masks, frequencies and positions that older versions of transformers saved. They follow
 # from the config, and nothing reads them.
 _DEAD = re.compile(r"(^|\.)(attn\.bias|masked_bias|rotary_emb\.inv_freq|causal_mask|position_ids)$")
+# Ends of names that older versions of transformers saved.
+_OLDER = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 class TensorSupply(ABC):
@@ -175,6 +180,7 @@ class GGUFSupply(TensorSupply):
     def describe(self, model: Model) -> None:
         """Store in the model what `save_gguf` needs to write the file again."""
         model.gguf, model.kept = self._source, self.kept
+        model.pooling = stated_pooling(self._source.metadata)
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -243,7 +249,7 @@ class CheckpointSupply(TensorSupply):
         of_base = {model.base_name(name) for name in parameters if model.is_in_base(name)}
         of_heads = {model.base_name(name) for name in parameters if not model.is_in_base(name)}
         for name in sorted(stored, key=lambda name: not name.startswith(self._prefix)):
-            plain = self._names.in_models(name.removeprefix(self._prefix))
+            plain = self._names.in_models(_renewed(name.removeprefix(self._prefix)))
             if self._architecture.is_kept(plain, self.config):
                 kept[plain] = stored[name]
                 continue
@@ -282,7 +288,12 @@ class CheckpointSupply(TensorSupply):
 
     def may_ignore(self, name: str, model: Model) -> bool:
         """Return whether no model uses the tensor, or it belongs to the head of another class."""
-        return _DEAD.search(name) is not None or (not self._is_own and name in self.heads)
+        unused = model.architecture.unused
+        return (
+            _DEAD.search(name) is not None
+            or name.startswith(unused)
+            or (not self._is_own and name in self.heads)
+        )
 
     def generation_config(self) -> GenerationConfig:
         """Read generation_config.json, or the config if that file is missing."""
@@ -294,6 +305,15 @@ class CheckpointSupply(TensorSupply):
         """Store in the model the folder and the name of the checkpoint, and what no model runs."""
         model.kept = self.kept
         model.origin = Origin(self._checkpoint.folder, self._checkpoint.name)
+        # Of a repository, only a model that may be asked for vectors of texts is worth the requests.
+        if model.task == "base" or Path(self._checkpoint.place).exists():
+            model.pooling = read_pooling(self._checkpoint)
+
+
+def _renewed(name: str) -> str:
+    """Return the name that transformers saves today."""
+    end = next((end for end in _OLDER if name.endswith(end)), "")
+    return name.removesuffix(end) + _OLDER.get(end, "")
 
 
 def _first_dtype(tensors: Mapping[str, LazyTensor]) -> torch.dtype | None:

@@ -106,7 +106,7 @@ class PreTrainedModel(TransformersAttributes):
         def this(found: Architecture) -> type[Self]:
             if cls.architecture is not found:
                 kind = f"model_type {found.config_class.model_type!r} (in GGUF files: {found.gguf!r})"
-                fitting = (found.classes.get(cls.task or "") or found.classes["causal_lm"]).__name__
+                fitting = (found.classes.get(cls.task or "") or found.main_class).__name__
                 raise CheckpointError(f"{cls.__name__} does not load models of {kind}: use {fitting}")
             return cls
 

@@ -1,0 +1,222 @@
+"""Encoders: what transformers, llama.cpp's converter and its runtime make of the same tiny models."""
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+import torch
+import transformers
+from torch.testing import assert_close
+
+import torchgguf
+from tests.models.tiny import Case, counterpart, reference
+from tests.peers.llama_cpp import convert, embeddings
+from tests.support import LLAMA_CPP
+from torchgguf.container import GGUFError
+from torchgguf.models import AutoModel
+from torchgguf.models.io.checkpoint import CheckpointError
+from torchgguf.tokenization import AutoTokenizer
+
+_SIZES = {
+    "vocab_size": 400,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.15,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+CASES = {
+    "bert": Case("Bert", _SIZES),
+    "bert-odd-heads": Case("Bert", {**_SIZES, "hidden_size": 96, "num_attention_heads": 3}),
+    "bert-half": Case("Bert", {**_SIZES, "type_vocab_size": 3, "layer_norm_eps": 1e-5}),
+}
+HALVES = {"bert-half": "f16"}
+LINES = ["The licenses for most software", "and other practical works are designed to take away your freedom"]
+
+
+@pytest.fixture(scope="module")
+def originals() -> dict[str, Any]:
+    models = {name: reference(case, "AutoModel") for name, case in CASES.items()}
+    for name in HALVES:
+        for parameter in models[name].parameters():
+            if parameter.dim() > 1:
+                parameter.data = parameter.data.half().float()
+    return models
+
+
+@pytest.fixture(scope="module")
+def files(originals, tmp_path_factory) -> dict[str, Path]:
+    if not LLAMA_CPP.exists():
+        pytest.skip("llama.cpp's converter is not there: python scripts/fetch_models.py")
+    return convert(originals, tmp_path_factory.mktemp("encoders"), HALVES)
+
+
+def batch(side: str) -> dict[str, torch.Tensor]:
+    """Three rows, two with padding, which has other tokens; and kinds of both values."""
+    ids = torch.randint(0, 400, (3, 24), generator=torch.Generator().manual_seed(0))
+    places, lengths = torch.arange(24), torch.tensor([24, 11, 1])[:, None]
+    mask = places < lengths if side == "right" else places >= 24 - lengths
+    return {"input_ids": ids, "attention_mask": mask.long(), "token_type_ids": (ids > 200).long()}
+
+
+def twin(original: Any, implementation: str = "sdpa") -> Any:
+    """The same model here, which has no pooler."""
+    config = torchgguf.AutoConfig.for_model(**original.config.to_dict())
+    model = AutoModel.from_config(config, attn_implementation=implementation).eval()
+    model.load_state_dict({k: v for k, v in original.state_dict().items() if "pooler" not in k})
+    return model
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_states_are_those_of_transformers(originals, name, side, implementation):
+    theirs, inputs = originals[name], batch(side)
+    ours, mask = twin(theirs, implementation), inputs["attention_mask"].bool()
+    expected = theirs(**inputs, output_hidden_states=True)
+    actual = ours(**inputs, output_hidden_states=True)
+    assert type(actual).__name__ == type(expected).__name__
+    assert_close(actual.last_hidden_state[mask], expected.last_hidden_state[mask], atol=1e-4, rtol=0)
+    for one, other in zip(actual.hidden_states, expected.hidden_states, strict=True):
+        assert_close(one[mask], other[mask], atol=1e-4, rtol=0)
+    if implementation == "eager":
+        theirs = theirs(**inputs, output_attentions=True).attentions
+        for one, other in zip(ours(**inputs, output_attentions=True).attentions, theirs, strict=True):
+            assert_close(one[0], other[0], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_other_inputs(originals):
+    """A batch without kinds or mask, embeddings in place of tokens, positions of the caller."""
+    theirs, ours = originals["bert"], twin(originals["bert"])
+    ids = batch("right")["input_ids"]
+    inputs = {"inputs_embeds": ours.get_input_embeddings()(ids), "position_ids": torch.arange(24)[None] + 5}
+    for given in ({"input_ids": ids}, inputs):
+        assert_close(ours(**given)[0], theirs(**given)[0], atol=1e-4, rtol=0)
+    assert ours(ids, use_cache=True).cache is None
+    with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
+        ours(ids, inputs_embeds=inputs["inputs_embeds"])
+    with pytest.raises(ValueError, match="cache must be None: BertModel sees all positions at once"):
+        ours(ids, past_key_values=torchgguf.DynamicCache())
+    with pytest.raises(ValueError, match=r"attention_mask has shape \(3, 7\), expected \(3, 24\)"):
+        ours(ids, torch.ones(3, 7))
+    with pytest.raises(ValueError, match="position_ids must be below max_position_embeddings=128, got 128"):
+        ours(ids[:, :1].expand(-1, 129))
+
+
+@pytest.mark.parametrize("how", ["packed", "plain"])
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_a_converted_file_is_read_and_written_back(originals, files, name, how, tmp_path, exact_products):
+    model = AutoModel.from_pretrained(files[name], dequantize=how == "plain")
+    inputs = batch("right")
+    assert type(model) is torchgguf.BertModel
+    assert model.config.type_vocab_size == originals[name].config.type_vocab_size
+    mask = inputs["attention_mask"].bool()
+    assert_close(model(**inputs)[0][mask], originals[name](**inputs)[0][mask], atol=1e-4, rtol=0)
+    model.save_gguf(tmp_path / "again.gguf", tokenizer=AutoTokenizer.from_pretrained(files[name]))
+    assert (tmp_path / "again.gguf").read_bytes() == files[name].read_bytes()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_from_a_folder_it_is_the_file_that_the_converter_makes(files, name, tmp_path):
+    folder, path = files[name].with_suffix(""), tmp_path / "ours.gguf"
+    kind = HALVES.get(name, "f32").upper()
+    torchgguf.convert_to_gguf(folder, path, quantization=kind)
+    ours, theirs = gguf.GGUFReader(path), gguf.GGUFReader(files[name])
+    tensors = {tensor.name: tensor for tensor in ours.tensors}
+    assert tensors.keys() == {tensor.name for tensor in theirs.tensors}
+    for expected in theirs.tensors:
+        actual = tensors[expected.name]
+        assert (actual.tensor_type, list(actual.shape)) == (expected.tensor_type, list(expected.shape))
+        assert actual.data.tobytes() == expected.data.tobytes(), expected.name
+    for key, field in theirs.fields.items():
+        if not key.startswith("GGUF."):
+            assert ours.fields[key].contents() == pytest.approx(field.contents()), key
+            assert ours.fields[key].types == field.types, key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_llama_cpp_embeds_as_this_package(originals, files, name, tmp_path):
+    """Also from a file that is written from scratch. llama.cpp's gelu is an approximation in FP16."""
+    tokenizer = AutoTokenizer.from_pretrained(files[name])
+    twin(originals[name]).save_gguf(tmp_path / "scratch.gguf", tokenizer=tokenizer)
+    model = AutoModel.from_pretrained(tmp_path / "scratch.gguf")
+    with torch.no_grad():
+        states = [model(**tokenizer(line, return_tensors="pt")).last_hidden_state[0] for line in LINES]
+    pooled = {"mean": [each.mean(0) for each in states], "cls": [each[0] for each in states]}
+    for path, (pooling, vectors) in zip(
+        (files[name], tmp_path / "scratch.gguf"), pooled.items(), strict=True
+    ):
+        actual = torch.nn.functional.normalize(torch.stack(vectors), dim=-1)
+        assert_close(actual, embeddings(path, LINES, pooling), atol=1e-3, rtol=0)
+
+
+def test_saved_as_a_checkpoint_it_is_the_same_model_in_transformers(originals, files, tmp_path):
+    """And checkpoints of other classes, of older versions, and with what is not here, load."""
+    original, ids = originals["bert"], batch("right")["input_ids"]
+    expected = original(ids)[0]
+    AutoModel.from_pretrained(files["bert"]).save_pretrained(tmp_path / "ours")
+    again = transformers.AutoModel.from_pretrained(tmp_path / "ours").eval()
+    assert_close(again(ids)[0], expected, atol=1e-5, rtol=0)
+    masked = transformers.BertForMaskedLM(original.config)
+    masked.bert.load_state_dict(original.state_dict(), strict=False)
+    masked.save_pretrained(tmp_path / "masked")
+    assert_close(AutoModel.from_pretrained(tmp_path / "masked")(ids)[0], expected, atol=1e-4, rtol=0)
+    torchgguf.convert_to_gguf(tmp_path / "masked", tmp_path / "masked.gguf", tokenizer=False)
+    assert_close(AutoModel.from_pretrained(tmp_path / "masked.gguf")(ids)[0], expected, atol=1e-4, rtol=0)
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for name, value in masked.state_dict().items()
+    }
+    (tmp_path / "masked" / "model.safetensors").unlink()
+    torch.save(old, tmp_path / "masked" / "pytorch_model.bin")
+    assert_close(AutoModel.from_pretrained(tmp_path / "masked")(ids)[0], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("auto_class", ["SequenceClassification", "TokenClassification", "QuestionAnswering"])
+@torch.no_grad()
+def test_heads(auto_class):
+    auto_class = f"AutoModelFor{auto_class}"
+    theirs = reference(Case("Bert", {**_SIZES, "num_labels": 2}), auto_class)
+    ours, inputs = counterpart(theirs, auto_class=auto_class), batch("right")
+    mask = ... if "Sequence" in auto_class else inputs["attention_mask"].bool()
+    for name, expected in theirs(**inputs).items():
+        assert_close(ours(**inputs)[name][mask], expected[mask], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_a_file_without_kinds_of_tokens(originals, files, tmp_path):
+    """As those of DistilBERT; and llama.cpp reads it, which requires the number of kinds."""
+    model = AutoModel.from_pretrained(files["bert"])
+    model.config.type_vocab_size, model.embeddings.token_type_embeddings = 0, None
+    model.save_gguf(tmp_path / "x.gguf")
+    again, ids = AutoModel.from_pretrained(tmp_path / "x.gguf"), batch("right")["input_ids"]
+    assert again.config.type_vocab_size == 0
+    assert torch.equal(again(ids)[0], model(ids)[0])
+    assert len(embeddings(tmp_path / "x.gguf", LINES, "mean")) == 2
+
+
+def test_what_is_refused(files, tmp_path):
+    model = AutoModel.from_pretrained(files["bert"])
+    model.save_gguf(tmp_path / "causal.gguf", metadata={"bert.attention.causal": True})
+    with pytest.raises(GGUFError, match=r"attention\.causal = True: an encoder requires false"):
+        AutoModel.from_pretrained(tmp_path / "causal.gguf")
+    with pytest.raises(ValueError, match="is_decoder=True"):
+        torchgguf.BertConfig(is_decoder=True)
+    with pytest.raises(ValueError, match="num_attention_heads must be a positive divisor"):
+        torchgguf.BertConfig(num_attention_heads=5)
+    with pytest.raises(
+        CheckpointError, match=r"LlamaModel does not load models of .*'bert'.*: use BertModel"
+    ):
+        torchgguf.LlamaModel.from_pretrained(files["bert"].with_suffix(""))
+    with pytest.raises(ValueError, match="AutoModelForCausalLM has no class for model_type 'bert'"):
+        torchgguf.AutoModelForCausalLM.from_pretrained(files["bert"])
+    model = AutoModel.from_config(torchgguf.BertConfig(**_SIZES, hidden_act="relu"))
+    with pytest.raises(ValueError, match="GGUF does not support hidden_act='relu'"):
+        model.save_gguf(tmp_path / "relu.gguf")
