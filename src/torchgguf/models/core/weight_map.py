@@ -8,11 +8,13 @@ names are those in the model without a head; models with a head prepend a prefix
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from torchgguf.nn.factors import is_factor
 
 # Maps a config to an index p such that row i of the GGUF tensor is row p[i] of the Hugging Face tensor.
 RowOrder = Callable[[Any], Tensor]
@@ -136,17 +138,22 @@ class WeightMap:
         """Return the Hugging Face name of a GGUF tensor and its row, or None if no row matches."""
         template, layer, suffix = _split(name)
         row = self._by_gguf.get(template)
-        return None if row is None else (f"{row.hf.format(layer)}.{suffix}", row)
+        return None if row is None else (f"{row.hf.format(layer)}.{suffix}", _row_of(name, row))
 
     def to_gguf(self, name: str) -> tuple[str, Row] | None:
         """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches."""
         template, layer, suffix = _split(name)
         row = self._by_hf.get(template)
-        return None if row is None else (f"{row.gguf.format(layer)}.{suffix}", row)
+        return None if row is None else (f"{row.gguf.format(layer)}.{suffix}", _row_of(name, row))
 
     def count_layers(self, names: Iterable[str]) -> int:
         """Return the number of layers that have tensors, by their Hugging Face names with any prefix."""
         return len({found[1] for name in names if (found := self._layer.search(name)) is not None})
+
+
+def _row_of(name: str, row: Row) -> Row:
+    """Return a row as it applies to a tensor: factors have no rows to move."""
+    return replace(row, transform=None) if is_factor(name) else row
 
 
 def _split(name: str) -> tuple[str, str, str]:
