@@ -25,6 +25,7 @@ BYTE_LEVEL = {
     "cohere": "command-r",
     "cohere2": "command-r",
     "exaone4": "exaone4",
+    "falcon": "falcon",
     "glm4": "glm4",
     "gpt2": "gpt-2",
     "hunyuan_v1_dense": "hunyuan-dense",

@@ -18,6 +18,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "command-r": ("cohere",),
     "ernie4_5": ("ernie4_5",),
     "exaone4": ("exaone4",),
+    "falcon": ("falcon",),
     "gemma": ("gemma",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3_text",),

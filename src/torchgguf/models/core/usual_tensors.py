@@ -85,7 +85,7 @@ class UsualTensors:
             self.infos |= {made: self._info(made, self._made[made]) for made in at.get(name, ())}
 
     def _knows(self, name: str) -> bool:
-        return name in self._own or self._weights.to_hf(name) is not None
+        return name in self._own or self._weights.knows(name)
 
     def _arrange(self, unusual: Infos) -> None:
         """Find the tensors that are made of unusual ones: all that consist of the same parts, or none."""

@@ -123,7 +123,7 @@ class GGUFSupply(TensorSupply):
         if (copied := tensors.copy_of_embedding) and not torch.equal(file[copied], file[EMBEDDING]):
             unknown.append(copied)
         for name, tensor in tensors.sources(passing).items():
-            hf_name, row = self._weights.to_hf(name) or ("", None)
+            hf_name, row = self._weights.to_hf(name, config) or ("", None)
             if name in architecture.config_tensors:
                 continue
             if row is None or hf_name in self.tensors:
