@@ -45,6 +45,17 @@ OWN_SIZES = {
         "bos_token_id": 0,
         "eos_token_id": 0,
     },
+    # The length that llama.cpp's converter states whatever the config does.
+    "Falcon": {
+        "vocab_size": 400,
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 2048,
+        "initializer_range": 0.15,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
     "Phi3": {**SIZES, "original_max_position_embeddings": 256, "eos_token_id": 2, "pad_token_id": None},
 }
 
@@ -278,6 +289,19 @@ CASES = {
     ),
     "starcoder2": Case("Starcoder2", SHORT_IDS),
     "starcoder2-untied": Case("Starcoder2", {**SHORT_IDS, "tie_word_embeddings": False}),
+    "falcon": Case("Falcon", {"num_kv_heads": 1}),
+    "falcon-new": Case("Falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon-new-untied-odd-heads": Case(
+        "Falcon",
+        {
+            "hidden_size": 96,
+            "num_attention_heads": 6,
+            "new_decoder_architecture": True,
+            "num_kv_heads": 3,
+            "num_ln_in_parallel_attn": 1,
+            "tie_word_embeddings": False,
+        },
+    ),
     "nemotron": Case("Nemotron", SHORT_IDS),
     "stablelm": Case("StableLm", {**SHORT_IDS, "partial_rotary_factor": 0.25}),
     "stablelm-parallel": Case("StableLm", {**SHORT_IDS, "use_parallel_residual": True, "use_qkv_bias": True}),

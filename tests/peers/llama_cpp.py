@@ -29,6 +29,7 @@ BYTE_LEVEL = {
     "deepseek_v2": "deepseek-llm",
     "deepseek_v3": "deepseek-v3",
     "exaone4": "exaone4",
+    "falcon": "falcon",
     "glm4": "glm4",
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",

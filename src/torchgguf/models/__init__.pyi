@@ -63,6 +63,14 @@ from torchgguf.models.architectures.exaone4 import (
     Exaone4ForTokenClassification as Exaone4ForTokenClassification,
     Exaone4Model as Exaone4Model,
 )
+from torchgguf.models.architectures.falcon import (
+    FalconConfig as FalconConfig,
+    FalconForCausalLM as FalconForCausalLM,
+    FalconForQuestionAnswering as FalconForQuestionAnswering,
+    FalconForSequenceClassification as FalconForSequenceClassification,
+    FalconForTokenClassification as FalconForTokenClassification,
+    FalconModel as FalconModel,
+)
 from torchgguf.models.architectures.gemma import (
     GemmaConfig as GemmaConfig,
     GemmaForCausalLM as GemmaForCausalLM,

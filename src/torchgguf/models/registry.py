@@ -21,6 +21,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "ernie4_5": ("ernie4_5",),
     "ernie4_5-moe": ("ernie4_5_moe",),
     "exaone4": ("exaone4",),
+    "falcon": ("falcon",),
     "gemma": ("gemma",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3_text",),

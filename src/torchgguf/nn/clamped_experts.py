@@ -11,8 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from torchgguf import kernels
 from torchgguf.nn.experts import MATRICES, Experts, QuantizedExperts, mix
+from torchgguf.nn.factors import scaled_linear
 from torchgguf.nn.slots import Slot, parameter_of
 
 _GATE, _UP, _DOWN = MATRICES
@@ -107,15 +107,17 @@ class QuantizedClampedExperts(QuantizedExperts):
         """Map tokens `(N, H)` by the experts `chosen` `(N, K)`, weighed by `weights` `(N, K)`."""
         matrices = (self.gate_proj, self.up_proj, self.down_proj)
         biases = (self.gate_proj_bias, self.up_proj_bias, self.down_proj_bias)
-        return mix(self._expert, (*matrices, *biases), input, chosen, weights)
+        parameters = (*matrices, *biases, *self.scales().values())
+        return mix(self._expert, parameters, input, chosen, weights)
 
     def _expert(self, expert: int | None, x: Tensor, *parameters: Tensor) -> Tensor:
-        gate_proj, up_proj, down_proj, gate_bias, up_bias, down_bias = parameters
+        gate_proj, up_proj, down_proj, gate_bias, up_bias, down_bias, *scales = parameters
+        scale = dict(zip(self.scales(), scales, strict=True)) if scales else {}
         kinds = self.quant_types
-        gate = kernels.linear(x, gate_proj, kinds[_GATE], gate_bias)
-        products = self.act_fn(gate, kernels.linear(x, up_proj, kinds[_UP], up_bias))
+        gate = scaled_linear(x, gate_proj, kinds[_GATE], gate_bias, scale.get(_GATE))
+        products = self.act_fn(gate, scaled_linear(x, up_proj, kinds[_UP], up_bias, scale.get(_UP)))
         self._observe(expert, x, products)
-        return kernels.linear(products, down_proj, kinds[_DOWN], down_bias)
+        return scaled_linear(products, down_proj, kinds[_DOWN], down_bias, scale.get(_DOWN))
 
     def _biases(self) -> dict[str, Tensor]:
         return {n: p.detach() for n in MATRICES if (p := getattr(self, f"{n}_bias", None)) is not None}

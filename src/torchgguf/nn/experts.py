@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchgguf import kernels
+from torchgguf.nn.factors import scaled_linear, unpacked
 from torchgguf.nn.layers import AnyQuantType, Linear
 from torchgguf.nn.packed_matrices import PackedMatrices
 from torchgguf.nn.slots import Slot, SlottedLayer
@@ -110,7 +110,7 @@ class Experts(ObservedExperts):
         """List the matrices of all experts, as they are in files."""
         for name in MATRICES:
             shape, read = tuple(self._matrix(name).shape), partial(self._matrix, name)
-            yield Slot(f"{name}.weight", shape, read, packable=True)
+            yield Slot(f"{name}.weight", shape, read, packable=True, factors=shape[:1])
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Store one of the matrices of all experts."""
@@ -165,16 +165,29 @@ class QuantizedExperts(ObservedExperts, PackedMatrices):
 
     def forward(self, input: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Map tokens `(N, H)` by the experts `chosen` `(N, K)`, weighed by `weights` `(N, K)`."""
-        return mix(self._expert, (self.gate_proj, self.up_proj, self.down_proj), input, chosen, weights)
+        matrices = (self.gate_proj, self.up_proj, self.down_proj)
+        return mix(self._expert, (*matrices, *self.scales().values()), input, chosen, weights)
+
+    def scales(self) -> dict[str, Tensor]:
+        """Return the factors `(E,)` of experts on their products, by the name of the matrix."""
+        factors = {name: self.factor(f"{name}.weight") for name in MATRICES}
+        return {name: factor for name, factor in factors.items() if factor is not None}
 
     def _expert(
-        self, expert: int | None, x: Tensor, gate_proj: Tensor, up_proj: Tensor, down_proj: Tensor
+        self,
+        expert: int | None,
+        x: Tensor,
+        gate_proj: Tensor,
+        up_proj: Tensor,
+        down_proj: Tensor,
+        *scales: Tensor,
     ) -> Tensor:
+        scale = dict(zip(self.scales(), scales, strict=True)) if scales else {}
         kinds = self.quant_types
-        gate, up = kernels.linear(x, gate_proj, kinds[_GATE]), kernels.linear(x, up_proj, kinds[_UP])
-        products = self.act_fn(gate) * up
+        gate = scaled_linear(x, gate_proj, kinds[_GATE], scale=scale.get(_GATE))
+        products = self.act_fn(gate) * scaled_linear(x, up_proj, kinds[_UP], scale=scale.get(_UP))
         self._observe(expert, x, products)
-        return kernels.linear(products, down_proj, kinds[_DOWN])
+        return scaled_linear(products, down_proj, kinds[_DOWN], scale=scale.get(_DOWN))
 
     def make_plain(self, experts: int, hidden_size: int, intermediate_size: int) -> Experts:
         """Create the plain form."""
@@ -186,7 +199,7 @@ class QuantizedExperts(ObservedExperts, PackedMatrices):
         with torch.device("meta"):
             plain = self.make_plain(experts, hidden, self.gate_proj.shape[1])
         for name, kind in self.quant_types.items():
-            plain.fill(name, kernels.dequantize(getattr(self, name), kind, dtype))
+            plain.fill(name, unpacked(getattr(self, name), kind, dtype, self.factor(f"{name}.weight")))
         return plain
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf import kernels
+from torchgguf.nn.factors import scaled_linear, unpacked
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 from torchgguf.quants import QuantType, quant_type as find_quant_type
 
@@ -24,6 +25,10 @@ class _MatrixLayer(SlottedLayer):
             yield replace(slot, packable=slot.name == "weight")
 
 
+def _with_factor(slot: Slot) -> Slot:
+    return replace(slot, factors=(1,)) if slot.name == "weight" else slot
+
+
 class Linear(_MatrixLayer, nn.Linear):
     """`torch.nn.Linear` whose weights are set by the model, not by the layer.
 
@@ -33,6 +38,10 @@ class Linear(_MatrixLayer, nn.Linear):
 
     def reset_parameters(self) -> None:
         """Leave the parameters as allocated."""
+
+    def slots(self) -> Iterable[Slot]:
+        """List the matrix, whose products may have a factor, and the bias."""
+        return map(_with_factor, super().slots())
 
     def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> PackedLayer:
         """Return the packed layer, as in `SlottedLayer.pack`."""
@@ -71,7 +80,7 @@ class Conv1D(_MatrixLayer):
         """List the weight as it is in files, transposed, and the bias."""
         for slot in super().slots():
             if slot.name == "weight":
-                yield replace(slot, shape=slot.shape[::-1], read=self._rows)
+                yield _with_factor(replace(slot, shape=slot.shape[::-1], read=self._rows))
             else:
                 yield slot
 
@@ -135,7 +144,8 @@ class _PackedMatrixLayer(PackedLayer):
 class QuantizedLinear(_PackedMatrixLayer):
     """`y = x @ dequantize(weight).T + bias`, the weight staying in its GGUF blocks.
 
-    `weight` is uint8 `(out_features, bytes_per_row)` and has no gradient; the input and the bias have.
+    `weight` is uint8 `(out_features, bytes_per_row)` and has no gradient; the input and the bias have. If
+    there is a factor `scale`, it applies to the product, before the bias.
 
     Args:
         in_features: size of the input's last dimension; a multiple of the type's block size.
@@ -149,6 +159,7 @@ class QuantizedLinear(_PackedMatrixLayer):
     """
 
     bias: nn.Parameter | None
+    scale: nn.Parameter | None
 
     def __init__(
         self,
@@ -167,6 +178,7 @@ class QuantizedLinear(_PackedMatrixLayer):
             self.bias = nn.Parameter(torch.zeros(out_features, device=device))
         else:
             self.register_parameter("bias", None)
+        self.register_parameter("scale", None)
 
     @classmethod
     def from_packed(cls, weight: Tensor, quant_type: AnyQuantType, bias: nn.Parameter | None = None) -> Self:
@@ -178,14 +190,14 @@ class QuantizedLinear(_PackedMatrixLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., in_features)` to `(..., out_features)` in the input's dtype."""
-        return kernels.linear(input, self.weight, self.quant_type, self.bias)
+        return scaled_linear(input, self.weight, self.quant_type, self.bias, self.scale)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return a plain layer with the same weights in `dtype`, trainable."""
         linear = Linear(
             self.in_features, self.out_features, bias=self.bias is not None, device="meta", dtype=dtype
         )
-        linear.weight = nn.Parameter(kernels.dequantize(self.weight, self.quant_type, dtype))
+        linear.weight = nn.Parameter(unpacked(self.weight, self.quant_type, dtype, self.scale))
         if self.bias is not None:
             linear.bias = nn.Parameter(self.bias.detach().to(dtype))
         return linear
@@ -203,7 +215,7 @@ class QuantizedConv1D(QuantizedLinear):
         """Return a plain `Conv1D` with the same weights in `dtype`, trainable."""
         with torch.device("meta"):
             plain = Conv1D(self.out_features, self.in_features)
-        plain.fill("weight", kernels.dequantize(self.weight, self.quant_type, dtype))
+        plain.fill("weight", unpacked(self.weight, self.quant_type, dtype, self.scale))
         assert self.bias is not None
         plain.fill("bias", self.bias.detach().to(dtype))
         return plain

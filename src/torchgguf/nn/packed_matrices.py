@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torchgguf.container.tensor_types import type_of_dtype
+from torchgguf.nn.factors import is_factor
 from torchgguf.nn.slots import PackedLayer, Slot, parameter_of
 from torchgguf.quants import QuantType, quant_type as find_quant_type
 
@@ -38,9 +39,13 @@ class PackedMatrices(PackedLayer):
             # The blocks may come after the slots are listed.
             read = partial(parameter_of, self, name)
             yield Slot(f"{name}.weight", shape, read, kind, packable=True)
+            yield from self.factor_slots(f"{name}.weight")
 
     def fill(self, name: str, tensor: Tensor) -> None:
-        """Store one of the tensors, and leave its numbers as they are."""
+        """Store one of the tensors, and leave its numbers as they are, or factors."""
+        if is_factor(name):
+            super().fill(name, tensor)
+            return
         kind = type_of_dtype(tensor.dtype)
         assert kind is not None
         self._set(name.removesuffix(".weight"), tensor.contiguous().view(torch.uint8), find_quant_type(kind))

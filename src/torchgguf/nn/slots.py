@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from torchgguf.nn.factors import FACTOR_KINDS, factor_name, is_factor
 from torchgguf.quants import QuantType
 
 
@@ -26,6 +27,7 @@ class Slot:
         quant_type: of a packed tensor.
         packable: whether the layer has a packed form, in which this tensor stays in its blocks.
         also: another shape that files may have it in.
+        factors: shape of the factors on its products that files may contain beside it (`nn/factors.py`).
     """
 
     name: str
@@ -34,6 +36,7 @@ class Slot:
     quant_type: QuantType | None = None
     packable: bool = False
     also: tuple[int, ...] | None = None
+    factors: tuple[int, ...] | None = None
 
 
 class SlottedLayer(nn.Module):
@@ -72,6 +75,26 @@ class PackedLayer(SlottedLayer):
     """A layer whose matrices stay in their GGUF blocks."""
 
     advice = ", whose weights are packed (call model.dequantize() first),"
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Store a slot's tensor, unpacked, or factors on the products of a matrix."""
+        if is_factor(name):
+            factor = nn.Parameter(tensor, requires_grad=False)
+            self.register_parameter(name.replace(".", "_"), factor)
+        else:
+            super().fill(name, tensor)
+
+    def factor(self, matrix: str) -> Tensor | None:
+        """Return the factors on the products of a matrix, given the name of its slot, or None."""
+        factor: Tensor | None = getattr(self, factor_name(matrix).replace(".", "_"), None)
+        return factor
+
+    def factor_slots(self, matrix: str) -> Iterable[Slot]:
+        """List the factors of a matrix, given the name of its slot."""
+        for name in (factor_name(matrix, kind) for kind in FACTOR_KINDS):
+            parameter = name.replace(".", "_")
+            if (factor := getattr(self, parameter, None)) is not None:
+                yield Slot(name, tuple(factor.shape), partial(parameter_of, self, parameter))
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return the plain layer with the same weights in `dtype`, trainable."""

@@ -7,8 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from torchgguf import kernels
 from torchgguf.container.tensor_types import type_of_dtype
+from torchgguf.nn.factors import is_factor, scaled_linear, unpacked
 from torchgguf.nn.layers import Linear
 from torchgguf.nn.slots import PackedLayer, Slot, parameter_of
 from torchgguf.quants import QuantType, quant_type as find_quant_type
@@ -34,7 +34,7 @@ class StackedLinear(Linear):
         """List the matrices."""
         for name in self.parts:
             read = partial(self._part, name)
-            yield Slot(f"{name}.weight", tuple(read().shape), read, packable=True)
+            yield Slot(f"{name}.weight", tuple(read().shape), read, packable=True, factors=(1,))
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Store one of the matrices."""
@@ -72,7 +72,12 @@ class QuantizedStackedLinear(PackedLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., in_features)` to `(..., out_features)` in the input's dtype."""
-        outputs = [kernels.linear(input, getattr(self, name), self.quant_types[name]) for name in self.parts]
+        outputs = [
+            scaled_linear(
+                input, getattr(self, name), self.quant_types[name], scale=self.factor(f"{name}.weight")
+            )
+            for name in self.parts
+        ]
         return torch.cat(outputs, dim=-1)
 
     def slots(self) -> Iterable[Slot]:
@@ -81,9 +86,13 @@ class QuantizedStackedLinear(PackedLayer):
             blocks: Tensor = getattr(self, name)
             shape = (len(blocks), kind.weights_per_row(blocks.shape[-1]))
             yield Slot(f"{name}.weight", shape, partial(parameter_of, self, name), kind, packable=True)
+            yield from self.factor_slots(f"{name}.weight")
 
     def fill(self, name: str, tensor: Tensor) -> None:
-        """Store one of the matrices, and leave its numbers as they are."""
+        """Store one of the matrices, and leave its numbers as they are, or a factor."""
+        if is_factor(name):
+            super().fill(name, tensor)
+            return
         kind = type_of_dtype(tensor.dtype)
         assert kind is not None
         self._set(name.removesuffix(".weight"), tensor.contiguous().view(torch.uint8), find_quant_type(kind))
@@ -95,11 +104,12 @@ class QuantizedStackedLinear(PackedLayer):
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> StackedLinear:
         """Return the plain layer with the same weights in `dtype`, trainable."""
-        shapes = [slot.shape for slot in self.slots()]
+        shapes = [slot.shape for slot in self.slots() if slot.packable]
         with torch.device("meta"):
             plain = StackedLinear(shapes[0][1], sum(rows for rows, _ in shapes), self.parts)
         for name, kind in self.quant_types.items():
-            plain.fill(f"{name}.weight", kernels.dequantize(getattr(self, name), kind, dtype))
+            scale = self.factor(f"{name}.weight")
+            plain.fill(f"{name}.weight", unpacked(getattr(self, name), kind, dtype, scale))
         return plain
 
     def extra_repr(self) -> str:

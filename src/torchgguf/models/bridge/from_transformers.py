@@ -18,6 +18,7 @@ from torchgguf.models.core.model import Model
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.io.checkpoint import list_names
 from torchgguf.nn import PackedLayer
+from torchgguf.nn.factors import is_factor
 from torchgguf.nn.foreign import packing_library
 from torchgguf.nn.slots import slots
 
@@ -85,7 +86,7 @@ def _share(ours: Model, theirs: Any) -> None:
         place = places.get(path)
         shapes = None if place is None else {slot.name: slot.shape for slot in slots(place)}
         if isinstance(layer, PackedLayer) and shapes is not None:
-            if {slot.name: slot.shape for slot in slots(layer)} != shapes:
+            if {slot.name: slot.shape for slot in slots(layer) if not is_factor(slot.name)} != shapes:
                 strange.append(path)
             ours.set_submodule(path, layer)
             continue

@@ -11,6 +11,7 @@ from torchgguf.container import GGUFError, GGUFFile, Metadata
 from torchgguf.container.errors import brief
 from torchgguf.models.core.config import Config
 from torchgguf.models.core.config_map import Field, Header, Rule, read_fields, with_equal_layers
+from torchgguf.models.core.usual_tensors import UsualTensors
 from torchgguf.models.core.weight_map import NO_OTHER_NAMES, Interleaved, OtherNames, Row, Stack, WeightMap
 
 _logger = logging.getLogger(__name__)
@@ -96,6 +97,10 @@ class Architecture:
             return False
         return any(rule.is_kept(config, int(layer[1]), in_new) for rule in self.rules)
 
+    def tensors_of(self, file: GGUFFile) -> UsualTensors:
+        """Return the tensors of a file by the names in the weight map."""
+        return UsualTensors(file, self.weights, self.config_tensors)
+
     def read_config(self, file: GGUFFile, ignored: Collection[str] = ()) -> Config:
         """Read a file's config.
 
@@ -111,7 +116,8 @@ class Architecture:
         left_out = [key for key in values if key in ignored or prefix + key in ignored]
         for key in left_out:
             _logger.warning("%s: %s%s = %s is ignored", file.paths[0], prefix, key, brief(values.pop(key)))
-        header = Header(with_equal_layers(values), file.tensors, file.__getitem__)
+        tensors = self.tensors_of(file)
+        header = Header(with_equal_layers(values), tensors.infos, tensors.load)
         try:
             fields = read_fields(self.rules, header)
             config = self.config_class(**fields, **_token_ids(file.metadata))

@@ -6,8 +6,9 @@ from typing import NamedTuple, Self
 
 from torch import Tensor
 
-from torchgguf.container import GGUFFile, Metadata, TensorType
+from torchgguf.container import Metadata, TensorType
 from torchgguf.models.core.config import Config
+from torchgguf.models.core.usual_tensors import UsualTensors
 
 
 class Origin(NamedTuple):
@@ -34,9 +35,11 @@ class GGUFSource:
     config_tensors: dict[str, Tensor]
 
     @classmethod
-    def of(cls, file: GGUFFile, config: Config, config_tensors: frozenset[str]) -> Self:
+    def of(
+        cls, metadata: Metadata, tensors: UsualTensors, config: Config, config_tensors: frozenset[str]
+    ) -> Self:
         """Read it from an open file."""
-        types = {name: info.type for name, info in file.tensors.items()}
+        types = {name: info.type for name, info in tensors.infos.items()}
         return cls(
-            file.metadata, types, config, {name: file[name] for name in types if name in config_tensors}
+            metadata, types, config, {name: tensors.load(name) for name in types if name in config_tensors}
         )

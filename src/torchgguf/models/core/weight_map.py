@@ -8,11 +8,13 @@ names are those in the model without a head; models with a head prepend a prefix
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from torchgguf.nn.factors import is_factor
 
 # Maps a config to an index p such that row i of the GGUF tensor is row p[i] of the Hugging Face tensor.
 RowOrder = Callable[[Any], Tensor]
@@ -49,11 +51,17 @@ def _take_rows(tensor: Tensor, index: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One module: its names on both sides, and the transform of its tensors if their layouts differ."""
+    """One module: its names on both sides, and the transform of its tensors if their layouts differ.
+
+    Attributes:
+        applies: returns whether a model with this config has the module: of several rows with the same name
+            in GGUF files, one applies.
+    """
 
     gguf: str
     hf: str
     transform: RowPermutation | None = None
+    applies: Callable[[Any], bool] = lambda config: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +135,37 @@ class WeightMap:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = tuple(rows)
-        self._by_gguf = {row.gguf: row for row in self.rows}
+        self._by_gguf: dict[str, list[Row]] = {}
+        for row in self.rows:
+            self._by_gguf.setdefault(row.gguf, []).append(row)
         self._by_hf = {row.hf: row for row in self.rows}
         of_layers = {re.escape(row.hf.partition("{}")[0]) for row in self.rows if "{}" in row.hf}
         self._layer = re.compile(rf"(?:^|\.)(?:{'|'.join(sorted(of_layers))})(\d+)\.")
 
-    def to_hf(self, name: str) -> tuple[str, Row] | None:
+    def to_hf(self, name: str, config: Any) -> tuple[str, Row] | None:
         """Return the Hugging Face name of a GGUF tensor and its row, or None if no row matches."""
         template, layer, suffix = _split(name)
-        row = self._by_gguf.get(template)
-        return None if row is None else (f"{row.hf.format(layer)}.{suffix}", row)
+        row = next((row for row in self._by_gguf.get(template, ()) if row.applies(config)), None)
+        return None if row is None else (f"{row.hf.format(layer)}.{suffix}", _row_of(name, row))
+
+    def knows(self, name: str) -> bool:
+        """Return whether there is a row for a GGUF tensor."""
+        return _split(name)[0] in self._by_gguf
 
     def to_gguf(self, name: str) -> tuple[str, Row] | None:
         """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches."""
         template, layer, suffix = _split(name)
         row = self._by_hf.get(template)
-        return None if row is None else (f"{row.gguf.format(layer)}.{suffix}", row)
+        return None if row is None else (f"{row.gguf.format(layer)}.{suffix}", _row_of(name, row))
 
     def count_layers(self, names: Iterable[str]) -> int:
         """Return the number of layers that have tensors, by their Hugging Face names with any prefix."""
         return len({found[1] for name in names if (found := self._layer.search(name)) is not None})
+
+
+def _row_of(name: str, row: Row) -> Row:
+    """Return a row as it applies to a tensor: factors have no rows to move."""
+    return replace(row, transform=None) if is_factor(name) else row
 
 
 def _split(name: str) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -28,7 +29,8 @@ from torchgguf.models.io.opening import open_source, read_config
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.places import ParameterPlace
 from torchgguf.models.io.supply import CheckpointSupply, GGUFSupply, TensorSupply
-from torchgguf.nn import SlottedLayer, check_attention
+from torchgguf.nn import PackedLayer, SlottedLayer, check_attention
+from torchgguf.nn.factors import factor_name, is_factor, times_factor
 from torchgguf.quants import quant_type
 
 _logger = logging.getLogger(__name__)
@@ -195,10 +197,17 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
         path: name of the layer.
         filling: what the tensors become.
     """
-    model = opened.model
-    for slot, tensor in opened.match.tensors[path]:
+    model, filled = opened.model, opened.match.tensors[path]
+    factors = {slot.name: tensor for slot, tensor in filled if is_factor(slot.name)}
+    for slot, tensor in filled:
         layer = model.get_submodule(path)
-        is_plain = tensor.dtype is filling.dtype is torch.float32  # a packed layer would keep the same values
+        if slot.name in factors:
+            if isinstance(layer, PackedLayer):  # those of plain layers are in the weights
+                layer.fill(slot.name, tensor.load().to(filling.device, torch.float32))
+            continue
+        factor = factors.get(factor_name(slot.name)) if slot.factors else None
+        # A packed layer would keep the same values.
+        is_plain = tensor.dtype is filling.dtype is torch.float32 and factor is None
         keep = filling.keep_blocks or (filling.keep_packed and tensor.is_packed)
         if keep and slot.packable and not is_plain:
             assert isinstance(layer, SlottedLayer) and isinstance(tensor.type, TensorType)
@@ -214,8 +223,16 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
             is_vector = filling.keep_blocks and not slot.packable
             wanted = torch.float32 if is_vector or stays_wide else filling.dtype
             name = ParameterPlace(path, slot).name
-            plain = _load_plain(tensor, wanted, partial(filling.too_large, name, wanted or tensor.dtype))
+            too_large = partial(filling.too_large, name, wanted or tensor.dtype)
+            if factor is not None:
+                tensor = replace(tensor, type=torch.float32, load=partial(_scaled, tensor, factor))
+            plain = _load_plain(tensor, wanted, too_large)
             opened.supply.layout.fill(layer, slot.name, plain.to(filling.device))
+
+
+def _scaled(tensor: LazyTensor, factor: LazyTensor) -> Tensor:
+    plain = _load_plain(tensor, torch.float32, lambda: None)
+    return times_factor(plain, factor.load())
 
 
 def _load_plain(tensor: LazyTensor, dtype: torch.dtype | None, too_large: Callable[[], object]) -> Tensor:

@@ -71,7 +71,7 @@ def kept_for_checkpoint(model: Model, dtype: torch.dtype) -> Iterator[tuple[str,
     architecture = model.architecture
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     for name, tensor in model.kept.items():
-        found = architecture.weights.to_hf(name)
+        found = architecture.weights.to_hf(name, model.config)
         if found is None or not architecture.is_kept(name, model.config, in_new=True):
             continue
         hf_name = prefix + found[0].replace("_bias.bias", "_bias")

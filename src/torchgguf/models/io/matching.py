@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial, reduce
 from typing import NamedTuple, TypeAlias
 
@@ -15,6 +15,7 @@ from torchgguf.models.core.model import Model
 from torchgguf.models.io.checkpoint import list_names
 from torchgguf.models.io.places import tensor_places
 from torchgguf.models.io.supply import TensorSupply
+from torchgguf.nn.factors import FACTOR_KINDS, factor_name
 from torchgguf.nn.slots import Slot
 from torchgguf.quants import quant_types
 
@@ -60,15 +61,20 @@ def match(model: Model, supply: TensorSupply, new_sizes: bool = False) -> Match:
         parts = [part for row in rows for part in row]
         found = {part: tensors.pop(part) for part in parts if part in tensors}
         absent = [supply.shown(part, in_base) for part in parts if part not in found]
-        problems = [f"{supply.shown(part, in_base)} {text}" for part, text in _problems(found, shapes)]
+        problems = [*_problems(found, shapes)]
         if not absent and not problems:
             tensor = found[name] if parts == [name] else _joined(rows, found, place.slot.shape)
-            matched.tensors.setdefault(place.path, []).append((place.slot, tensor))
+            filled = matched.tensors.setdefault(place.path, [])
+            filled.append((place.slot, tensor))
+            for part, slot, factor in _factors(name, place.slot, tensors):
+                filled.append((slot, factor))
+                problems += _problems({part: factor}, [slot.shape])
+            wrong += [f"{supply.shown(part, in_base)} {text}" for part, text in problems]
         elif not in_base and (supply.may_lack(name) if absent else new_sizes):
             matched.new.append(place.name)
         else:
             missing += absent
-            wrong += problems
+            wrong += [f"{supply.shown(part, in_base)} {text}" for part, text in problems]
     unused = [
         *supply.unknown,
         *(
@@ -114,6 +120,16 @@ def _parts(
             if (rows := stack.part_names(name, slot.shape[0])) is not None:
                 return rows, [(slot.shape[1] // len(stack.parts), *slot.shape[2:])]
     return [[name]], [slot.shape, slot.also]
+
+
+def _factors(
+    name: str, matrix: Slot, tensors: dict[str, LazyTensor]
+) -> Iterator[tuple[str, Slot, LazyTensor]]:
+    """Remove the factors of a matrix from the tensors, and return their names, slots and tensors."""
+    for kind in FACTOR_KINDS if matrix.factors is not None else ():
+        if (factor := tensors.pop(full := factor_name(name, kind), None)) is not None:
+            assert matrix.factors is not None
+            yield full, Slot(factor_name(matrix.name, kind), matrix.factors, factor.load), factor
 
 
 def _problems(tensors: dict[str, LazyTensor], shapes: Sequence[Shape | None]) -> Iterable[tuple[str, str]]:

@@ -11,6 +11,7 @@ from torchgguf.models.core.model import Model
 from torchgguf.models.io.checkpoint import CheckpointError, list_names
 from torchgguf.models.io.places import tensor_places
 from torchgguf.nn import PackedLayer
+from torchgguf.nn.factors import is_factor
 from torchgguf.nn.foreign import packing_library
 from torchgguf.nn.slots import slots
 
@@ -91,7 +92,7 @@ def _differences(model: Model, described: Model) -> Iterator[str]:
         {
             place.name: place.slot
             for place in tensor_places(each, slots, left_out=None)
-            if not place.name.startswith(tuple(other_lengths))
+            if not place.name.startswith(tuple(other_lengths)) and not is_factor(place.name)
         }
         for each in (model, described)
     )

@@ -23,6 +23,7 @@ from torchgguf.models.core.config import Config, floating_dtype
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.pooling import stated_pooling
 from torchgguf.models.core.provenance import GGUFSource, Origin
+from torchgguf.models.core.usual_tensors import EMBEDDING
 from torchgguf.models.core.weight_map import HEAD, Stack
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
 from torchgguf.models.io.kept import kept_of_checkpoint
@@ -119,20 +120,25 @@ class GGUFSupply(TensorSupply):
         architecture = model_class.architecture
         config = architecture.read_config(file, options.ignore_metadata)
         self._file, self._weights = file, architecture.weights
-        self._source = GGUFSource.of(file, copy.deepcopy(config), architecture.config_tensors)
+        tensors = architecture.tensors_of(file)
+        self._source = GGUFSource.of(
+            file.metadata, tensors, copy.deepcopy(config), architecture.config_tensors
+        )
         if options.changes:
             config = config.from_dict(config.to_dict(), **options.changes)
         config.dtype = floating_dtype(options.dtype)
         self.config, self.tensors, self.heads = config, {}, set()
         self.unknown = unknown = list[str]()
         self.kept = kept = dict[str, LazyTensor]()
-        for name, tensor in file.sources(passing).items():
-            hf_name, row = self._weights.to_hf(name) or ("", None)
+        if (copied := tensors.copy_of_embedding) and not torch.equal(file[copied], file[EMBEDDING]):
+            unknown.append(copied)
+        for name, tensor in tensors.sources(passing).items():
+            hf_name, row = self._weights.to_hf(name, config) or ("", None)
             if name in architecture.config_tensors:
                 continue
             if row is not None and architecture.is_kept(name, self._source.config):
                 kept[name] = (
-                    tensor if passing else replace(tensor, load=partial(_same, file[name]), read=None)
+                    tensor if passing else replace(tensor, load=partial(_same, tensors.load(name)), read=None)
                 )
                 continue
             if row is None or hf_name in self.tensors:

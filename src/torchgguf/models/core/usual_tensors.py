@@ -1,0 +1,230 @@
+"""The tensors of a GGUF file by the names and in the shapes that weight maps state, whoever wrote the file.
+
+Writers differ: queries, keys and values are one tensor or three; experts are stacked or, in files of 2023 and
+2024, one tensor each; gates and ups of experts are one tensor or two; some names of vectors lack `.weight`.
+Rows stay as they are, packed or not: nothing is rounded. A model that is saved again has the usual tensors.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from torchgguf.container import GGUFFile, TensorInfo, TensorSource
+from torchgguf.container.tensors import storage_nbytes
+from torchgguf.models.core.weight_map import WeightMap
+from torchgguf.nn.factors import is_factor
+
+_QKV = ("attn_q", "attn_k", "attn_v")
+_FUSED_QKV = "attn_qkv"
+_FUSED_GATE_UP = "ffn_gate_up_exps"
+_GATE_UP = ("ffn_gate_exps", "ffn_up_exps")
+_IN_LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(\w+)")
+_ONE_EXPERT = re.compile(r"(blk\.\d+\.ffn_(?:gate|up|down))\.(\d+)\.weight")
+_HEAD = "output.weight"
+EMBEDDING = "token_embd.weight"
+
+Infos: TypeAlias = Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A tensor that is made of others.
+
+    Attributes:
+        shape: in elements.
+        parts: names of the tensors in the file, all of one type.
+        make: returns it, given the parts.
+    """
+
+    shape: tuple[int, ...]
+    parts: tuple[str, ...]
+    make: Callable[..., Tensor]
+
+
+_Group: TypeAlias = dict[str, _Made]
+
+
+class UsualTensors:
+    """The tensors of a file, those of other forms in the usual one.
+
+    Args:
+        file: the file.
+        weights: states which names are usual.
+        own: names of usual tensors that are not in the weight map.
+
+    Attributes:
+        infos: the headers, by their usual names.
+        copy_of_embedding: name of a head that the model lacks; its shape and type are those of the embedding.
+    """
+
+    def __init__(self, file: GGUFFile, weights: WeightMap, own: Collection[str] = ()) -> None:
+        self._file = file
+        self._weights, self._own = weights, own
+        self._made = dict[str, _Made]()
+        unusual = {name: info for name, info in file.tensors.items() if not self._knows(name)}
+        self.copy_of_embedding: str | None = None
+        if unusual:
+            self._arrange(unusual)
+            embedding, head = file.tensors.get(EMBEDDING), unusual.get(_HEAD)
+            if embedding and head and (embedding.shape, embedding.type) == (head.shape, head.type):
+                self.copy_of_embedding = _HEAD
+        used = {part for one in self._made.values() for part in one.parts} | {self.copy_of_embedding}
+        at = defaultdict[str, list[str]](list)  # in the place of its first part
+        for name, one in self._made.items():
+            at[one.parts[0]].append(name)
+        self.infos = dict[str, TensorInfo]()
+        for name, info in file.tensors.items():
+            if name not in used:
+                self.infos[name] = info
+            self.infos |= {made: self._info(made, self._made[made]) for made in at.get(name, ())}
+
+    def _knows(self, name: str) -> bool:
+        return name in self._own or self._weights.knows(name)
+
+    def _arrange(self, unusual: Infos) -> None:
+        """Find the tensors that are made of unusual ones: all that consist of the same parts, or none."""
+        forms = (self._named, self._stacked, self._split_gate_up, self._split_qkv, self._joined_qkv)
+        for group in (group for form in forms for group in form(unusual)):
+            if all(self._knows(name) and name not in self._file.tensors for name in group):
+                self._made |= group
+
+    def _info(self, name: str, made: _Made) -> TensorInfo:
+        first = self._file.tensors[made.parts[0]]
+        return replace(first, name=name, shape=made.shape, nbytes=storage_nbytes(made.shape, first.type))
+
+    def load(self, name: str) -> Tensor:
+        """Load a tensor, by its usual name."""
+        if (made := self._made.get(name)) is None:
+            return self._file[name]
+        return made.make(*map(self._file.__getitem__, made.parts))
+
+    def sources(self, passing: bool = False) -> dict[str, TensorSource]:
+        """Return all tensors, by their usual names, as `GGUFFile.sources` does."""
+        sources = self._file.sources(passing)
+        usual: dict[str, TensorSource] = {}
+        for name, info in self.infos.items():
+            if (made := self._made.get(name)) is None:
+                usual[name] = sources[name]
+            else:
+                parts = [sources[part] for part in made.parts]
+                usual[name] = TensorSource(made.shape, info.type, partial(_make, made, parts))
+        return usual
+
+    def _named(self, unusual: Infos) -> Iterator[_Group]:
+        """Complete the names of vectors."""
+        for name, info in unusual.items():
+            if len(info.shape) == 1:
+                yield {f"{name}.weight": _Made(info.shape, (name,), _same)}
+
+    def _stacked(self, unusual: Infos) -> Iterator[_Group]:
+        """Stack the matrices of experts."""
+        experts: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        for name in unusual:
+            if found := _ONE_EXPERT.fullmatch(name):
+                experts[found[1]][int(found[2])] = name
+        for name, parts in experts.items():
+            names = tuple(parts[number] for number in sorted(parts))
+            if sorted(parts) == list(range(len(parts))) and _are_alike(unusual, names):
+                shape = (len(parts), *unusual[names[0]].shape)
+                yield {f"{name}_exps.weight": _Made(shape, names, _stack)}
+
+    def _split_gate_up(self, unusual: Infos) -> Iterator[_Group]:
+        """Split the matrices or biases of experts into those of gates and those of ups below them."""
+        for name, info in unusual.items():
+            found = _IN_LAYER.fullmatch(name)
+            if found and found[2] == _FUSED_GATE_UP and _has_rows(info, 1) and info.shape[1] % 2 == 0:
+                heights = (info.shape[1] // 2,) * 2
+                yield _split(
+                    name, info, [f"blk.{found[1]}.{part}.{found[3]}" for part in _GATE_UP], 1, heights
+                )
+
+    def _split_qkv(self, unusual: Infos) -> Iterator[_Group]:
+        """Split queries, keys and values, which lie one below the other."""
+        for name, info in unusual.items():
+            found = _IN_LAYER.fullmatch(name)
+            if not found or found[2] != _FUSED_QKV:
+                continue
+            names = [f"blk.{found[1]}.{part}.{found[3]}" for part in _QKV]
+            heights = self._heights(int(found[1]))
+            if is_factor(name):
+                yield {part: _Made(info.shape, (name,), _same) for part in names}
+            elif heights and _has_rows(info, 0) and sum(heights) == info.shape[0]:
+                yield _split(name, info, names, 0, heights)
+
+    def _joined_qkv(self, unusual: Infos) -> Iterator[_Group]:
+        """Join queries, keys and values of one type."""
+        for name in unusual:
+            found = _IN_LAYER.fullmatch(name)
+            if found and found[2] == _QKV[0] and not is_factor(name):
+                parts = tuple(f"blk.{found[1]}.{part}.{found[3]}" for part in _QKV)
+                if all(part in unusual and _has_rows(unusual[part], 0) for part in parts) and _are_alike(
+                    unusual, parts, from_dim=1
+                ):
+                    shape = (sum(unusual[part].shape[0] for part in parts), *unusual[name].shape[1:])
+                    yield {f"blk.{found[1]}.{_FUSED_QKV}.{found[3]}": _Made(shape, parts, _concatenated)}
+
+    def _heights(self, layer: int) -> tuple[int, ...] | None:
+        """Return the rows of queries, keys and values that the metadata state; None: they do not."""
+        heads = self._number("attention.head_count", layer)
+        width = self._number("embedding_length", layer)
+        if heads is None or width is None:
+            return None
+        key_heads = self._number("attention.head_count_kv", layer) or heads
+        size = self._number("attention.key_length", layer) or width // heads
+        value_size = self._number("attention.value_length", layer) or width // heads
+        return heads * size, key_heads * size, key_heads * value_size
+
+    def _number(self, key: str, layer: int) -> int | None:
+        metadata = self._file.metadata
+        value = metadata.get(f"{metadata.get('general.architecture')}.{key}")
+        if isinstance(value, list):
+            value = value[layer] if layer < len(value) else None
+        return value if type(value) is int and value > 0 else None
+
+
+def _are_alike(infos: Infos, names: Collection[str], from_dim: int = 0) -> bool:
+    """Return whether tensors are of one type, and of one shape from a dimension on."""
+    return len({(infos[name].type, infos[name].shape[from_dim:]) for name in names}) == 1
+
+
+def _has_rows(info: TensorInfo, dim: int) -> bool:
+    """Return whether parts along a dimension are whole rows, or numbers of a vector that is not packed."""
+    return dim < len(info.shape) - 1 or (dim < len(info.shape) and info.dtype.is_floating_point)
+
+
+def _split(
+    name: str, info: TensorInfo, parts: Sequence[str], dim: int, heights: Sequence[int]
+) -> dict[str, _Made]:
+    """Return the parts of a tensor, one below the other."""
+    group, start = dict[str, _Made](), 0
+    for part, rows in zip(parts, heights, strict=True):
+        shape = (*info.shape[:dim], rows, *info.shape[dim + 1 :])
+        group[part] = _Made(shape, (name,), partial(_narrowed, dim=dim, start=start, rows=rows))
+        start += rows
+    return group
+
+
+def _make(made: _Made, parts: list[TensorSource]) -> Tensor:
+    return made.make(*(part.load() for part in parts))
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _stack(*parts: Tensor) -> Tensor:
+    return torch.stack(parts)
+
+
+def _concatenated(*parts: Tensor) -> Tensor:
+    return torch.cat(parts)
+
+
+def _narrowed(tensor: Tensor, dim: int, start: int, rows: int) -> Tensor:
+    return tensor.narrow(dim, start, rows).contiguous()
