@@ -125,7 +125,8 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        self.size = max(self.size, result.numel())
+        if isinstance(result, torch.Tensor):
+            self.size = max(self.size, result.numel())
         return result
 
 
