@@ -198,6 +198,13 @@ def test_values_that_do_not_fit(path, values, message):
     assert path.read_bytes() == content
 
 
+def test_what_could_not_be_read_again_is_refused(path):
+    before = path.read_bytes()
+    with pytest.raises(GGUFError, match=r"'a' exceeds the limit of 4194304 values"):
+        edit_metadata(path, {"a": [1] * 5_000_000}, types={"a": ArrayType(ValueType.UINT8)})
+    assert path.read_bytes() == before
+
+
 def test_what_is_refused_can_be_forced(path):
     _, tensors = contents(path)
     edit_metadata(path, {"general.architecture": "gpt2", "general.alignment": 128}, force=True)

@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from torchgguf.container import (
     split_gguf,
     write_gguf,
 )
+from torchgguf.container.layout import UNFINISHED_MAGIC
 
 ERRORS = [errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.ENOSYS]
 WEIGHTS = {f"w{i}": torch.arange(100.0) + i for i in range(4)}
@@ -202,3 +204,25 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, monkeypatch):
         with pytest.raises(GGUFError, match=r"delete x\.gguf\.lock"):
             edit_metadata(path, {"general.name": "never"})
         assert lock.read_text() == foreign
+
+
+def test_where_there_are_no_locks_readers_wait_for_an_edit(tmp_path, monkeypatch):
+    path = tmp_path / "x.gguf"
+    write_gguf(path, {"general.name": "whole"}, WEIGHTS)
+    without(fcntl, "flock")(monkeypatch, OSError(errno.EOPNOTSUPP, "Operation not supported"))
+    begin = path.read_bytes()[:8]
+
+    def overwrite(data):
+        with path.open("r+b") as file:
+            file.write(data)
+
+    overwrite(UNFINISHED_MAGIC)
+    (tmp_path / "x.gguf.lock").touch()
+    editor = threading.Timer(0.3, overwrite, [begin])
+    editor.start()
+    assert open_gguf(path).metadata["general.name"] == "whole"
+    editor.join()
+    (tmp_path / "x.gguf.lock").unlink()
+    overwrite(UNFINISHED_MAGIC)
+    with pytest.raises(GGUFError, match="unfinished edit"):
+        open_gguf(path)

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,3 +94,16 @@ def test_merging_a_part_that_shrinks(path, tmp_path):
     with pytest.raises(GGUFError, match=r"tensor 'b': .*part-00002-of-00003\.gguf: ends here"):
         merge_gguf(parts[0], tmp_path / "y.gguf", progress=lambda done, total: os.truncate(parts[1], 500))
     assert not (tmp_path / "y.gguf").exists()
+
+
+def test_an_unmapped_file_is_closed_with_its_last_source(path):
+    before = len([*Path("/proc/self/fd").iterdir()])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with open_gguf(path, mmap=False) as file:
+            source = file.sources()["a"]
+        del file
+        assert torch.equal(source.load(), WEIGHTS["a"])
+        del source
+    assert not caught
+    assert len([*Path("/proc/self/fd").iterdir()]) == before

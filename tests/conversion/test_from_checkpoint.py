@@ -214,6 +214,19 @@ def test_what_is_read_is_not_written(llama, tmp_path):
     assert [(tmp_path / "imatrix.gguf").read_bytes(), weights.read_bytes()] == before
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_no_file_of_the_checkpoint_is_replaced(llama, tmp_path, name):
+    folder = shutil.copytree(llama, tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "link").symlink_to(folder / name)
+    for target in (folder / name, tmp_path / "link"):
+        with pytest.raises(ValueError, match="is a file to read and would be lost"):
+            convert_to_gguf(folder, target)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    for _ in range(2):  # which is not read
+        convert_to_gguf(folder, folder / "packed")
+
+
 def test_a_gguf_file_is_no_checkpoint(llama, tmp_path):
     path = convert_to_gguf(llama, tmp_path / "x.gguf")
     for place in (path, tmp_path):

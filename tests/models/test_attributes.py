@@ -187,6 +187,8 @@ def test_token_type_ids_of_models_without_kinds():
     assert torch.equal(theirs(ids(), token_type_ids=zeros + 1).logits, theirs(ids()).logits)
     with pytest.warns(UserWarning, match="token_type_ids are ignored: LlamaModel"):
         assert torch.equal(model(ids(), token_type_ids=zeros + 1).logits, model(ids()).logits)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(ids(), token_type_ids=zeros).logits, model(ids()).logits)
 
 
 def test_set_decoder():

@@ -1,5 +1,6 @@
 """What a config.json says is done, or refused by an error that names it; nothing is silently ignored."""
 
+import copy
 import json
 
 import pytest
@@ -16,6 +17,7 @@ from torchgguf.models import (
     LlamaModel,
     Qwen2Config,
 )
+from torchgguf.models.registry import MODEL_TYPES
 
 REFUSED = {
     "dtype": (LlamaConfig, {"dtype": "bf16"}, r"'bf16'.*bfloat16"),
@@ -108,6 +110,36 @@ def test_from_what_transformers_writes_and_back(name):
     for key in theirs.keys() - {"rope_parameters", "layer_types"}:  # which may state defaults or not
         if (key, theirs[key]) != ("head_dim", None):  # the size that follows from others
             assert (again[key] or None) == (theirs[key] or None), key
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_defaults_are_those_of_transformers(model_type):
+    """A config.json need not state what is a default there."""
+    theirs, ours = transformers.CONFIG_MAPPING[model_type](), AutoConfig.for_model(model_type)
+    expected, actual = theirs.to_dict(), ours.to_dict()
+    for key in (expected.keys() & actual.keys()) - {"rope_parameters", "transformers_version"}:
+        if expected[key] is not None:  # else it follows from others
+            assert (actual[key] or None) == (expected[key] or None), key
+    rotation = expected.get("rope_parameters") or {}
+    for key in rotation.keys() - {"type", "max_position_embeddings"}:
+        neutral = 1.0 if key == "partial_rotary_factor" else None
+        assert ours.rope_parameters.get(key, neutral) == rotation[key], key
+
+
+@pytest.mark.parametrize(
+    ("model_type", "values"),
+    [
+        ("gpt_oss", {"rope_theta": 5e5}),
+        ("gpt_oss", {"rope_scaling": {"type": "linear", "factor": 2.0}}),
+        ("ministral3", {"rope_scaling": {"type": "linear", "factor": 2.0}}),
+    ],
+)
+def test_older_names_of_models_with_a_default_scaling(model_type, values):
+    expected = transformers.CONFIG_MAPPING[model_type](**copy.deepcopy(values)).rope_parameters
+    actual = AutoConfig.for_model(model_type, **values).rope_parameters
+    assert {key: actual[key] for key in expected.keys() - {"type"}} == {
+        key: value for key, value in expected.items() if key != "type"
+    }
 
 
 def test_gpt2_states_its_length_for_the_converter_too(tmp_path):

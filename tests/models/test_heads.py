@@ -236,6 +236,18 @@ def test_vocabulary_of_another_size(tied, options):
     assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-2, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["phi2", "phimoe"])
+@torch.no_grad()
+def test_vocabulary_of_another_size_and_a_head_with_a_bias(name):
+    theirs, ours = reference(CASES[name]), counterpart(reference(CASES[name]))
+    ids = torch.arange(12).view(1, 12)
+    for size in (390, 407):
+        theirs.resize_token_embeddings(size)
+        ours.resize_token_embeddings(size)
+        assert_close(ours.lm_head.bias, theirs.lm_head.bias, atol=1e-3, rtol=0)
+        assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-2, rtol=0)
+
+
 def test_vocabularies_that_cannot_be():
     ours = build("Llama", "AutoModelForCausalLM")[1]
     for options in ({"new_num_tokens": 0}, {"pad_to_multiple_of": 0}):

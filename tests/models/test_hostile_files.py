@@ -20,7 +20,7 @@ from torchgguf.models import (
     CheckpointError,
 )
 
-NAMES = ("llama", "bloom", "phi", "qwen2moe", "gpt2")
+NAMES = ("llama", "bloom", "phi", "qwen2moe", "gpt2", "gemma3", "cohere-norms")
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +173,14 @@ def configured(**values):
     return lambda folder: change_config(folder, **values)
 
 
+def nulls(name):
+    def state(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, name: None}))
+
+    return state
+
+
 def safetensors(change):
     """Change the header of a file of weights, as its JSON object, its size or its bytes."""
 
@@ -257,6 +265,20 @@ CHECKPOINTS = {
         "mlp_only_layers must name at most",
     ),
     "no step": ("qwen2moe", configured(decoder_sparse_step=0), "decoder_sparse_step must"),
+    "heads of no size": ("gemma3", configured(head_dim=0), "head_dim must be even and at least 2"),
+    "heads of less than no size": ("llama", configured(head_dim=-2), "head_dim must be even and at least 2"),
+    "scores without a scale": (
+        "gemma3",
+        configured(query_pre_attn_scalar=-1),
+        "query_pre_attn_scalar must be at least 1",
+    ),
+    "no kinds of layers": (
+        "gemma3",
+        configured(num_hidden_layers=0, layer_types=[]),
+        "unused tensors",
+    ),
+    "norms without an epsilon": ("cohere-norms", nulls("layer_norm_eps"), "layer_norm_eps must be float"),
+    "logits without a scale": ("cohere-norms", nulls("logit_scale"), "logit_scale must be float"),
     "spread below zero": (
         "llama",
         configured(initializer_range=-1.0),
@@ -274,7 +296,8 @@ CHECKPOINTS = {
         "missing tensors",
     ),
     "parts of experts": ("qwen2moe", experts(20000), "missing tensors"),
-    "tensors without end": ("llama", empty(40000), "40020 tensors exceed the limit|4003[0-9] tensors exceed"),
+    "as many tensors as Qwen3-235B has": ("llama", empty(36_945), "unused tensors"),
+    "tensors without end": ("llama", empty(45000), "450[0-9]+ tensors exceed the limit of 40960"),
     "a header without end": ("llama", empty(200_000), "its header of [0-9]+ bytes exceeds"),
     "a header beyond the file": ("llama", safetensors(lambda header, end: 1 << 62), "its header of"),
     "a header that ends early": ("llama", safetensors(lambda header, end: 9), "is broken"),

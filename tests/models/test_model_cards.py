@@ -4,6 +4,7 @@ import gguf
 import pytest
 import torch
 
+from tests.bounds import bounded
 from torchgguf.container import TensorSource
 from torchgguf.models.core.provenance import Origin
 from torchgguf.models.io.description import describe
@@ -70,7 +71,6 @@ UNUSABLE = {
     "license_link: {a: b}": ({}, "license_link"),
     "author: [a, [b]]": ({}, "author"),
     "base_model: [{name: [1]}]": ({"base_model.count": 1}, "base_model[0]"),
-    'name: "\\ud800"': ({}, "name"),
     "license: !!binary aGFsbG8=": ({}, "license"),
     "version: !!set {a}": ({}, "version"),
     "tags: 3\nlanguage: 2024-01-01": ({}, "tags, language"),
@@ -138,7 +138,11 @@ def test_what_nobody_can_use_is_left_out_with_one_warning(folder, text, caplog):
 
 
 @pytest.mark.parametrize(
-    "text", ["name: [", "name: x: y", "? {a: b}\n: c", "[" * 2000, "name: !!python/object:os.system x", "\0"]
+    "text",
+    [
+        *("name: [", "name: x: y", "? {a: b}\n: c", "[" * 2000),
+        *("name: !!python/object:os.system x", "\0", 'name: "\\ud800"'),
+    ],
 )
 def test_a_broken_card_is_ignored_with_a_warning(folder, text, caplog):
     put(folder, text)
@@ -164,3 +168,43 @@ def test_a_card_without_fields(folder, card):
 def test_a_text_in_another_encoding_after_the_fields(folder):
     put(folder, "license: mit\n---\nÄÖÜ", "latin-1")
     assert described(folder)["general.license"] == "mit"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["a: [" + "[]," * 340_000 + "]", "a: " + "x" * (2 << 20), "tags: [" + "[1]," * 40_000 + "]"],
+    ids=["many", "long", "many of the wrong kind"],
+)
+def test_a_card_made_to_cost_time_is_ignored_soon(folder, fields, caplog):
+    put(folder, "license: mit")
+    assert described(folder)["general.license"] == "mit"
+    put(folder, fields)
+    with bounded(2 << 20):
+        found = described(folder)
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert str(folder / "README.md") in warning and len(warning) < 1500
+    (folder / "README.md").unlink()
+    assert found == described(folder)
+
+
+def test_a_card_with_many_benchmarks(folder):
+    results = "\n".join(f"  - {{type: x, name: MTEB {i}, value: {i}.5}}" for i in range(6000))
+    put(folder, f"license: mit\nmodel-index:\n- name: x\n  results:\n{results}")
+    with bounded(2 << 20):
+        assert described(folder)["general.license"] == "mit"
+
+
+def test_settings_made_to_cost_time_are_ignored_soon(folder):
+    found = described(folder)
+    (folder / "generation_config.json").write_bytes(b'{"a": [' + b"[]," * 4_000_000 + b"0]}")
+    with bounded(12 << 20):
+        assert described(folder) == found
+
+
+@pytest.mark.parametrize("number", ["1e300", "NaN", "-Infinity", "9" * 400])
+def test_a_number_that_the_type_does_not_have_is_left_out(folder, number, caplog):
+    (folder / "generation_config.json").write_text(f'{{"temperature": {number}, "top_p": 0.5}}')
+    found = described(folder)
+    assert found["general.sampling.top_p"] == 0.5 and "general.sampling.temp" not in found
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "generation_config.json: general.sampling.temp is left out" in warning and len(warning) < 600

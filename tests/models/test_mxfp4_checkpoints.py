@@ -1,6 +1,7 @@
 """Checkpoints of gpt-oss as they are released: experts in MXFP4, blocks and scales apart."""
 
 import json
+import re
 
 import gguf
 import pytest
@@ -126,3 +127,25 @@ def test_blocks_without_scales(folder, tmp_path):
     )
     with pytest.raises(CheckpointError, match=message):
         AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+WRONG = {
+    "a bias of fewer columns": ("down_proj_bias", lambda t: t[:, :-1], "expected (5, 64)"),
+    "a bias of fewer experts": ("down_proj_bias", lambda t: t[:-1], "expected (5, 64)"),
+    "a bias of no dimensions": ("gate_up_proj_bias", lambda t: t[0, 0], "expected (5, 192)"),
+    "rows that are no pairs": ("gate_up_proj_(blocks|scales)", lambda t: t[:, :-1], "are not 2 matrices"),
+}
+
+
+@pytest.mark.parametrize(("names", "change", "words"), WRONG.values(), ids=WRONG)
+def test_parts_that_do_not_fit(folder, tmp_path, names, change, words):
+    tensors = load_file(folder / "model.safetensors")
+    for name in tensors:
+        if re.fullmatch(f"{EXPERTS.format(0)}.{names}", name):
+            tensors[name] = change(tensors[name]).contiguous()
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(CheckpointError, match=re.escape(words)):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=re.escape(words)):
+        convert_to_gguf(tmp_path, tmp_path, tokenizer=False)

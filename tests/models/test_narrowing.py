@@ -122,3 +122,16 @@ def test_what_was_not_finite_before_stays(value, tmp_path, caplog):
     model.save_gguf(tmp_path / "model.gguf")
     convert_to_checkpoint(tmp_path / "model.gguf", tmp_path / "half", dtype=torch.float16)
     assert not caplog.records
+
+
+def test_unpacking_a_model_names_what_becomes_infinite(file, caplog):
+    model = AutoModelForCausalLM.from_pretrained(file)
+    with torch.no_grad():
+        model.model.norm.weight[0] = LARGE
+    model.dequantize(torch.float16)
+    assert model.get_parameter(NAME).isinf().any()
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "too large for float16 and became infinite (other such tensors: 1)" in message
+    caplog.clear()
+    AutoModelForCausalLM.from_pretrained(file).dequantize(torch.bfloat16)
+    assert not caplog.records

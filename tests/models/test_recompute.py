@@ -77,7 +77,7 @@ def test_as_trainer_calls_it(models, every, expected, offload):
 def test_behind_a_frozen_embedding(models, reentrant):
     """As adapters train: only matrices inside layers have gradients."""
     theirs, _ = models
-    ours = counterpart(theirs).train()
+    ours = training(counterpart(theirs))
     for name, parameter in ours.named_parameters():
         parameter.requires_grad_(name.endswith("v_proj.weight") or "query_key" in name or "attn" in name)
     ours(IDS, labels=IDS).loss.backward()

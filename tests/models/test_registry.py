@@ -54,3 +54,18 @@ print(*(name for name in sys.modules if name.startswith("torchgguf.models.archit
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == [f"torchgguf.models.architectures.{model_type}"]
+
+
+def test_loading_does_not_import_the_compiler():
+    """Torch imports it for random numbers without memory; it takes longer than all else."""
+    code = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from torchgguf import AutoModelForCausalLM
+for path in sys.argv[1:]:
+    AutoModelForCausalLM.from_pretrained(path)
+    assert "torch._dynamo" not in sys.modules, path
+"""
+    files = [str(path) for path in (ROOT / "fuzz" / "corpus").glob("[!v]*.gguf")]
+    assert len(files) > 9
+    subprocess.run([sys.executable, "-c", code, *files], check=True)

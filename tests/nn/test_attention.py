@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.nn import flash
 from torchgguf.nn import ATTENTION_FUNCTIONS, AttentionMask, causal_mask, check_attention
+from torchgguf.nn.attention import score_and_mix
 from torchgguf.nn.masks import static_mask
 
 CPU = torch.device("cpu")
@@ -114,6 +116,26 @@ def test_attention(implementation, heads, kv_heads, new, past, window, padded):
     assert_close(output[meaningful], expected_output[meaningful], atol=1e-5, rtol=0)
     if probabilities is not None:
         assert_close(probabilities[meaningful], expected_probabilities[meaningful], atol=1e-6, rtol=0)
+
+
+class Largest(TorchDispatchMode):
+    """Records the size of the largest result of an operator."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.size = max(self.size, result.numel())
+        return result
+
+
+def test_keys_that_heads_share_are_not_copied():
+    """In long texts, copies of them for each head would take most of the time of a token."""
+    query, cached = torch.randn(1, 8, 1, 16), torch.randn(2, 1, 2, 600, 16)
+    key, value = cached[:, :, :, :500]  # as a cache with room for more returns them
+    with Largest() as largest:
+        score_and_mix(query, key, value, AttentionMask(None, False, None), 0.3, 0.0, softcap=5.0)
+    assert largest.size <= key.numel()
 
 
 @pytest.mark.parametrize("implementation", EVERYWHERE)

@@ -64,6 +64,11 @@ def try_lock(descriptor: int, shared: bool = False) -> bool | None:
     return True
 
 
+def lock_path(target: Path) -> Path:
+    """Return the file that stands for the lock of another, where the file system has no locks."""
+    return target.with_name(f"{target.name}.lock")
+
+
 def unlock(descriptor: int) -> None:
     """Give up the lock of an open file, if there is one."""
     with suppress(OSError):

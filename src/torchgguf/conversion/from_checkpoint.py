@@ -11,6 +11,7 @@ import gguf
 import torch
 
 from torchgguf.container import Metadata, write_gguf
+from torchgguf.container.reading.recognition import is_gguf_file
 from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.conversion.layers import PassingLayers
 from torchgguf.conversion.requantize import check_not_read
@@ -106,7 +107,8 @@ def convert_to_gguf(
     )
     if target.is_dir():
         target = target / file_name(described, quantization)
-    check_not_read(target, place, None if quantization is None else quantization.imatrix_file)
+    read = (file for file in checkpoint.folder.iterdir() if file.is_file() and not is_gguf_file(file))
+    check_not_read(target, *read, None if quantization is None else quantization.imatrix_file)
     write_gguf(target, described, tensors, progress=progress)
     if report is not None and quantization is None:
         for name, source in tensors.items():

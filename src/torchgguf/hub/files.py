@@ -10,7 +10,7 @@ from typing import TypeAlias, TypedDict, Unpack
 from torchgguf.container.reading.shards import shard_names
 from torchgguf.hub.errors import explained_errors, list_alike
 from torchgguf.hub.reachability import alike
-from torchgguf.hub.urls import parse_url
+from torchgguf.hub.urls import as_written, parse_url
 
 # huggingface_hub is imported where it is used: importing it is slow, and local files do not need it.
 
@@ -205,9 +205,11 @@ def located(place: Location, options: HubOptions) -> tuple[Location, HubOptions]
     if (url := parse_url(place)) is None:
         return place, options
     if url.file is not None:
-        raise ValueError(f"{place} is a file on the Hub: name its repository, {url.repository}")
+        raise ValueError(f"{as_written(place)} is a file on the Hub: name its repository, {url.repository}")
     if url.revision is None:
         return url.repository, options
     if options.get("revision") not in (None, url.revision):
-        raise ValueError(f"revision={options.get('revision')!r} contradicts the revision in {place}")
+        raise ValueError(
+            f"revision={options.get('revision')!r} contradicts the revision in {as_written(place)}"
+        )
     return url.repository, {**options, "revision": url.revision}

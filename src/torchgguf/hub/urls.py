@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from torchgguf.container.reading.recognition import is_gguf_file
 
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
-_SCHEME = re.compile(r"https?:/+", re.IGNORECASE)  # a Path drops the second slash
+_SCHEME = re.compile(r"^https?:/+", re.IGNORECASE)  # a Path drops the second slash
 _PAGE = re.compile(
     r"(?P<repository>[\w.-]+(/[\w.-]+)??)"
     r"(/(?P<kind>resolve|blob|raw|tree)/(?P<revision>refs/(pr|convert)/[^/]+|[^/]+)(/(?P<file>.+))?)?"
@@ -41,6 +41,11 @@ class HubURL(NamedTuple):
         return f"https://{_HOSTS[0]}/{self.repository}/tree/{self.revision}"
 
 
+def as_written(place: str | PathLike[str]) -> str:
+    """Return an address with the second slash that a Path drops, and other texts as they are."""
+    return _SCHEME.sub(lambda scheme: f"{scheme[0].rstrip('/')}//", str(place), count=1)
+
+
 def parse_url(place: str | PathLike[str]) -> HubURL | None:
     """Return what an address of the Hub, or of the host in `HF_ENDPOINT`, names; None for other texts.
 
@@ -50,7 +55,7 @@ def parse_url(place: str | PathLike[str]) -> HubURL | None:
     Raises:
         ValueError: it is an address of the Hub, but not that of a model or of its file; or of another host.
     """
-    text = str(place)
+    text = as_written(place)
     if (scheme := _SCHEME.match(text)) is None:
         if text.partition("/")[0] not in _HOSTS:
             return None
@@ -86,6 +91,7 @@ def names_gguf_file(place: str | PathLike[str]) -> bool:
         return is_gguf_file(place)
     if url.file is not None and Path(url.file).suffix.lower() != ".gguf":
         raise ValueError(
-            f"{place} is not a GGUF file: to load a checkpoint, name its repository, {url.repository}"
+            f"{as_written(place)} is not a GGUF file: to load a checkpoint, name its repository, "
+            f"{url.repository}"
         )
     return url.file is not None

@@ -87,9 +87,10 @@ def score_and_mix(
     Returns:
         Weighted means `(B, H, T, D)`, and probabilities `(B, H, T, S)`.
     """
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = query @ key.transpose(2, 3) * scaling
+    # Heads that share keys are rows of one product: copies of the keys for each would take most of the time.
+    shared = (key.shape[0], key.shape[1], -1)
+    scores = query.reshape(*shared, query.shape[3]) @ key.transpose(2, 3)
+    scores = scores.view(*query.shape[:3], -1) * scaling
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -104,7 +105,8 @@ def score_and_mix(
         column = sinks.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
         scores = torch.cat((scores, column), dim=-1)
     probabilities = F.softmax(scores, dim=-1).to(value.dtype)[..., : key.shape[2]]
-    return F.dropout(probabilities, dropout) @ value, probabilities
+    mixed = F.dropout(probabilities, dropout).reshape(*shared, value.shape[2]) @ value
+    return mixed.view(*query.shape[:3], -1), probabilities
 
 
 def score_in_parts(

@@ -114,6 +114,7 @@ def edit_metadata(
         new.pop(_FILLER, None)
         if room and _FILLER not in removed:
             new.set(_FILLER, " " * room, ValueType.STRING)
+        parse_header(encode_header(new, ()), path=path)  # raises GGUFError if nobody could read it again
         tensors = {name: first.source(info) for name, info in first.header.tensors.items()}
         write_gguf(path, new, tensors, progress=progress)
         return Edited(first.path, in_place=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torchgguf.container.drafts import process_is_gone, this_place
 from torchgguf.container.errors import GGUFError
+from torchgguf.container.system import lock_path
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def lock_file(target: Path) -> Iterator[None]:
             taken over; of other machines nobody here knows.
         OSError: the system refuses.
     """
-    lock = target.with_name(f"{target.name}.lock")
+    lock = lock_path(target)
     while True:
         try:
             file = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)

@@ -4,11 +4,12 @@ import os
 import time
 from collections.abc import Callable
 from os import PathLike
+from pathlib import Path
 
 from torchgguf.container.errors import GGUFError, GGUFTruncatedError
 from torchgguf.container.layout import UNFINISHED_MAGIC
 from torchgguf.container.reading.parser import GGUFHeader, parse_header
-from torchgguf.container.system import try_lock, unlock
+from torchgguf.container.system import lock_path, try_lock, unlock
 
 FIRST_BYTES = 1 << 20  # enough for a small vocabulary; if it is not, the same amount again is read
 _FIRST_LOCAL_BYTES = 1 << 22
@@ -71,7 +72,7 @@ def read_header(descriptor: int, path: str | PathLike[str]) -> tuple[GGUFHeader,
             problem = error
         late = time.monotonic() > deadline
         if reading.data.startswith(UNFINISHED_MAGIC):
-            done = late or _is_abandoned(descriptor)
+            done = late or _is_abandoned(descriptor, Path(path))
         else:
             done = reading.is_still_true(MOST_BYTES if header is None else header.data_offset, before)
         if done:
@@ -145,9 +146,10 @@ class _Reading:
         return equal and (unchanged or (before is not None and self.data[:end] == before.data[:end]))
 
 
-def _is_abandoned(descriptor: int) -> bool:
+def _is_abandoned(descriptor: int, path: Path) -> bool:
     """Return whether an edit is unfinished although no process is at work on it."""
-    if try_lock(descriptor, shared=True) is False:
+    locked = try_lock(descriptor, shared=True)
+    if locked is False or (locked is None and lock_path(path.resolve()).exists()):
         return False
     # It may have ended since the header was read.
     unfinished = os.pread(descriptor, len(UNFINISHED_MAGIC), 0) == UNFINISHED_MAGIC

@@ -70,6 +70,9 @@ class FileStorage:
     def __init__(self, file: FileIO, path: Path) -> None:
         self._file, self._path = file, path
 
+    def __del__(self) -> None:
+        self._file.close()  # the sources of tensors may outlive the GGUFFile
+
     def bytes(self, start: int, count: int) -> Bytes:
         """Return a copy.
 

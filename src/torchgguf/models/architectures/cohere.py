@@ -31,15 +31,16 @@ class CohereConfig(DecoderConfig):
 
     model_type = "cohere"
     left_out = ("rms_norm_eps",)
+    default_theta = 500000.0
 
     vocab_size: int = 256000
     hidden_size: int = 8192
     intermediate_size: int = 22528
-    logit_scale: float | None = 0.0625
+    logit_scale: float = 0.0625
     num_hidden_layers: int = 40
     num_attention_heads: int = 64
     max_position_embeddings: int = 8192
-    layer_norm_eps: float | None = 1e-5
+    layer_norm_eps: float = 1e-5
     bos_token_id: int | None = 5
     eos_token_id: int | list[int] | None = 255001
     pad_token_id: int | None = 0
@@ -89,7 +90,7 @@ class CohereAttention(Attention):
     def __init__(self, config: CohereConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx, bias=config.attention_bias, rotate=rotate_neighbours)
         if config.use_qk_norm:
-            assert config.layer_norm_eps and config.num_key_value_heads
+            assert config.num_key_value_heads is not None
             eps = config.layer_norm_eps
             self.has_norms = True
             self.q_norm = HeadwiseLayerNorm(config.num_attention_heads, self.head_dim, eps)

@@ -15,6 +15,7 @@ class Ernie4_5Config(DecoderConfig):
     """Fields beyond those of all decoders, and other defaults."""
 
     model_type = "ernie4_5"
+    default_theta = 500000.0
 
     vocab_size: int = 103424
     hidden_size: int = 1024

@@ -7,7 +7,12 @@ from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel, SandwichLayer
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.rope_rule import Rope
-from torchgguf.models.blocks.unit_offset import ScoreScale, UnitOffsetModel, unit_offset_norm
+from torchgguf.models.blocks.unit_offset import (
+    ScoreScale,
+    UnitOffsetModel,
+    score_scale,
+    unit_offset_norm,
+)
 from torchgguf.models.blocks.windows import LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
@@ -80,7 +85,7 @@ class Gemma2Model(UnitOffsetModel, DecoderModel, architecture=GEMMA2):
             layer_idx,
             config.window_of(layer_idx),
             bias=config.attention_bias,
-            scaling=config.query_pre_attn_scalar**-0.5,
+            scaling=score_scale(config),
             softcap=config.attn_logit_softcapping,
         )
         return SandwichLayer(config, attention, MLP(config), unit_offset_norm)

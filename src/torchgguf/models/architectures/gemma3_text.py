@@ -16,7 +16,12 @@ from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel, SandwichLayer
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.rope_rule import Rope
-from torchgguf.models.blocks.unit_offset import ScoreScale, UnitOffsetModel, unit_offset_norm
+from torchgguf.models.blocks.unit_offset import (
+    ScoreScale,
+    UnitOffsetModel,
+    score_scale,
+    unit_offset_norm,
+)
 from torchgguf.models.blocks.windows import FULL, SLIDING, LayerTypesConfig, LayerWindows, periodic
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
@@ -144,15 +149,16 @@ class Gemma3TextModel(UnitOffsetModel, DecoderModel, architecture=GEMMA3):
             bias=config.attention_bias,
             qk_norm=UnitOffsetRMSNorm,
             rotation=config.layer_types[layer_idx],
-            scaling=config.query_pre_attn_scalar**-0.5,
+            scaling=score_scale(config),
             softcap=config.attn_logit_softcapping,
         )
         return SandwichLayer(config, attention, MLP(config), unit_offset_norm)
 
     def make_rotary(self, config: Gemma3TextConfig) -> nn.Module:
         """Create the modules that compute the angles, by kind of layer."""
-        assert config.layer_types and config.rope_parameters and config.head_dim
+        assert config.layer_types is not None and config.head_dim is not None
         parameters = config.rope_parameters
+        assert parameters is not None
         return nn.ModuleDict(
             {
                 kind: RotaryEmbedding(parameters[kind], config.head_dim)

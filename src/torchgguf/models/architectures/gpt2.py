@@ -213,10 +213,10 @@ class GPT2PreTrainedModel(PreTrainedModel, architecture=GPT2):
         """Initialise a layer; outputs that are added to the stream start smaller in deeper models."""
         super().init_weights(module)
         std: float = self.config.initializer_range
-        if isinstance(module, Conv1D) and not module.weight.is_meta:
+        if isinstance(module, Conv1D):
             nn.init.normal_(module.weight, std=std)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, GPT2Attention | GPT2MLP) and not module.c_proj.weight.is_meta:
+        elif isinstance(module, GPT2Attention | GPT2MLP):
             nn.init.normal_(module.c_proj.weight, std=std / math.sqrt(2 * self.config.n_layer))
 
 

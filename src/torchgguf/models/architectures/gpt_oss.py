@@ -68,7 +68,8 @@ class GptOssConfig(LayerTypesConfig):
 
     def __post_init__(self, *legacy: Any) -> None:
         """Complete `rope_parameters`, and check the number of experts."""
-        if self.rope_parameters is None and not any(legacy[1:]):
+        _, _, older_scaling, *_ = legacy
+        if self.rope_parameters is None and not older_scaling:
             self.rope_parameters = dict(_DEFAULT_ROPE)
         super().__post_init__(*legacy)
         moe.check_choices(self.num_experts_per_tok, self.num_local_experts)

@@ -35,7 +35,7 @@ class GraniteMoeSharedConfig(GraniteMoeConfig):
 
     model_type = "granitemoeshared"
 
-    shared_intermediate_size: int = 1024
+    shared_intermediate_size: int = 0
 
 
 _SHARED = "layers.{}.shared_mlp"

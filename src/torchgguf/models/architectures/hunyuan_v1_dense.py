@@ -1,5 +1,6 @@
 """Hunyuan (Tencent 2025), dense: a Llama that normalises queries and keys after it rotated them."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
@@ -8,17 +9,22 @@ from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderConfig, DecoderLayer, DecoderModel
 from torchgguf.models.blocks.mlp import MLP
+from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Unwritable
 from torchgguf.models.core.weight_map import Row
-from torchgguf.nn import RMSNorm
+from torchgguf.nn import RMSNorm, RotaryEmbedding
 
 
 @config_dataclass
 class HunYuanDenseV1Config(DecoderConfig):
-    """Fields beyond those of all decoders, and other defaults."""
+    """Fields beyond those of all decoders, and other defaults.
+
+    A `rope_type` of "dynamic" with an `alpha`, as in released checkpoints, means one larger base for all
+    lengths of texts.
+    """
 
     model_type = "hunyuan_v1_dense"
 
@@ -31,10 +37,33 @@ class HunYuanDenseV1Config(DecoderConfig):
     attention_bias: bool = False
 
 
+def _with_larger_base(parameters: dict[str, Any], head_dim: int) -> dict[str, Any]:
+    """Return `rope_parameters` in which `alpha` is part of the base."""
+    if parameters["rope_type"] != "dynamic" or not (alpha := parameters.get("alpha")):
+        return parameters
+    base = parameters["rope_theta"] * alpha ** (head_dim / (head_dim - 2))
+    return {"rope_type": "default", "rope_theta": base}
+
+
+class HunYuanRope(Rope):
+    """Rotary embedding; files contain the larger base."""
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the keys of every rotary embedding."""
+        parameters = _with_larger_base(config.rope_parameters, config.head_dim)
+        return super().write(SimpleNamespace(rope_parameters=parameters, head_dim=config.head_dim))
+
+
 HUNYUAN_DENSE = Architecture(
     gguf="hunyuan-dense",
     config_class=HunYuanDenseV1Config,
-    rules=(*tables.DECODER_RULES, Unwritable("attention_bias", False)),
+    rules=(
+        *tables.COMMON_RULES,
+        tables.ROTATED_SIZE,
+        HunYuanRope(),
+        Unwritable("hidden_act", "silu"),
+        Unwritable("attention_bias", False),
+    ),
     rows=(
         *tables.STREAM,
         *tables.PRE_NORMS,
@@ -62,6 +91,11 @@ class HunYuanAttention(Attention):
 
 class HunYuanDenseV1Model(DecoderModel, architecture=HUNYUAN_DENSE):
     """Hunyuan without a head."""
+
+    def make_rotary(self, config: HunYuanDenseV1Config) -> RotaryEmbedding:
+        """Create the module that computes the angles."""
+        assert config.rope_parameters and config.head_dim
+        return RotaryEmbedding(_with_larger_base(config.rope_parameters, config.head_dim), config.head_dim)
 
     def make_layer(self, config: HunYuanDenseV1Config, layer_idx: int) -> DecoderLayer:
         """Make a layer."""

@@ -59,7 +59,8 @@ class Ministral3Config(UniformlyWindowedConfig):
 
     def __post_init__(self, *legacy: Any) -> None:
         """Complete `rope_parameters`: transformers reads growth and length of every kind of scaling."""
-        if self.rope_parameters is None:
+        _, _, older_scaling, *_ = legacy
+        if self.rope_parameters is None and not older_scaling:
             stated = {"max_position_embeddings": self.max_position_embeddings}
             self.rope_parameters = {**_DEFAULT_ROPE, **stated}
         super().__post_init__(*legacy)

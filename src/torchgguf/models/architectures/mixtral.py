@@ -21,6 +21,7 @@ class MixtralConfig(UniformlyWindowedConfig):
 
     model_type = "mixtral"
     attribute_map: ClassVar[Mapping[str, str]] = {"num_experts": "num_local_experts"}
+    default_theta = 1000000.0
 
     intermediate_size: int = 14336
     num_key_value_heads: int | None = 8

@@ -180,7 +180,7 @@ class PhimoeModel(DecoderModel, architecture=PHIMOE):
 
     def make_rotary(self, config: PhimoeConfig) -> nn.Module:
         """Create the module that computes the angles."""
-        assert config.rope_parameters and config.head_dim
+        assert config.rope_parameters is not None and config.head_dim is not None
         return RotaryEmbedding(_as_others(config.rope_parameters), config.head_dim)
 
     def make_layer(self, config: PhimoeConfig, layer_idx: int) -> DecoderLayer:

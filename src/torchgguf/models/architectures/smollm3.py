@@ -26,6 +26,7 @@ class SmolLM3Config(LayerTypesConfig):
     """
 
     model_type = "smollm3"
+    default_theta = 2000000.0
 
     vocab_size: int = 128256
     hidden_size: int = 2048

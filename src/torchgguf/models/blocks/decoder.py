@@ -49,8 +49,8 @@ class DecoderConfig(RotaryConfig):
             )
         if self.head_dim is None:
             self.head_dim = self.hidden_size // self.num_attention_heads
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim must be even for rotary embedding, got {self.head_dim}")
+        if self.head_dim < 2 or self.head_dim % 2:
+            raise ValueError(f"head_dim must be even and at least 2, got {self.head_dim}")
 
     @property
     def windows(self) -> list[int | None]:

@@ -128,10 +128,8 @@ class LayerStack(PreTrainedModel):
             raise ValueError(
                 'output_attentions=True requires a model loaded with attn_implementation="eager"'
             )
-        if token_type_ids is not None and token_type_ids.device.type == "cpu" and token_type_ids.any():
-            # Python shows a warning once for each place in the code.
-            name = type(self).__name__
-            warnings.warn(f"token_type_ids are ignored: {name} has no embeddings of kinds", stacklevel=1)
+        if token_type_ids is not None and not torch.compiler.is_compiling():  # a graph cannot read values
+            self._warn_of_kinds(token_type_ids)
         if not hasattr(self.output_class, "router_logits"):
             if output_router_logits:
                 raise ValueError(f"output_router_logits=True: {type(self).__name__} has no routers")
@@ -166,6 +164,13 @@ class LayerStack(PreTrainedModel):
             **kept,
         )
         return output.to_tuple() if return_dict is False else output
+
+    def _warn_of_kinds(self, token_type_ids: Tensor) -> None:
+        """Warn of kinds of inputs on a CPU that are not 0; to read them from a GPU would stall it."""
+        if token_type_ids.device.type == "cpu" and token_type_ids.any():
+            # Python shows a warning once for each place in the code.
+            name = type(self).__name__
+            warnings.warn(f"token_type_ids are ignored: {name} has no embeddings of kinds", stacklevel=1)
 
     def run_layer(self, layer: nn.Module, x: Tensor, step: Step, again: bool = True) -> Tensor:
         """Return `layer(x, step)`; with gradient checkpointing, without the cache.

@@ -14,6 +14,14 @@ def unit_offset_norm(config: Any) -> nn.Module:
     return UnitOffsetRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
 
+def score_scale(config: Any) -> float:
+    """Return the factor on scores."""
+    stated: int = config.query_pre_attn_scalar
+    if stated < 1:
+        raise ValueError(f"query_pre_attn_scalar must be at least 1, got {stated}")
+    return float(stated**-0.5)
+
+
 class UnitOffsetModel:
     """Mixin of `DecoderModel`: embeddings times the root of their size, a last norm with a unit offset."""
 

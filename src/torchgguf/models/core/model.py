@@ -80,20 +80,22 @@ class Model(GradientCheckpointing):
 
     def post_init(self) -> None:
         """Initialize the weights of this model, except those of a model inside it."""
-        for child in self.children():
-            if not isinstance(child, Model):
-                child.apply(self.init_weights)
+        # Without memory there is nothing to initialize, and torch imports its compiler for random numbers.
+        if not any(parameter.is_meta for parameter in self.parameters()):
+            for child in self.children():
+                if not isinstance(child, Model):
+                    child.apply(self.init_weights)
         self.tie_weights()
 
     def init_weights(self, module: nn.Module) -> None:
         """Initialize a layer of a new model."""
-        if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
+        if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
-        elif isinstance(module, Experts | LatentProjection) and not next(module.parameters()).is_meta:
+        elif isinstance(module, Experts | LatentProjection):
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=self.config.initializer_range)
 

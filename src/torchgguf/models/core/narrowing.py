@@ -1,10 +1,13 @@
 """Narrow weights to a smaller dtype, and notice finite numbers that become infinite."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import torch
 from torch import Tensor
+
+_logger = logging.getLogger(__name__)
 
 
 def narrow(tensor: Tensor, dtype: torch.dtype, too_large: Callable[[], object]) -> Tensor:
@@ -40,6 +43,16 @@ def refuse_too_large(name: str, dtype: torch.dtype) -> NoReturn:
         f"tensor {name!r} has finite weights that are too large for {short}, whose largest number is "
         f"{torch.finfo(dtype).max:g}{': choose bfloat16 or float32' if dtype is torch.float16 else ''}"
     )
+
+
+def warn_of_infinite(names: Sequence[str], dtype: torch.dtype | None) -> None:
+    """Log the first of the parameters whose finite weights became infinite, and how many there are."""
+    if names:
+        _logger.warning(
+            "%s has weights that are too large for %s and became infinite (other such tensors: %d): load "
+            "with dtype='bfloat16' or 'float32'",
+            *(names[0], str(dtype).removeprefix("torch."), len(names) - 1),
+        )
 
 
 def _is_smaller(new: torch.dtype, old: torch.dtype) -> bool:

@@ -20,7 +20,7 @@ from torchgguf.logging import bar_disabled
 from torchgguf.models import registry
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.model import Model
-from torchgguf.models.core.narrowing import became_infinite, narrow, refuse_too_large
+from torchgguf.models.core.narrowing import became_infinite, narrow, refuse_too_large, warn_of_infinite
 from torchgguf.models.io.checkpoint import Checkpoint, CheckpointError
 from torchgguf.models.io.devices import spread
 from torchgguf.models.io.matching import Match, match
@@ -178,12 +178,7 @@ def load_model(model_class: type[AnyModel], supply: TensorSupply, options: LoadO
             if options.quantization_config is not None:
                 layer = options.quantization_config.pack(model, path, model.get_submodule(path))
                 model.set_submodule(path, layer)
-    if infinite:
-        _logger.warning(
-            "%s has weights that are too large for %s and became infinite (other such tensors: %d): load "
-            "with dtype='bfloat16' or 'float32'",
-            *(infinite[0], str(supply.config.dtype).removeprefix("torch."), len(infinite) - 1),
-        )
+    warn_of_infinite(infinite, supply.config.dtype)
     _check_new(opened, stored, options)
     initialize_new(model, opened.match.new)
     model.tie_weights()

@@ -128,8 +128,7 @@ def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterato
     @lru_cache(maxsize=1)  # one layer's tensors are saved one after the other
     def unpacked(layer: PackedLayer) -> nn.Module:
         plain_layer = layer.dequantize(dtype or model.dtype)
-        if (dtype or model.dtype) is torch.float16:
-            _check_range(plain_layer, layer, paths[layer])
+        check_range(plain_layer, layer, paths[layer], refuse_too_large)
         return plain_layer
 
     def read(layer: PackedLayer, name: str) -> Tensor:
@@ -151,11 +150,20 @@ def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterato
     yield from kept_for_checkpoint(model, dtype or model.dtype)
 
 
-def _check_range(plain: nn.Module, packed: PackedLayer, path: str) -> None:
-    """Refuse a layer that was unpacked to float16, if that made finite weights infinite."""
+def check_range(
+    plain: nn.Module, packed: PackedLayer, path: str, too_large: Callable[[str, torch.dtype], object]
+) -> None:
+    """Check that no finite weights of a layer became infinite when it was unpacked to float16.
+
+    Args:
+        plain: the unpacked layer.
+        packed: the packed one.
+        path: its name.
+        too_large: is called with the name and the dtype of each parameter with such weights.
+    """
     for name, value in plain.named_parameters(recurse=False):
-        if became_infinite(value.detach(), partial(_exact, packed, name)):
-            refuse_too_large(f"{path}.{name}", value.dtype)
+        if value.dtype is torch.float16 and became_infinite(value.detach(), partial(_exact, packed, name)):
+            too_large(f"{path}.{name}", value.dtype)
 
 
 def _exact(packed: PackedLayer, name: str) -> Tensor:

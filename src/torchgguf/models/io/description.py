@@ -4,7 +4,6 @@ The values are those of llama.cpp's converter: the `gguf` package reads them fro
 configs, and from the name of the folder.
 """
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from torchgguf.container.value_types import ArrayType
 from torchgguf.models.core.provenance import Origin
 from torchgguf.models.io.card_reading import read_card
 from torchgguf.models.io.checkpoint import CONFIG, GENERATION_CONFIG
+from torchgguf.models.io.limits import CheckpointError, read_json
 
 _logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ _SAMPLING = {
     "temp": ("temperature",),
     "penalty_repeat": ("penalty_repeat", "repetition_penalty"),
 }
+_LARGEST = float(np.finfo(np.float32).max)
 _SOURCE = re.compile(r"general\.(base_model|dataset)\.(\d{1,9})\.(\w+)")
 
 
@@ -113,7 +114,7 @@ def _whole_or_number(value: Any, kind: ValueType) -> str | float | None:
     if kind is ValueType.INT32:
         is_whole = -(2**31) <= value < 2**31 and value == int(value)
         return int(value) if is_whole else None
-    return value
+    return value if abs(value) <= _LARGEST else None  # NaN is not, either
 
 
 def model_card(metadata: Mapping[str, Any]) -> str | None:
@@ -164,7 +165,6 @@ def _name_in_config(folder: Path) -> dict[str, str]:
 def _json(path: Path) -> dict[str, Any]:
     """Return the fields of a JSON file; nothing if it is missing or invalid, as in llama.cpp's converter."""
     try:
-        fields = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_json(path)
+    except (OSError, CheckpointError):
         return {}
-    return fields if isinstance(fields, dict) else {}

@@ -35,7 +35,8 @@ def separate_matrices(
         The tensors, by the names of slots where they were packed. Without packed ones they are the same.
 
     Raises:
-        Exception: what `error` returns, if blocks are without scales or of another shape.
+        Exception: what `error` returns, if blocks are without scales, or of another shape than scales and
+            biases.
     """
     separate = dict(tensors)
     for row in rows:
@@ -49,8 +50,12 @@ def separate_matrices(
                 raise error(f"{name}{_BLOCKS} and {name}{_SCALES} must be uint8")
             module, count = name.rpartition(".")[0], len(row.parts)
             experts, height, groups = scales.shape
+            if height % count:
+                raise error(f"{name}{_BLOCKS} has {height} rows, which are not {count} matrices")
             shape = (experts, height // count, groups * _GROUP)
             bias = separate.pop(name + _BIAS, None)
+            if bias is not None and bias.shape != (experts, height):
+                raise error(f"{name}{_BIAS} has shape {bias.shape}, expected {(experts, height)}")
             for i, part in enumerate(row.parts):
                 load = partial(_load_blocks, blocks, scales, slice(i, None, count))
                 separate[f"{module}.{part}.weight"] = LazyTensor(shape, TensorType.MXFP4, load)

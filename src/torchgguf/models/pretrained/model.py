@@ -1,6 +1,7 @@
 """`PreTrainedModel`: load, save, unpack and resize models of any architecture."""
 
 from collections.abc import Mapping
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -15,10 +16,11 @@ from torchgguf.models.bridge.tokenizer import own_tokenizer
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import floating_dtype
 from torchgguf.models.core.model import head_sharing
+from torchgguf.models.core.narrowing import narrow, warn_of_infinite
 from torchgguf.models.io import gguf_writing
 from torchgguf.models.io.assembling import load_pretrained
 from torchgguf.models.io.checkpoint import CheckpointError
-from torchgguf.models.io.checkpoint_writing import save_checkpoint
+from torchgguf.models.io.checkpoint_writing import check_range, save_checkpoint
 from torchgguf.models.pretrained import resizing
 from torchgguf.models.pretrained.attributes import TransformersAttributes
 from torchgguf.models.pretrained.packed_training import watch_training
@@ -236,6 +238,8 @@ class PreTrainedModel(TransformersAttributes):
     def dequantize(self, dtype: torch.dtype | None = None) -> Self:
         """Unpack all weights, in place, to plain trainable parameters.
 
+        The log names weights that are too large for `dtype`.
+
         Args:
             dtype: of all parameters and of the activations; by default that of the activations.
 
@@ -247,12 +251,19 @@ class PreTrainedModel(TransformersAttributes):
         """
         self.require_weights("dequantize()")
         dtype, tied = dtype or self.dtype, self.tied_head
-        for parent in list(self.modules()):
+        infinite: list[str] = []
+        for name, weights in self.named_parameters() if dtype is torch.float16 else ():
+            if weights.is_floating_point():
+                narrow(weights.detach(), dtype, partial(infinite.append, name))
+        for path, parent in list(self.named_modules()):
             for name, child in parent.named_children():
                 if isinstance(child, PackedLayer) and child is not tied:
-                    setattr(parent, name, child.dequantize(dtype))
+                    plain = child.dequantize(dtype)
+                    check_range(plain, child, f"{path}.{name}", lambda name, _: infinite.append(name))
+                    setattr(parent, name, plain)
         if tied is not None:
             self.set_output_embeddings(head_sharing(self.get_input_embeddings()))
+        warn_of_infinite(infinite, dtype)
         return self.to(dtype)
 
     def resize_token_embeddings(

@@ -36,10 +36,11 @@ def _resize_rows(layer: nn.Embedding | nn.Linear, size: int) -> None:
     Then a new token is as likely as an average one, and the others keep nearly all of their probability
     (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
     """
-    old = layer.weight.detach()
-    mean = old.mean(dim=0, keepdim=True, dtype=torch.float32).to(old.dtype)
-    rows = torch.cat((old[:size], mean.expand(max(0, size - len(old)), -1)))
-    layer.weight = nn.Parameter(rows, requires_grad=layer.weight.requires_grad)
+    for name, parameter in [*layer.named_parameters(recurse=False)]:  # a head may have a bias
+        old = parameter.detach()
+        mean = old.mean(dim=0, keepdim=True, dtype=torch.float32).to(old.dtype)
+        rows = torch.cat((old[:size], mean.expand(max(0, size - len(old)), *old.shape[1:])))
+        setattr(layer, name, nn.Parameter(rows, requires_grad=parameter.requires_grad))
     if isinstance(layer, nn.Embedding):
         layer.num_embeddings = size
         if layer.padding_idx is not None and layer.padding_idx >= size:
