@@ -46,7 +46,7 @@ def pooling_files(pooling: str | None, size: int, folder: Path) -> dict[str, byt
     """Return the contents of the files that state a pooling, by their names.
 
     Args:
-        pooling: a name in `POOLING_NAMES`. There are no files for None and for those that are unsupported.
+        pooling: a name in `POOLING_NAMES`, or None. For those that the files do not support there are none.
         size: of a vector.
         folder: where they are to be. There are none if it states a pooling already.
     """
