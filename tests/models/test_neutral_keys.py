@@ -10,7 +10,21 @@ from tests.models.files import edited
 from tests.models.tiny import CASES, counterpart, reference
 from torchgguf import AutoConfig, AutoModelForCausalLM, GGUFError, open_gguf
 
-KINDS = ("llama", "mistral-sliding", "qwen2", "qwen2moe", "qwen3", "gemma2", "gemma3", "phi", "gpt2", "bloom")
+KINDS = (
+    "llama",
+    "mistral-sliding",
+    "qwen2",
+    "qwen2moe",
+    "qwen3",
+    "glm4moe",
+    "minimax",
+    "erniemoe",
+    "gemma2",
+    "gemma3",
+    "phi",
+    "gpt2",
+    "bloom",
+)
 # What llama-model-saver.cpp writes for parameters that a model does not have. Unsigned -1 is "unset".
 ABSENT: dict[str, Any] = {
     "attention.clamp_kqv": 0.0,

@@ -1,4 +1,4 @@
-"""Two real models against transformers and llama.cpp, on the same files."""
+"""Three real models against transformers and llama.cpp, on the same files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.peers.llama_cpp import TEXT
-from tests.support import QWEN2, SMOLLM2
+from tests.support import GEMMA3, QWEN2, SMOLLM2
 from torchgguf.models import AutoConfig, AutoModelForCausalLM
 from torchgguf.tokenization import AutoTokenizer
 
@@ -37,13 +37,14 @@ class Real:
 
 REAL = {
     "smollm2": Real(SMOLLM2, 0.0015, [0, 2, 4]),
+    "gemma3": Real(GEMMA3, 0.0010, [1, 106, 212]),
     "qwen2": Real(QWEN2, 0.0010, [151643, 151645, 151662, 151663, 151664]),
 }
 
 
 @pytest.fixture(
     scope="module",
-    params=["smollm2", pytest.param("qwen2", marks=pytest.mark.slow)],
+    params=["smollm2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2", "gemma3"))],
 )
 def real(request) -> Real:
     if not REAL[request.param].path.exists():
@@ -99,7 +100,9 @@ def test_like_transformers(real, plain, ids):
 @torch.no_grad()
 def test_packed_is_nearer_to_exact_than_llama_cpp(real, packed, plain, ids):
     divergences = []
-    for chunk in ids[: CHUNKS * 256].view(CHUNKS, 1, 256):
+    begins = AutoTokenizer.from_pretrained(real.path)("").input_ids
+    for chunk in ids[: CHUNKS * 256].clone().view(CHUNKS, 1, 256):
+        chunk[0, : len(begins)] = torch.tensor(begins)  # as llama-perplexity begins each
         exact = F.log_softmax(plain(chunk).logits[0], dim=-1)
         near = F.log_softmax(packed(chunk).logits[0], dim=-1)
         divergences.append(F.kl_div(near, exact, log_target=True, reduction="batchmean"))

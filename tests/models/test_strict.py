@@ -143,9 +143,9 @@ def test_metadata(llama, tmp_path, values, words):
 
 
 GENERAL = {
-    "architecture": ({"general.architecture": "wombat"}, ["'wombat'", "llama", "qwen2"]),
-    "no architecture": ({"general.architecture": None}, ["None", "llama", "qwen2"]),
-    "architecture no string": ({"general.architecture": 7}, ["7", "llama"]),
+    "architecture": ({"general.architecture": "qwen22"}, ["'qwen22'", "nearest are qwen2", "docs/models.md"]),
+    "no architecture": ({"general.architecture": None}, ["None", "docs/models.md"]),
+    "architecture no string": ({"general.architecture": 7}, ["7", "docs/models.md"]),
     "adapter": ({"general.type": "adapter"}, ["'adapter'"]),
     "token id": ({"tokenizer.ggml.eos_token_id": "</s>"}, ["'</s>'"]),
 }

@@ -133,6 +133,41 @@ GPT_OSS = {
         truncate=False,
     ),
 }
+SIGMOIDS = {
+    **SHORT_IDS,
+    "n_routed_experts": 7,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "n_shared_experts": 2,
+    "routed_scaling_factor": 1.7,
+}
+# The converter wants another name of the rotated part, and that of what turns scores into weights.
+MINIMAX = {
+    **SHORT_IDS,
+    "head_dim": 32,
+    "num_local_experts": 7,
+    "num_experts_per_tok": 3,
+    "scoring_func": "sigmoid",
+}
+ERNIE_MOE = {"moe_num_experts": 7, "moe_k": 3, "moe_intermediate_size": 24}
+LATENT = {
+    **SIGMOIDS,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 48,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 24,
+}
+LATENT_SIGMOIDS = {**LATENT, "first_k_dense_replace": 1, "scoring_func": "sigmoid"}
+
+
+def latent_yarn(factor: float) -> dict[str, Any]:
+    """DeepSeek's rotation: YaRN's factor is on the scores, not on cosine and sine."""
+    factors = {"mscale": factor, "mscale_all_dim": factor, "beta_fast": 32.0, "beta_slow": 1.0}
+    return rope("yarn", factor=4.0, original_max_position_embeddings=64, **factors)
+
+
 CASES = {
     "llama": Case("Llama", {}),
     "llama-mha": Case("Llama", {"num_key_value_heads": 4}),
@@ -350,6 +385,83 @@ CASES = {
             **longrope(16, original=640, longest=2560, **PHIMOE_SCALES),
         },
     ),
+    "glm4moe": Case("Glm4Moe", {**SIGMOIDS, "use_qk_norm": True, "num_nextn_predict_layers": 0}),
+    "glm4moe-groups": Case(
+        "Glm4Moe",
+        {
+            **SIGMOIDS,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+            "attention_bias": True,
+            "n_routed_experts": 8,
+            "n_group": 4,
+            "topk_group": 2,
+            "norm_topk_prob": False,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "minimax": Case("MiniMaxM2", {**MINIMAX, "rotary_dim": 16}),
+    "minimax-tied-odd-heads": Case(
+        "MiniMaxM2",
+        {
+            **MINIMAX,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "rotary_dim": 32,
+            "num_local_experts": 3,
+            "num_experts_per_tok": 1,
+            "tie_word_embeddings": True,
+        },
+    ),
+    # The converter's size of shared experts is that of released models: intermediate_size / heads of keys.
+    "erniemoe": Case("Ernie4_5_Moe", {**ERNIE_MOE, "moe_num_shared_experts": 2}),
+    "erniemoe-untied-odd-heads": Case(
+        "Ernie4_5_Moe",
+        {
+            **ERNIE_MOE,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "moe_num_experts": 3,
+            "moe_k": 1,
+            "moe_num_shared_experts": 0,
+            "moe_layer_start_index": 0,
+            "moe_layer_interval": 2,
+            "tie_word_embeddings": False,
+        },
+    ),
+    # llama.cpp reads queries that are not compressed only in models of certain numbers of layers.
+    "deepseek2": Case(
+        "DeepseekV2",
+        {
+            **LATENT,
+            "scoring_func": "softmax",
+            "q_lora_rank": None,
+            "num_hidden_layers": 26,
+            "initializer_range": 0.08,
+        },
+    ),
+    "deepseek2-yarn": Case("DeepseekV2", {**LATENT, "first_k_dense_replace": 1, **latent_yarn(0.707)}),
+    "deepseek3": Case("DeepseekV3", {**LATENT_SIGMOIDS, "n_group": 1, "topk_group": 1}),
+    "deepseek3-yarn-groups": Case(
+        "DeepseekV3",
+        {
+            **LATENT_SIGMOIDS,
+            **latent_yarn(1.0),
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "first_k_dense_replace": 0,
+            "n_routed_experts": 8,
+            "n_group": 4,
+            "topk_group": 2,
+            "norm_topk_prob": False,
+            "tie_word_embeddings": True,
+        },
+    ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
     "gpt2": Case("GPT2", {}),
@@ -376,6 +488,25 @@ UNWRITABLE = {
     "gpt2-scaled": Case(
         "GPT2",
         {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True, "n_inner": 80},
+    ),
+    "erniemoe-biases": Case("Ernie4_5_Moe", {**ERNIE_MOE, "use_bias": True, "tie_word_embeddings": False}),
+    "erniemoe-end": Case("Ernie4_5_Moe", {**ERNIE_MOE, "moe_layer_end_index": 1}),
+    # llama.cpp ranks groups by the sum of two experts, transformers by one.
+    "deepseek2-groups": Case(
+        "DeepseekV2",
+        {
+            **LATENT,
+            "n_routed_experts": 8,
+            "n_group": 4,
+            "topk_group": 2,
+            "topk_method": "group_limited_greedy",
+            "attention_bias": True,
+            "mlp_bias": True,
+        },
+    ),
+    "deepseek3-halves": Case(
+        "DeepseekV3",
+        {**LATENT_SIGMOIDS, "n_group": 1, "topk_group": 1, "rope_interleave": False, "attention_bias": True},
     ),
     "arcee-biases": Case("Arcee", {**SHORT_IDS, "attention_bias": True, "mlp_bias": True}),
     "olmoe-clipped": Case(
@@ -410,7 +541,7 @@ def reference(case: Case, auto_class: str = "AutoModelForCausalLM") -> Any:
     config = getattr(transformers, f"{case.kind}Config")(**{**OWN_SIZES.get(case.kind, SIZES), **case.config})
     model = getattr(transformers, auto_class).from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in (*model.named_parameters(), *model.named_buffers()):
             if name.endswith("bias"):
                 parameter.normal_(std=0.5)
             elif "norm" in name or ".ln_" in name:

@@ -184,12 +184,16 @@ ABSENT: dict[str, dict[str, str]] = {
         """,
         "PreTrainedModel is the base of all models": """
             ArceePreTrainedModel BloomPreTrainedModel Cohere2PreTrainedModel CoherePreTrainedModel
-            Ernie4_5PreTrainedModel Exaone4PreTrainedModel Gemma2PreTrainedModel GemmaPreTrainedModel
-            Glm4PreTrainedModel HunYuanDenseV1PreTrainedModel LlamaPreTrainedModel
+            DeepseekV2PreTrainedModel DeepseekV3PreTrainedModel Ernie4_5PreTrainedModel
+            Ernie4_5_MoePreTrainedModel Exaone4PreTrainedModel Gemma2PreTrainedModel
+            GemmaPreTrainedModel Glm4MoePreTrainedModel Glm4PreTrainedModel GptOssPreTrainedModel
+            GraniteMoePreTrainedModel GraniteMoeSharedPreTrainedModel GranitePreTrainedModel
+            HunYuanDenseV1PreTrainedModel LlamaPreTrainedModel MiniMaxM2PreTrainedModel
             Ministral3PreTrainedModel MistralPreTrainedModel MixtralPreTrainedModel
-            NemotronPreTrainedModel Olmo2PreTrainedModel Phi3PreTrainedModel Qwen2MoePreTrainedModel
-            Qwen2PreTrainedModel Qwen3MoePreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel
-            SmolLM3PreTrainedModel StableLmPreTrainedModel Starcoder2PreTrainedModel
+            NemotronPreTrainedModel Olmo2PreTrainedModel OlmoePreTrainedModel Phi3PreTrainedModel
+            PhiPreTrainedModel PhimoePreTrainedModel Qwen2MoePreTrainedModel Qwen2PreTrainedModel
+            Qwen3MoePreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel SmolLM3PreTrainedModel
+            StableLmPreTrainedModel Starcoder2PreTrainedModel
         """,
         "parts of models are shared: torchgguf.nn.RMSNorm": """
             Qwen2RMSNorm

@@ -24,11 +24,15 @@ BYTE_LEVEL = {
     "bloom": "bloom",
     "cohere": "command-r",
     "cohere2": "command-r",
+    "deepseek_v2": "deepseek-llm",
+    "deepseek_v3": "deepseek-v3",
     "exaone4": "exaone4",
     "falcon": "falcon",
     "glm4": "glm4",
+    "glm4_moe": "glm4",
     "gpt2": "gpt-2",
     "hunyuan_v1_dense": "hunyuan-dense",
+    "minimax_m2": "minimax-m2",
     "olmo2": "dbrx",
     "olmoe": "olmo",
     "phi": "phi-2",
@@ -44,6 +48,8 @@ BYTE_LEVEL = {
     "stablelm": "stablelm2",
     "starcoder2": "starcoder",
 }
+# Tokens that the converter looks for.
+MORE_TOKENS = {"glm4_moe": ("[gMASK]", "<|observation|>")}
 # Models whose vocabulary of sentencepiece puts no space before a text.
 UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
 
@@ -70,7 +76,7 @@ def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -
 def add_tokenizer(folder: Path, model_type: str) -> None:
     """Give a folder a tokenizer of the kind that its architecture has."""
     if model_type in BYTE_LEVEL:
-        _byte_level().save(str(folder / "tokenizer.json"))
+        _byte_level(MORE_TOKENS.get(model_type, ())).save(str(folder / "tokenizer.json"))
         # Not the class of the architecture, which adds its own special tokens.
         (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     else:
@@ -112,11 +118,10 @@ def _converter() -> tuple[subprocess.Popen[str], Path]:
 
 
 @cache
-def _byte_level() -> tokenizers.ByteLevelBPETokenizer:
+def _byte_level(more: tuple[str, ...]) -> tokenizers.ByteLevelBPETokenizer:
     tokenizer = tokenizers.ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(
-        TEXT.splitlines(), VOCAB_SIZE, special_tokens=["<|endoftext|>", "<|user|>"], show_progress=False
-    )
+    special = ["<|endoftext|>", "<|user|>", *more]
+    tokenizer.train_from_iterator(TEXT.splitlines(), VOCAB_SIZE, special_tokens=special, show_progress=False)
     return tokenizer
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf.models.pretrained.model import PreTrainedModel
-from torchgguf.nn import Conv1D, QuantizedLinear
+from torchgguf.nn import Conv1D, LatentProjection, QuantizedLatentProjection, QuantizedLinear
 from torchgguf.nn.experts import MATRICES, ObservedExperts
 from torchgguf.nn.slots import slots
 from torchgguf.nn.stacked import QuantizedStackedLinear
@@ -146,7 +146,10 @@ class ImportanceCollector:
     def __enter__(self) -> Self:
         thread = get_ident()
         for layer, inputs in self._watched:
-            if isinstance(layer, ObservedExperts):
+            if isinstance(layer, LatentProjection | QuantizedLatentProjection):
+                hook = layer.register_forward_pre_hook(partial(_see_heads, thread, inputs))
+                self._hooks.callback(hook.remove)
+            elif isinstance(layer, ObservedExperts):
                 layer.observer = partial(_see_expert, thread, inputs)
                 self._hooks.callback(setattr, layer, "observer", None)
             else:
@@ -263,6 +266,9 @@ def _watched(model: PreTrainedModel, process_output: bool) -> Iterator[tuple[nn.
             names = [_gguf_name(model, f"{path}.{matrix}.weight") for matrix in MATRICES]
             experts = next(iter(slots(layer))).shape[0]
             yield layer, [_Inputs([*filter(None, part)], experts) for part in (names[:-1], names[-1:])]
+        elif isinstance(layer, LatentProjection | QuantizedLatentProjection):
+            names = [_gguf_name(model, f"{path}.{matrix}.weight") for matrix in ("k", "v")]
+            yield layer, [_Inputs([*filter(None, [name])], layer.sizes[0]) for name in names]
         elif isinstance(layer, _MATRICES):
             of_slots = (_gguf_name(model, f"{path}.{slot.name}") for slot in slots(layer))
             matrices = [name for name in of_slots if name is not None and name.endswith(".weight")]
@@ -280,6 +286,13 @@ def _gguf_name(model: PreTrainedModel, name: str) -> str | None:
 def _see(thread: int, inputs: list[_Inputs], layer: nn.Module, arguments: tuple[Any, ...]) -> None:
     if get_ident() == thread:
         inputs[0].see(arguments[0])
+
+
+def _see_heads(thread: int, inputs: list[_Inputs], layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+    rows, to_latent = arguments
+    if get_ident() == thread:
+        for head, its_rows in enumerate(rows.unbind(1)):
+            inputs[0 if to_latent else 1].see(its_rows, head)
 
 
 def _see_expert(thread: int, inputs: list[_Inputs], expert: int, *rows: Tensor) -> None:

@@ -25,10 +25,28 @@ from torchgguf.models.architectures.cohere2 import (
     Cohere2ForCausalLM as Cohere2ForCausalLM,
     Cohere2Model as Cohere2Model,
 )
+from torchgguf.models.architectures.deepseek_v2 import (
+    DeepseekV2Config as DeepseekV2Config,
+    DeepseekV2ForCausalLM as DeepseekV2ForCausalLM,
+    DeepseekV2ForSequenceClassification as DeepseekV2ForSequenceClassification,
+    DeepseekV2Model as DeepseekV2Model,
+)
+from torchgguf.models.architectures.deepseek_v3 import (
+    DeepseekV3Config as DeepseekV3Config,
+    DeepseekV3ForCausalLM as DeepseekV3ForCausalLM,
+    DeepseekV3ForSequenceClassification as DeepseekV3ForSequenceClassification,
+    DeepseekV3ForTokenClassification as DeepseekV3ForTokenClassification,
+    DeepseekV3Model as DeepseekV3Model,
+)
 from torchgguf.models.architectures.ernie4_5 import (
     Ernie4_5Config as Ernie4_5Config,
     Ernie4_5ForCausalLM as Ernie4_5ForCausalLM,
     Ernie4_5Model as Ernie4_5Model,
+)
+from torchgguf.models.architectures.ernie4_5_moe import (
+    Ernie4_5_MoeConfig as Ernie4_5_MoeConfig,
+    Ernie4_5_MoeForCausalLM as Ernie4_5_MoeForCausalLM,
+    Ernie4_5_MoeModel as Ernie4_5_MoeModel,
 )
 from torchgguf.models.architectures.exaone4 import (
     Exaone4Config as Exaone4Config,
@@ -72,6 +90,11 @@ from torchgguf.models.architectures.glm4 import (
     Glm4ForSequenceClassification as Glm4ForSequenceClassification,
     Glm4ForTokenClassification as Glm4ForTokenClassification,
     Glm4Model as Glm4Model,
+)
+from torchgguf.models.architectures.glm4_moe import (
+    Glm4MoeConfig as Glm4MoeConfig,
+    Glm4MoeForCausalLM as Glm4MoeForCausalLM,
+    Glm4MoeModel as Glm4MoeModel,
 )
 from torchgguf.models.architectures.gpt2 import (
     GPT2Config as GPT2Config,
@@ -121,6 +144,11 @@ from torchgguf.models.architectures.llama import (
     LlamaForSequenceClassification as LlamaForSequenceClassification,
     LlamaForTokenClassification as LlamaForTokenClassification,
     LlamaModel as LlamaModel,
+)
+from torchgguf.models.architectures.minimax_m2 import (
+    MiniMaxM2Config as MiniMaxM2Config,
+    MiniMaxM2ForCausalLM as MiniMaxM2ForCausalLM,
+    MiniMaxM2Model as MiniMaxM2Model,
 )
 from torchgguf.models.architectures.ministral3 import (
     Ministral3Config as Ministral3Config,

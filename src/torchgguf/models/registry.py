@@ -16,19 +16,23 @@ ROWS: dict[str, tuple[str, ...]] = {
     "bloom": ("bloom",),
     "cohere2": ("cohere2",),
     "command-r": ("cohere",),
+    "deepseek2": ("deepseek_v3", "deepseek_v2"),
     "ernie4_5": ("ernie4_5",),
+    "ernie4_5-moe": ("ernie4_5_moe",),
     "exaone4": ("exaone4",),
     "falcon": ("falcon",),
     "gemma": ("gemma",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3_text",),
     "glm4": ("glm4",),
+    "glm4moe": ("glm4_moe",),
     "gpt-oss": ("gpt_oss",),
     "gpt2": ("gpt2",),
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "granite": ("granite",),
     "granitemoe": ("granitemoeshared", "granitemoe"),
     "llama": ("mixtral", "mistral", "llama"),
+    "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
     "nemotron": ("nemotron",),
     "olmo2": ("olmo2",),
@@ -87,7 +91,7 @@ def _like(name: object, known: Collection[str]) -> str:
     """Return the end of an error that names what is most like a name: all names would fill the screen."""
     alike = get_close_matches(name, known, n=3, cutoff=0.5) if isinstance(name, str) else []
     nearest = f", the nearest are {', '.join(alike)}" if alike else ""
-    return f": {len(known)} are{nearest} (docs/from-transformers.md lists them)"
+    return f": {len(known)} are{nearest} (docs/models.md lists them)"
 
 
 def architectures_with(task: str) -> list[str]:

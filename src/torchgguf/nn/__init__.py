@@ -13,7 +13,9 @@ from torchgguf.nn.cache import (
     State,
     StaticCache,
 )
+from torchgguf.nn.correction import CorrectedGate, CorrectionBias, WideGate
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
+from torchgguf.nn.latent import LatentProjection, QuantizedLatentProjection
 from torchgguf.nn.layers import (
     Conv1D,
     Embedding,
@@ -36,12 +38,15 @@ __all__ = [
     "Cache",
     "Conv1D",
     "Convolution",
+    "CorrectedGate",
+    "CorrectionBias",
     "DynamicCache",
     "Embedding",
     "Experts",
     "Gate",
     "HeadwiseLayerNorm",
     "KeyValues",
+    "LatentProjection",
     "LayerNorm",
     "Lengths",
     "Linear",
@@ -50,6 +55,7 @@ __all__ = [
     "QuantizedConv1D",
     "QuantizedEmbedding",
     "QuantizedExperts",
+    "QuantizedLatentProjection",
     "QuantizedLinear",
     "RMSNorm",
     "Recurrent",
@@ -61,6 +67,7 @@ __all__ = [
     "StaticCache",
     "UnitOffsetLayerNorm",
     "UnitOffsetRMSNorm",
+    "WideGate",
     "accept_second_names",
     "alibi_mask",
     "alibi_slopes",

@@ -18,7 +18,7 @@ from torchgguf.nn.masks import AttentionMask
 # Scores that `score_in_parts` computes at a time: 64 MB in float32.
 _SCORES = 1 << 24
 
-# (query (B, H, T, D), key and value (B, K, S, D), mask, scaling, dropout)
+# (query (B, H, T, D), key and value (B, K, S, D), mask, scaling, dropout); values may have another D
 # -> (output (B, H, T, D), probabilities (B, H, T, S) or None)
 # Query and key may be of a wider dtype than the value: scores are then made in it, all else as the value.
 AttentionFunction = Callable[
@@ -51,7 +51,7 @@ def sdpa_attention(
     output = F.scaled_dot_product_attention(
         groups, key, value, attn_mask=mask.allowed, dropout_p=dropout, scale=scaling
     )
-    return output.reshape(query.shape), None
+    return output.reshape(batch, heads, new, -1), None
 
 
 def eager_attention(

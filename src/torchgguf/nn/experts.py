@@ -6,16 +6,15 @@ expert.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchgguf.container.tensor_types import type_of_dtype
-from torchgguf.nn.factors import is_factor, scaled_linear, unpacked
+from torchgguf.nn.factors import scaled_linear, unpacked
 from torchgguf.nn.layers import AnyQuantType, Linear
-from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer, parameter_of
+from torchgguf.nn.packed_matrices import PackedMatrices
+from torchgguf.nn.slots import Slot, SlottedLayer
 from torchgguf.quants import QuantType, quant_type as find_quant_type
 
 # As files call an expert's matrices, all experts' in one tensor: ffn_gate_exps, ffn_up_exps, ffn_down_exps.
@@ -139,7 +138,7 @@ class Experts(ObservedExperts):
         return _sizes(self.sizes)
 
 
-class QuantizedExperts(ObservedExperts, PackedLayer):
+class QuantizedExperts(ObservedExperts, PackedMatrices):
     """Experts whose matrices stay in their GGUF blocks, and of which only those chosen are read.
 
     `gate_proj`, `up_proj` and `down_proj` are uint8 `(E, rows, bytes_per_row)`, each of its own type. They
@@ -161,13 +160,8 @@ class QuantizedExperts(ObservedExperts, PackedLayer):
     ) -> None:
         super().__init__()
         self.act_fn = activation
-        self.quant_types: dict[str, QuantType] = {}
         for name, (blocks, quant_type) in (matrices or {}).items():
             self._set(name, blocks, find_quant_type(quant_type))
-
-    def _set(self, name: str, blocks: Tensor, quant_type: QuantType) -> None:
-        self.quant_types[name] = quant_type
-        setattr(self, name, nn.Parameter(blocks, requires_grad=False))
 
     def forward(self, input: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Map tokens `(N, H)` by the experts `chosen` `(N, K)`, weighed by `weights` `(N, K)`."""
@@ -194,30 +188,6 @@ class QuantizedExperts(ObservedExperts, PackedLayer):
         products = self.act_fn(gate) * scaled_linear(x, up_proj, kinds[_UP], scale=scale.get(_UP))
         self._observe(expert, x, products)
         return scaled_linear(products, down_proj, kinds[_DOWN], scale=scale.get(_DOWN))
-
-    def slots(self) -> Iterable[Slot]:
-        """List the matrices of all experts, as they are in files."""
-        for name, kind in self.quant_types.items():
-            blocks: Tensor = getattr(self, name)
-            shape = (*blocks.shape[:-1], kind.weights_per_row(blocks.shape[-1]))
-            # The blocks may come after the slots are listed.
-            read = partial(parameter_of, self, name)
-            yield Slot(f"{name}.weight", shape, read, kind, packable=True)
-            yield from self.factor_slots(f"{name}.weight")
-
-    def fill(self, name: str, tensor: Tensor) -> None:
-        """Store one of the matrices of all experts, and leave its numbers as they are, or factors."""
-        if is_factor(name):
-            super().fill(name, tensor)
-            return
-        kind = type_of_dtype(tensor.dtype)
-        assert kind is not None
-        self._set(name.removesuffix(".weight"), tensor.contiguous().view(torch.uint8), find_quant_type(kind))
-
-    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> Self:
-        """Store blocks, as in `SlottedLayer.pack`, and return itself."""
-        self._set(name.removesuffix(".weight"), blocks, quant_type)
-        return self
 
     def make_plain(self, experts: int, hidden_size: int, intermediate_size: int) -> Experts:
         """Create the plain form."""

@@ -43,11 +43,13 @@ class SlottedLayer(nn.Module):
     """A layer that lists how its parameters lie in GGUF files.
 
     Attributes:
+        wide: names of parameters that models of half precision load as float32.
         advice: follows the layer's description in an f-string: so errors of libraries that do not know the
             layer, such as PEFT, state what to do.
     """
 
     advice: ClassVar[str] = ""
+    wide: ClassVar[tuple[str, ...]] = ()
 
     def __format__(self, format_spec: str) -> str:
         return format(f"{self!r}{self.advice}", format_spec)

@@ -15,16 +15,15 @@ from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
 from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.rope_rule import Rope, original_length, without_parameters
+from torchgguf.models.blocks.rope_rule import YarnFactorsRope, original_length
 from torchgguf.models.blocks.windows import LayerWindows, UniformlyWindowedConfig
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Header, Unwritable
 from torchgguf.nn import Rotation
 
-_TEMPERATURE, _LOG_MULTIPLIER = "attention.temperature_scale", "rope.scaling.yarn_log_multiplier"
+_TEMPERATURE = "attention.temperature_scale"
 _GROWTH = "llama_4_scaling_beta"
-_MSCALES = ("mscale", "mscale_all_dim")
 _DEFAULT_ROPE = {
     "rope_type": "yarn",
     "rope_theta": 1000000.0,
@@ -69,33 +68,24 @@ class Ministral3Config(UniformlyWindowedConfig):
         self.rope_parameters.setdefault("original_max_position_embeddings", self.max_position_embeddings)
 
 
-class Ministral3Rope(Rope):
+class Ministral3Rope(YarnFactorsRope):
     """Rotary embedding with YaRN's two factors, and the growth of queries."""
 
-    keys = (*Rope.keys, _TEMPERATURE, _LOG_MULTIPLIER)
+    keys = (*YarnFactorsRope.keys, _TEMPERATURE)
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the scaling, its factors and the growth."""
         fields = super().read(header)
-        parameters = fields["rope_parameters"]
-        if header.get(_LOG_MULTIPLIER, 0.0):
-            factor = header.positive(_LOG_MULTIPLIER, float)
-            parameters.update(dict.fromkeys(_MSCALES, factor))
         growth = header.positive(_TEMPERATURE, float) if header.get(_TEMPERATURE, 0.0) else 0.0
-        parameters.update({_GROWTH: growth, "original_max_position_embeddings": original_length(header)})
+        lengths = {"original_max_position_embeddings": original_length(header)}
+        fields["rope_parameters"].update({_GROWTH: growth, **lengths})
         return fields
 
     def write(self, config: Any) -> dict[str, Any]:
         """Write the keys of every rotary embedding, the factors and the growth."""
-        parameters = config.rope_parameters
-        factors = {parameters.get(name) for name in _MSCALES} - {None}
-        if len(factors) > 1:
-            raise ValueError(f"GGUF does not support rope_parameters whose {' and '.join(_MSCALES)} differ")
-        stated = super().write(without_parameters(config, _MSCALES))
-        if factors:
-            stated[_LOG_MULTIPLIER] = float(factors.pop())
-        if parameters[_GROWTH]:
-            stated[_TEMPERATURE] = float(parameters[_GROWTH])
+        stated = super().write(config)
+        if growth := config.rope_parameters[_GROWTH]:
+            stated[_TEMPERATURE] = float(growth)
         return stated
 
 

@@ -31,6 +31,9 @@ ROTATED = "rope.dimension_count"
 _LENGTH = ("rope.scaling.factor", "rope.scale_linear")
 ORIGINAL, _ATTENTION = "rope.scaling.original_context_length", "rope.scaling.attn_factor"
 _YARN_ATTENTION = "rope.scaling.yarn_attn_factor"
+# The logarithm of the factor by which texts are longer, times this, scales attention in YaRN.
+_LOG_MULTIPLIER = "rope.scaling.yarn_log_multiplier"
+_MSCALES = ("mscale", "mscale_all_dim")
 # metadata key -> field of rope_parameters, for keys of YaRN that are copied; -1 means "not set"
 _YARN = {
     "rope.scaling.yarn_ext_factor": "extrapolation_factor",
@@ -118,6 +121,35 @@ class Rope(Rule):
     def _is_one_set(self, parameters: dict[str, Any]) -> bool:
         same = parameters["short_factor"] == parameters["long_factor"]
         return not self.told_by_tensors and same and longrope_attention_factor(parameters) == 1.0
+
+
+class YarnFactorsRope(Rope):
+    """Rotary embedding with YaRN's two factors, of which a file states one.
+
+    Attributes:
+        unit: by which files multiply the factor.
+    """
+
+    unit: ClassVar[float] = 1.0
+    keys = (*Rope.keys, _LOG_MULTIPLIER)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the scaling and its factors."""
+        fields = super().read(header)
+        if header.get(_LOG_MULTIPLIER, 0.0):
+            factor = header.positive(_LOG_MULTIPLIER, float)
+            if self.unit != 1.0:
+                factor = float(f"{factor / self.unit:.6g}")
+            fields["rope_parameters"].update(dict.fromkeys(_MSCALES, factor))
+        return fields
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the keys of every rotary embedding, and the factor."""
+        factors = {config.rope_parameters.get(name) for name in _MSCALES} - {None}
+        if len(factors) > 1:
+            raise ValueError(f"GGUF does not support rope_parameters whose {' and '.join(_MSCALES)} differ")
+        stated = super().write(without_parameters(config, _MSCALES))
+        return {**stated, _LOG_MULTIPLIER: self.unit * factors.pop()} if factors else stated
 
 
 class PartialRope(Rope):

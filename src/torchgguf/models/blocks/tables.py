@@ -94,6 +94,15 @@ SHARED_EXPERT = (
     Row("blk.{}.ffn_down_shexp", "layers.{}.mlp.shared_expert.down_proj"),
 )
 
+# Experts that all tokens share, without a gate.
+SHARED_EXPERTS = tuple(
+    Row(f"blk.{{}}.ffn_{part}_shexp", f"layers.{{}}.mlp.shared_experts.{part}_proj")
+    for part in ("gate", "up", "down")
+)
+
+# The bias by which experts are chosen, as `CorrectionBias` names it.
+CORRECTION = Row("blk.{}.exp_probs_b", "layers.{}.mlp.gate.e_score_correction_bias")
+
 # Checkpoints store the matrices of each expert separately.
 EXPERT_STACKS = (
     Stack(

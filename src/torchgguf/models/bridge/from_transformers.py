@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
+from torchgguf.container import LazyTensor
 from torchgguf.generation import GenerationConfig, GenerationMixin
 from torchgguf.models import registry
 from torchgguf.models.core.model import Model
@@ -23,10 +27,11 @@ SOURCE = "_torchgguf_source"
 
 
 class Source(NamedTuple):
-    """Where a model came from: a GGUF file, a checkpoint, or neither."""
+    """Where a model came from: a GGUF file, a checkpoint, or neither; and what it keeps of it."""
 
     gguf: GGUFSource | None = None
     origin: Origin | None = None
+    kept: Mapping[str, LazyTensor] = MappingProxyType({})
 
 
 def is_of_transformers(model: object) -> bool:
@@ -64,7 +69,7 @@ def from_transformers(theirs: Any) -> Any:
     with torch.device("meta"):
         ours: Model = classes[names[0]](config)
     _share(ours, theirs)
-    ours.gguf, ours.origin = getattr(theirs, SOURCE, Source(None, _origin(theirs)))
+    ours.gguf, ours.origin, ours.kept = getattr(theirs, SOURCE, Source(None, _origin(theirs)))
     generation_config = getattr(theirs, "generation_config", None)
     if isinstance(ours, GenerationMixin) and generation_config is not None:
         ours.generation_config = GenerationConfig.from_dict(generation_config.to_dict())
@@ -91,6 +96,10 @@ def _share(ours: Model, theirs: Any) -> None:
                 strange.append(full)
             else:
                 setattr(place, name, parameter)
+        # Biases by which experts are chosen: they have no gradient here either.
+        for name, buffer in layer.named_buffers(recurse=False):
+            if expected.get(f"{path}.{name}") == tuple(buffer.shape):
+                setattr(place, name, nn.Parameter(buffer, requires_grad=False))
     missing = [name for name, parameter in ours.named_parameters() if parameter.is_meta]
     if problems := [*strange, *missing]:
         raise ValueError(

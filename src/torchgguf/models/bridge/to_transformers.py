@@ -37,7 +37,7 @@ def to_transformers(model: Model) -> Any:
     _compute_buffers(theirs, model.device)
     if (generation_config := getattr(model, "generation_config", None)) is not None:
         theirs.generation_config = transformers.GenerationConfig.from_dict(generation_config.to_dict())
-    setattr(theirs, SOURCE, Source(model.gguf, model.origin))
+    setattr(theirs, SOURCE, Source(model.gguf, model.origin, model.kept))
     if any(isinstance(layer, PackedLayer) for layer in model.modules()):
         # What transformers would write are blocks, which it does not load again.
         theirs.save_pretrained = partial(_save_unpacked, theirs)

@@ -1,6 +1,7 @@
 """`Architecture`: a GGUF architecture with its config class, config map and weight map."""
 
 import logging
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,9 @@ _TOKEN_IDS = {
 }
 # tokens that end a text, a turn or a message, and stop generation
 _ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+
+# the number of the layer in the name of a tensor, in GGUF files and in weight maps
+_LAYER = re.compile(r"(?:blk|layers)\.([0-9]{1,6})\.")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,18 @@ class Architecture:
     def tensors_of(self, file: GGUFFile) -> UsualTensors:
         """Return the tensors of a file by the names in the weight map."""
         return UsualTensors(file, self.weights, self.config_tensors)
+
+    def is_kept(self, name: str, config: Config, in_new: bool = False) -> bool:
+        """Return whether a tensor is of a layer that models keep, but do not run.
+
+        Args:
+            name: in a GGUF file or in weight maps.
+            config: of the model.
+            in_new: whether a file of the other kind, made from the model, contains the layer, too.
+        """
+        if (layer := _LAYER.match(name)) is None:
+            return False
+        return any(rule.is_kept(config, int(layer[1]), in_new) for rule in self.rules)
 
     def read_config(self, file: GGUFFile, ignored: Collection[str] = ()) -> Config:
         """Read a file's config.

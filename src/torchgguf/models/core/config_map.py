@@ -100,6 +100,10 @@ class Rule:
         """Return the tensors that state the config's fields."""
         return {}
 
+    def is_kept(self, config: Any, layer_idx: int, in_new: bool) -> bool:
+        """Return whether models keep a layer, but do not run it, as in `Architecture.is_kept`."""
+        return False
+
 
 def largest_dimension(header: Header) -> int:
     """Return the largest dimension of any tensor: an upper bound of all sizes of a model."""
@@ -133,15 +137,62 @@ class Field(Rule):
         """Read the number."""
         if not self.required and self.key not in header.values:
             return {}
-        value = header.positive(self.key, self.kind)
+        value = self.number(header)
         if self.limit is not None and value > (limit := self.limit(header)):
             raise GGUFError(f"{self.key} = {value} is invalid: the {self.limit.__name__} is {limit}")
         return {self.name: value}
+
+    def number(self, header: Header) -> Any:
+        """Return the number under the key, above zero."""
+        return header.positive(self.key, self.kind)
 
     def write(self, config: Any) -> dict[str, Any]:
         """Write the number, unless it is None in the config."""
         value = getattr(config, self.name)
         return {} if value is None else {self.key: self.kind(value)}
+
+
+@dataclass(frozen=True)
+class Count(Field):
+    """Maps one key to one config field of the same value, which may be zero."""
+
+    def number(self, header: Header) -> int:
+        """Return the number under the key, or zero."""
+        value = header.get(self.key, 0)
+        if value < 0:
+            raise GGUFError(f"{self.key} must be 0 or above, got {value}")
+        return int(value)
+
+
+@dataclass(frozen=True)
+class Flag(Rule):
+    """Maps one key to one config field that is true or false.
+
+    Attributes:
+        key: the key.
+        name: of the field.
+        default: the value that readers assume if there is no key.
+        always: whether the default is written, too.
+    """
+
+    key: str
+    name: str
+    default: bool = False
+    always: bool = True
+    keys: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Set the key."""
+        object.__setattr__(self, "keys", (self.key,))
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the value."""
+        return {self.name: header.get(self.key, self.default)}
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the value."""
+        value = bool(getattr(config, self.name))
+        return {self.key: value} if self.always or value != self.default else {}
 
 
 @dataclass(frozen=True)
@@ -163,6 +214,15 @@ class Only(Rule):
         if value != self.value:
             raise GGUFError(f"{self.key} = {brief(value)}: {self.reason}")
         return {}
+
+
+@dataclass(frozen=True)
+class Constant(Only):
+    """A key with one supported value, which is written, too."""
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the value."""
+        return {self.key: self.value}
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,26 @@
 """`Model`: the names, embeddings and weights of a model of any architecture. It opens no file."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from torchgguf.container import LazyTensor
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.argument_order import in_order
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.recompute import GradientCheckpointing
-from torchgguf.nn import Experts, Linear, QuantizedEmbedding, QuantizedLinear, accept_second_names
+from torchgguf.nn import (
+    Experts,
+    LatentProjection,
+    Linear,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    accept_second_names,
+)
 from torchgguf.nn.slots import slots
 
 
@@ -25,6 +35,7 @@ class Model(GradientCheckpointing):
         base_model_prefix: name of the attribute of a model with a head that contains the model without it.
         gguf: the GGUF file that the model came from, as far as saving needs it, or None.
         origin: the Hugging Face checkpoint that the model came from, or None.
+        kept: tensors of the file that the model does not run, by their GGUF names: saving writes them again.
         name_or_path: the argument of `from_pretrained`, or an empty text.
     """
 
@@ -34,6 +45,7 @@ class Model(GradientCheckpointing):
     base_model_prefix: ClassVar[str] = "model"
     gguf: GGUFSource | None = None
     origin: Origin | None = None
+    kept: Mapping[str, LazyTensor] = MappingProxyType({})
     name_or_path: str = ""
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
@@ -78,7 +90,7 @@ class Model(GradientCheckpointing):
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
-        elif isinstance(module, Experts) and not module.down_proj.is_meta:
+        elif isinstance(module, Experts | LatentProjection) and not next(module.parameters()).is_meta:
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=self.config.initializer_range)
 

@@ -35,6 +35,7 @@ from torchgguf.quants import quant_type
 
 _logger = logging.getLogger(__name__)
 
+_HALVES = (torch.float16, torch.bfloat16)
 _SMALL_HEAD = 1 << 22  # weights
 
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -221,7 +222,11 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
             if packed is not layer:
                 model.set_submodule(path, packed)
         else:
-            wanted = torch.float32 if filling.keep_blocks and not slot.packable else filling.dtype
+            stays_wide = filling.dtype in _HALVES and slot.name.partition(".")[0] in getattr(
+                layer, "wide", ()
+            )
+            is_vector = filling.keep_blocks and not slot.packable
+            wanted = torch.float32 if is_vector or stays_wide else filling.dtype
             name = ParameterPlace(path, slot).name
             too_large = partial(filling.too_large, name, wanted or tensor.dtype)
             if factor is not None:

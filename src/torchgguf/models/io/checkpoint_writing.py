@@ -27,6 +27,7 @@ from torchgguf.models.core.model import Model
 from torchgguf.models.core.narrowing import became_infinite, narrow, refuse_too_large
 from torchgguf.models.io.checkpoint import CONFIG, GENERATION_CONFIG, INDEX, SAFETENSORS
 from torchgguf.models.io.devices import Layers, at_hand
+from torchgguf.models.io.kept import kept_for_checkpoint
 from torchgguf.models.io.places import tensor_places
 from torchgguf.models.io.savable import check_savable
 from torchgguf.nn import PackedLayer
@@ -145,6 +146,7 @@ def _tensors(model: Model, dtype: torch.dtype | None, layers: Layers) -> Iterato
         parameter_dtype = dtype or place.slot.read().dtype
         tensor = LazyTensor(place.slot.shape, parameter_dtype, partial(place.read, layers))
         yield from _parts(model, place.name, tensor)
+    yield from kept_for_checkpoint(model, dtype or model.dtype)
 
 
 def _check_range(plain: nn.Module, packed: PackedLayer, path: str) -> None:

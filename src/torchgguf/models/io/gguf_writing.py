@@ -21,6 +21,7 @@ from torchgguf.models.core.narrowing import narrow, refuse_too_large
 from torchgguf.models.core.weight_map import RowPermutation
 from torchgguf.models.io.description import describe
 from torchgguf.models.io.devices import Layers, at_hand
+from torchgguf.models.io.kept import kept_for_gguf
 from torchgguf.models.io.places import ParameterPlace, tensor_places
 from torchgguf.models.io.savable import check_savable
 from torchgguf.nn.slots import slots
@@ -101,6 +102,7 @@ def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
             raise ValueError(f"GGUF files have no tensor for the parameter {hf_name}")
         name, row = target
         tensors[name] = _source(place, name, row.transform, model.config, types.get(name), layers)
+    tensors |= kept_for_gguf(model)
     return {name: tensors[name] for name in dict.fromkeys((*types, *tensors)) if name in tensors}
 
 

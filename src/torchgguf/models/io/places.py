@@ -47,7 +47,8 @@ class Layout(NamedTuple):
 
 
 def _set_parameter(layer: nn.Module, name: str, tensor: Tensor) -> None:
-    setattr(layer, name, nn.Parameter(tensor))
+    old: nn.Parameter = getattr(layer, name)
+    setattr(layer, name, nn.Parameter(tensor, requires_grad=old.requires_grad))
 
 
 def _slots_of_experts(layer: nn.Module) -> Iterable[Slot]:

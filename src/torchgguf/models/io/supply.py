@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -23,6 +24,7 @@ from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.usual_tensors import EMBEDDING
 from torchgguf.models.core.weight_map import HEAD, Stack
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
+from torchgguf.models.io.kept import kept_of_checkpoint
 from torchgguf.models.io.mxfp4 import separate_matrices
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.places import CHECKPOINT_LAYOUT, GGUF_LAYOUT, PACKED_EXPERTS_LAYOUT, Layout
@@ -43,6 +45,7 @@ class TensorSupply(ABC):
         heads: names of the tensors that belong to a head.
         unknown: names of tensors that are not in the weight map, as the file states them.
         stacks: parameters that may be stored in parts.
+        kept: tensors of layers that models do not run, by their GGUF names.
     """
 
     layout: Layout
@@ -52,6 +55,7 @@ class TensorSupply(ABC):
     heads: set[str]
     unknown: list[str]
     stacks: Sequence[Stack] = ()
+    kept: Mapping[str, LazyTensor] = MappingProxyType({})
 
     @abstractmethod
     def separate(self, model: Model) -> None:
@@ -122,9 +126,15 @@ class GGUFSupply(TensorSupply):
         self.unknown = unknown = list[str]()
         if (copied := tensors.copy_of_embedding) and not torch.equal(file[copied], file[EMBEDDING]):
             unknown.append(copied)
+        self.kept = kept = dict[str, LazyTensor]()
         for name, tensor in tensors.sources(passing).items():
             hf_name, row = self._weights.to_hf(name, config) or ("", None)
             if name in architecture.config_tensors:
+                continue
+            if row is not None and architecture.is_kept(name, self._source.config):
+                kept[name] = (
+                    tensor if passing else replace(tensor, load=partial(_same, tensors.load(name)), read=None)
+                )
                 continue
             if row is None or hf_name in self.tensors:
                 unknown.append(name)
@@ -170,7 +180,11 @@ class GGUFSupply(TensorSupply):
 
     def describe(self, model: Model) -> None:
         """Store in the model what `save_gguf` needs to write the file again."""
-        model.gguf = self._source
+        model.gguf, model.kept = self._source, self.kept
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _transformed(
@@ -211,7 +225,8 @@ class CheckpointSupply(TensorSupply):
         tensors = checkpoint.tensors(pickles=not options.use_safetensors, passing=passing)
         architecture = model_class.architecture
         self._checkpoint, self.config, self.stacks = checkpoint, config, architecture.stacks
-        self._names, self._interleaved = architecture.other_names, architecture.interleaved
+        self._architecture, self._names = architecture, architecture.other_names
+        self._interleaved = architecture.interleaved
         self._check_sizes(tensors, architecture.sizes)
         # A checkpoint of the same class must contain the head of the class, and no other head.
         self._is_own = passing or model_class.__name__ in (config.architectures or ())
@@ -221,6 +236,7 @@ class CheckpointSupply(TensorSupply):
         prefixes = (f"{c.base_model_prefix}." for c in (architecture.classes["base"], model_class))
         self._prefix = next((p for p in prefixes if any(name.startswith(p) for name in tensors)), "")
         self.tensors, self.heads, self.unknown = tensors, set(), []
+        self.kept: dict[str, LazyTensor] = {}
 
     def separate(self, model: Model) -> None:
         """Name tensors as weight maps do; a tensor of the one kind must not replace one of the other.
@@ -228,11 +244,15 @@ class CheckpointSupply(TensorSupply):
         Such are a `model.lm_head.weight`, and a `norm.weight` beside `model.norm.weight`.
         """
         stored, self.tensors = self.tensors, {}
+        kept: dict[str, LazyTensor] = {}
         parameters = [name for name, _ in model.named_parameters()]
         of_base = {model.base_name(name) for name in parameters if model.is_in_base(name)}
         of_heads = {model.base_name(name) for name in parameters if not model.is_in_base(name)}
         for name in sorted(stored, key=lambda name: not name.startswith(self._prefix)):
             plain = self._names.in_models(name.removeprefix(self._prefix))
+            if self._architecture.is_kept(plain, self.config):
+                kept[plain] = stored[name]
+                continue
             in_base = name.startswith(self._prefix) if self._prefix else name not in of_heads
             if plain in (of_heads if in_base else of_base) or plain in self.tensors:
                 if in_base or self._is_own:
@@ -241,6 +261,8 @@ class CheckpointSupply(TensorSupply):
             self.tensors[plain] = stored[name]
             if not in_base:
                 self.heads.add(plain)
+        kept = {name: x for name, x in kept.items() if self._architecture.is_kept(name, self.config, True)}
+        self.kept.update(kept_of_checkpoint(kept, self._architecture.weights))
         stored, self.tensors = self.tensors, separate_matrices(self.tensors, self._interleaved, self.error)
         if stored.keys() != self.tensors.keys():
             self.layout = PACKED_EXPERTS_LAYOUT
@@ -275,7 +297,8 @@ class CheckpointSupply(TensorSupply):
         return GenerationConfig.stored(values, f"{self._checkpoint}: {GENERATION_CONFIG}")
 
     def describe(self, model: Model) -> None:
-        """Store in the model the folder and the name of the checkpoint."""
+        """Store in the model the folder and the name of the checkpoint, and what no model runs."""
+        model.kept = self.kept
         model.origin = Origin(self._checkpoint.folder, self._checkpoint.name)
 
 

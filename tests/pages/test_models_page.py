@@ -1,0 +1,27 @@
+"""docs/models.md lists what is supported, and nothing else."""
+
+import re
+
+from tests.support import ROOT
+from torchgguf.models import registry
+
+HEADS = {
+    "causal LM": "causal_lm",
+    "sequence": "sequence_classification",
+    "tokens": "token_classification",
+    "spans": "question_answering",
+}
+
+
+def test_each_architecture_is_there_with_its_heads():
+    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| `([\w-]+)` \| ([^|]+) \|$", page(), re.M)
+    expected = {(kind, gguf) for gguf, kinds in registry.ROWS.items() for kind in kinds}
+    assert {(kind, gguf) for kind, gguf, _ in rows} == expected
+    assert len(rows) == len(expected)
+    for kind, _, heads in rows:
+        classes = registry.architecture_of_type(kind).classes
+        assert {HEADS[head] for head in heads.split(", ")} == classes.keys() - {"base"}, kind
+
+
+def page() -> str:
+    return (ROOT / "docs" / "models.md").read_text()
