@@ -8,7 +8,8 @@ import transformers
 from torch.testing import assert_close
 from transformers.models.phimoe.modeling_phimoe import sparsemixer
 
-from tests.models.tiny import PHIMOE, SIZES, Case, counterpart, longrope, reference
+from tests.models.mixtures import PHIMOE
+from tests.models.tiny import SIZES, Case, counterpart, longrope, reference
 from torchgguf.models import AutoModelForCausalLM, PhimoeConfig
 from torchgguf.models.architectures.phimoe import sparse_mixer
 

@@ -1,96 +1,14 @@
 """Tiny random models of transformers, one for each thing that can go wrong, and the same models here."""
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
 
 import torchgguf.models as ours
+from tests.models.case import MULTIPLIERS, OWN_SIZES, SHORT_IDS, SIZES, Case, longrope, rope
+from tests.models.mixtures import ERNIE_MOE, EXPERTS, LATENT, LATENT_SIGMOIDS, MIXTURES, ROUTED
 
-SIZES = {
-    "vocab_size": 400,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.15,
-}
-# Of models whose configs have other fields. `n_ctx` is what llama.cpp's converter asks for.
-OWN_SIZES = {
-    "Bert": {},  # encoders state all of theirs: tests/models/test_bert.py
-    "GPT2": {
-        "vocab_size": 400,
-        "n_embd": 64,
-        "n_layer": 3,
-        "n_head": 4,
-        "n_positions": 256,
-        "n_ctx": 256,
-        "initializer_range": 0.15,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-    },
-    "Bloom": {
-        "vocab_size": 400,
-        "hidden_size": 64,
-        "n_layer": 3,
-        "n_head": 4,
-        "initializer_range": 0.15,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-    },
-    # The length that llama.cpp's converter states whatever the config does.
-    "Falcon": {
-        "vocab_size": 400,
-        "hidden_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 2048,
-        "initializer_range": 0.15,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    },
-    "Phi3": {**SIZES, "original_max_position_embeddings": 256, "eos_token_id": 2, "pad_token_id": None},
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A kind of model, what differs from `SIZES`."""
-
-    kind: str
-    config: dict[str, Any]
-
-
-def rope(kind: str, **parameters: Any) -> dict[str, Any]:
-    """`rope_parameters` of a config; short wavelengths, so that scaling shows within a short text."""
-    return {"rope_parameters": {"rope_type": kind, "rope_theta": 1000.0} | parameters}
-
-
-def longrope(frequencies: int, original: int, longest: int, **parameters: Any) -> dict[str, Any]:
-    """Config of a Phi-3 with other frequencies for texts longer than `original`."""
-    scaling = rope(
-        "longrope",
-        short_factor=[1.0 + 0.05 * i for i in range(frequencies)],
-        long_factor=[2.0 + 0.5 * i for i in range(frequencies)],
-        **parameters,
-    )
-    return {**scaling, "original_max_position_embeddings": original, "max_position_embeddings": longest}
-
-
-EXPERTS = {
-    "num_experts": 7,
-    "num_experts_per_tok": 3,
-    "moe_intermediate_size": 32,
-    "shared_expert_intermediate_size": 80,
-}
-ROUTED = {"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "norm_topk_prob": True}
 # Queries grow within a short text.
 MINISTRAL_ROPE = rope(
     "yarn",
@@ -102,72 +20,8 @@ MINISTRAL_ROPE = rope(
     mscale_all_dim=1.0,
     llama_4_scaling_beta=0.3,
 )
+
 NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0}
-# Instead of ids beyond the vocabulary.
-SHORT_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
-MULTIPLIERS = {
-    "embedding_multiplier": 3.0,
-    "logits_scaling": 2.0,
-    "residual_multiplier": 0.3,
-    "attention_multiplier": 0.4,
-}
-# The factor that llama.cpp's converter computes from the lengths, whatever the config states.
-PHIMOE_SCALES = {
-    "original_max_position_embeddings": 640,
-    **dict.fromkeys(("short_mscale", "long_mscale"), math.sqrt(1 + math.log(4) / math.log(640))),
-}
-PHIMOE = {
-    **longrope(8, original=640, longest=2560, **PHIMOE_SCALES),
-    "attention_bias": True,
-    "lm_head_bias": True,
-}
-# Short wavelengths, between which YaRN's ramp ends: without truncation, on other numbers of a head.
-GPT_OSS = {
-    "num_local_experts": 5,
-    "num_experts_per_tok": 3,
-    **rope(
-        "yarn",
-        factor=4.0,
-        original_max_position_embeddings=64,
-        beta_fast=32.0,
-        beta_slow=1.0,
-        truncate=False,
-    ),
-}
-SIGMOIDS = {
-    **SHORT_IDS,
-    "n_routed_experts": 7,
-    "num_experts_per_tok": 3,
-    "moe_intermediate_size": 32,
-    "n_shared_experts": 2,
-    "routed_scaling_factor": 1.7,
-}
-# The converter wants another name of the rotated part, and that of what turns scores into weights.
-MINIMAX = {
-    **SHORT_IDS,
-    "head_dim": 32,
-    "num_local_experts": 7,
-    "num_experts_per_tok": 3,
-    "scoring_func": "sigmoid",
-}
-ERNIE_MOE = {"moe_num_experts": 7, "moe_k": 3, "moe_intermediate_size": 24}
-LATENT = {
-    **SIGMOIDS,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 48,
-    "kv_lora_rank": 32,
-    "qk_nope_head_dim": 16,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 24,
-}
-LATENT_SIGMOIDS = {**LATENT, "first_k_dense_replace": 1, "scoring_func": "sigmoid"}
-
-
-def latent_yarn(factor: float) -> dict[str, Any]:
-    """DeepSeek's rotation: YaRN's factor is on the scores, not on cosine and sine."""
-    factors = {"mscale": factor, "mscale_all_dim": factor, "beta_fast": 32.0, "beta_slow": 1.0}
-    return rope("yarn", factor=4.0, original_max_position_embeddings=64, **factors)
-
 
 CASES = {
     "llama": Case("Llama", {}),
@@ -216,17 +70,6 @@ CASES = {
     "qwen2-tied": Case("Qwen2", {"tie_word_embeddings": True}),
     "qwen2-yarn": Case("Qwen2", rope("yarn", factor=2.0, original_max_position_embeddings=128)),
     "qwen2-sliding": Case("Qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
-    "qwen2moe": Case("Qwen2Moe", EXPERTS),
-    "qwen2moe-mha": Case("Qwen2Moe", {**EXPERTS, "num_key_value_heads": 4, "num_experts_per_tok": 1}),
-    "qwen2moe-odd-heads": Case(
-        "Qwen2Moe",
-        {**EXPERTS, "hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 1, "num_experts": 5},
-    ),
-    "qwen2moe-no-biases": Case("Qwen2Moe", {**EXPERTS, "qkv_bias": False, "num_experts_per_tok": 7}),
-    "qwen2moe-tied": Case("Qwen2Moe", {**EXPERTS, "tie_word_embeddings": True}),
-    "qwen2moe-yarn": Case(
-        "Qwen2Moe", {**EXPERTS, **rope("yarn", factor=2.0, original_max_position_embeddings=128)}
-    ),
     "qwen3": Case("Qwen3", {"head_dim": 32}),
     "qwen3-tied-mha": Case("Qwen3", {"head_dim": 16, "num_key_value_heads": 4, "tie_word_embeddings": True}),
     "qwen3-yarn": Case(
@@ -234,19 +77,6 @@ CASES = {
     ),
     "qwen3-sliding": Case(
         "Qwen3", {"head_dim": 32, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
-    ),
-    "qwen3moe": Case("Qwen3Moe", {**ROUTED, "head_dim": 32}),
-    "qwen3moe-tied": Case("Qwen3Moe", {**ROUTED, "head_dim": 16, "tie_word_embeddings": True}),
-    "mixtral": Case("Mixtral", {"num_local_experts": 4}),
-    "mixtral-odd-heads": Case(
-        "Mixtral",
-        {
-            "hidden_size": 96,
-            "num_attention_heads": 3,
-            "num_key_value_heads": 1,
-            "num_local_experts": 3,
-            "num_experts_per_tok": 1,
-        },
     ),
     "ministral3": Case("Ministral3", {"head_dim": 32, **MINISTRAL_ROPE}),
     "smollm3": Case("SmolLM3", {"num_hidden_layers": 4, "pad_token_id": None, "eos_token_id": 2}),
@@ -305,19 +135,6 @@ CASES = {
     "nemotron": Case("Nemotron", SHORT_IDS),
     "stablelm": Case("StableLm", {**SHORT_IDS, "partial_rotary_factor": 0.25}),
     "stablelm-parallel": Case("StableLm", {**SHORT_IDS, "use_parallel_residual": True, "use_qkv_bias": True}),
-    "gpt-oss": Case("GptOss", {**GPT_OSS, **rope("default"), "head_dim": 32, "sliding_window": 7}),
-    # llama.cpp truncates the ends of YaRN's ramp for this model too (ggml_rope_yarn_corr_dims): a bug of its.
-    "gpt-oss-mqa-yarn": Case(
-        "GptOss",
-        {
-            **GPT_OSS,
-            "hidden_size": 96,
-            "num_attention_heads": 3,
-            "num_key_value_heads": 1,
-            "head_dim": 32,
-            "num_experts_per_tok": 1,
-        },
-    ),
     "granite": Case("Granite", MULTIPLIERS),
     "granite-tied-odd-heads": Case(
         "Granite",
@@ -331,35 +148,6 @@ CASES = {
             "tie_word_embeddings": True,
         },
     ),
-    "granitemoe": Case("GraniteMoe", {**MULTIPLIERS, "num_local_experts": 7, "num_experts_per_tok": 3}),
-    "granitemoe-shared": Case(
-        "GraniteMoeShared",
-        {**MULTIPLIERS, "num_local_experts": 5, "num_experts_per_tok": 2, "shared_intermediate_size": 80},
-    ),
-    "granitemoe-tied-biases": Case(
-        "GraniteMoe",
-        {
-            **MULTIPLIERS,
-            "num_local_experts": 3,
-            "num_experts_per_tok": 1,
-            "num_key_value_heads": 4,
-            "attention_bias": True,
-            "tie_word_embeddings": True,
-        },
-    ),
-    # llama.cpp reads only files with as many heads of keys as of queries.
-    "olmoe": Case("Olmoe", {**ROUTED, **SHORT_IDS, "norm_topk_prob": False, "num_key_value_heads": 4}),
-    "olmoe-odd-heads": Case(
-        "Olmoe",
-        {
-            **SHORT_IDS,
-            "hidden_size": 96,
-            "num_attention_heads": 3,
-            "num_key_value_heads": 1,
-            "num_experts": 4,
-            "num_experts_per_tok": 1,
-        },
-    ),
     # The converter assumes MLPs of four times the width, a base of 10000 and as many heads of keys as of
     # queries.
     "phi2": Case("Phi", {"intermediate_size": 256, "num_key_value_heads": 4}),
@@ -371,96 +159,6 @@ CASES = {
             "intermediate_size": 384,
             "num_attention_heads": 3,
             "num_key_value_heads": 3,
-        },
-    ),
-    # llama.cpp has norms without a mean, and weighs experts by a softmax of all: its runtime is no reference.
-    "phimoe": Case("Phimoe", {**PHIMOE, "num_local_experts": 7}),
-    "phimoe-odd-heads": Case(
-        "Phimoe",
-        {
-            **PHIMOE,
-            "hidden_size": 96,
-            "num_attention_heads": 3,
-            "num_key_value_heads": 1,
-            "num_local_experts": 4,
-            **longrope(16, original=640, longest=2560, **PHIMOE_SCALES),
-        },
-    ),
-    "glm4moe": Case("Glm4Moe", {**SIGMOIDS, "use_qk_norm": True, "num_nextn_predict_layers": 0}),
-    "glm4moe-groups": Case(
-        "Glm4Moe",
-        {
-            **SIGMOIDS,
-            "hidden_size": 96,
-            "num_attention_heads": 3,
-            "num_key_value_heads": 1,
-            "head_dim": 32,
-            "attention_bias": True,
-            "n_routed_experts": 8,
-            "n_group": 4,
-            "topk_group": 2,
-            "norm_topk_prob": False,
-            "tie_word_embeddings": True,
-        },
-    ),
-    "minimax": Case("MiniMaxM2", {**MINIMAX, "rotary_dim": 16}),
-    "minimax-tied-odd-heads": Case(
-        "MiniMaxM2",
-        {
-            **MINIMAX,
-            "hidden_size": 96,
-            "num_attention_heads": 3,
-            "num_key_value_heads": 1,
-            "rotary_dim": 32,
-            "num_local_experts": 3,
-            "num_experts_per_tok": 1,
-            "tie_word_embeddings": True,
-        },
-    ),
-    # The converter's size of shared experts is that of released models: intermediate_size / heads of keys.
-    "erniemoe": Case("Ernie4_5_Moe", {**ERNIE_MOE, "moe_num_shared_experts": 2}),
-    "erniemoe-untied-odd-heads": Case(
-        "Ernie4_5_Moe",
-        {
-            **ERNIE_MOE,
-            "hidden_size": 96,
-            "num_attention_heads": 3,
-            "num_key_value_heads": 1,
-            "moe_num_experts": 3,
-            "moe_k": 1,
-            "moe_num_shared_experts": 0,
-            "moe_layer_start_index": 0,
-            "moe_layer_interval": 2,
-            "tie_word_embeddings": False,
-        },
-    ),
-    # llama.cpp reads queries that are not compressed only in models of certain numbers of layers.
-    "deepseek2": Case(
-        "DeepseekV2",
-        {
-            **LATENT,
-            "scoring_func": "softmax",
-            "q_lora_rank": None,
-            "num_hidden_layers": 26,
-            "initializer_range": 0.08,
-        },
-    ),
-    "deepseek2-yarn": Case("DeepseekV2", {**LATENT, "first_k_dense_replace": 1, **latent_yarn(0.707)}),
-    "deepseek3": Case("DeepseekV3", {**LATENT_SIGMOIDS, "n_group": 1, "topk_group": 1}),
-    "deepseek3-yarn-groups": Case(
-        "DeepseekV3",
-        {
-            **LATENT_SIGMOIDS,
-            **latent_yarn(1.0),
-            "hidden_size": 96,
-            "num_attention_heads": 3,
-            "num_key_value_heads": 3,
-            "first_k_dense_replace": 0,
-            "n_routed_experts": 8,
-            "n_group": 4,
-            "topk_group": 2,
-            "norm_topk_prob": False,
-            "tie_word_embeddings": True,
         },
     ),
     "mistral": Case("Mistral", {"sliding_window": None}),
@@ -481,6 +179,7 @@ CASES = {
     "bloom-odd-heads": Case("Bloom", {"hidden_size": 80, "n_head": 5}),
     "bloom-heads-beyond-a-power": Case("Bloom", {"hidden_size": 96, "n_head": 12}),
     "bloom-untied": Case("Bloom", {"tie_word_embeddings": False}),
+    **MIXTURES,
 }
 # What GGUF cannot say.
 UNWRITABLE = {
