@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import torchgguf
 from tests.models.tiny import Case, counterpart, reference
-from tests.peers.llama_cpp import convert, embeddings
+from tests.peers.llama_cpp import add_tokenizer, convert, embeddings, run_converter
 from tests.support import LLAMA_CPP
 from torchgguf.container import GGUFError
 from torchgguf.models import AutoModel
@@ -220,3 +220,42 @@ def test_what_is_refused(files, tmp_path):
     model = AutoModel.from_config(torchgguf.BertConfig(**_SIZES, hidden_act="relu"))
     with pytest.raises(ValueError, match="GGUF does not support hidden_act='relu'"):
         model.save_gguf(tmp_path / "relu.gguf")
+
+
+@torch.no_grad()
+def test_a_file_of_roberta(tmp_path):
+    """The converter writes it as BERT's, without the rows of positions that RoBERTa never uses."""
+    if not LLAMA_CPP.exists():
+        pytest.skip("llama.cpp's converter is not there: python scripts/fetch_models.py")
+    torch.manual_seed(0)
+    sizes = {**_SIZES, "type_vocab_size": 1, "pad_token_id": 1}
+    theirs = transformers.RobertaModel(transformers.RobertaConfig(**sizes)).eval()
+    theirs.save_pretrained(tmp_path / "hf")
+    add_tokenizer(tmp_path / "hf", "gpt2")
+    run_converter(
+        [str(tmp_path / "hf"), "--outfile", str(tmp_path / "x.gguf"), "--outtype", "f32"], "roberta-bpe"
+    )
+    ours = AutoModel.from_pretrained(tmp_path / "x.gguf")
+    assert ours.config.max_position_embeddings == 126
+    ids = torch.randint(2, 400, (2, 24), generator=torch.Generator().manual_seed(0))
+    assert_close(ours(ids)[0], theirs(ids)[0], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_a_file_of_distilbert(tmp_path):
+    """It has no kinds of tokens."""
+    if not LLAMA_CPP.exists():
+        pytest.skip("llama.cpp's converter is not there: python scripts/fetch_models.py")
+    torch.manual_seed(0)
+    config = transformers.DistilBertConfig(
+        vocab_size=400, dim=64, hidden_dim=96, n_layers=3, n_heads=4, max_position_embeddings=128
+    )
+    theirs = transformers.DistilBertModel(config).eval()
+    theirs.save_pretrained(tmp_path / "hf")
+    add_tokenizer(tmp_path / "hf", "bert")
+    run_converter(
+        [str(tmp_path / "hf"), "--outfile", str(tmp_path / "x.gguf"), "--outtype", "f32"], "bert-bge"
+    )
+    ours = AutoModel.from_pretrained(tmp_path / "x.gguf")
+    ids = torch.randint(2, 400, (2, 24), generator=torch.Generator().manual_seed(0))
+    assert_close(ours(ids)[0], theirs(ids)[0], atol=1e-4, rtol=0)
