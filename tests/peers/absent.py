@@ -185,7 +185,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "PreTrainedModel is the base of all models": """
             ArceePreTrainedModel BloomPreTrainedModel Cohere2PreTrainedModel CoherePreTrainedModel
             DeepseekV2PreTrainedModel DeepseekV3PreTrainedModel Ernie4_5PreTrainedModel
-            Ernie4_5_MoePreTrainedModel Exaone4PreTrainedModel Gemma2PreTrainedModel
+            Ernie4_5_MoePreTrainedModel Exaone4PreTrainedModel FalconPreTrainedModel Gemma2PreTrainedModel
             GemmaPreTrainedModel Glm4MoePreTrainedModel Glm4PreTrainedModel GptOssPreTrainedModel
             GraniteMoePreTrainedModel GraniteMoeSharedPreTrainedModel GranitePreTrainedModel
             HunYuanDenseV1PreTrainedModel LlamaPreTrainedModel MiniMaxM2PreTrainedModel
