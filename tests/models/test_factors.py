@@ -13,6 +13,7 @@ from tests.support import LLAMA_CPP
 from torchgguf import AutoModelForCausalLM, GGUFError, open_gguf
 from torchgguf.container import TensorSource, TensorType
 from torchgguf.container.tensor_types import storage_dtype
+from torchgguf.conversion import convert_to_checkpoint
 from torchgguf.nn import PackedLayer
 from torchgguf.quants import dequantize, quantize
 
@@ -81,6 +82,9 @@ def test_factors_multiply_products(files, tmp_path, exact_products):
     assert_close(plain(IDS).logits, expected, atol=1e-4, rtol=0)
     assert_close(model.dequantize()(IDS).logits, expected, atol=1e-4, rtol=0)
     assert not any(isinstance(layer, PackedLayer) for layer in model.modules())
+    convert_to_checkpoint(beside, tmp_path / "converted")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "converted")
+    assert_close(plain(IDS).logits, expected, atol=1e-4, rtol=0)
     plain = AutoModelForCausalLM.from_pretrained(beside, dequantize=True)
     assert_close(plain(IDS).logits, expected, atol=1e-4, rtol=0)
     plain.save_gguf(tmp_path / "plain.gguf")

@@ -26,8 +26,8 @@ class Real:
     """A file, and half the mean KL divergence, in nats a token, that llama.cpp's own arithmetic has on it.
 
     Read with `llama-perplexity --kl-divergence`, 12 chunks of 256 tokens of licence text, against the
-    logits of the same weights in FP32: 0.0031 and 0.0020. `ends`: what llama.cpp, loading the file, lists as
-    its EOG tokens.
+    logits of the same weights in FP32: 0.0031 (SmolLM2), 0.0048 (Gemma 3) and 0.0020 (Qwen2). `ends`: what
+    llama.cpp, loading the file, lists as its EOG tokens.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class Real:
 
 REAL = {
     "smollm2": Real(SMOLLM2, 0.0015, [0, 2, 4]),
-    "gemma3": Real(GEMMA3, 0.0010, [1, 106, 212]),
+    "gemma3": Real(GEMMA3, 0.0023, [1, 106, 212]),
     "qwen2": Real(QWEN2, 0.0010, [151643, 151645, 151662, 151663, 151664]),
 }
 
