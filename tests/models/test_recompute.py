@@ -28,7 +28,9 @@ def step(model, **inputs):
     labels = IDS.masked_fill(PADDED == 0, -100)
     loss = model(IDS, attention_mask=PADDED, labels=labels, **inputs).loss
     loss.backward()
-    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+    # Corrections that routers choose by are not weighed: they have none.
+    named = [(name, p.grad) for name, p in model.named_parameters() if "correction_bias" not in name]
+    return loss.detach(), {name: gradient.clone() for name, gradient in named}
 
 
 def runs(model, work) -> Counter:
