@@ -5,13 +5,13 @@ from inspect import Parameter, signature
 import pytest
 import transformers
 
-from tests.models.classes import CLASSES
+from tests.models.classes import OF_TRANSFORMERS
 from tests.peers.transformers import our_name
 from torchgguf import GPT2DoubleHeadsModel
 
 
 @pytest.mark.parametrize(
-    "model_class", [*CLASSES, GPT2DoubleHeadsModel], ids=lambda model_class: model_class.__name__
+    "model_class", [*OF_TRANSFORMERS, GPT2DoubleHeadsModel], ids=lambda model_class: model_class.__name__
 )
 def test_forward(model_class):
     expected = signature(getattr(transformers, model_class.__name__).forward).parameters

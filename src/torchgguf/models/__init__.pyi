@@ -144,6 +144,11 @@ from torchgguf.models.architectures.hunyuan_v1_dense import (
     HunYuanDenseV1ForSequenceClassification as HunYuanDenseV1ForSequenceClassification,
     HunYuanDenseV1Model as HunYuanDenseV1Model,
 )
+from torchgguf.models.architectures.internlm2 import (
+    InternLM2Config as InternLM2Config,
+    InternLM2ForCausalLM as InternLM2ForCausalLM,
+    InternLM2Model as InternLM2Model,
+)
 from torchgguf.models.architectures.llama import (
     LlamaConfig as LlamaConfig,
     LlamaForCausalLM as LlamaForCausalLM,

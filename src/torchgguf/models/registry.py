@@ -32,6 +32,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "granite": ("granite",),
     "granitemoe": ("granitemoeshared", "granitemoe"),
+    "internlm2": ("internlm2",),
     "llama": ("mixtral", "mistral", "llama"),
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
