@@ -57,7 +57,7 @@ def _loop(path):
 
 
 def _fill(path):
-    assert bytearray(200 << 20)
+    assert b"x" * (400 << 20)  # written to, so that it is resident
 
 
 def _burn(path):

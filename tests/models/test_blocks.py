@@ -162,3 +162,14 @@ def test_argument_order():
         Caller().ordered(1, second=2)
     with pytest.raises(TypeError, match="accepts 3 arguments by position, but got 4"):
         Caller().ordered(1, 2, 3, 4)
+
+
+@torch.no_grad()
+def test_compiled_for_texts_of_any_length():
+    """The second length makes lengths symbols in the graph: nothing may be handed one in place of a bool."""
+    model = counterpart(reference(CASES["llama"]))
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    for length in (5, 7, 9, 1):
+        ids = torch.arange(length)[None]
+        expected = model(ids, use_cache=False).logits
+        assert_close(compiled(ids, use_cache=False).logits, expected, atol=1e-5, rtol=0)

@@ -65,7 +65,7 @@ def causal_mask(
     if window is not None and window >= total:
         window = None
     if padding is None and window is None and (new == 1 or past == 0):
-        return AttentionMask(None, causal=new > 1)
+        return AttentionMask(None, causal=True) if new > 1 else AttentionMask(None, causal=False)
     return _explicit_mask(padding, torch.arange(past, total, device=device), total, window)
 
 
