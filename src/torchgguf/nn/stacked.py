@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from torchgguf.container.tensor_types import type_of_dtype
-from torchgguf.nn.factors import is_factor, scaled_linear, unpacked
+from torchgguf.nn.factors import scaled_linear, unpacked
 from torchgguf.nn.layers import Linear
-from torchgguf.nn.slots import PackedLayer, Slot, parameter_of
-from torchgguf.quants import QuantType, quant_type as find_quant_type
+from torchgguf.nn.packed_matrices import PackedMatrices
+from torchgguf.nn.slots import Slot
+from torchgguf.quants import QuantType
 
 
 class StackedLinear(Linear):
@@ -54,7 +53,7 @@ class StackedLinear(Linear):
         return packed
 
 
-class QuantizedStackedLinear(PackedLayer):
+class QuantizedStackedLinear(PackedMatrices):
     """The packed form of `StackedLinear`: each matrix is uint8 `(rows, bytes_per_row)`, of its own type.
 
     Args:
@@ -64,11 +63,6 @@ class QuantizedStackedLinear(PackedLayer):
     def __init__(self, parts: Sequence[str]) -> None:
         super().__init__()
         self.parts = tuple(parts)
-        self.quant_types: dict[str, QuantType] = {}
-
-    def _set(self, name: str, blocks: Tensor, quant_type: QuantType) -> None:
-        self.quant_types[name] = quant_type
-        setattr(self, name, nn.Parameter(blocks, requires_grad=False))
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., in_features)` to `(..., out_features)` in the input's dtype."""
@@ -79,28 +73,6 @@ class QuantizedStackedLinear(PackedLayer):
             for name in self.parts
         ]
         return torch.cat(outputs, dim=-1)
-
-    def slots(self) -> Iterable[Slot]:
-        """List the matrices."""
-        for name, kind in self.quant_types.items():
-            blocks: Tensor = getattr(self, name)
-            shape = (len(blocks), kind.weights_per_row(blocks.shape[-1]))
-            yield Slot(f"{name}.weight", shape, partial(parameter_of, self, name), kind, packable=True)
-            yield from self.factor_slots(f"{name}.weight")
-
-    def fill(self, name: str, tensor: Tensor) -> None:
-        """Store one of the matrices, and leave its numbers as they are, or a factor."""
-        if is_factor(name):
-            super().fill(name, tensor)
-            return
-        kind = type_of_dtype(tensor.dtype)
-        assert kind is not None
-        self._set(name.removesuffix(".weight"), tensor.contiguous().view(torch.uint8), find_quant_type(kind))
-
-    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> Self:
-        """Store blocks, as in `SlottedLayer.pack`, and return itself."""
-        self._set(name.removesuffix(".weight"), blocks, quant_type)
-        return self
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> StackedLinear:
         """Return the plain layer with the same weights in `dtype`, trainable."""

@@ -13,7 +13,7 @@ from torchgguf.models.blocks import tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel, ParallelLayer
 from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.windows import FULL, SLIDING, LayerTypesConfig, LayerWindows, periodic
+from torchgguf.models.blocks.windows import LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.nn import rotate_neighbours
@@ -49,8 +49,7 @@ class Cohere2Config(LayerTypesConfig):
         """Replace the pattern of older configs."""
         *others, pattern = legacy
         if pattern is not None and self.layer_types is None:
-            windowed = periodic(pattern, self.num_hidden_layers)
-            self.layer_types = [SLIDING if each else FULL for each in windowed]
+            self.layer_types = self.types_by_period(pattern)
         super().__post_init__(*others)
 
 

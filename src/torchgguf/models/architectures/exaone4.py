@@ -9,7 +9,7 @@ from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel, PostNormLayer
 from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.windows import FULL, SLIDING, LayerTypesConfig, LayerWindows, periodic
+from torchgguf.models.blocks.windows import FULL, SLIDING, LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.nn import RMSNorm
@@ -46,7 +46,7 @@ class Exaone4Config(LayerTypesConfig):
             return [FULL] * layers
         if isinstance(pattern, str):
             return [SLIDING if pattern[i % len(pattern)] == "L" else FULL for i in range(layers)]
-        return [SLIDING if windowed else FULL for windowed in periodic(pattern or 0, layers)]
+        return self.types_by_period(pattern or 0)
 
     @classmethod
     def pattern_is_known(cls, config: Any) -> bool:

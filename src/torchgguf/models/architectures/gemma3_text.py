@@ -22,7 +22,7 @@ from torchgguf.models.blocks.unit_offset import (
     score_scale,
     unit_offset_norm,
 )
-from torchgguf.models.blocks.windows import FULL, SLIDING, LayerTypesConfig, LayerWindows, periodic
+from torchgguf.models.blocks.windows import FULL, SLIDING, LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Field, Header, Unwritable
@@ -72,8 +72,7 @@ class Gemma3TextConfig(LayerTypesConfig):
             local = {"rope_theta": local_base, **((self.rope_parameters or {}).get(SLIDING) or {})}
             self.rope_parameters = {**(self.rope_parameters or {}), SLIDING: local}
         if pattern is not None and self.layer_types is None:
-            windowed = periodic(pattern, self.num_hidden_layers)
-            self.layer_types = [SLIDING if each else FULL for each in windowed]
+            self.layer_types = self.types_by_period(pattern)
         super().__post_init__(*others)
         self.hidden_act = self.hidden_activation
         if self.use_bidirectional_attention:

@@ -58,7 +58,11 @@ class LayerTypesConfig(DecoderConfig):
 
     def default_layer_types(self) -> list[str]:
         """Return the kinds of layers if the config does not state them."""
-        return [SLIDING if windowed else FULL for windowed in periodic(self.period, self.num_hidden_layers)]
+        return self.types_by_period(self.period)
+
+    def types_by_period(self, period: int) -> list[str]:
+        """Return the kinds of layers if every `period`-th sees all positions; 0: all have a window."""
+        return [SLIDING if windowed else FULL for windowed in periodic(period, self.num_hidden_layers)]
 
     def window_of(self, layer_idx: int) -> int | None:
         """Return the window of a layer: the number of positions that a query sees; None: all."""
