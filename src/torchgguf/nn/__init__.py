@@ -34,7 +34,14 @@ from torchgguf.nn.masks import (
 )
 from torchgguf.nn.norm import HeadwiseLayerNorm, LayerNorm, RMSNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
 from torchgguf.nn.outputs import ModelOutput
+from torchgguf.nn.padding import Padding
 from torchgguf.nn.pooling import POOLINGS, pool_states
+from torchgguf.nn.recurrence import (
+    causal_convolution,
+    gated_delta_rule,
+    selective_scan,
+    state_space_scan,
+)
 from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate, rotate_neighbours
 from torchgguf.nn.second_names import accept_second_names
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
@@ -61,6 +68,7 @@ __all__ = [
     "Linear",
     "ModelOutput",
     "PackedLayer",
+    "Padding",
     "QuantizedConv1D",
     "QuantizedEmbedding",
     "QuantizedExperts",
@@ -82,13 +90,17 @@ __all__ = [
     "alibi_slopes",
     "attention_masks",
     "bidirectional_mask",
+    "causal_convolution",
     "causal_mask",
     "check_attention",
     "find_activation",
+    "gated_delta_rule",
     "load_balancing_loss",
     "new_padding",
     "next_positions",
     "pool_states",
     "rotate",
     "rotate_neighbours",
+    "selective_scan",
+    "state_space_scan",
 ]

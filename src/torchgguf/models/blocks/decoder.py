@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.attention import SelfAttention
+from torchgguf.models.blocks.recurrent import RecurrentMixer
 from torchgguf.models.blocks.rotary_config import RotaryConfig
 from torchgguf.models.blocks.stack import LayerStack
 from torchgguf.models.blocks.step import Step
@@ -221,6 +222,7 @@ class DecoderModel(LayerStack):
         layers = nn.ModuleList(self.make_layer(config, i) for i in range(config.num_hidden_layers))
         self.add_module(self.layers_name, layers)
         self.windows = {part.window for part in layers.modules() if isinstance(part, SelfAttention)}
+        self.is_recurrent = any(isinstance(part, RecurrentMixer) for part in layers.modules())
         self.add_module(self.norm_name, self.make_norm(config))
         self.rotary_emb = self.make_rotary(config)
         self.post_init()

@@ -19,6 +19,7 @@ from torchgguf.nn import (
     AttentionMask,
     Cache,
     DynamicCache,
+    Padding,
     Rotation,
     attention_masks,
     check_attention,
@@ -59,6 +60,7 @@ class LayerStack(PreTrainedModel):
         ends_with_context: whether there are no positions beyond `max_position_embeddings`.
         output_class: class of what `forward` returns.
         windows: the windows of all layers: numbers of positions that a query sees; None: all.
+        is_recurrent: whether there are layers that padding must be moved for: `RecurrentMixer`.
     """
 
     task = "base"
@@ -67,6 +69,7 @@ class LayerStack(PreTrainedModel):
     ends_with_context: ClassVar[bool] = False
     output_class: ClassVar[type[BaseModelOutputWithPast]] = BaseModelOutputWithPast
     windows: Set[int | None] = frozenset({None})
+    is_recurrent: bool = False
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config)
@@ -148,6 +151,7 @@ class LayerStack(PreTrainedModel):
             self.make_rotations(position_ids, x.dtype),
             cache,
             record,
+            Padding.among_new(attention_mask, x.shape[1], cache) if self.is_recurrent else None,
         )
 
         states = [x]

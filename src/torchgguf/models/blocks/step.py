@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchgguf.nn import AttentionFunction, AttentionMask, Cache, Rotation
+from torchgguf.nn import AttentionFunction, AttentionMask, Cache, Padding, Rotation
 
 
 @dataclass(slots=True)
@@ -57,6 +57,8 @@ class Step:
         rotations: angles of rotary embedding, by kind.
         cache: the states of all layers, or None.
         record: tensors that layers record on request.
+        padding: which new positions recurrent layers leave out; None: there is no padding, or there are no
+            such layers.
     """
 
     masks: Mapping[int | None, AttentionMask]
@@ -64,6 +66,7 @@ class Step:
     rotations: Mapping[str, Rotation] = field(default_factory=dict)
     cache: Cache | None = None
     record: StepRecord = field(default_factory=StepRecord)
+    padding: Padding | None = None
 
     def to(self, device: torch.device | str | int, **options: Any) -> "Step":
         """Return the step with its tensors on the device of the next layer.
@@ -75,4 +78,5 @@ class Step:
             kind: Rotation(cos.to(device), sin.to(device), lengths)
             for kind, (cos, sin, lengths) in self.rotations.items()
         }
-        return replace(self, masks=masks, rotations=rotations)
+        padding = None if self.padding is None else self.padding.to(device)
+        return replace(self, masks=masks, rotations=rotations, padding=padding)

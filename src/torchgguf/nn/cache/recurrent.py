@@ -92,12 +92,13 @@ class Recurrent(State):
 class Convolution(Recurrent):
     """The last positions `(B, C, size)` before the new ones, as a causal convolution along the text needs."""
 
-    def append(self, x: Tensor, size: int) -> Tensor:
+    def append(self, x: Tensor, size: int, lengths: Tensor | None = None) -> Tensor:
         """Put the last positions before the new ones, and remember the last of both.
 
         Args:
             x: the new positions, `(B, C, T)`.
             size: how many positions before its own the convolution looks at: its kernel's size less 1.
+            lengths: the number of positions of each row before its padding, `(B,)` int64; None: all T.
 
         Returns:
             `(B, C, size + T)`; what is before the text is zero.
@@ -108,6 +109,11 @@ class Convolution(Recurrent):
         """
         batch, channels, new = x.shape
         joined = torch.cat((self.read((batch, channels, size), x.dtype, x.device), x), dim=2)
-        # A copy: a view would keep the whole text in memory.
-        self.advance(joined[..., new:].clone(), new)
+        if lengths is None:
+            # A copy: a view would keep the whole text in memory.
+            last = joined[..., new:].clone()
+        else:
+            last_places = lengths[:, None] + torch.arange(size, device=lengths.device)
+            last = joined.take_along_dim(last_places[:, None].to(x.device), dim=2)
+        self.advance(last, new)
         return joined
