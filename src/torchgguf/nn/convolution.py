@@ -16,8 +16,8 @@ from torchgguf.nn.slots import Slot, SlottedLayer
 class CausalConv1d(SlottedLayer):
     """A convolution of each channel with its own kernel, which sees no later positions.
 
-    `weight` is `(C, 1, K)` and `bias` is `(C,)`, as in a depthwise `torch.nn.Conv1d`; both are set by the model.
-    In GGUF files the weight is `(C, K)`.
+    `weight` is `(C, 1, K)` and `bias` is `(C,)`, as in a depthwise `torch.nn.Conv1d`; both are set by the
+    model. In GGUF files the weight is `(C, K)`.
 
     Args:
         channels: the number of channels.
@@ -38,7 +38,7 @@ class CausalConv1d(SlottedLayer):
         return self.weight.shape[-1] - 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map the K - 1 positions before the new ones and the new ones, `(B, C, K - 1 + T)`, to `(B, C, T)`."""
+        """Map the new positions and the K - 1 before them, `(B, C, K - 1 + T)`, to `(B, C, T)`."""
         return causal_convolution(x, self.weight[:, 0], self.bias)
 
     def slots(self) -> Iterable[Slot]:
