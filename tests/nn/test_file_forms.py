@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchgguf.nn import CausalConv1d, FormedLayer, UnitOffsetRMSNorm
+from torchgguf.nn import FormedLayer, UnitOffsetRMSNorm
 from torchgguf.nn.file_forms import NEGATIVE_EXP
 
 
@@ -49,17 +49,3 @@ def test_what_was_read_is_written_until_it_changes(layer, name, form, dtype):
     # In float32, as llama.cpp's converter calculates: a sum in bfloat16 would be rounded once more.
     assert torch.equal(changed, form.to_file(layer.get_parameter(name).float()))
     assert not torch.equal(changed[3], in_file[3])
-
-
-def test_kernels_of_a_convolution_lose_a_dimension():
-    layer = CausalConv1d(6, 4)
-    layer.reset_parameters()
-    shapes = {slot.name: slot.shape for slot in layer.slots()}
-    assert shapes == {"weight": (6, 4), "bias": (6,)}
-    kernels = torch.randn(6, 4)
-    layer.fill("weight", kernels)
-    assert layer.weight.shape == (6, 1, 4)
-    assert torch.equal(stored(layer, "weight"), kernels)
-    x = torch.randn(2, 6, 9)
-    expected = nn.functional.conv1d(x, kernels[:, None], groups=6)
-    torch.testing.assert_close(layer(x), expected)

@@ -13,7 +13,7 @@ from torchgguf.nn.cache import (
     State,
     StaticCache,
 )
-from torchgguf.nn.causal_conv import CausalConv1d
+from torchgguf.nn.convolution import CausalConv1d
 from torchgguf.nn.correction import CorrectedGate, CorrectionBias, WideGate
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
 from torchgguf.nn.file_forms import NEGATIVE_EXP, UNIT_OFFSET, FileForm, FormedLayer

@@ -2,7 +2,7 @@
 
 A map consists of rows of templates and is read in both directions. Names are those of modules: what follows
 the last dot (`weight`, `bias`) is equal on both sides; only rows of one parameter contain whole names. `{}`
-stands for the number of the layer. Hugging Face names are those in the model without a head; models with a head
+stands for the number of the layer. Hugging Face names are those in the model without a head; models with one
 prepend a prefix.
 """
 
