@@ -18,10 +18,12 @@ class FileForm:
     Attributes:
         to_file: returns the tensor of a file, given the parameter.
         to_layer: returns the parameter, given the tensor of a file.
+        columns: sizes of the dimensions that the tensor of a file has after those of the parameter.
     """
 
     to_file: Callable[[Tensor], Tensor]
     to_layer: Callable[[Tensor], Tensor]
+    columns: tuple[int, ...] = ()
 
 
 UNIT_OFFSET = FileForm(lambda weight: weight + 1, lambda stored: stored - 1)
@@ -51,8 +53,7 @@ class FormedLayer(SlottedLayer):
             if (form := self.file_forms.get(slot.name)) is None:
                 yield slot
             else:
-                shape = form.to_file(torch.empty(slot.shape, device="meta")).shape
-                yield replace(slot, shape=tuple(shape), read=partial(self._in_file, slot.name))
+                yield replace(slot, shape=slot.shape + form.columns, read=partial(self._in_file, slot.name))
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Store a parameter, given the tensor of a file."""
