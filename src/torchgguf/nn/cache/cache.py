@@ -8,8 +8,9 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor
 
+from torchgguf.container import GGUFError
 from torchgguf.nn.cache.checkpoints import Checkpoints
-from torchgguf.nn.cache.files import read_cache, write_cache
+from torchgguf.nn.cache.files import read_states, write_states
 from torchgguf.nn.cache.kv import KeyValues
 from torchgguf.nn.cache.lengths import Lengths
 from torchgguf.nn.cache.state import Room, State
@@ -199,7 +200,7 @@ class Cache(ABC):
             ValueError: nothing is stored, or a state has no form in files.
             OSError: the system refuses.
         """
-        write_cache(self, path)
+        write_states(self._by_place(), self.get_seq_length(), path)
 
     def load(self, path: str | PathLike[str], device: torch.device | str = "cpu") -> Self:
         """Read the states that `save` wrote into this cache, which must be new.
@@ -216,7 +217,20 @@ class Cache(ABC):
             ValueError: the cache was used already, or has no room for so many positions.
             OSError: the system refuses.
         """
-        read_cache(self, path, device)
+        if self.layers:
+            raise ValueError("a cache must be new to load a file: this one was used already")
+        length, stored = read_states(path, device)
+        if self.capacity is not None and length > self.capacity:
+            room = f"max_cache_len={self.capacity}"
+            raise ValueError(f"a static cache of {room} has no room for the {length} positions of {path}")
+        for (i, kind), tensors in stored.items():
+            try:
+                self.state(i, kind).fill(tensors, length)
+            except (KeyError, ValueError) as error:
+                self.layers.clear()
+                raise GGUFError(
+                    f"{path}: the {kind.__name__} state of layer {i} is broken: {error}"
+                ) from None
         return self
 
     def _by_place(self) -> Iterator[tuple[tuple[int, type[State]], State]]:

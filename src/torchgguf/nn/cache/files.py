@@ -4,11 +4,8 @@ The container is that of models, since its reader trusts no file. A tensor is na
 its state and its name there: `layers.3.KeyValues.keys`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,8 +15,8 @@ from torchgguf.nn.cache.kv import KeyValues
 from torchgguf.nn.cache.recurrent import Convolution, Recurrent
 from torchgguf.nn.cache.state import State
 
-if TYPE_CHECKING:
-    from torchgguf.nn.cache.cache import Cache
+# The number of a layer and the kind of its state.
+Place = tuple[int, type[State]]
 
 _KINDS: dict[str, type[State]] = {kind.__name__: kind for kind in (KeyValues, Recurrent, Convolution)}
 _ARCHITECTURE = "torchgguf.cache"
@@ -27,58 +24,51 @@ _LENGTH = f"{_ARCHITECTURE}.length"
 _MOST_LAYERS = 4096
 
 
-def write_cache(cache: Cache, path: str | PathLike[str]) -> None:
-    """Write what `Cache.save` documents."""
-    length = cache.get_seq_length()
+def write_states(states: Iterable[tuple[Place, State]], length: int, path: str | PathLike[str]) -> None:
+    """Write the states of all layers to a file; see `Cache.save`.
+
+    Raises:
+        ValueError: nothing is stored, or a state has no form in files.
+        OSError: the system refuses.
+    """
     if length == 0:
         raise ValueError("an empty cache must not be saved: there is nothing to restore")
     tensors = {}
-    for i, kind, state in _named_states(cache):
+    for (i, kind), state in states:
+        if kind.__name__ not in _KINDS:
+            raise ValueError(f"the {kind.__name__} state of layer {i} has no form in files")
         for name, tensor in state.tensors().items():
-            tensors[f"layers.{i}.{kind}.{name}"] = tensor.detach().cpu().contiguous()
+            tensors[f"layers.{i}.{kind.__name__}.{name}"] = tensor.detach().cpu().contiguous()
     write_gguf(path, {"general.architecture": _ARCHITECTURE, _LENGTH: length}, tensors)
 
 
-def _named_states(cache: Cache) -> Iterator[tuple[int, str, State]]:
-    for i, states in enumerate(cache.layers):
-        for kind, state in states.items():
-            if kind.__name__ not in _KINDS:
-                raise ValueError(f"the {kind.__name__} state of layer {i} has no form in files")
-            yield i, kind.__name__, state
+def read_states(
+    path: str | PathLike[str], device: torch.device | str
+) -> tuple[int, Mapping[Place, dict[str, Tensor]]]:
+    """Return the number of positions in a file, and copies of the tensors of each state by layer.
 
-
-def read_cache(cache: Cache, path: str | PathLike[str], device: torch.device | str) -> None:
-    """Read what `Cache.load` documents."""
-    if len(cache):
-        raise ValueError("a cache must be new to load a file: this one was used already")
+    Raises:
+        GGUFError: the file is broken, or is not that of a cache.
+        OSError: the system refuses.
+    """
     with open_gguf(path) as file:
         length = file.metadata.get(_LENGTH)
         if not isinstance(length, int) or length < 1:
             raise GGUFError(f"{path} contains no cache: {_LENGTH} must be a positive number, got {length!r}")
-        if cache.capacity is not None and length > cache.capacity:
-            room = f"max_cache_len={cache.capacity}"
-            raise ValueError(f"a static cache of {room} has no room for the {length} positions of {path}")
-        states = _read_states(file, path)
-        for (i, kind), tensors in states.items():
-            on_device = {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
-            try:
-                cache.state(i, kind).fill(on_device, length)
-            except (KeyError, ValueError, RuntimeError, IndexError) as error:
-                cache.layers.clear()
-                raise GGUFError(
-                    f"{path}: the {kind.__name__} state of layer {i} is broken: {error}"
-                ) from None
+        states = {
+            place: {name: file[full_name].to(device, copy=True) for name, full_name in names.items()}
+            for place, names in _places(file, path).items()
+        }
+    return length, states
 
 
-def _read_states(
-    file: GGUFFile, path: str | PathLike[str]
-) -> dict[tuple[int, type[State]], dict[str, Tensor]]:
-    """Return the tensors of each state, in the order of layers."""
-    states: dict[tuple[int, type[State]], dict[str, Tensor]] = {}
+def _places(file: GGUFFile, path: str | PathLike[str]) -> dict[Place, dict[str, str]]:
+    """Return the names of the tensors of each state, in the order of layers."""
+    places: dict[Place, dict[str, str]] = {}
     for full_name in file:
         parts = full_name.split(".")
         known = len(parts) == 4 and parts[0] == "layers" and parts[2] in _KINDS
         if not known or not parts[1].isascii() or not parts[1].isdecimal() or int(parts[1]) >= _MOST_LAYERS:
             raise GGUFError(f"{path}: the tensor {full_name!r} belongs to no state of a cache")
-        states.setdefault((int(parts[1]), _KINDS[parts[2]]), {})[parts[3]] = file[full_name]
-    return {key: states[key] for key in sorted(states, key=lambda key: key[0])}
+        places.setdefault((int(parts[1]), _KINDS[parts[2]]), {})[parts[3]] = full_name
+    return {place: places[place] for place in sorted(places, key=lambda place: place[0])}
