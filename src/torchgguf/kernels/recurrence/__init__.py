@@ -1,4 +1,4 @@
-"""Operators for recurrences along a text and for causal convolutions: what `torchgguf.nn.recurrence` calls."""
+"""Operators for recurrences along a text and for causal convolutions; `nn.recurrence` calls them."""
 
 from torchgguf.kernels.recurrence import ops as _ops  # noqa: F401 (defines the operators)
 

@@ -2,7 +2,7 @@
 
 As in `kernels.ops`, the reference is registered for every device, and backends register faster ones. What
 arguments mean: `torchgguf.nn.recurrence`. The first output has the dtype of the values that are written into
-the state, the second one is the state after the text. `*_backward` maps the gradients of both and the arguments
+the state, the second one is the state after the text. `*_backward` maps the gradients of both and all inputs
 to the gradients of all arguments; it has no gradients itself.
 """
 
