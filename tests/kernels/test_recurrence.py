@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.kernels import loops
 from torchgguf import nn
-from torchgguf.kernels.recurrence.ops import REFERENCE
+from torchgguf.kernels.recurrence.ops import RECURRENCE_REFERENCE
 
 # How much a position decays the state: hardly, by a few percent, to nothing, all of them.
 DECAYS = {"weak": (1e-6, 1e-3), "middle": (0.01, 1.0), "strong": (20.0, 1000.0), "mixed": (1e-5, 300.0)}
@@ -155,7 +155,7 @@ def test_the_reference_and_its_gradients_are_exact(case, length):
     """In float64, where no rounding hides a term that is missing."""
     inputs = made(case, length)
     name = CASES[case][0]
-    for actual, expected in zip(REFERENCE[name](*inputs), exact(case, inputs), strict=True):
+    for actual, expected in zip(RECURRENCE_REFERENCE[name](*inputs), exact(case, inputs), strict=True):
         assert_close(actual, expected, 1e-12)
     expected_grads = gradients(lambda *x: exact(case, list(x)), inputs) if length else None
     if expected_grads:

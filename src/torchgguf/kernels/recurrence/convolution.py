@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute what `torchgguf.nn.causal_convolution` documents."""
     size = weight.shape[1]
     new = x.shape[2] - size + 1

@@ -19,8 +19,8 @@ from torchgguf.kernels.recurrence.chunks import (
     weighted_products,
 )
 
-CHUNK = 64
-CHANNEL_CHUNK = 16  # decays between positions are T x T x N there
+_CHUNK = 64
+_CHANNEL_CHUNK = 16  # decays between positions are T x T x N there
 
 
 class _Chunk:
@@ -88,19 +88,19 @@ def _backward(*arguments: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...
     return grads, (), grad_before
 
 
-def gated_delta_rule(
+def gated_delta_forward(
     query: Tensor, key: Tensor, value: Tensor, decay: Tensor, beta: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Compute what `torchgguf.nn.gated_delta_rule` documents, a chunk at a time."""
     sequences = [x.to(state.dtype) for x in (query, key, value, decay, beta)]
-    size = CHUNK if decay.dim() == 3 else CHANNEL_CHUNK
+    size = _CHUNK if decay.dim() == 3 else _CHANNEL_CHUNK
     outputs, states = scan_chunks(_forward, sequences, state, size)
     if not outputs:
         return value.new_empty(value.shape), state.clone()
     return torch.cat(outputs, dim=1).to(value.dtype).contiguous(), states[-1]
 
 
-def gated_delta_rule_backward(
+def gated_delta_backward(
     grad_output: Tensor,
     grad_state: Tensor,
     query: Tensor,
@@ -115,7 +115,7 @@ def gated_delta_rule_backward(
     if value.shape[1] == 0:
         return (*(x.new_empty(x.shape) for x in inputs), grad_state.clone())
     sequences = [x.to(state.dtype) for x in inputs]
-    size = CHUNK if decay.dim() == 3 else CHANNEL_CHUNK
+    size = _CHUNK if decay.dim() == 3 else _CHANNEL_CHUNK
     grads, _, before = differentiate_chunks(
         _forward, _backward, sequences, state, grad_output.to(state.dtype), grad_state, size
     )

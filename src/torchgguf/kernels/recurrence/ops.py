@@ -33,25 +33,25 @@ RECURRENCES = {
         ("query", "key", "value", "decay", "beta", "state"),
         2,
         check_gated_delta_rule,
-        gated_delta.gated_delta_rule,
-        gated_delta.gated_delta_rule_backward,
+        gated_delta.gated_delta_forward,
+        gated_delta.gated_delta_backward,
     ),
     "selective_scan": (
         ("x", "step_size", "a", "b", "c", "state"),
         0,
         check_selective_scan,
-        selective.selective_scan,
-        selective.selective_scan_backward,
+        selective.selective_forward,
+        selective.selective_backward,
     ),
     "state_space_scan": (
         ("x", "step_size", "a", "b", "c", "state"),
         0,
         check_state_space_scan,
-        state_space.state_space_scan,
-        state_space.state_space_scan_backward,
+        state_space.state_space_forward,
+        state_space.state_space_backward,
     ),
 }
-REFERENCE: dict[str, Callable[..., Any]] = {}
+RECURRENCE_REFERENCE: dict[str, Callable[..., Any]] = {}
 
 
 def _define(
@@ -90,7 +90,7 @@ def _define(
     qualified = f"torchgguf::{name}"
     for operator, implementation in ((name, checked), (f"{name}_backward", backward)):
         LIBRARY.impl(operator, implementation, "CompositeExplicitAutograd")
-        REFERENCE[operator] = implementation
+        RECURRENCE_REFERENCE[operator] = implementation
     torch.library.register_fake(qualified, fake, lib=LIBRARY)
     torch.library.register_fake(f"{qualified}_backward", fake_backward, lib=LIBRARY)
     torch.library.register_autograd(qualified, differentiate, setup_context=remember, lib=LIBRARY)
@@ -105,11 +105,11 @@ LIBRARY.define("causal_convolution(Tensor x, Tensor weight, Tensor? bias=None) -
 
 def _causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     check_causal_convolution(x, weight, bias)
-    return convolution.causal_convolution(x, weight, bias)
+    return convolution.convolve(x, weight, bias)
 
 
 LIBRARY.impl("causal_convolution", _causal_convolution, "CompositeExplicitAutograd")
-REFERENCE["causal_convolution"] = _causal_convolution
+RECURRENCE_REFERENCE["causal_convolution"] = _causal_convolution
 
 
 @torch.library.register_fake("torchgguf::causal_convolution", lib=LIBRARY)

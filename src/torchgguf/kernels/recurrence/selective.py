@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchgguf.kernels.recurrence.chunks import differentiate_chunks, scan_chunks
 
-CHUNK = 16
+_CHUNK = 16
 
 
 def _accumulate(factor: Tensor, added: Tensor) -> Tensor:
@@ -71,18 +71,18 @@ def _backward(
     return (grad_x, grad_step, grad_b, grad_c), (grad_a,), factor[:, 0] * grads[:, 0]
 
 
-def selective_scan(
+def selective_forward(
     x: Tensor, step_size: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Compute what `torchgguf.nn.selective_scan` documents, a chunk at a time."""
     sequences = [each.to(state.dtype) for each in (x, step_size, b, c)]
-    outputs, states = scan_chunks(partial(_forward, a.to(state.dtype)), sequences, state, CHUNK)
+    outputs, states = scan_chunks(partial(_forward, a.to(state.dtype)), sequences, state, _CHUNK)
     if not outputs:
         return x.new_empty(x.shape), state.clone()
     return torch.cat(outputs, dim=1).to(x.dtype), states[-1]
 
 
-def selective_scan_backward(
+def selective_backward(
     grad_output: Tensor,
     grad_state: Tensor,
     x: Tensor,
@@ -104,7 +104,7 @@ def selective_scan_backward(
         state,
         grad_output.to(state.dtype),
         grad_state,
-        CHUNK,
+        _CHUNK,
     )
     grads = zip((gx, gd, ga, gb, gc), (x, step_size, a, b, c), strict=True)
     return (*(grad.to(each.dtype).contiguous() for grad, each in grads), before.contiguous())

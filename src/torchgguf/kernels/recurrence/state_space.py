@@ -17,7 +17,7 @@ from torchgguf.kernels.recurrence.chunks import (
     weighted_products,
 )
 
-CHUNK = 64
+_CHUNK = 64
 
 
 class _Chunk:
@@ -66,18 +66,18 @@ def _backward(a: Tensor, *arguments: Tensor) -> tuple[tuple[Tensor, ...], tuple[
     return (grad_x, grad_step.transpose(1, 2), grad_b, grad_c), (grad_a,), grad_before
 
 
-def state_space_scan(
+def state_space_forward(
     x: Tensor, step_size: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Compute what `torchgguf.nn.state_space_scan` documents, a chunk at a time."""
     sequences = [each.to(state.dtype) for each in (x, step_size, b, c)]
-    outputs, states = scan_chunks(partial(_forward, a.to(state.dtype)), sequences, state, CHUNK)
+    outputs, states = scan_chunks(partial(_forward, a.to(state.dtype)), sequences, state, _CHUNK)
     if not outputs:
         return x.new_empty(x.shape), state.clone()
     return torch.cat(outputs, dim=1).to(x.dtype).contiguous(), states[-1]
 
 
-def state_space_scan_backward(
+def state_space_backward(
     grad_output: Tensor,
     grad_state: Tensor,
     x: Tensor,
@@ -100,7 +100,7 @@ def state_space_scan_backward(
         state,
         grad_output.to(state.dtype),
         grad_state,
-        CHUNK,
+        _CHUNK,
     )
     grads = zip((gx, gd, ga, gb, gc), (x, step_size, a, b, c), strict=True)
     return (*(grad.to(each.dtype).contiguous() for grad, each in grads), before.contiguous())
