@@ -13,6 +13,7 @@ from torchgguf.nn.cache import (
     State,
     StaticCache,
 )
+from torchgguf.nn.convolution import CausalConv1d
 from torchgguf.nn.correction import CorrectedGate, CorrectionBias, WideGate
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
 from torchgguf.nn.latent import LatentProjection, QuantizedLatentProjection
@@ -52,6 +53,7 @@ __all__ = [
     "AttentionFunction",
     "AttentionMask",
     "Cache",
+    "CausalConv1d",
     "Conv1D",
     "Convolution",
     "CorrectedGate",
