@@ -16,6 +16,7 @@ from torchgguf.nn.cache import (
 from torchgguf.nn.convolution import CausalConv1d
 from torchgguf.nn.correction import CorrectedGate, CorrectionBias, WideGate
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
+from torchgguf.nn.file_forms import NEGATIVE_EXP, UNIT_OFFSET, FileForm, FormedLayer
 from torchgguf.nn.latent import LatentProjection, QuantizedLatentProjection
 from torchgguf.nn.layers import (
     Conv1D,
@@ -33,7 +34,14 @@ from torchgguf.nn.masks import (
     new_padding,
     next_positions,
 )
-from torchgguf.nn.norm import HeadwiseLayerNorm, LayerNorm, RMSNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
+from torchgguf.nn.norm import (
+    GatedRMSNorm,
+    HeadwiseLayerNorm,
+    LayerNorm,
+    RMSNorm,
+    UnitOffsetLayerNorm,
+    UnitOffsetRMSNorm,
+)
 from torchgguf.nn.outputs import ModelOutput
 from torchgguf.nn.padding import Padding
 from torchgguf.nn.pooling import POOLINGS, pool_states
@@ -49,7 +57,9 @@ from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
 __all__ = [
     "ATTENTION_FUNCTIONS",
+    "NEGATIVE_EXP",
     "POOLINGS",
+    "UNIT_OFFSET",
     "AttentionFunction",
     "AttentionMask",
     "Cache",
@@ -61,7 +71,10 @@ __all__ = [
     "DynamicCache",
     "Embedding",
     "Experts",
+    "FileForm",
+    "FormedLayer",
     "Gate",
+    "GatedRMSNorm",
     "HeadwiseLayerNorm",
     "KeyValues",
     "LatentProjection",

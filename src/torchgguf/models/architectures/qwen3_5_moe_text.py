@@ -1,4 +1,4 @@
-"""Qwen3.5-MoE (2026): a Qwen3.5 with mixtures of experts instead of MLPs. The text part of the model."""
+"""The text part of Qwen3.5-MoE (2026): a Qwen3.5 with mixtures of experts instead of MLPs."""
 
 from typing import Any, ClassVar
 

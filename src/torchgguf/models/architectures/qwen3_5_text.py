@@ -1,4 +1,4 @@
-"""Qwen3.5 (2026): three layers of the gated delta rule, then one of gated attention. The text part of the model."""
+"""The text part of Qwen3.5 (2026): three layers of the gated delta rule, then one of gated attention."""
 
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.gated_delta import rows

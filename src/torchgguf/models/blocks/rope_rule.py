@@ -177,9 +177,9 @@ class PartialRope(Rope):
 
 
 class SectionedRope(PartialRope):
-    """Rotary embedding whose frequencies belong to positions in time, height and width, which texts have equal.
+    """Rotary embedding whose frequencies belong to positions in time, in height and in width.
 
-    Files state the sizes of these sections, which make no difference to a text.
+    Files state how many belong to each. It makes no difference to a text, where all three are equal.
     """
 
     keys = (*PartialRope.keys, _SECTIONS)
@@ -190,7 +190,7 @@ class SectionedRope(PartialRope):
         if (sections := header.values.get(_SECTIONS)) is not None:
             numbers = isinstance(sections, list) and all(type(size) is int for size in sections)
             if not numbers or len(sections) not in (3, 4) or any(sections[3:]):
-                raise GGUFError(f"{_SECTIONS} must be three numbers, then none or zero, got {brief(sections)}")
+                raise GGUFError(f"{_SECTIONS} must be three integers and a zero, got {brief(sections)}")
             fields["rope_parameters"] |= {"mrope_section": sections[:3], "mrope_interleaved": True}
         return fields
 

@@ -3,13 +3,13 @@
 from typing import Any
 
 from torchgguf.container import GGUFError
-from torchgguf.container.errors import brief
 from torchgguf.models.blocks import nextn, tables
 from torchgguf.models.blocks.decoder import DecoderConfig
+from torchgguf.models.blocks.layer_kinds import FULL, check_layer_types
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Field, Header, Rule, Unwritable, largest_dimension
 
-LINEAR, FULL = "linear_attention", "full_attention"
+LINEAR = "linear_attention"
 _INTERVAL, _RECURRENT, _INNER = "full_attention_interval", "attention.recurrent_layers", "ssm.inner_size"
 
 
@@ -17,8 +17,8 @@ _INTERVAL, _RECURRENT, _INNER = "full_attention_interval", "attention.recurrent_
 class GatedDeltaConfig(DecoderConfig):
     """Fields of models with these layers, and attention in the others; defaults differ.
 
-    `layer_types` names the kind of each layer. Without it, every `full_attention_interval`-th has attention. `mtp_num_hidden_layers` counts the
-    blocks that predict further tokens, which are kept, not run.
+    `layer_types` names the kind of each layer. Without it, every `full_attention_interval`-th has attention.
+    `mtp_num_hidden_layers` counts the blocks that predict further tokens, which are kept, not run.
     """
 
     rotates_parts = True
@@ -45,11 +45,7 @@ class GatedDeltaConfig(DecoderConfig):
         if self.layer_types is None:
             places = range(1, self.num_hidden_layers + 1)
             self.layer_types = [LINEAR if i % self.full_attention_interval else FULL for i in places]
-        if len(self.layer_types) != self.num_hidden_layers or {*self.layer_types} - {LINEAR, FULL}:
-            raise ValueError(
-                f"layer_types must name {FULL!r} or {LINEAR!r} once for each of "
-                f"{self.num_hidden_layers} layers, got {brief(self.layer_types)}"
-            )
+        check_layer_types(self.layer_types, (FULL, LINEAR), self.num_hidden_layers)
         keys, values = self.linear_num_key_heads, self.linear_num_value_heads
         if min(keys, values) < 1 or values % keys:
             raise ValueError(
@@ -106,9 +102,7 @@ class RecurrentLayers(Rule):
         return {_RECURRENT: kinds, _INTERVAL: config.full_attention_interval}
 
 
-_COUNTED = nextn.counting_others(
-    tables.COMMON_RULES, others="mtp_num_hidden_layers", none_is_stated=False
-)
+_COUNTED = nextn.counting_others(tables.COMMON_RULES, others="mtp_num_hidden_layers", none_is_stated=False)
 RULES = (
     *_COUNTED,
     Unwritable("hidden_act", "silu"),

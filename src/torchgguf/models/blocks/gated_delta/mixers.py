@@ -1,7 +1,7 @@
 """The layers: projections, a short convolution along the text, the recurrence, a gated norm.
 
-Shape letters: B batch, T new positions, K heads of queries and keys, H heads of values (a multiple of K), N size
-of keys, V size of values, C channels: numbers of all queries, keys and values.
+Shape letters: B batch, T new positions, K heads of queries and keys, H heads of values (a multiple of K), N
+size of keys, V size of values, C channels: numbers of all queries, keys and values.
 """
 
 from typing import ClassVar
@@ -60,7 +60,14 @@ class GatedDeltaNet(FormedLayer, RecurrentMixer):
         raise NotImplementedError
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return queries, keys and values `(B, T, C)`, gates `(B, T, H * V)`, and what beta and decay depend on."""
+        """Return queries, keys and values in one, gates, and what strengths and decays depend on.
+
+        Args:
+            x: the stream, `(B, T, hidden_size)`.
+
+        Returns:
+            Tensors `(B, T, C)`, `(B, T, H * V)`, `(B, T, H)` and `(B, T, H)`.
+        """
         raise NotImplementedError
 
     def make_output(self, config: GatedDeltaConfig) -> nn.Module:
@@ -71,8 +78,7 @@ class GatedDeltaNet(FormedLayer, RecurrentMixer):
         """Map the stream `(B, T, hidden_size)` to what the layer adds to it, as `RecurrentMixer.mix`."""
         batch, new, _ = x.shape
         qkv, gate, b, a = self.project(x)
-        earlier = self.with_earlier(qkv.transpose(1, 2), self.conv1d.earlier, step, padding)
-        qkv = self.act_fn(self.conv1d(earlier)).transpose(1, 2)
+        qkv = self.act_fn(self.convolve(self.conv1d, qkv.transpose(1, 2), step, padding)).transpose(1, 2)
         query, key, value = qkv.split(self.sizes, dim=-1)
         query, key = (unit(x.unflatten(-1, (-1, self.key_dim))) for x in (query, key))
         value = value.unflatten(-1, (-1, self.value_dim))
@@ -98,7 +104,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 class SeparateGatedDeltaNet(GatedDeltaNet):
-    """The layer with a projection of its own for gates, betas and decays, and heads of values tiled in files."""
+    """The layer with separate projections of gates, strengths and decays; files have tiled heads of values."""
 
     def add_projections(self, config: GatedDeltaConfig) -> None:
         """Create the layers that `project` uses."""
@@ -121,7 +127,7 @@ class SeparateGatedDeltaNet(GatedDeltaNet):
 
 
 class FusedGatedDeltaNet(GatedDeltaNet):
-    """The layer with one projection for queries, keys, values and gates, and one for betas and decays.
+    """The layer with one projection for queries, keys, values and gates, and one for strengths and decays.
 
     Rows come in groups: a head of queries, one of keys, and the heads of values that use them.
     """

@@ -1,7 +1,7 @@
 """Rows of weight maps: of layers with tiled heads of values, and of layers with fused projections.
 
-Models have the heads of values that use the same key one after the other. Files of `SeparateGatedDeltaNet` have
-them tiled: `nn/tiled.py`.
+Models have the heads of values that use the same key one after the other. Files of `SeparateGatedDeltaNet`
+have them tiled: `nn/tiled.py`.
 """
 
 import torch
