@@ -1,4 +1,4 @@
-"""Layers whose parameters GGUF files contain in another form: `1 + weight`, `-exp(A_log)`, without a dimension."""
+"""Layers whose parameters GGUF files contain in another form, such as `1 + weight`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,26 +18,24 @@ class FileForm:
     Attributes:
         to_file: returns the tensor of a file, given the parameter.
         to_layer: returns the parameter, given the tensor of a file.
-        rounds: whether `to_file(to_layer(tensor))` may differ from the tensor.
+        columns: sizes of the dimensions that the tensor of a file has after those of the parameter.
     """
 
     to_file: Callable[[Tensor], Tensor]
     to_layer: Callable[[Tensor], Tensor]
-    rounds: bool = True
+    columns: tuple[int, ...] = ()
 
 
 UNIT_OFFSET = FileForm(lambda weight: weight + 1, lambda stored: stored - 1)
 # A rate of decay, which models contain as a logarithm.
 NEGATIVE_EXP = FileForm(lambda log: -log.exp(), lambda stored: (-stored).log())
-# The kernels of a convolution along the text, one for each channel: `(C, 1, K)` in models, `(C, K)` in files.
-SQUEEZED_KERNELS = FileForm(lambda weight: weight[:, 0], lambda stored: stored[:, None], rounds=False)
 
 
 class FormedLayer(SlottedLayer):
     """Base of layers whose parameters files contain in another form.
 
-    A form that rounds does not determine the parameter. So the layer keeps what it read from a file, and
-    returns it as long as the parameter is the one that follows from it.
+    The parameter is rounded, and does not determine what the file contains. So the layer keeps what it read,
+    and returns it as long as the parameter is the one that follows from it.
 
     Attributes:
         file_forms: the forms, by the names of their parameters.
@@ -55,15 +53,12 @@ class FormedLayer(SlottedLayer):
             if (form := self.file_forms.get(slot.name)) is None:
                 yield slot
             else:
-                shape = form.to_file(torch.empty(slot.shape, device="meta")).shape
-                yield replace(slot, shape=tuple(shape), read=partial(self._in_file, slot.name))
+                yield replace(slot, shape=slot.shape + form.columns, read=partial(self._in_file, slot.name))
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Store a parameter, given the tensor of a file."""
         if (form := self.file_forms.get(name)) is not None:
-            stored = tensor.detach().cpu()
-            if form.rounds:
-                self._read_from_file[name] = stored
+            self._read_from_file[name] = stored = tensor.detach().cpu()
             # On the CPU, as it is calculated again: a GPU may round in another way.
             tensor = form.to_layer(stored).to(tensor.device)
         super().fill(name, tensor)

@@ -1,5 +1,7 @@
 """Normalisation layers. Norms that came from a packed file stay in float32, whatever goes through them."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ class RMSNorm(nn.Module):
 class GatedRMSNorm(RMSNorm):
     """An `RMSNorm` whose output the SiLU of a gate scales, in float32, and which is then rounded."""
 
-    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:  # type: ignore[override]
         """Normalise the last dimension of `(..., hidden_size)`, and scale by a gate of the same shape."""
         return (super().forward(x) * F.silu(gate.float())).to(x.dtype)
 
@@ -84,7 +86,7 @@ class HeadwiseLayerNorm(nn.Module):
 class UnitOffset(FormedLayer):
     """Base of norms that multiply by `1 + weight`, which is what GGUF files contain."""
 
-    file_forms = {"weight": UNIT_OFFSET}
+    file_forms: ClassVar = {"weight": UNIT_OFFSET}
 
 
 class UnitOffsetRMSNorm(UnitOffset):

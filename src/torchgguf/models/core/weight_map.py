@@ -1,9 +1,9 @@
 """Weight maps: the names and layouts of tensors in GGUF files and in Hugging Face checkpoints.
 
 A map consists of rows of templates and is read in both directions. Names are those of modules: what follows
-the last dot (`weight`, `bias`) is equal on both sides, except where a row is of one parameter. `{}` stands for
-the number of the layer. Hugging Face names are those in the model without a head; models with a head prepend a
-prefix.
+the last dot (`weight`, `bias`) is equal on both sides; only rows of one parameter contain whole names. `{}`
+stands for the number of the layer. Hugging Face names are those in the model without a head; models with one
+prepend a prefix.
 """
 
 import math
