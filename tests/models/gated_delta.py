@@ -7,7 +7,7 @@ from tests.models.mixtures import EXPERTS
 LAYERS = {
     **SHORT_IDS,
     "num_hidden_layers": 5,
-    "initializer_range": 0.05,
+    "initializer_range": 0.03,
     "head_dim": 32,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 6,

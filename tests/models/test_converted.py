@@ -31,6 +31,8 @@ HALVES = {
     "qwen2-tied": torch.bfloat16,
     "qwen2moe-mha": torch.bfloat16,
     "qwen3-tied-mha": torch.bfloat16,
+    "qwen35moe": torch.bfloat16,
+    "qwen3next": torch.bfloat16,
     "gpt2-short": torch.float16,
     "gpt-oss": torch.bfloat16,
     "granitemoe-tied-biases": torch.bfloat16,
@@ -50,6 +52,9 @@ PUBLISHED_TOKENS = {
 # Cases that llama.cpp runs as converted by its own program, and as written here.
 RUN_BY_BOTH = (
     "qwen3moe",
+    "qwen35",
+    "qwen35moe",
+    "qwen3next",
     "mixtral",
     "ministral3",
     "smollm3",

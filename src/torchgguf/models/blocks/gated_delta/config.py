@@ -60,7 +60,7 @@ class GatedDeltaConfig(DecoderConfig):
         return keys, keys, self.linear_num_value_heads * self.linear_value_head_dim
 
 
-class InnerSize(Rule):
+class SizeOfValues(Rule):
     """The size of value heads, which files state as that of all together."""
 
     keys = (_INNER,)
@@ -111,6 +111,6 @@ RULES = (
     Field("ssm.state_size", "linear_key_head_dim", limit=largest_dimension),
     Field("ssm.group_count", "linear_num_key_heads", limit=largest_dimension),
     Field("ssm.time_step_rank", "linear_num_value_heads", limit=largest_dimension),
-    InnerSize(),
+    SizeOfValues(),
     RecurrentLayers(),
 )

@@ -104,7 +104,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 class SeparateGatedDeltaNet(GatedDeltaNet):
-    """The layer with separate projections of gates, strengths and decays; files have tiled heads of values."""
+    """The layer with separate projections for gates, strengths and decays; in files, heads are tiled."""
 
     def add_projections(self, config: GatedDeltaConfig) -> None:
         """Create the layers that `project` uses."""
