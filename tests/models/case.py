@@ -52,6 +52,7 @@ OWN_SIZES = {
         "bos_token_id": 1,
         "eos_token_id": 2,
     },
+    "Qwen3_5MoeText": {name: size for name, size in SIZES.items() if name != "intermediate_size"},
     "Phi3": {**SIZES, "original_max_position_embeddings": 256, "eos_token_id": 2, "pad_token_id": None},
 }
 

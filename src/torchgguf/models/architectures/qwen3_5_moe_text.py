@@ -45,6 +45,7 @@ QWEN3_5_MOE_TEXT = Architecture(
         SectionedRope(),
     ),
     rows=(*rows.SEPARATE_ROWS, *tables.EXPERTS, *tables.SHARED_EXPERT),
+    stacks=tables.EXPERT_STACKS,
 )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -197,7 +198,8 @@ class SectionedRope(PartialRope):
     def write(self, config: Any) -> dict[str, Any]:
         """Write the keys of every rotary embedding, and the sections."""
         sections = config.rope_parameters.get("mrope_section", _DEFAULT_SECTIONS)
-        return {**super().write(config), _SECTIONS: [*sections, 0]}
+        # llama.cpp's converter writes signed integers.
+        return {**super().write(config), _SECTIONS: [*map(np.int32, (*sections, 0))]}
 
 
 def _part(size: int, head_dim: int) -> float:
