@@ -149,6 +149,16 @@ from torchgguf.models.architectures.internlm2 import (
     InternLM2ForCausalLM as InternLM2ForCausalLM,
     InternLM2Model as InternLM2Model,
 )
+from torchgguf.models.architectures.lfm2 import (
+    Lfm2Config as Lfm2Config,
+    Lfm2ForCausalLM as Lfm2ForCausalLM,
+    Lfm2Model as Lfm2Model,
+)
+from torchgguf.models.architectures.lfm2_moe import (
+    Lfm2MoeConfig as Lfm2MoeConfig,
+    Lfm2MoeForCausalLM as Lfm2MoeForCausalLM,
+    Lfm2MoeModel as Lfm2MoeModel,
+)
 from torchgguf.models.architectures.llama import (
     LlamaConfig as LlamaConfig,
     LlamaForCausalLM as LlamaForCausalLM,

@@ -33,6 +33,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "granite": ("granite",),
     "granitemoe": ("granitemoeshared", "granitemoe"),
     "internlm2": ("internlm2",),
+    "lfm2": ("lfm2",),
+    "lfm2moe": ("lfm2_moe",),
     "llama": ("mixtral", "mistral", "llama"),
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
