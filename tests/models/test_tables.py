@@ -45,6 +45,7 @@ def test_names_are_those_of_the_format(architecture):
     if architecture.gguf == "deepseek2":  # llama.cpp's own copy of the package knows that it has these
         kinds |= {kind for kind in gguf.TENSOR_NAMES if kind.name.startswith("NEXTN_")}
     allowed = {gguf.TENSOR_NAMES[kind].replace("{bid}", "{}") for kind in kinds}
+    allowed |= {f"{name}.bias" for name in allowed}  # of a parameter that belongs to no module
     assert {row.gguf for row in architecture.weights.rows} <= allowed
     keys = {
         value.removeprefix("{arch}.")

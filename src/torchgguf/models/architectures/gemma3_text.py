@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel, SandwichLayer
+from torchgguf.models.blocks.layer_kinds import FULL
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.blocks.unit_offset import (
@@ -22,7 +23,7 @@ from torchgguf.models.blocks.unit_offset import (
     score_scale,
     unit_offset_norm,
 )
-from torchgguf.models.blocks.windows import FULL, SLIDING, LayerTypesConfig, LayerWindows
+from torchgguf.models.blocks.windows import SLIDING, LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Header, NoneIfZero, Unwritable

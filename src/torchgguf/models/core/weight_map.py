@@ -1,8 +1,9 @@
 """Weight maps: the names and layouts of tensors in GGUF files and in Hugging Face checkpoints.
 
 A map consists of rows of templates and is read in both directions. Names are those of modules: what follows
-the last dot (`weight`, `bias`) is equal on both sides. `{}` stands for the number of the layer. Hugging Face
-names are those in the model without a head; models with a head prepend a prefix.
+the last dot (`weight`, `bias`) is equal on both sides; only rows of one parameter contain whole names. `{}`
+stands for the number of the layer. Hugging Face names are those in the model without a head; models with one
+prepend a prefix.
 """
 
 import math
@@ -62,6 +63,10 @@ class Row:
     hf: str
     transform: RowPermutation | None = None
     applies: Callable[[Any], bool] = lambda config: True
+
+
+class ParameterRow(Row):
+    """One parameter: its whole names on both sides, which do not end in the same word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,26 +142,26 @@ class WeightMap:
         self.rows = tuple(rows)
         self._by_gguf: dict[str, list[Row]] = {}
         for row in self.rows:
-            self._by_gguf.setdefault(row.gguf, []).append(row)
-        self._by_hf = {row.hf: row for row in self.rows}
+            self._by_gguf.setdefault(_key(row, row.gguf), []).append(row)
+        self._by_hf = {_key(row, row.hf): row for row in self.rows}
         of_layers = {re.escape(row.hf.partition("{}")[0]) for row in self.rows if "{}" in row.hf}
         self._layer = re.compile(rf"(?:^|\.)(?:{'|'.join(sorted(of_layers))})(\d+)\.")
 
     def to_hf(self, name: str, config: Any) -> tuple[str, Row] | None:
         """Return the Hugging Face name of a GGUF tensor and its row, or None if no row matches."""
-        template, layer, suffix = _split(name)
-        row = next((row for row in self._by_gguf.get(template, ()) if row.applies(config)), None)
-        return None if row is None else (f"{row.hf.format(layer)}.{suffix}", _row_of(name, row))
+        key, layer, suffix = _find(name, self._by_gguf)
+        row = next((row for row in self._by_gguf.get(key, ()) if row.applies(config)), None)
+        return None if row is None else (row.hf.format(layer) + suffix, _row_of(name, row))
 
     def knows(self, name: str) -> bool:
         """Return whether there is a row for a GGUF tensor."""
-        return _split(name)[0] in self._by_gguf
+        return _find(name, self._by_gguf)[0] in self._by_gguf
 
     def to_gguf(self, name: str) -> tuple[str, Row] | None:
         """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches."""
-        template, layer, suffix = _split(name)
-        row = self._by_hf.get(template)
-        return None if row is None else (f"{row.gguf.format(layer)}.{suffix}", _row_of(name, row))
+        key, layer, suffix = _find(name, self._by_hf)
+        row = self._by_hf.get(key)
+        return None if row is None else (row.gguf.format(layer) + suffix, _row_of(name, row))
 
     def count_layers(self, names: Iterable[str]) -> int:
         """Return the number of layers that have tensors, by their Hugging Face names with any prefix."""
@@ -168,13 +173,25 @@ def _row_of(name: str, row: Row) -> Row:
     return replace(row, transform=None) if is_factor(name) else row
 
 
+def _key(row: Row, name: str) -> str:
+    """Return the key of a row, given its name on one side: that of a module ends in a dot."""
+    return name if isinstance(row, ParameterRow) else f"{name}."
+
+
+def _find(name: str, rows: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the key of a tensor's row, the number of its layer, and what follows the row's name."""
+    template, layer, suffix = _split(name)
+    whole = f"{template}.{suffix}"
+    return (whole, layer, "") if whole in rows else (f"{template}.", layer, f".{suffix}")
+
+
 def _split(name: str) -> tuple[str, str, str]:
     """Split `blk.7.attn_q.weight` into `blk.{}.attn_q`, `7` and `weight`."""
-    module, _, suffix = name.rpartition(".")
-    match = re.search(r"(?<=\.)\d+(?=\.)", module)
-    if match is None:
-        return module, "", suffix
-    return f"{module[: match.start()]}{{}}{module[match.end() :]}", match[0], suffix
+    match = re.search(r"(?<=\.)\d+(?=\.)", name)
+    layer = "" if match is None else match[0]
+    template = name if match is None else f"{name[: match.start()]}{{}}{name[match.end() :]}"
+    module, _, suffix = template.rpartition(".")
+    return module, layer, suffix
 
 
 def interleaved_rotary_rows(heads_field: str | None) -> RowPermutation:
