@@ -1,4 +1,4 @@
-"""Models with states along the text beside transformers': long texts, padding, caches of both kinds, beams."""
+"""Models with states along the text beside transformers': long texts, padding, both caches, beams."""
 
 from itertools import product
 
