@@ -15,7 +15,7 @@ from torchgguf.models.core.config_map import (
     largest_dimension,
     tensor_count,
 )
-from torchgguf.models.core.weight_map import HEAD, Row, Stack, interleaved_rotary_rows
+from torchgguf.models.core.weight_map import HEAD, INTERLEAVED_HEADS, Row, Stack
 
 # Weights of all decoders outside the layers.
 STREAM = (Row("token_embd", "embed_tokens"), Row("output_norm", "norm"), Row("output", HEAD))
@@ -52,8 +52,8 @@ ATTENTION = (*QKV, *ATTENTION_OUTPUT)
 
 # For files that store rows of queries and keys in the order of interleaved rotary embedding.
 INTERLEAVED_ATTENTION = (
-    Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", interleaved_rotary_rows("num_attention_heads")),
-    Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj", interleaved_rotary_rows("num_key_value_heads")),
+    Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", INTERLEAVED_HEADS),
+    Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj", INTERLEAVED_HEADS),
     _VALUE,
     *ATTENTION_OUTPUT,
 )
