@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from fetch_models import LLAMA_CPP as LLAMA_CPP_SOURCES, QWEN2, SMOLLM2
 
-from build_llama_cpp import GGML, GGML_NATIVE  # isort: skip
+from build_llama_cpp import BENCH_NATIVE as BENCH_NATIVE, GGML, GGML_NATIVE  # isort: skip
 
 OURS = "torchgguf"
 RANDOM = Path(__file__).parent / "models"

@@ -2,8 +2,8 @@
 
     python scripts/build_llama_cpp.py
 
-About twelve minutes on two idle cores, once, in `~/.cache/torchgguf` (or under `$XDG_CACHE_HOME`). The sources
-are fetched as the models are (fetch_models.py); cmake and ninja are those of this environment.
+About twelve minutes on two idle cores, once, in `~/.cache/torchgguf` (or under `$XDG_CACHE_HOME`). The
+sources are fetched as the models are (fetch_models.py); cmake and ninja are those of this environment.
 """
 
 import os
