@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from tests.models.case import SIZES, rope
 from tests.models.files import edited
+from tests.models.without_peer import UNEQUAL_LAYERS
 from tests.peers.llama_cpp import add_tokenizer, convert_folders, greedy_text
 from tests.support import LLAMA_CPP
 from torchgguf import AutoModelForCausalLM, AutoTokenizer, DeciLMConfig, DeciLMForCausalLM
@@ -20,18 +21,11 @@ IDS = torch.arange(48).view(2, 24) * 7 % 400
 ROPE = rope(
     "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192
 )
-# Attention of two kinds, one matrix, an MLP alone, nothing, and one head of keys.
-LAYERS = {
-    "num_hidden_layers": 6,
-    "num_attention_heads_per_layer": [4, 4, 0, 0, 4, 4],
-    "num_key_value_heads_per_layer": [2, 0, 0, 0, 1, 4],
-    "intermediate_size_per_layer": [256, 512, 256, 0, 768, 256],
-}
 
 
 def make(**config):
     torch.manual_seed(0)
-    sizes = {**SIZES, "initializer_range": 0.1, **ROPE, **LAYERS, **config}
+    sizes = {**SIZES, "initializer_range": 0.1, **ROPE, **UNEQUAL_LAYERS, **config}
     model = DeciLMForCausalLM(DeciLMConfig(**sizes)).eval()
     for name, parameter in model.named_parameters():
         if "norm" in name:
@@ -42,7 +36,7 @@ def make(**config):
 def folder_of_nvidia(model, folder):
     """The same model as NVIDIA's checkpoints state it."""
     config, state = model.config, model.state_dict()
-    sizes = zip(*(getattr(config, name) for name in list(LAYERS)[1:]), strict=True)
+    sizes = zip(*(getattr(config, name) for name in list(UNEQUAL_LAYERS)[1:]), strict=True)
     blocks = []
     for i, (heads, key_heads, size) in enumerate(sizes):
         attention = {
@@ -77,7 +71,7 @@ def test_llama_cpp_converts_and_continues_alike(tmp_path):
     add_fast_tokenizer(tmp_path / "hf")
     convert_folders([(tmp_path / "hf", tmp_path / "theirs.gguf", "f32", "")])
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs.gguf")
-    assert again.config.num_key_value_heads_per_layer == LAYERS["num_key_value_heads_per_layer"]
+    assert again.config.num_key_value_heads_per_layer == UNEQUAL_LAYERS["num_key_value_heads_per_layer"]
     assert_close(again(IDS).logits, model(IDS).logits, atol=1e-4, rtol=0)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "theirs.gguf")
     again.save_gguf(tmp_path / "again.gguf", tokenizer=tokenizer)
@@ -100,31 +94,9 @@ def test_llama_cpp_converts_and_continues_alike(tmp_path):
         assert tokenizer.decode(new, skip_special_tokens=True) == text
 
 
-@torch.no_grad()
-def test_padding_caches_and_checkpoints(tmp_path):
-    model = make(tie_word_embeddings=True)
-    expected = model(IDS).logits
-    output = model(IDS[:, :13], use_cache=True)
-    rest = model(IDS[:, 13:], cache=output.cache).logits
-    assert_close(torch.cat([output.logits, rest], 1), expected, atol=1e-4, rtol=0)
-    padded = torch.nn.functional.pad(IDS, (5, 0))
-    mask = (torch.arange(29) >= 5).long().expand(2, -1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    actual = model(padded, attention_mask=mask, position_ids=positions).logits[:, 5:]
-    assert_close(actual, expected, atol=1e-4, rtol=0)
-    eager = DeciLMForCausalLM(model.config, attn_implementation="eager").eval()
-    eager.load_state_dict(model.state_dict())
-    assert_close(eager(IDS).logits, expected, atol=1e-4, rtol=0)
-    model.save_pretrained(tmp_path)
-    assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits, expected)
-    with torch.enable_grad():
-        model(IDS, labels=IDS).loss.backward()
-    assert all(parameter.grad.any() for parameter in model.parameters())
-
-
 def test_layers_that_are_alike_are_one_number(tmp_path):
     """As in files of DeciLM-7B, which state a list of key/value heads alone."""
-    alike = dict.fromkeys([*LAYERS][1:])
+    alike = dict.fromkeys([*UNEQUAL_LAYERS][1:])
     model = make(num_hidden_layers=2, **alike)
     model.save_gguf(tmp_path / "x.gguf")
     assert gguf.GGUFReader(tmp_path / "x.gguf").fields["deci.feed_forward_length"].contents() == 96
