@@ -1,4 +1,4 @@
-"""Models with layers of the gated delta rule: long texts, packed matrices, importances, odd files."""
+"""Models with layers of the gated delta rule: packed matrices, importances, odd files."""
 
 from pathlib import Path
 
@@ -11,13 +11,12 @@ from tests.models.tiny import CASES, counterpart, reference
 from torchgguf.container import GGUFError, open_gguf
 from torchgguf.conversion.importance import collect_importance
 from torchgguf.models import AutoModelForCausalLM
-from torchgguf.nn import StaticCache
 from torchgguf.nn.grouped_rows import QuantizedGroupedRowsLinear
 from torchgguf.nn.tiled import QuantizedTiledLinear
 
 NAMES = ("qwen35", "qwen35moe", "qwen3next")
 each_name = pytest.mark.parametrize("name", NAMES)
-LENGTH = 300  # several chunks of the recurrence, and part of one
+LENGTH = 300
 
 
 @pytest.fixture(scope="module")
@@ -35,48 +34,6 @@ def packed_files(originals, tmp_path_factory) -> dict[str, Path]:
 
 def text(length: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 400, (1, length), generator=torch.Generator().manual_seed(seed))
-
-
-@each_name
-@pytest.mark.parametrize("static", [False, True])
-@torch.no_grad()
-def test_long_texts_in_a_padded_batch_with_a_cache(originals, name, static):
-    """Padding at the left of one row and at the right of another, pieces and single tokens."""
-    model, texts = originals[name], [text(LENGTH), text(LENGTH - 70, seed=1)]
-    twin = counterpart(model)
-    ids, mask = torch.cat([texts[0], torch.zeros(1, LENGTH, dtype=torch.long)]), torch.ones(2, LENGTH)
-    mask[1, :40] = mask[1, -30:] = 0
-    ids[1, 40:-30] = texts[1]
-    positions = (mask.cumsum(1) - 1).clamp(min=0).long()
-    cache = StaticCache(twin.config, LENGTH) if static else None
-    logits, start = [], 0
-    for size in (150, 117, 1, 1, 31):
-        place = slice(start, start + size)
-        visible = torch.nn.functional.pad(mask[:, : place.stop], (0, LENGTH - place.stop if static else 0))
-        output = twin(
-            ids[:, place],
-            attention_mask=visible,
-            position_ids=positions[:, place],
-            cache=cache,
-            use_cache=True,
-        )
-        cache, start = output.cache, place.stop
-        logits.append(output.logits)
-    joined = torch.cat(logits, dim=1)
-    for row, each in enumerate(texts):
-        assert_close(joined[row][mask[row].bool()], model(each).logits[0], atol=1e-4, rtol=0)
-
-
-@each_name
-def test_gradients_of_a_long_text(originals, name):
-    model, ids = originals[name], text(150)
-    twin = counterpart(model).train()
-    model.zero_grad()
-    model(ids, labels=ids).loss.backward()
-    twin(ids, labels=ids).loss.backward()
-    gradients = {name: parameter.grad for name, parameter in twin.named_parameters()}
-    for parameter, value in model.named_parameters():
-        assert_close(gradients[parameter], value.grad, atol=1e-4, rtol=1e-3, msg=parameter)
 
 
 @each_name

@@ -7,7 +7,6 @@ import transformers
 
 import torchgguf.models as ours
 from tests.models.case import MULTIPLIERS, OWN_SIZES, SHORT_IDS, SIZES, Case, longrope, rope
-from tests.models.gated_delta import GATED_DELTA, GATED_DELTA_UNWRITABLE
 from tests.models.hybrids import HYBRIDS, UNWRITABLE_HYBRIDS
 from tests.models.mixtures import ERNIE_MOE, EXPERTS, LATENT, LATENT_SIGMOIDS, MIXTURES, ROUTED
 
@@ -103,7 +102,6 @@ CASES = {
         "SeedOss", {"head_dim": 32, **SHORT_IDS, **NO_DROPOUT, "attention_out_bias": True, "mlp_bias": True}
     ),
     "arcee": Case("Arcee", SHORT_IDS),
-    **GATED_DELTA,
     "ernie": Case("Ernie4_5", {"head_dim": 32}),
     "exaone4": Case("Exaone4", {**SHORT_IDS, "sliding_window": None, "layer_types": ["full_attention"] * 3}),
     "hunyuan": Case("HunYuanDenseV1", {**SHORT_IDS, "head_dim": 16, "eod_token_id": 2}),
@@ -187,7 +185,6 @@ CASES = {
 }
 # What GGUF cannot say.
 UNWRITABLE = {
-    **GATED_DELTA_UNWRITABLE,
     **UNWRITABLE_HYBRIDS,
     "bloom-post-layernorm": Case("Bloom", {"apply_residual_connection_post_layernorm": True}),
     "gpt2-unscaled": Case("GPT2", {"scale_attn_weights": False, "activation_function": "relu"}),

@@ -20,7 +20,8 @@ def tiled(x: Tensor, groups: int, size: int) -> Tensor:
         groups: number of groups. With the number of heads in a group instead, this is the inverse.
         size: numbers in a head.
     """
-    return x.unflatten(-1, (groups, -1, size)).transpose(-3, -2).flatten(-3)
+    heads: Tensor = x.unflatten(-1, (groups, -1, size))
+    return heads.transpose(-3, -2).flatten(-3)
 
 
 class ReadsHeads(nn.Module):

@@ -18,15 +18,15 @@ def _tiled_heads(config: GatedDeltaConfig, size: int, before: int = 0) -> Tensor
     return torch.cat((torch.arange(before), before + tiled(places, config.linear_num_key_heads, size)))
 
 
-def _channels(config: GatedDeltaConfig) -> Tensor:
+def _channels(config: GatedDeltaConfig, rows: int) -> Tensor:
     return _tiled_heads(config, config.linear_value_head_dim, sum(config.linear_sizes[:2]))
 
 
-def _values(config: GatedDeltaConfig) -> Tensor:
+def _values(config: GatedDeltaConfig, rows: int) -> Tensor:
     return _tiled_heads(config, config.linear_value_head_dim)
 
 
-def _heads(config: GatedDeltaConfig) -> Tensor:
+def _heads(config: GatedDeltaConfig, rows: int) -> Tensor:
     return _tiled_heads(config, 1)
 
 
