@@ -91,6 +91,11 @@ from torchgguf.models.architectures.gemma3_text import (
     Gemma3TextForSequenceClassification as Gemma3TextForSequenceClassification,
     Gemma3TextModel as Gemma3TextModel,
 )
+from torchgguf.models.architectures.gemma4_text import (
+    Gemma4ForCausalLM as Gemma4ForCausalLM,
+    Gemma4TextConfig as Gemma4TextConfig,
+    Gemma4TextModel as Gemma4TextModel,
+)
 from torchgguf.models.architectures.glm4 import (
     Glm4Config as Glm4Config,
     Glm4ForCausalLM as Glm4ForCausalLM,

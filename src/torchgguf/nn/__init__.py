@@ -15,6 +15,7 @@ from torchgguf.nn.cache import (
 )
 from torchgguf.nn.correction import CorrectedGate, CorrectionBias, WideGate
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
+from torchgguf.nn.fused_experts import FusedExperts, QuantizedFusedExperts
 from torchgguf.nn.latent import LatentProjection, QuantizedLatentProjection
 from torchgguf.nn.layers import (
     Conv1D,
@@ -32,7 +33,15 @@ from torchgguf.nn.masks import (
     new_padding,
     next_positions,
 )
-from torchgguf.nn.norm import HeadwiseLayerNorm, LayerNorm, RMSNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
+from torchgguf.nn.norm import (
+    HeadwiseLayerNorm,
+    LayerNorm,
+    RMSNorm,
+    UnitOffsetLayerNorm,
+    UnitOffsetRMSNorm,
+    WideRMSNorm,
+    unweighted_rms_norm,
+)
 from torchgguf.nn.outputs import ModelOutput
 from torchgguf.nn.padding import Padding
 from torchgguf.nn.pooling import POOLINGS, pool_states
@@ -59,6 +68,7 @@ __all__ = [
     "DynamicCache",
     "Embedding",
     "Experts",
+    "FusedExperts",
     "Gate",
     "HeadwiseLayerNorm",
     "KeyValues",
@@ -72,6 +82,7 @@ __all__ = [
     "QuantizedConv1D",
     "QuantizedEmbedding",
     "QuantizedExperts",
+    "QuantizedFusedExperts",
     "QuantizedLatentProjection",
     "QuantizedLinear",
     "RMSNorm",
@@ -85,6 +96,7 @@ __all__ = [
     "UnitOffsetLayerNorm",
     "UnitOffsetRMSNorm",
     "WideGate",
+    "WideRMSNorm",
     "accept_second_names",
     "alibi_mask",
     "alibi_slopes",
@@ -103,4 +115,5 @@ __all__ = [
     "rotate_neighbours",
     "selective_scan",
     "state_space_scan",
+    "unweighted_rms_norm",
 ]

@@ -165,7 +165,7 @@ class PartialRope(Rope):
             raise GGUFError(f"{ROTATED} = {size} is invalid: a head's size is {head_dim}")
         fields = super().read(header)
         # Stated for whole heads too, which may not be what the config assumes.
-        fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
+        fields["rope_parameters"]["partial_rotary_factor"] = part_of_head(size, head_dim)
         return fields
 
     def write(self, config: Any) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class PartialRope(Rope):
         return {**super().write(config), ROTATED: rotated_size(config.rope_parameters, config.head_dim)}
 
 
-def _part(size: int, head_dim: int) -> float:
+def part_of_head(size: int, head_dim: int) -> float:
     """Return the `partial_rotary_factor` for a size, rounded up if its product would be too small."""
     part = size / head_dim
     return part if int(head_dim * part) == size else math.nextafter(part, 1.0)

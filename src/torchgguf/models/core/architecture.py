@@ -86,16 +86,16 @@ class Architecture:
         return frozenset(name for rule in self.rules for name in rule.tensors)
 
     def is_kept(self, name: str, config: Config, in_new: bool = False) -> bool:
-        """Return whether a tensor is of a layer that models keep, but do not run.
+        """Return whether models keep a tensor of a layer, but do not run it.
 
         Args:
             name: in a GGUF file or in weight maps.
             config: of the model.
-            in_new: whether a file of the other kind, made from the model, contains the layer, too.
+            in_new: whether a file of the other kind, made from the model, contains it, too.
         """
         if (layer := _LAYER.match(name)) is None:
             return False
-        return any(rule.is_kept(config, int(layer[1]), in_new) for rule in self.rules)
+        return any(rule.is_kept(config, int(layer[1]), name[layer.end() :], in_new) for rule in self.rules)
 
     def tensors_of(self, file: GGUFFile) -> UsualTensors:
         """Return the tensors of a file by the names in the weight map."""

@@ -7,7 +7,7 @@ names are those in the model without a head; models with a head prepend a prefix
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,14 +54,20 @@ class Row:
     """One module: its names on both sides, and the transform of its tensors if their layouts differ.
 
     Attributes:
+        gguf: the name in GGUF files; `{}` stands for the number of the layer.
+        hf: the name in Hugging Face checkpoints.
+        transform: of all its tensors.
         applies: returns whether a model with this config has the module: of several rows with the same name
             in GGUF files, one applies.
+        of_tensor: whether the names are those of one tensor, such as `router.scale`. Such a row overrides
+            that of the tensor's module.
     """
 
     gguf: str
     hf: str
     transform: RowPermutation | None = None
     applies: Callable[[Any], bool] = lambda config: True
+    of_tensor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,28 +141,31 @@ class WeightMap:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = tuple(rows)
-        self._by_gguf: dict[str, list[Row]] = {}
+        self._by_gguf: dict[tuple[str, bool], list[Row]] = {}
         for row in self.rows:
-            self._by_gguf.setdefault(row.gguf, []).append(row)
-        self._by_hf = {row.hf: row for row in self.rows}
+            self._by_gguf.setdefault((row.gguf, row.of_tensor), []).append(row)
+        self._by_hf = {(row.hf, row.of_tensor): row for row in self.rows}
         of_layers = {re.escape(row.hf.partition("{}")[0]) for row in self.rows if "{}" in row.hf}
         self._layer = re.compile(rf"(?:^|\.)(?:{'|'.join(sorted(of_layers))})(\d+)\.")
 
     def to_hf(self, name: str, config: Any) -> tuple[str, Row] | None:
         """Return the Hugging Face name of a GGUF tensor and its row, or None if no row matches."""
-        template, layer, suffix = _split(name)
-        row = next((row for row in self._by_gguf.get(template, ()) if row.applies(config)), None)
-        return None if row is None else (f"{row.hf.format(layer)}.{suffix}", _row_of(name, row))
+        for key, layer, end in _keys(name):
+            row = next((row for row in self._by_gguf.get(key, ()) if row.applies(config)), None)
+            if row is not None:
+                return row.hf.format(layer) + end, _row_of(name, row)
+        return None
 
     def knows(self, name: str) -> bool:
         """Return whether there is a row for a GGUF tensor."""
-        return _split(name)[0] in self._by_gguf
+        return any(key in self._by_gguf for key, _, _ in _keys(name))
 
     def to_gguf(self, name: str) -> tuple[str, Row] | None:
         """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches."""
-        template, layer, suffix = _split(name)
-        row = self._by_hf.get(template)
-        return None if row is None else (f"{row.gguf.format(layer)}.{suffix}", _row_of(name, row))
+        for key, layer, end in _keys(name):
+            if (row := self._by_hf.get(key)) is not None:
+                return row.gguf.format(layer) + end, _row_of(name, row)
+        return None
 
     def count_layers(self, names: Iterable[str]) -> int:
         """Return the number of layers that have tensors, by their Hugging Face names with any prefix."""
@@ -171,10 +180,25 @@ def _row_of(name: str, row: Row) -> Row:
 def _split(name: str) -> tuple[str, str, str]:
     """Split `blk.7.attn_q.weight` into `blk.{}.attn_q`, `7` and `weight`."""
     module, _, suffix = name.rpartition(".")
-    match = re.search(r"(?<=\.)\d+(?=\.)", module)
-    if match is None:
-        return module, "", suffix
-    return f"{module[: match.start()]}{{}}{module[match.end() :]}", match[0], suffix
+    return *_template(module), suffix
+
+
+def _keys(name: str) -> Iterator[tuple[tuple[str, bool], str, str]]:
+    """Iterate over the keys of rows for a tensor: its own, and that of its module.
+
+    Each is a template and whether it is of one tensor. After it are the number of the layer, and what the
+    template leaves out of the name.
+    """
+    template, layer = _template(name)
+    yield (template, True), layer, ""
+    template, layer, suffix = _split(name)
+    yield (template, False), layer, f".{suffix}"
+
+
+def _template(name: str) -> tuple[str, str]:
+    """Return a name with `{}` in place of the number of the layer, and the number."""
+    match = re.search(r"(?<=\.)\d+(?=\.)", name)
+    return (name, "") if match is None else (f"{name[: match.start()]}{{}}{name[match.end() :]}", match[0])
 
 
 def interleaved_rotary_rows(heads_field: str) -> RowPermutation:
