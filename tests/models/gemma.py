@@ -32,6 +32,8 @@ GEMMA = {
         "Gemma4Text",
         {
             **GEMMA4,
+            "num_hidden_layers": 4,
+            "layer_types": [*_TWO_KINDS, *_TWO_KINDS],
             "hidden_size": 96,
             "num_attention_heads": 6,
             "num_key_value_heads": 3,
@@ -40,7 +42,6 @@ GEMMA = {
             "hidden_size_per_layer_input": 0,
             "final_logit_softcapping": None,
             "tie_word_embeddings": False,
-            "initializer_range": 0.1,
         },
     ),
     # As 26B-A4B: experts beside the MLP.

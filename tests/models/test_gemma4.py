@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from tests.models.files import edited
@@ -212,13 +213,10 @@ def test_scores_of_routers():
 def test_a_checkpoint_with_values_beside_keys_that_are_values(tmp_path: Path):
     """A tensor that no model reads is an error, as everywhere."""
     counterpart(reference(CASES["gemma4-equal-odd-heads"])).save_pretrained(tmp_path)
-    from safetensors.torch import load_file, save_file
-
     file = tmp_path / "model.safetensors"
     stored = load_file(file)
-    stored["model.layers.1.self_attn.v_proj.weight"] = stored[
-        "model.layers.1.self_attn.k_proj.weight"
-    ].clone()
+    attention = "model.layers.1.self_attn"
+    stored[f"{attention}.v_proj.weight"] = stored[f"{attention}.k_proj.weight"].clone()
     save_file(stored, file, {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"unused tensors: model\.layers\.1\.self_attn\.v_proj"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
