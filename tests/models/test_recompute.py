@@ -13,8 +13,6 @@ from torchgguf.nn import DynamicCache
 
 KINDS = {case.kind: case for case in reversed(CASES.values())}  # the first case of each kind
 IDS = torch.randint(0, 400, (2, 11), generator=torch.Generator().manual_seed(0))
-# Corrections that routers choose by, and what transformers has in buffers.
-WITHOUT_GRADIENTS = ("correction_bias", "layer_scalar")
 PADDED = torch.tensor([[1] * 11, [1] * 7 + [0] * 4])
 
 
@@ -30,7 +28,8 @@ def step(model, **inputs):
     labels = IDS.masked_fill(PADDED == 0, -100)
     loss = model(IDS, attention_mask=PADDED, labels=labels, **inputs).loss
     loss.backward()
-    named = [(name, p.grad) for name, p in model.named_parameters() if not name.endswith(WITHOUT_GRADIENTS)]
+    # Corrections that routers choose by are not weighed: they have none.
+    named = [(name, p.grad) for name, p in model.named_parameters() if p.requires_grad]
     return loss.detach(), {name: gradient.clone() for name, gradient in named}
 
 

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +42,9 @@ class Stats:
         return f"[{read}; answer: {self.tokens} tokens{end}, {rate:.1f}/s]"
 
 
+_CHECKPOINT_EVERY = 512  # positions; of models whose states forget what they were
+
+
 class Session:
     """Answer prompts one after another; the model does not read the same beginning twice.
 
@@ -75,7 +79,7 @@ class Session:
             self._generator.seed()
         else:
             self._generator.manual_seed(seed)
-        self._cache = DynamicCache()
+        self._cache = DynamicCache(checkpoint_every=_CHECKPOINT_EVERY)
         self._read: list[int] = []  # the tokens whose keys and values are in the cache
 
     @property
@@ -95,8 +99,11 @@ class Session:
         Raises:
             ValueError: the conversation is longer than the context, or the template rejects it.
         """
-        tokens = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        return self._answer(tokens, StreamDecoder(self.tokenizer, skip_special_tokens=True))
+        render = partial(self.tokenizer.apply_chat_template, messages, return_dict=False)
+        tokens = render(add_generation_prompt=True)
+        # What the next turn repeats for certain: templates leave out earlier reasoning, or what opens it.
+        lasting = _common_prefix(tokens, render(add_generation_prompt=False))
+        return self._answer(tokens, StreamDecoder(self.tokenizer, skip_special_tokens=True), lasting)
 
     def complete(self, text: str) -> Iterator[str]:
         """Generate the continuation of a text, piece by piece.
@@ -114,19 +121,20 @@ class Session:
         return self._answer(tokens, StreamDecoder(self.tokenizer, skip_special_tokens=True, continues=True))
 
     @torch.inference_mode()
-    def _answer(self, tokens: list[int], decoder: StreamDecoder) -> Iterator[str]:
+    def _answer(self, tokens: list[int], decoder: StreamDecoder, lasting: int = 0) -> Iterator[str]:
         # Bloom has no limit: ALiBi positions are unbounded.
         length: int = getattr(self.model.config, "max_position_embeddings", sys.maxsize)
         if len(tokens) >= length:
             raise ValueError(f"the text has {len(tokens)} tokens, but the model's context is {length}")
         known = min(_common_prefix(tokens, self._read), len(tokens) - 1)
-        if not (self._cache.can_crop(known) and self._cache.holds_for(len(tokens))):
-            known = 0  # what was read is of no use for this text: it is read anew
+        # What was read beyond a checkpoint, or is of no use in a text of this length, is read anew.
+        known = self._cache.crop_point(known) if self._cache.holds_for(len(tokens)) else 0
         self._cache.crop(known)
         limit = min(self._max_new_tokens or length, length - len(tokens))
         told: list[int] = []
         start = first = time.perf_counter()
         try:
+            self._read_ahead(tokens[:lasting])
             for token in self.model.generate_stream(
                 torch.tensor([tokens]),
                 cache=self._cache,
@@ -141,10 +149,24 @@ class Session:
                 yield decoder.push(told[-1])
             yield decoder.flush()
         finally:
+            if len({state.length for _, state in self._cache.states()}) > 1:
+                self._cache.reset()  # Ctrl-C came in the middle of a forward pass
             self._read = [*tokens, *told][: self._cache.get_seq_length()]
             took = time.perf_counter() - first
             cut_off = len(told) == limit and told[-1] not in self.tokenizer.eog_token_ids
             self.stats = Stats(len(tokens) - known, first - start, len(told), took, cut_off)
+
+    def _read_ahead(self, tokens: list[int]) -> None:
+        """Read the part of a prompt that later prompts repeat, with checkpoints, if the model needs them."""
+        if not getattr(self.model.base_model, "is_recurrent", False):
+            return
+        known = self._cache.get_seq_length()
+        multiples = range(known // _CHECKPOINT_EVERY + 1, len(tokens) // _CHECKPOINT_EVERY + 1)
+        for end in (*(i * _CHECKPOINT_EVERY for i in multiples), len(tokens)):
+            if end > known:
+                self.model(torch.tensor([tokens[known:end]]), cache=self._cache, logits_to_keep=1)
+                self._cache.checkpoint()
+                known = end
 
 
 def _common_prefix(left: list[int], right: list[int]) -> int:

@@ -74,9 +74,8 @@ class Context:
         Raises:
             RuntimeError: the scores are not numbers.
         """
-        if self.prefill_chunk_size is not None:
-            while self.length - self._seen > self.prefill_chunk_size:
-                self._forward(self._seen + self.prefill_chunk_size)
+        while (end := self._next_stop()) < self.length:
+            self._forward(end)
         logits = self.logits()
         if bool(logits.isnan().any()):
             raise RuntimeError("the model's logits are not numbers (NaN)")
@@ -86,6 +85,17 @@ class Context:
         self.select(rows)
         self.states = {name: tuple(x[rows] for x in layers) for name, layers in self.states.items()}
         return logits[rows]
+
+    def _next_stop(self) -> int:
+        """Return where the next piece of the prompt ends: by its size, or at a checkpoint of the cache."""
+        ends = [self.length]
+        if self.prefill_chunk_size is not None:
+            ends.append(self._seen + self.prefill_chunk_size)
+        every = None if self.cache is None or not self.use_cache else self.cache.checkpoint_every
+        # A cache that is empty does not know yet whether its states forget.
+        if self.cache is not None and every is not None and (self.cache.forgets or self._seen == 0):
+            ends.append((self._seen // every + 1) * every)
+        return min(ends)
 
     def logits(self) -> Tensor:
         """Read the last token; return the scores (batch, vocabulary), float32, of the one after it."""
@@ -122,6 +132,8 @@ class Context:
         )
         if self.use_cache:
             self.cache, self._seen = output.cache, end
+            if self.cache.checkpoint_every is not None and end % self.cache.checkpoint_every == 0:
+                self.cache.checkpoint()
         if self.wanted:
             self.states = {name: getattr(output, name) for name in self.wanted}
         return output

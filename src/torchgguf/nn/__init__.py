@@ -13,8 +13,10 @@ from torchgguf.nn.cache import (
     State,
     StaticCache,
 )
+from torchgguf.nn.convolution import CausalConv1d
 from torchgguf.nn.correction import CorrectedGate, CorrectionBias, WideGate
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
+from torchgguf.nn.file_forms import NEGATIVE_EXP, UNIT_OFFSET, FileForm, FormedLayer
 from torchgguf.nn.fused_experts import FusedExperts, QuantizedFusedExperts
 from torchgguf.nn.latent import LatentProjection, QuantizedLatentProjection
 from torchgguf.nn.layers import (
@@ -57,10 +59,13 @@ from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
 
 __all__ = [
     "ATTENTION_FUNCTIONS",
+    "NEGATIVE_EXP",
     "POOLINGS",
+    "UNIT_OFFSET",
     "AttentionFunction",
     "AttentionMask",
     "Cache",
+    "CausalConv1d",
     "Conv1D",
     "Convolution",
     "CorrectedGate",
@@ -68,6 +73,8 @@ __all__ = [
     "DynamicCache",
     "Embedding",
     "Experts",
+    "FileForm",
+    "FormedLayer",
     "FusedExperts",
     "Gate",
     "HeadwiseLayerNorm",

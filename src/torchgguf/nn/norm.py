@@ -1,13 +1,12 @@
 """Normalisation layers. Norms that came from a packed file stay in float32, whatever goes through them."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchgguf.nn.slots import Slot, SlottedLayer
+from torchgguf.nn.file_forms import UNIT_OFFSET, FormedLayer
 
 
 class RMSNorm(nn.Module):
@@ -90,33 +89,10 @@ class HeadwiseLayerNorm(nn.Module):
         return f"{tuple(self.weight.shape)}, eps={self.eps}"
 
 
-class UnitOffset(SlottedLayer):
-    """Base of norms that multiply by `1 + weight`.
+class UnitOffset(FormedLayer):
+    """Base of norms that multiply by `1 + weight`, which is what GGUF files contain."""
 
-    GGUF files contain `1 + weight`, rounded: the sum does not determine the weight. So the layer keeps what
-    it read from a file, and returns it as long as the weight is the one that follows from it.
-    """
-
-    weight: nn.Parameter
-    _stored: Tensor | None = None
-
-    def slots(self) -> Iterable[Slot]:
-        """List the weight as files contain it, and what there is beside it."""
-        for slot in super().slots():
-            yield replace(slot, read=self._read) if slot.name == "weight" else slot
-
-    def fill(self, name: str, tensor: Tensor) -> None:
-        """Store `1 + weight`, as files contain it, or another parameter."""
-        if name == "weight":
-            self._stored = tensor.detach().cpu()
-            tensor = tensor - 1
-        super().fill(name, tensor)
-
-    def _read(self) -> Tensor:
-        weight = self.weight.detach()
-        if self._stored is not None and torch.equal((self._stored - 1).to(weight.dtype), weight.cpu()):
-            return self._stored
-        return weight + 1
+    file_forms: ClassVar = {"weight": UNIT_OFFSET}
 
 
 class UnitOffsetRMSNorm(UnitOffset):

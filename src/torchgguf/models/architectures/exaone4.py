@@ -8,8 +8,9 @@ from typing import Any
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel, PostNormLayer
+from torchgguf.models.blocks.layer_kinds import FULL
 from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.windows import FULL, SLIDING, LayerTypesConfig, LayerWindows
+from torchgguf.models.blocks.windows import SLIDING, LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.nn import RMSNorm

@@ -17,11 +17,12 @@ from torchgguf.models.blocks.gemma.unit_offset import (
     score_scale,
     unit_offset_norm,
 )
+from torchgguf.models.blocks.layer_kinds import FULL
 from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.windows import FULL, SLIDING, LayerTypesConfig, LayerWindows
+from torchgguf.models.blocks.windows import SLIDING, LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Field, Unwritable
+from torchgguf.models.core.config_map import NoneIfZero, Unwritable
 from torchgguf.nn import UnitOffsetRMSNorm
 
 
@@ -81,7 +82,7 @@ GEMMA3 = Architecture(
         tables.ROTATED_SIZE,
         TwoBasesRope(Gemma3TextConfig),
         LayerWindows(Gemma3TextConfig),
-        Field("final_logit_softcapping", "final_logit_softcapping", float, required=False),
+        NoneIfZero("final_logit_softcapping", "final_logit_softcapping", float, required=False),
         ScoreScale(layers=62),
         Unwritable("attn_logit_softcapping", None),
         Unwritable("hidden_activation", "gelu_pytorch_tanh"),

@@ -25,21 +25,23 @@ from torchgguf.models.blocks.gemma.shared_keys import (
     sharing_attention,
 )
 from torchgguf.models.blocks.gemma.two_rotations import ProportionalRope, TwoRotationsModel
+from torchgguf.models.blocks.layer_kinds import FULL
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.outputs import MoeModelOutputWithPast
 from torchgguf.models.blocks.step import Step
-from torchgguf.models.blocks.windows import FULL, SLIDING, LayerWindows
+from torchgguf.models.blocks.windows import SLIDING, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import LARGEST_HEAD, config_dataclass
 from torchgguf.models.core.config_map import (
     Count,
     Field,
     Implied,
+    NoneIfZero,
     Unwritable,
     largest_dimension,
     tensor_count,
 )
-from torchgguf.models.core.weight_map import Row
+from torchgguf.models.core.weight_map import ParameterRow, Row
 from torchgguf.nn import FusedExperts, Gate, WideRMSNorm, find_activation, unweighted_rms_norm
 from torchgguf.nn.rotary import PROPORTIONAL
 
@@ -183,7 +185,7 @@ GEMMA4 = Architecture(
         SharedKeys(),
         LayerWindows(Gemma4TextConfig),
         ProportionalRope(Gemma4TextConfig),
-        Field("final_logit_softcapping", "final_logit_softcapping", float, required=False),
+        NoneIfZero("final_logit_softcapping", "final_logit_softcapping", float, required=False),
         Count("embedding_length_per_layer_input", "hidden_size_per_layer_input", limit=largest_dimension),
         Implied("vocab_size_per_layer_input", lambda tensors: tensors["token_embd.weight"].shape[0]),
         Implied("attention_k_eq_v", _has_keys_as_values),
@@ -201,10 +203,10 @@ GEMMA4 = Architecture(
         *tables.ATTENTION,
         *tables.QK_NORMS,
         *tables.GATED_MLP,
-        Row("blk.{}.layer_output_scale.weight", "layers.{}.layer_scalar", of_tensor=True),
+        ParameterRow("blk.{}.layer_output_scale.weight", "layers.{}.layer_scalar"),
         Row("blk.{}.ffn_gate_inp", "layers.{}.router.proj"),
-        Row("blk.{}.ffn_gate_inp.scale", "layers.{}.router.scale", of_tensor=True),
-        Row("blk.{}.ffn_down_exps.scale", "layers.{}.router.per_expert_scale", of_tensor=True),
+        ParameterRow("blk.{}.ffn_gate_inp.scale", "layers.{}.router.scale"),
+        ParameterRow("blk.{}.ffn_down_exps.scale", "layers.{}.router.per_expert_scale"),
         Row("blk.{}.ffn_gate_up_exps", "layers.{}.experts.gate_up_proj"),
         Row("blk.{}.ffn_down_exps", "layers.{}.experts.down_proj"),
         Row("blk.{}.pre_ffw_norm_2", "layers.{}.pre_feedforward_layernorm_2"),

@@ -10,9 +10,10 @@ from torchgguf.models.architectures.qwen2 import Qwen2Config
 from torchgguf.models.blocks import heads, moe, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
+from torchgguf.models.blocks.layer_kinds import FULL
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.outputs import MoeModelOutputWithPast
-from torchgguf.models.blocks.windows import FULL, NO_WINDOW, SLIDING
+from torchgguf.models.blocks.windows import NO_WINDOW, SLIDING
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Field, Implied, Unwritable, largest_dimension

@@ -9,8 +9,9 @@ from torchgguf.models.architectures.llama import LLAMA_ROWS, LLAMA_RULES, NO_EXP
 from torchgguf.models.blocks import heads
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
+from torchgguf.models.blocks.layer_kinds import FULL
 from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.windows import FULL, NO_WINDOW, SLIDING, LayerTypesConfig
+from torchgguf.models.blocks.windows import NO_WINDOW, SLIDING, LayerTypesConfig
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Implied, Unwritable

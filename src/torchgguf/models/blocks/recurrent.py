@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.step import Step
-from torchgguf.nn import Convolution, Padding, Recurrent
+from torchgguf.nn import CausalConv1d, Convolution, Padding, Recurrent
 
 
 class RecurrentMixer(nn.Module):
@@ -59,6 +59,11 @@ class RecurrentMixer(nn.Module):
             return F.pad(x, (size, 0))
         lengths = None if padding is None else padding.lengths
         return step.cache.state(self.layer_idx, Convolution).append(x, size, lengths)
+
+    def convolve(self, convolution: CausalConv1d, x: Tensor, step: Step, padding: Padding | None) -> Tensor:
+        """Convolve the new positions `(B, C, T)`, after those that the cache remembers."""
+        convolved: Tensor = convolution(self.with_earlier(x, convolution.earlier, step, padding))
+        return convolved
 
     def read_state(
         self, shape: tuple[int, ...], step: Step, device: torch.device, dtype: torch.dtype = torch.float32

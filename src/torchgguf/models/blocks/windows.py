@@ -3,12 +3,12 @@
 from typing import Any, ClassVar
 
 from torchgguf.container import GGUFError
-from torchgguf.container.errors import brief
 from torchgguf.models.blocks.decoder import DecoderConfig
+from torchgguf.models.blocks.layer_kinds import FULL, check_layer_types
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Header, Only, Rule
 
-SLIDING, FULL = "sliding_attention", "full_attention"
+SLIDING = "sliding_attention"
 _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
 
 
@@ -49,12 +49,7 @@ class LayerTypesConfig(DecoderConfig):
         super().__post_init__(*legacy)
         if self.layer_types is None:
             self.layer_types = self.default_layer_types()
-        names = (FULL, SLIDING)
-        if len(self.layer_types) != self.num_hidden_layers or any(t not in names for t in self.layer_types):
-            raise ValueError(
-                f"layer_types must name {FULL!r} or {SLIDING!r} once for each of "
-                f"{self.num_hidden_layers} layers, got {brief(self.layer_types)}"
-            )
+        check_layer_types(self.layer_types, (FULL, SLIDING), self.num_hidden_layers)
 
     def default_layer_types(self) -> list[str]:
         """Return the kinds of layers if the config does not state them."""

@@ -14,6 +14,7 @@ from torchgguf.models.core.argument_order import in_order
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.recompute import GradientCheckpointing
 from torchgguf.nn import (
+    CausalConv1d,
     Experts,
     LatentProjection,
     Linear,
@@ -89,9 +90,9 @@ class Model(GradientCheckpointing):
 
     def init_weights(self, module: nn.Module) -> None:
         """Initialize a layer of a new model."""
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear | nn.Embedding | CausalConv1d):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-            if isinstance(module, nn.Linear) and module.bias is not None:
+            if not isinstance(module, nn.Embedding) and module.bias is not None:
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])

@@ -1,13 +1,14 @@
 """Weight maps: the names and layouts of tensors in GGUF files and in Hugging Face checkpoints.
 
 A map consists of rows of templates and is read in both directions. Names are those of modules: what follows
-the last dot (`weight`, `bias`) is equal on both sides. `{}` stands for the number of the layer. Hugging Face
-names are those in the model without a head; models with a head prepend a prefix.
+the last dot (`weight`, `bias`) is equal on both sides; only rows of one parameter contain whole names. `{}`
+stands for the number of the layer. Hugging Face names are those in the model without a head; models with one
+prepend a prefix.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from torchgguf.nn.factors import is_factor
 
-# Maps a config to an index p such that row i of the GGUF tensor is row p[i] of the Hugging Face tensor.
-RowOrder = Callable[[Any], Tensor]
+# Maps a config and a number of rows to an index p: row i of the GGUF tensor is row p[i] of Hugging Face's.
+RowOrder = Callable[[Any, int], Tensor]
 
 # The module that scores tokens: the only head that GGUF files store.
 HEAD = "lm_head"
@@ -33,11 +34,11 @@ class RowPermutation:
 
     def to_gguf(self, tensor: Tensor, config: Any) -> Tensor:
         """Return the rows of a Hugging Face tensor, packed or not, in GGUF's order."""
-        return _take_rows(tensor, self.order(config))
+        return _take_rows(tensor, self.order(config, tensor.shape[0]))
 
     def to_hf(self, tensor: Tensor, config: Any) -> Tensor:
         """Return the rows of a GGUF tensor, packed or not, in Hugging Face's order."""
-        return _take_rows(tensor, torch.argsort(self.order(config)))
+        return _take_rows(tensor, torch.argsort(self.order(config, tensor.shape[0])))
 
 
 def _take_rows(tensor: Tensor, index: Tensor) -> Tensor:
@@ -54,20 +55,18 @@ class Row:
     """One module: its names on both sides, and the transform of its tensors if their layouts differ.
 
     Attributes:
-        gguf: the name in GGUF files; `{}` stands for the number of the layer.
-        hf: the name in Hugging Face checkpoints.
-        transform: of all its tensors.
         applies: returns whether a model with this config has the module: of several rows with the same name
             in GGUF files, one applies.
-        of_tensor: whether the names are those of one tensor, such as `router.scale`. Such a row overrides
-            that of the tensor's module.
     """
 
     gguf: str
     hf: str
     transform: RowPermutation | None = None
     applies: Callable[[Any], bool] = lambda config: True
-    of_tensor: bool = False
+
+
+class ParameterRow(Row):
+    """One parameter: its whole names on both sides, which do not end in the same word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,31 +140,28 @@ class WeightMap:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = tuple(rows)
-        self._by_gguf: dict[tuple[str, bool], list[Row]] = {}
+        self._by_gguf: dict[str, list[Row]] = {}
         for row in self.rows:
-            self._by_gguf.setdefault((row.gguf, row.of_tensor), []).append(row)
-        self._by_hf = {(row.hf, row.of_tensor): row for row in self.rows}
+            self._by_gguf.setdefault(_key(row, row.gguf), []).append(row)
+        self._by_hf = {_key(row, row.hf): row for row in self.rows}
         of_layers = {re.escape(row.hf.partition("{}")[0]) for row in self.rows if "{}" in row.hf}
         self._layer = re.compile(rf"(?:^|\.)(?:{'|'.join(sorted(of_layers))})(\d+)\.")
 
     def to_hf(self, name: str, config: Any) -> tuple[str, Row] | None:
         """Return the Hugging Face name of a GGUF tensor and its row, or None if no row matches."""
-        for key, layer, end in _keys(name):
-            row = next((row for row in self._by_gguf.get(key, ()) if row.applies(config)), None)
-            if row is not None:
-                return row.hf.format(layer) + end, _row_of(name, row)
-        return None
+        key, layer, suffix = _find(name, self._by_gguf)
+        row = next((row for row in self._by_gguf.get(key, ()) if row.applies(config)), None)
+        return None if row is None else (row.hf.format(layer) + suffix, _row_of(name, row))
 
     def knows(self, name: str) -> bool:
         """Return whether there is a row for a GGUF tensor."""
-        return any(key in self._by_gguf for key, _, _ in _keys(name))
+        return _find(name, self._by_gguf)[0] in self._by_gguf
 
     def to_gguf(self, name: str) -> tuple[str, Row] | None:
         """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches."""
-        for key, layer, end in _keys(name):
-            if (row := self._by_hf.get(key)) is not None:
-                return row.gguf.format(layer) + end, _row_of(name, row)
-        return None
+        key, layer, suffix = _find(name, self._by_hf)
+        row = self._by_hf.get(key)
+        return None if row is None else (row.gguf.format(layer) + suffix, _row_of(name, row))
 
     def count_layers(self, names: Iterable[str]) -> int:
         """Return the number of layers that have tensors, by their Hugging Face names with any prefix."""
@@ -177,42 +173,32 @@ def _row_of(name: str, row: Row) -> Row:
     return replace(row, transform=None) if is_factor(name) else row
 
 
+def _key(row: Row, name: str) -> str:
+    """Return the key of a row, given its name on one side: that of a module ends in a dot."""
+    return name if isinstance(row, ParameterRow) else f"{name}."
+
+
+def _find(name: str, rows: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the key of a tensor's row, the number of its layer, and what follows the row's name."""
+    template, layer, suffix = _split(name)
+    whole = f"{template}.{suffix}"
+    return (whole, layer, "") if whole in rows else (f"{template}.", layer, f".{suffix}")
+
+
 def _split(name: str) -> tuple[str, str, str]:
     """Split `blk.7.attn_q.weight` into `blk.{}.attn_q`, `7` and `weight`."""
-    module, _, suffix = name.rpartition(".")
-    return *_template(module), suffix
-
-
-def _keys(name: str) -> Iterator[tuple[tuple[str, bool], str, str]]:
-    """Iterate over the keys of rows for a tensor: its own, and that of its module.
-
-    Each is a template and whether it is of one tensor. After it are the number of the layer, and what the
-    template leaves out of the name.
-    """
-    template, layer = _template(name)
-    yield (template, True), layer, ""
-    template, layer, suffix = _split(name)
-    yield (template, False), layer, f".{suffix}"
-
-
-def _template(name: str) -> tuple[str, str]:
-    """Return a name with `{}` in place of the number of the layer, and the number."""
     match = re.search(r"(?<=\.)\d+(?=\.)", name)
-    return (name, "") if match is None else (f"{name[: match.start()]}{{}}{name[match.end() :]}", match[0])
+    layer = "" if match is None else match[0]
+    template = name if match is None else f"{name[: match.start()]}{{}}{name[match.end() :]}"
+    module, _, suffix = template.rpartition(".")
+    return module, layer, suffix
 
 
-def interleaved_rotary_rows(heads_field: str) -> RowPermutation:
-    """Return the permutation of a query or key projection for rotary embeddings over neighbouring pairs.
+def _interleaved(config: Any, rows: int) -> Tensor:
+    pairs = config.head_dim // 2
+    return torch.arange(rows).view(-1, 2, pairs).transpose(1, 2).flatten()
 
-    Hugging Face pairs row i of a head with row i + D/2; GGUF files of some architectures pair 2i with 2i + 1
-    (`permute` in llama.cpp's converter).
 
-    Args:
-        heads_field: name of the config field that counts the heads.
-    """
-
-    def order(config: Any) -> Tensor:
-        heads, head_dim = getattr(config, heads_field), config.head_dim
-        return torch.arange(heads * head_dim).view(heads, 2, head_dim // 2).transpose(1, 2).flatten()
-
-    return RowPermutation(order)
+# Of queries and keys, for rotary embeddings over neighbouring pairs: Hugging Face pairs row i of a head with
+# row i + D/2; GGUF files of some architectures pair 2i with 2i + 1 (`permute` in llama.cpp's converter).
+INTERLEAVED_HEADS = RowPermutation(_interleaved)

@@ -2,11 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from os import PathLike
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from torchgguf.container import GGUFError
+from torchgguf.nn.cache.checkpoints import Checkpoints
+from torchgguf.nn.cache.files import read_states, write_states
 from torchgguf.nn.cache.kv import KeyValues
 from torchgguf.nn.cache.lengths import Lengths
 from torchgguf.nn.cache.state import Room, State
@@ -19,12 +23,27 @@ class Cache(ABC):
 
     A layer asks for its states by `state`. A forward advances each state once, layer by layer, all by as many
     positions. Decode loops pass the same cache to every forward.
+
+    Recurrent states forget what they were. If a model has any, `crop` goes back to the lengths of
+    `checkpoint`s only.
+
+    Args:
+        checkpoint_every: generation makes a checkpoint after each multiple of so many positions of a prompt;
+            None: it makes none.
+        max_checkpoints: the number of checkpoints to keep at most; each is as large as the recurrent states.
+
+    Raises:
+        ValueError: `checkpoint_every` is below 1.
     """
 
     room: Room | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint_every: int | None = None, max_checkpoints: int = 8) -> None:
+        if checkpoint_every is not None and checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every}")
         self.layers: list[dict[type[State], State]] = []
+        self.checkpoint_every = checkpoint_every
+        self._checkpoints = Checkpoints(max_checkpoints)
 
     def __len__(self) -> int:
         """Return the number of layers seen."""
@@ -83,6 +102,7 @@ class Cache(ABC):
         """Make row i of the batch a copy of the row `beam_idx[i]`, as beams are kept, dropped or repeated."""
         for _, state in self.states():
             state.reorder(beam_idx)
+        self._checkpoints.reorder(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only these rows of the batch, as `reorder_cache` does."""
@@ -90,8 +110,7 @@ class Cache(ABC):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each row of the batch so many times."""
-        for _, state in self.states():
-            state.reorder(torch.arange(state.rows).repeat_interleave(repeats))
+        self.reorder_cache(torch.arange(self.batch_size).repeat_interleave(repeats))
 
     def reset(self) -> None:
         """Forget all positions."""
@@ -123,10 +142,31 @@ class Cache(ABC):
         """
         return all(state.holds_for(length) for _, state in self.states())
 
+    @property
+    def forgets(self) -> bool:
+        """Whether there are states that `crop` takes back to checkpoints only."""
+        return not all(state.goes_back for _, state in self.states())
+
+    def checkpoint(self) -> None:
+        """Keep copies of the states that cannot be cropped, so that `crop` can go back to this length.
+
+        Of keys and values there are no copies. The oldest checkpoint is dropped if there are too many.
+        """
+        states = ((key, state.snapshot()) for key, state in self._by_place())
+        snapshots = {key: copy for key, copy in states if copy is not None}
+        if snapshots:
+            self._checkpoints.add(self.get_seq_length(), snapshots)
+
     def can_crop(self, max_length: int) -> bool:
         """Return whether `crop(max_length)` is possible."""
+        return self.crop_point(max_length) == self._length_left(max_length)
+
+    def crop_point(self, max_length: int) -> int:
+        """Return the highest length up to `max_length` that `crop` can go back to; 0 always is one."""
         length = self._length_left(max_length)
-        return all(state.can_crop(length) for _, state in self.states())
+        if all(state.can_crop(length) for _, state in self.states()):
+            return length
+        return max((kept for kept in self._checkpoints.lengths if kept <= length), default=0)
 
     def crop(self, max_length: int) -> None:
         """Forget all but the first `max_length` positions; a negative number forgets that many.
@@ -135,14 +175,67 @@ class Cache(ABC):
             ValueError: that is impossible for a state. The message names it, and nothing is changed.
         """
         length = self._length_left(max_length)
-        for i, state in self.states():
-            if not state.can_crop(length):
-                kind = type(state).__name__
+        snapshots = self._checkpoints.at(length)
+        for (i, kind), state in self._by_place():
+            if (i, kind) not in snapshots and not state.can_crop(length):
+                points = sorted({0, state.length, *self._checkpoints.lengths})
+                possible = ", ".join(map(str, points[:-1]))
                 raise ValueError(
-                    f"the {kind} state of layer {i} must be cropped to 0 or to {state.length}, got {length}"
+                    f"the {kind.__name__} state of layer {i} must be cropped to {possible} or to "
+                    f"{points[-1]}, got {length}"
                 )
-        for _, state in self.states():
-            state.crop(length)
+        # Decided before anything changes: states of a fixed size share their length.
+        restored = {place for place, state in self._by_place() if not state.can_crop(length)}
+        for place, state in self._by_place():
+            if place in restored:
+                state.restore(snapshots[place], length)
+            else:
+                state.crop(length)
+        self._checkpoints.crop(length)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write all states to a file, from which `load` restores them. Checkpoints are not in it.
+
+        Raises:
+            ValueError: nothing is stored, or a state has no form in files.
+            OSError: the system refuses.
+        """
+        write_states(self._by_place(), self.get_seq_length(), path)
+
+    def load(self, path: str | PathLike[str], device: torch.device | str = "cpu") -> Self:
+        """Read the states that `save` wrote into this cache, which must be new.
+
+        Args:
+            path: the file.
+            device: the device of the model.
+
+        Returns:
+            This cache.
+
+        Raises:
+            GGUFError: the file is broken, or is not that of a cache.
+            ValueError: the cache was used already, or has no room for so many positions.
+            OSError: the system refuses.
+        """
+        if self.layers:
+            raise ValueError("a cache must be new to load a file: this one was used already")
+        length, stored = read_states(path, device)
+        if self.capacity is not None and length > self.capacity:
+            room = f"max_cache_len={self.capacity}"
+            raise ValueError(f"a static cache of {room} has no room for the {length} positions of {path}")
+        for (i, kind), tensors in stored.items():
+            try:
+                self.state(i, kind).fill(tensors, length)
+            except (KeyError, ValueError) as error:
+                self.layers.clear()
+                raise GGUFError(
+                    f"{path}: the {kind.__name__} state of layer {i} is broken: {error}"
+                ) from None
+        return self
+
+    def _by_place(self) -> Iterator[tuple[tuple[int, type[State]], State]]:
+        places = enumerate(self.layers)
+        return (((i, kind), state) for i, states in places for kind, state in states.items())
 
     def _length_left(self, max_length: int) -> int:
         return max_length if max_length >= 0 else max(0, self.get_seq_length() + max_length)
@@ -167,6 +260,8 @@ class StaticCache(Cache):
     Args:
         config: of the model, as in transformers. Its layers are known when they ask for their states.
         max_cache_len: the number of positions that there is room for.
+        checkpoint_every: see `Cache`.
+        max_checkpoints: the number of checkpoints to keep at most.
 
     Raises:
         ValueError: `max_cache_len` is below 1.
@@ -174,10 +269,12 @@ class StaticCache(Cache):
 
     room: Room
 
-    def __init__(self, config: Any, max_cache_len: int) -> None:
+    def __init__(
+        self, config: Any, max_cache_len: int, checkpoint_every: int | None = None, max_checkpoints: int = 8
+    ) -> None:
         if max_cache_len < 1:
             raise ValueError(f"max_cache_len must be at least 1, got {max_cache_len}")
-        super().__init__()
+        super().__init__(checkpoint_every, max_checkpoints)
         self.room = Room(max_cache_len)
 
     @property

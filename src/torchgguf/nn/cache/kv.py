@@ -7,7 +7,14 @@ D head size.
 import torch
 from torch import Tensor
 
-from torchgguf.nn.cache.lengths import ALL_LENGTHS, Lengths, common_lengths, is_within
+from torchgguf.nn.cache.lengths import (
+    ALL_LENGTHS,
+    Lengths,
+    common_lengths,
+    is_within,
+    limits_in_tensor,
+    limits_of_tensor,
+)
 from torchgguf.nn.cache.state import Room, State, refuse_graph, reordered, writable
 
 _ROUND = 256  # positions; capacities are multiples of it, so that short generations grow once
@@ -96,6 +103,26 @@ class KeyValues(State):
         """Return whether the keys are valid in a text of this length."""
         return is_within(length, self.lengths)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return keys and values `(B, K, S, D)`, and `lengths` `(2,)` int64 if they are limited."""
+        if self.keys is None or self.values is None:
+            return {}
+        length = self.length
+        found = {"keys": self.keys[:, :, :length], "values": self.values[:, :, :length]}
+        return found | limits_in_tensor(self._limits())
+
+    def _limits(self) -> Lengths | None:
+        return self.lengths
+
+    def fill(self, tensors: dict[str, Tensor], length: int) -> None:
+        """Remember `length` positions in a state that is empty."""
+        keys, values = tensors["keys"], tensors["values"]
+        for x in (keys, values):
+            if x.dim() != 4 or x.shape[:3] != (*keys.shape[:2], length) or not x.is_floating_point():
+                expected = f"floating point of shape (rows, heads, {length}, size)"
+                raise ValueError(f"keys and values must be {expected}, got {x.dtype} of {tuple(x.shape)}")
+        self.append(keys, values, limits_of_tensor(tensors.get("lengths")))
+
 
 def _grown(buffer: Tensor, length: int, end: int) -> Tensor:
     # Doubling bounds the copying of n steps by 2n positions.
@@ -166,3 +193,6 @@ class FixedKeyValues(KeyValues):
     def holds_for(self, length: int) -> bool:
         """Return whether the keys are valid in a text of this length; a GPU is waited for."""
         return is_within(length, self.bounds)
+
+    def _limits(self) -> Lengths | None:
+        return self.bounds

@@ -37,3 +37,26 @@ def is_within(length: int, lengths: Lengths | None) -> bool:
         return True
     lowest, highest = lengths
     return (lowest is None or length >= int(lowest)) and (highest is None or length <= int(highest))
+
+
+def limits_in_tensor(lengths: Lengths | None) -> dict[str, Tensor]:
+    """Return a range of lengths as a tensor `(2,)` int64 named `lengths`; no tensor, if it is unlimited."""
+    if lengths is None:
+        return {}
+    pairs = zip(lengths, ALL_LENGTHS, strict=True)
+    return {"lengths": torch.tensor([int(unlimited if x is None else x) for x, unlimited in pairs])}
+
+
+def limits_of_tensor(stored: Tensor | None) -> Lengths | None:
+    """Return the range of lengths that `limits_in_tensor` stored.
+
+    Raises:
+        ValueError: the tensor has another shape or type.
+    """
+    if stored is None:
+        return None
+    if stored.shape != (2,) or stored.dtype is not torch.int64:
+        shape = tuple(stored.shape)
+        raise ValueError(f"lengths must be int64 of shape (2,), got {stored.dtype} of shape {shape}")
+    lowest, highest = stored.tolist()
+    return lowest, highest

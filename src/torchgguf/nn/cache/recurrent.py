@@ -12,9 +12,11 @@ from torchgguf.nn.cache.state import State, refuse_graph, reordered, writable
 class Recurrent(State):
     """A tensor `(B, ...)` that every position changes, as in linear attention and in state-space models.
 
-    What it was before a position is lost. So it can be cropped to 0 and to its present length only.
+    What it was before a position is lost. So it can be cropped to 0 and to its present length only, or be
+    restored from a snapshot.
     """
 
+    goes_back = False
     value: Tensor | None = None
 
     @property
@@ -87,6 +89,31 @@ class Recurrent(State):
             self.room.crop(0)
             if self.value is not None:
                 self.value = writable(self.value).zero_()
+
+    def snapshot(self) -> Tensor | None:
+        """Return a copy of the state."""
+        return None if self.value is None else self.value.detach().clone()
+
+    def restore(self, snapshot: Tensor, length: int) -> None:
+        """Go back to the length at which a snapshot was made."""
+        if self.room is None:
+            self.value, self._length = snapshot.clone(), length
+            return
+        self.room.crop(length)
+        assert self.value is not None
+        self.value = writable(self.value).copy_(snapshot)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state as `value`."""
+        return {} if self.value is None else {"value": self.value}
+
+    def fill(self, tensors: dict[str, Tensor], length: int) -> None:
+        """Remember `length` positions in a state that is empty."""
+        value = tensors["value"]
+        if not value.is_floating_point():
+            raise ValueError(f"value must be floating point, got {value.dtype}")
+        self.read(tuple(value.shape), value.dtype, value.device)
+        self.advance(value, length)
 
 
 class Convolution(Recurrent):

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -90,7 +90,12 @@ class State(Copied, ABC):
     Args:
         room: what the state shares with all others of a cache of a fixed size, so that its tensors keep their
             shapes and places. None: they grow, or are replaced, and the state counts its positions itself.
+
+    Attributes:
+        goes_back: whether the state can be cropped to any length.
     """
+
+    goes_back: ClassVar[bool] = True
 
     def __init__(self, room: Room | None = None) -> None:
         self.room = room
@@ -138,6 +143,34 @@ class State(Copied, ABC):
         """Forget all but the first `length` positions; a length beyond the present one changes nothing.
 
         Every state can be cropped to 0.
+        """
+
+    def snapshot(self) -> Tensor | None:
+        """Return a copy of what `restore` needs to go back to the present length.
+
+        None: the state can be cropped to any length, and needs no copy.
+        """
+        return None
+
+    def restore(self, snapshot: Tensor, length: int) -> None:
+        """Go back to the length at which a snapshot was made."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is remembered, by name, as `fill` reads it."""
+
+    @abstractmethod
+    def fill(self, tensors: dict[str, Tensor], length: int) -> None:
+        """Remember `length` positions in a state that is empty.
+
+        Args:
+            tensors: as `tensors` returns them, from a file that need not be valid.
+            length: the number of positions.
+
+        Raises:
+            KeyError: a tensor is missing.
+            ValueError: a tensor has an invalid shape or type.
         """
 
     def holds_for(self, length: int) -> bool:

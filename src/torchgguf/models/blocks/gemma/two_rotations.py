@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from torchgguf.container import GGUFError
 from torchgguf.models.blocks.decoder import DecoderModel
+from torchgguf.models.blocks.layer_kinds import FULL
 from torchgguf.models.blocks.rope_rule import FACTORS, Rope, part_of_head
-from torchgguf.models.blocks.windows import FULL, SLIDING, LayerTypesConfig
+from torchgguf.models.blocks.windows import SLIDING, LayerTypesConfig
 from torchgguf.models.core.config_map import Header
 from torchgguf.nn import RotaryEmbedding, Rotation
 from torchgguf.nn.rotary import PROPORTIONAL, proportional_rotations

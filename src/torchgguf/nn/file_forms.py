@@ -1,0 +1,72 @@
+"""Layers whose parameters GGUF files contain in another form, such as `1 + weight`."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torchgguf.nn.slots import Slot, SlottedLayer, parameter_of
+
+
+@dataclass(frozen=True, slots=True)
+class FileForm:
+    """The form of a parameter in files.
+
+    Attributes:
+        to_file: returns the tensor of a file, given the parameter.
+        to_layer: returns the parameter, given the tensor of a file.
+        columns: sizes of the dimensions that the tensor of a file has after those of the parameter.
+    """
+
+    to_file: Callable[[Tensor], Tensor]
+    to_layer: Callable[[Tensor], Tensor]
+    columns: tuple[int, ...] = ()
+
+
+UNIT_OFFSET = FileForm(lambda weight: weight + 1, lambda stored: stored - 1)
+# A rate of decay, which models contain as a logarithm.
+NEGATIVE_EXP = FileForm(lambda log: -log.exp(), lambda stored: (-stored).log())
+
+
+class FormedLayer(SlottedLayer):
+    """Base of layers whose parameters files contain in another form.
+
+    The parameter is rounded, and does not determine what the file contains. So the layer keeps what it read,
+    and returns it as long as the parameter is the one that follows from it.
+
+    Attributes:
+        file_forms: the forms, by the names of their parameters.
+    """
+
+    file_forms: ClassVar[Mapping[str, FileForm]]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._read_from_file: dict[str, Tensor] = {}
+
+    def slots(self) -> Iterable[Slot]:
+        """List the parameters in the form of files, and what there is beside them."""
+        for slot in super().slots():
+            if (form := self.file_forms.get(slot.name)) is None:
+                yield slot
+            else:
+                yield replace(slot, shape=slot.shape + form.columns, read=partial(self._in_file, slot.name))
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Store a parameter, given the tensor of a file."""
+        if (form := self.file_forms.get(name)) is not None:
+            self._read_from_file[name] = stored = tensor.detach().cpu()
+            # On the CPU, as it is calculated again: a GPU may round in another way.
+            tensor = form.to_layer(stored).to(tensor.device)
+        super().fill(name, tensor)
+
+    def _in_file(self, name: str) -> Tensor:
+        form, parameter = self.file_forms[name], parameter_of(self, name)
+        stored = self._read_from_file.get(name)
+        if stored is not None and torch.equal(form.to_layer(stored).to(parameter.dtype), parameter.cpu()):
+            return stored
+        # llama.cpp's converter calculates in float16, but not in bfloat16.
+        return form.to_file(parameter.float() if parameter.dtype is torch.bfloat16 else parameter)
