@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from torchgguf.models.architectures.llama import LLAMA_ROWS, LLAMA_RULES, NO_EXPERTS
-from torchgguf.models.blocks import heads
+from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderConfig, DecoderModel, ScaledResidualLayer
 from torchgguf.models.blocks.mlp import MLP
@@ -82,7 +82,7 @@ class Multipliers(Rule):
 MULTIPLIER_RULES = (
     *LLAMA_RULES,
     Multipliers(),
-    Implied("attention_bias", lambda tensors: "blk.0.attn_q.bias" in tensors),
+    Implied("attention_bias", tables.in_first_layer("attn_output.bias")),
     NO_WINDOW,
 )
 

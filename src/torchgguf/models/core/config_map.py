@@ -162,6 +162,17 @@ class NoneIfZero(Field):
 
 
 @dataclass(frozen=True)
+class SecondKey(Field):
+    """Maps another key to a field that one key maps already; 0 is no key."""
+
+    required: bool = False
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the number."""
+        return super().read(header) if header.get(self.key, self.kind()) else {}
+
+
+@dataclass(frozen=True)
 class Count(Field):
     """Maps one key to one config field of the same value, which may be zero."""
 
