@@ -34,6 +34,8 @@ BYTE_LEVEL = {
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
     "hunyuan_v1_dense": "hunyuan-dense",
+    "lfm2": "lfm2",
+    "lfm2_moe": "lfm2",
     "minimax_m2": "minimax-m2",
     "olmo2": "dbrx",
     "olmoe": "olmo",

@@ -164,6 +164,16 @@ from torchgguf.models.architectures.jais import (
     JaisForCausalLM as JaisForCausalLM,
     JaisModel as JaisModel,
 )
+from torchgguf.models.architectures.lfm2 import (
+    Lfm2Config as Lfm2Config,
+    Lfm2ForCausalLM as Lfm2ForCausalLM,
+    Lfm2Model as Lfm2Model,
+)
+from torchgguf.models.architectures.lfm2_moe import (
+    Lfm2MoeConfig as Lfm2MoeConfig,
+    Lfm2MoeForCausalLM as Lfm2MoeForCausalLM,
+    Lfm2MoeModel as Lfm2MoeModel,
+)
 from torchgguf.models.architectures.llama import (
     LlamaConfig as LlamaConfig,
     LlamaForCausalLM as LlamaForCausalLM,

@@ -36,6 +36,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "granitemoe": ("granitemoeshared", "granitemoe"),
     "internlm2": ("internlm2",),
     "jais": ("jais",),
+    "lfm2": ("lfm2",),
+    "lfm2moe": ("lfm2_moe",),
     "llama": ("mixtral", "mistral", "llama"),
     "maincoder": ("maincoder",),
     "minicpm": ("minicpm",),

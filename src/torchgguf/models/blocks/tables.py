@@ -1,6 +1,6 @@
 """Rows and rules that weight maps and config maps of llama-like decoders share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from torchgguf.container import TensorInfo
@@ -173,6 +173,13 @@ SIZE_RULES = (
     Field("attention.value_length", "head_dim", required=False, limit=largest_dimension),
     *IMPLIED_RULES,
 )
+
+
+def with_own(rules: Iterable[Rule], *own: Rule) -> tuple[Rule, ...]:
+    """Return rules, in place of some of which a model has its own, which map the same keys."""
+    keys = {key for rule in own for key in rule.keys}
+    return (*(rule for rule in rules if keys.isdisjoint(rule.keys)), *own)
+
 
 # Rules that also apply if only a part of each head is rotated.
 COMMON_RULES = (*SIZE_RULES, Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float))
