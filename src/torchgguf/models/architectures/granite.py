@@ -13,7 +13,7 @@ from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.windows import NO_WINDOW
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Header, Implied, Only, Rule
+from torchgguf.models.core.config_map import Harmless, Header, Implied, Only, Rule
 
 
 @config_dataclass
@@ -120,6 +120,7 @@ GRANITE = Architecture(
     rules=(
         *MULTIPLIER_RULES,
         *NO_EXPERTS,
+        Harmless(("expert_shared_feed_forward_length",)),
         Implied("mlp_bias", lambda tensors: "blk.0.ffn_gate.bias" in tensors),
         # To llama.cpp, this key states whether layers rotate.
         Only("rope.scaling.finetuned", True, "layers without rotation are unsupported for this architecture"),

@@ -9,7 +9,7 @@ from torchgguf.models.blocks.plain_decoder import PLAIN_ROWS, PlainDecoderConfig
 from torchgguf.models.blocks.windows import NO_WINDOW
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Only, Unwritable
+from torchgguf.models.core.config_map import Implied, Only, Unwritable
 
 
 @config_dataclass
