@@ -163,6 +163,18 @@ CASES = {
     ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
+    "mamba": Case("Mamba", {}),
+    "mamba-untied-odd-sizes": Case(
+        "Mamba",
+        {
+            "hidden_size": 48,
+            "state_size": 5,
+            "conv_kernel": 3,
+            "time_step_rank": 7,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "falcon-mamba": Case("FalconMamba", {"tie_word_embeddings": False}),
     "gpt2": Case("GPT2", {}),
     "gpt2-short": Case("GPT2", {"n_positions": 100, "n_ctx": 100}),
     "gpt2-untied-odd-heads": Case("GPT2", {"n_embd": 96, "n_head": 3, "tie_word_embeddings": False}),
@@ -208,6 +220,7 @@ UNWRITABLE = {
         "DeepseekV3",
         {**LATENT_SIGMOIDS, "n_group": 1, "topk_group": 1, "rope_interleave": False, "attention_bias": True},
     ),
+    "mamba-biases": Case("Mamba", {"use_bias": True, "use_conv_bias": False, "expand": 3}),
     "arcee-biases": Case("Arcee", {**SHORT_IDS, "attention_bias": True, "mlp_bias": True}),
     "olmoe-clipped": Case(
         "Olmoe", {**ROUTED, **SHORT_IDS, "num_experts": 4, "clip_qkv": 0.4, "attention_bias": True}
@@ -246,6 +259,8 @@ def reference(case: Case, auto_class: str = "AutoModelForCausalLM") -> Any:
                 parameter.normal_(std=0.5)
             elif "norm" in name.lower() or ".ln_" in name:
                 parameter.uniform_(0.5, 1.5)
+            elif name.endswith((".A_log", ".D")):  # new ones are the same in all channels
+                parameter.add_(torch.rand_like(parameter) - 0.5)
     return model
 
 

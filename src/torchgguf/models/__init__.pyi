@@ -71,6 +71,11 @@ from torchgguf.models.architectures.falcon import (
     FalconForTokenClassification as FalconForTokenClassification,
     FalconModel as FalconModel,
 )
+from torchgguf.models.architectures.falcon_mamba import (
+    FalconMambaConfig as FalconMambaConfig,
+    FalconMambaForCausalLM as FalconMambaForCausalLM,
+    FalconMambaModel as FalconMambaModel,
+)
 from torchgguf.models.architectures.gemma import (
     GemmaConfig as GemmaConfig,
     GemmaForCausalLM as GemmaForCausalLM,
@@ -156,6 +161,11 @@ from torchgguf.models.architectures.llama import (
     LlamaForSequenceClassification as LlamaForSequenceClassification,
     LlamaForTokenClassification as LlamaForTokenClassification,
     LlamaModel as LlamaModel,
+)
+from torchgguf.models.architectures.mamba import (
+    MambaConfig as MambaConfig,
+    MambaForCausalLM as MambaForCausalLM,
+    MambaModel as MambaModel,
 )
 from torchgguf.models.architectures.minimax_m2 import (
     MiniMaxM2Config as MiniMaxM2Config,

@@ -34,6 +34,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "granitemoe": ("granitemoeshared", "granitemoe"),
     "internlm2": ("internlm2",),
     "llama": ("mixtral", "mistral", "llama"),
+    "mamba": ("mamba", "falcon_mamba"),
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
     "nemotron": ("nemotron",),

@@ -160,7 +160,7 @@ class LayerStack(PreTrainedModel):
             if output_hidden_states:
                 states.append(x)
         x = states[-1] = getattr(self, self.norm_name)(x)
-        kept = {name: tuple(getattr(record, name)) for name in record.requested()}
+        kept = {name: tuple(getattr(record, name)) or None for name in record.requested()}
         output = self.output_class(
             last_hidden_state=x,
             cache=cache,
