@@ -175,6 +175,26 @@ def greedy_text(path: Path, prompt: str, tokens: int = 24, threads: int = 1) -> 
     return answer["choices"][0]["text"]
 
 
+def top_tokens(path: Path, ids: Sequence[int], every: int, threads: int) -> tuple[list[int], list[float]]:
+    """llama.cpp's most likely tokens after every `every` tokens of a text, and their log-probabilities."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = len(ids) + 8
+    params.n_parallel = 1
+    params.cpuparams.n_threads = threads
+    params.warmup = False
+    server = xllamacpp.Server(params)
+    found = []
+    for end in range(every, len(ids) + 1, every):  # it computes what is new in each prompt
+        prompt = {"prompt": [*ids[:end]], "max_tokens": 1, "temperature": 0.0, "logprobs": 1}
+        answer = server.handle_completions(prompt)
+        answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
+        found.append(answer["choices"][0]["logprobs"]["content"][0])
+    return [each["id"] for each in found], [each["logprob"] for each in found]
+
+
 def embeddings(path: Path, texts: Sequence[str], pooling: str | None = None) -> torch.Tensor:
     """llama.cpp's normalised vectors of texts; by default pooled as the file states."""
     import xllamacpp
