@@ -1,6 +1,7 @@
-"""Falcon Mamba (Zuo et al. 2024, arXiv 2410.05355): a Mamba that normalises what selects, by norms without weights."""
+"""Falcon Mamba (Zuo et al. 2024, arXiv 2410.05355): a Mamba with norms inside of its mixers."""
 
 from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ class FalconMambaModel(MambaModel, architecture=FALCON_MAMBA):
 
     output_class = FalconMambaOutput
 
-    def make_mixer(self, config: FalconMambaConfig, layer_idx: int) -> NormedMambaMixer:
+    def make_mixer(self, config: Any, layer_idx: int) -> NormedMambaMixer:
         """Make the mixer of a layer, with norms."""
         options = {"conv_bias": config.use_conv_bias, "bias": config.use_bias}
         norm = partial(WeightlessRMSNorm, eps=config.mixer_rms_eps)
@@ -82,3 +83,4 @@ class FalconMambaForCausalLM(MambaForCausalLM, base=FalconMambaModel):
     """Predicts the next token."""
 
     output_class = FalconMambaCausalLMOutput
+    argument_order = MambaForCausalLM.argument_order

@@ -1,6 +1,7 @@
-"""Mamba (Gu and Dao 2023, arXiv 2312.00752): layers of selective state spaces only, without attention or MLPs."""
+"""Mamba (Gu and Dao 2023, arXiv 2312.00752): layers of selective state spaces, nothing else."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -190,10 +191,14 @@ class MambaModel(DecoderModel, architecture=MAMBA):
         """Make a layer."""
         return MambaLayer(config, self.make_mixer(config, layer_idx), stream_norm)
 
-    def make_mixer(self, config: MambaConfig, layer_idx: int) -> MambaMixer:
+    def make_mixer(self, config: Any, layer_idx: int) -> MambaMixer:
         """Make the mixer of a layer."""
         options = {"conv_bias": config.use_conv_bias, "bias": config.use_bias}
         return MambaMixer(config.sizes(), layer_idx, config.hidden_act, **options)
+
+    def list_states(self, stream: Sequence[Tensor], last: Tensor) -> tuple[Tensor, ...]:
+        """Return the output of every layer, and that of the last one normalised, as transformers does."""
+        return (*stream[1:], last)
 
     def init_weights(self, module: nn.Module) -> None:
         """Initialize a layer: step sizes between `time_step_min` and `time_step_max`, as in the paper."""

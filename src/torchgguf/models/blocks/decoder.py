@@ -220,7 +220,7 @@ class DecoderModel(LayerStack):
         self.windows = {part.window for part in layers.modules() if isinstance(part, SelfAttention)}
         self.is_recurrent = any(isinstance(part, RecurrentMixer) for part in layers.modules())
         self.add_module(self.norm_name, self.make_norm(config))
-        self.rotary_emb = self.make_rotary(config)
+        self.rotary_emb: Any = self.make_rotary(config)
         self.post_init()
 
     def untrained_row(self, config: Any) -> int | None:
