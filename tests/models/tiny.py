@@ -7,6 +7,7 @@ import transformers
 
 import torchgguf.models as ours
 from tests.models.case import MULTIPLIERS, OWN_SIZES, SHORT_IDS, SIZES, Case, longrope, rope
+from tests.models.hybrids import HYBRIDS, UNWRITABLE_HYBRIDS
 from tests.models.mixtures import ERNIE_MOE, EXPERTS, LATENT, LATENT_SIGMOIDS, MIXTURES, ROUTED
 
 # Queries grow within a short text.
@@ -163,18 +164,6 @@ CASES = {
     ),
     "mistral": Case("Mistral", {"sliding_window": None}),
     "mistral-sliding": Case("Mistral", {"sliding_window": 7}),
-    "mamba": Case("Mamba", {}),
-    "mamba-untied-odd-sizes": Case(
-        "Mamba",
-        {
-            "hidden_size": 48,
-            "state_size": 5,
-            "conv_kernel": 3,
-            "time_step_rank": 7,
-            "tie_word_embeddings": False,
-        },
-    ),
-    "falcon-mamba": Case("FalconMamba", {"tie_word_embeddings": False}),
     "gpt2": Case("GPT2", {}),
     "gpt2-short": Case("GPT2", {"n_positions": 100, "n_ctx": 100}),
     "gpt2-untied-odd-heads": Case("GPT2", {"n_embd": 96, "n_head": 3, "tie_word_embeddings": False}),
@@ -191,10 +180,12 @@ CASES = {
     "bloom-odd-heads": Case("Bloom", {"hidden_size": 80, "n_head": 5}),
     "bloom-heads-beyond-a-power": Case("Bloom", {"hidden_size": 96, "n_head": 12}),
     "bloom-untied": Case("Bloom", {"tie_word_embeddings": False}),
+    **HYBRIDS,
     **MIXTURES,
 }
 # What GGUF cannot say.
 UNWRITABLE = {
+    **UNWRITABLE_HYBRIDS,
     "bloom-post-layernorm": Case("Bloom", {"apply_residual_connection_post_layernorm": True}),
     "gpt2-unscaled": Case("GPT2", {"scale_attn_weights": False, "activation_function": "relu"}),
     "gpt2-scaled": Case(
@@ -220,7 +211,6 @@ UNWRITABLE = {
         "DeepseekV3",
         {**LATENT_SIGMOIDS, "n_group": 1, "topk_group": 1, "rope_interleave": False, "attention_bias": True},
     ),
-    "mamba-biases": Case("Mamba", {"use_bias": True, "use_conv_bias": False, "expand": 3}),
     "arcee-biases": Case("Arcee", {**SHORT_IDS, "attention_bias": True, "mlp_bias": True}),
     "olmoe-clipped": Case(
         "Olmoe", {**ROUTED, **SHORT_IDS, "num_experts": 4, "clip_qkv": 0.4, "attention_bias": True}
@@ -248,10 +238,16 @@ LONGROPE = Case(
 )
 
 
+def config_of(case: Case) -> Any:
+    """The config of a case, as transformers' class."""
+    sizes = OWN_SIZES.get(case.kind, SIZES)
+    return getattr(transformers, f"{case.kind}Config")(**{**sizes, **case.config})
+
+
 def reference(case: Case, auto_class: str = "AutoModelForCausalLM") -> Any:
     """The transformers model, random but always the same. Biases are not zero, nor norms one."""
     torch.manual_seed(0)
-    config = getattr(transformers, f"{case.kind}Config")(**{**OWN_SIZES.get(case.kind, SIZES), **case.config})
+    config = config_of(case)
     model = getattr(transformers, auto_class).from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for name, parameter in (*model.named_parameters(), *model.named_buffers()):
