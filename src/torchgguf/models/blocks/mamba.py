@@ -58,8 +58,12 @@ class MambaMixer(FormedLayer, RecurrentMixer):
         activation: name of what follows the convolution.
         conv_bias: whether the convolution has a bias.
         bias: whether the projections to channels and back have biases.
+
+    Attributes:
+        must_be_plain: whether transformers' mixers read weights that are inside of layers.
     """
 
+    must_be_plain: ClassVar[bool] = True
     file_forms: ClassVar = {"A_log": NEGATIVE_EXP}
     wide: ClassVar = ("A_log", "D")
 
