@@ -162,8 +162,8 @@ def _sentencepiece(prefix: bool) -> bytes:
     return out.getvalue()
 
 
-def greedy_text(path: Path, prompt: str, tokens: int = 24, threads: int = 1) -> str:
-    """llama.cpp's greedy continuation of a prompt."""
+def greedy_text(path: Path, prompt: str | list[int], tokens: int = 24, threads: int = 1) -> str:
+    """llama.cpp's greedy continuation of a prompt, a text or its tokens."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()

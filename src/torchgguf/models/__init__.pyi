@@ -42,6 +42,11 @@ from torchgguf.models.architectures.cohere2 import (
     Cohere2ForCausalLM as Cohere2ForCausalLM,
     Cohere2Model as Cohere2Model,
 )
+from torchgguf.models.architectures.deci import (
+    DeciLMConfig as DeciLMConfig,
+    DeciLMForCausalLM as DeciLMForCausalLM,
+    DeciLMModel as DeciLMModel,
+)
 from torchgguf.models.architectures.deepseek_v2 import (
     DeepseekV2Config as DeepseekV2Config,
     DeepseekV2ForCausalLM as DeepseekV2ForCausalLM,

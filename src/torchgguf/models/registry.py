@@ -19,6 +19,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "codeshell": ("codeshell",),
     "cohere2": ("cohere2",),
     "command-r": ("cohere",),
+    "deci": ("deci",),
     "deepseek2": ("deepseek_v3", "deepseek_v2"),
     "ernie4_5": ("ernie4_5",),
     "ernie4_5-moe": ("ernie4_5_moe",),
