@@ -87,9 +87,11 @@ from torchgguf.models.architectures.falcon import (
     FalconModel as FalconModel,
 )
 from torchgguf.models.architectures.falcon_mamba import (
+    FalconMambaCausalLMOutput as FalconMambaCausalLMOutput,
     FalconMambaConfig as FalconMambaConfig,
     FalconMambaForCausalLM as FalconMambaForCausalLM,
     FalconMambaModel as FalconMambaModel,
+    FalconMambaOutput as FalconMambaOutput,
 )
 from torchgguf.models.architectures.gemma import (
     GemmaConfig as GemmaConfig,
@@ -198,9 +200,11 @@ from torchgguf.models.architectures.maincoder import (
     MaincoderModel as MaincoderModel,
 )
 from torchgguf.models.architectures.mamba import (
+    MambaCausalLMOutput as MambaCausalLMOutput,
     MambaConfig as MambaConfig,
     MambaForCausalLM as MambaForCausalLM,
     MambaModel as MambaModel,
+    MambaOutput as MambaOutput,
 )
 from torchgguf.models.architectures.minicpm import (
     MiniCPMConfig as MiniCPMConfig,
