@@ -94,6 +94,8 @@ RUN_BY_BOTH = (
     "olmoe",
     "phi2",
     "phi2-odd-heads",
+    "mamba",
+    "falcon-mamba",
 )
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 

@@ -42,6 +42,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "lfm2moe": ("lfm2_moe",),
     "llama": ("mixtral", "mistral", "llama"),
     "maincoder": ("maincoder",),
+    "mamba": ("mamba", "falcon_mamba"),
     "minicpm": ("minicpm",),
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),

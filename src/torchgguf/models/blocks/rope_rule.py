@@ -65,7 +65,7 @@ class Rope(Rule):
     told_by_tensors: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("none", "linear", "yarn", "longrope")
     keys = ("rope.freq_base", "rope.scaling.type", "rope.scaling.finetuned", ORIGINAL, *_NEUTRAL)
-    tensors = (FACTORS, LONG, SHORT)
+    tensors: Sequence[str] = (FACTORS, LONG, SHORT)
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the kind of scaling and its parameters."""
@@ -83,7 +83,7 @@ class Rope(Rule):
                 raise GGUFError(f"{tensor} is invalid for rope.scaling.type = {name!r}")
         theta = header.positive("rope.freq_base", float) if "rope.freq_base" in header.values else 10000.0
         parameters = kind.read(header)
-        if FACTORS in header.tensors:
+        if FACTORS in header.tensors and FACTORS in self.tensors:
             if parameters["rope_type"] != "default":
                 raise GGUFError(f"{FACTORS} together with rope.scaling.type = {name!r} is unsupported")
             parameters = _read_factors(header, theta)
@@ -121,6 +121,12 @@ class Rope(Rule):
     def _is_one_set(self, parameters: dict[str, Any]) -> bool:
         same = parameters["short_factor"] == parameters["long_factor"]
         return not self.told_by_tensors and same and longrope_attention_factor(parameters) == 1.0
+
+
+class UndividedRope(Rope):
+    """Rotary embedding of models for which llama.cpp ignores divisors of single frequencies."""
+
+    tensors = ()
 
 
 class YarnFactorsRope(Rope):

@@ -171,6 +171,17 @@ class NoneIfZero(Field):
 
 
 @dataclass(frozen=True)
+class SecondKey(Field):
+    """Maps another key to a field that one key maps already; 0 is no key."""
+
+    required: bool = False
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the number."""
+        return super().read(header) if header.get(self.key, self.kind()) else {}
+
+
+@dataclass(frozen=True)
 class Count(Field):
     """Maps one key to one config field of the same value, which may be zero."""
 
@@ -248,6 +259,28 @@ class Harmless(Rule):
     """Keys that do not change what the model computes."""
 
     keys: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Stated(Rule):
+    """A key that readers want, and that changes nothing: new files state one value.
+
+    Attributes:
+        key: the key.
+        value: the value in new files.
+    """
+
+    key: str
+    value: Any
+    keys: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Set the key."""
+        object.__setattr__(self, "keys", (self.key,))
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the value."""
+        return {self.key: self.value}
 
 
 @dataclass(frozen=True)
