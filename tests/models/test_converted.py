@@ -34,6 +34,7 @@ HALVES = {
     "qwen35-tied-odd-heads": torch.bfloat16,
     "qwen3next-tied-odd-heads": torch.bfloat16,
     "gpt2-short": torch.float16,
+    "gemma4-experts": torch.bfloat16,
     "gpt-oss": torch.bfloat16,
     "granitemoe-tied-biases": torch.bfloat16,
     "granitemoe-shared": torch.bfloat16,
@@ -65,6 +66,9 @@ RUN_BY_BOTH = (
     "gemma",
     "gemma2",
     "gemma3",
+    "gemma4",
+    "gemma4-equal-odd-heads",
+    "gemma4-experts",
     "falcon",
     "falcon-new",
     "nemotron",
@@ -95,6 +99,8 @@ RUN_BY_BOTH = (
     "olmoe",
     "phi2",
     "phi2-odd-heads",
+    "mamba",
+    "falcon-mamba",
 )
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 

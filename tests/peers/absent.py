@@ -110,6 +110,9 @@ ABSENT: dict[str, dict[str, str]] = {
         "all models are decoders: there are no encoders here": """
             encoder_attention_mask encoder_hidden_states
         """,
+        "of Gemma 4 without a head, for speed only; models with a head accept it": """
+            logits_to_keep
+        """,
     },
     "generate": {},
     "from_pretrained": {},

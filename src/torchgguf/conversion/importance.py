@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn import Conv1D, LatentProjection, QuantizedLatentProjection, QuantizedLinear
-from torchgguf.nn.experts import MATRICES, ObservedExperts
+from torchgguf.nn.experts import ObservedExperts
 from torchgguf.nn.grouped_rows import QuantizedGroupedRowsLinear
 from torchgguf.nn.slots import slots
 from torchgguf.nn.stacked import QuantizedStackedLinear
@@ -265,7 +265,7 @@ def _watched(model: PreTrainedModel, process_output: bool) -> Iterator[tuple[nn.
     """Find the matrices in the blocks, and the head if `process_output` is true and it is not tied."""
     for path, layer in model.named_modules():
         if isinstance(layer, ObservedExperts):
-            names = [_gguf_name(model, f"{path}.{matrix}.weight") for matrix in MATRICES]
+            names = [_gguf_name(model, f"{path}.{matrix}.weight") for matrix in layer.matrices]
             experts = next(iter(slots(layer))).shape[0]
             yield layer, [_Inputs([*filter(None, part)], experts) for part in (names[:-1], names[-1:])]
         elif isinstance(layer, LatentProjection | QuantizedLatentProjection):

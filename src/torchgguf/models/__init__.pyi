@@ -86,6 +86,13 @@ from torchgguf.models.architectures.falcon import (
     FalconForTokenClassification as FalconForTokenClassification,
     FalconModel as FalconModel,
 )
+from torchgguf.models.architectures.falcon_mamba import (
+    FalconMambaCausalLMOutput as FalconMambaCausalLMOutput,
+    FalconMambaConfig as FalconMambaConfig,
+    FalconMambaForCausalLM as FalconMambaForCausalLM,
+    FalconMambaModel as FalconMambaModel,
+    FalconMambaOutput as FalconMambaOutput,
+)
 from torchgguf.models.architectures.gemma import (
     GemmaConfig as GemmaConfig,
     GemmaForCausalLM as GemmaForCausalLM,
@@ -105,6 +112,11 @@ from torchgguf.models.architectures.gemma3_text import (
     Gemma3TextConfig as Gemma3TextConfig,
     Gemma3TextForSequenceClassification as Gemma3TextForSequenceClassification,
     Gemma3TextModel as Gemma3TextModel,
+)
+from torchgguf.models.architectures.gemma4_text import (
+    Gemma4ForCausalLM as Gemma4ForCausalLM,
+    Gemma4TextConfig as Gemma4TextConfig,
+    Gemma4TextModel as Gemma4TextModel,
 )
 from torchgguf.models.architectures.glm4 import (
     Glm4Config as Glm4Config,
@@ -191,6 +203,13 @@ from torchgguf.models.architectures.maincoder import (
     MaincoderConfig as MaincoderConfig,
     MaincoderForCausalLM as MaincoderForCausalLM,
     MaincoderModel as MaincoderModel,
+)
+from torchgguf.models.architectures.mamba import (
+    MambaCausalLMOutput as MambaCausalLMOutput,
+    MambaConfig as MambaConfig,
+    MambaForCausalLM as MambaForCausalLM,
+    MambaModel as MambaModel,
+    MambaOutput as MambaOutput,
 )
 from torchgguf.models.architectures.minicpm import (
     MiniCPMConfig as MiniCPMConfig,

@@ -64,7 +64,7 @@ class LayerCounts(Field):
         stated = {_COUNT: others} if others or self.none_is_stated else {}
         return {self.key: layers + others, **stated}
 
-    def is_kept(self, config: Any, layer_idx: int, in_new: bool) -> bool:
+    def is_kept(self, config: Any, layer_idx: int, name: str, in_new: bool) -> bool:
         """Return whether models keep a layer, but do not run it, as in `Architecture.is_kept`."""
         layers: int = getattr(config, self.name)
         others: int = getattr(config, self.others)

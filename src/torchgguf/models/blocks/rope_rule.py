@@ -69,7 +69,7 @@ class Rope(Rule):
     told_by_tensors: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("none", "linear", "yarn", "longrope")
     keys = ("rope.freq_base", "rope.scaling.type", "rope.scaling.finetuned", ORIGINAL, *_NEUTRAL)
-    tensors = (FACTORS, LONG, SHORT)
+    tensors: Sequence[str] = (FACTORS, LONG, SHORT)
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the kind of scaling and its parameters."""
@@ -87,7 +87,7 @@ class Rope(Rule):
                 raise GGUFError(f"{tensor} is invalid for rope.scaling.type = {name!r}")
         theta = header.positive("rope.freq_base", float) if "rope.freq_base" in header.values else 10000.0
         parameters = kind.read(header)
-        if FACTORS in header.tensors:
+        if FACTORS in header.tensors and FACTORS in self.tensors:
             if parameters["rope_type"] != "default":
                 raise GGUFError(f"{FACTORS} together with rope.scaling.type = {name!r} is unsupported")
             parameters = _read_factors(header, theta)
@@ -125,6 +125,12 @@ class Rope(Rule):
     def _is_one_set(self, parameters: dict[str, Any]) -> bool:
         same = parameters["short_factor"] == parameters["long_factor"]
         return not self.told_by_tensors and same and longrope_attention_factor(parameters) == 1.0
+
+
+class UndividedRope(Rope):
+    """Rotary embedding of models for which llama.cpp ignores divisors of single frequencies."""
+
+    tensors = ()
 
 
 class YarnFactorsRope(Rope):
@@ -169,7 +175,7 @@ class PartialRope(Rope):
             raise GGUFError(f"{ROTATED} = {size} is invalid: a head's size is {head_dim}")
         fields = super().read(header)
         # Stated for whole heads too, which may not be what the config assumes.
-        fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
+        fields["rope_parameters"]["partial_rotary_factor"] = part_of_head(size, head_dim)
         return fields
 
     def write(self, config: Any) -> dict[str, Any]:
@@ -202,7 +208,7 @@ class SectionedRope(PartialRope):
         return {**super().write(config), _SECTIONS: [*map(np.int32, (*sections, 0))]}
 
 
-def _part(size: int, head_dim: int) -> float:
+def part_of_head(size: int, head_dim: int) -> float:
     """Return the `partial_rotary_factor` for a size, rounded up if its product would be too small."""
     part = size / head_dim
     return part if int(head_dim * part) == size else math.nextafter(part, 1.0)
