@@ -8,8 +8,8 @@ from torchgguf.models.blocks.attention import GatedAttention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
 from torchgguf.models.blocks.gated_delta.config import LINEAR, GatedDeltaConfig
 from torchgguf.models.blocks.gated_delta.mixers import GatedDeltaNet, SeparateGatedDeltaNet
+from torchgguf.models.blocks.gemma.unit_offset import unit_offset_norm
 from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.unit_offset import unit_offset_norm
 from torchgguf.nn import UnitOffsetRMSNorm
 
 
