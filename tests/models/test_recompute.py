@@ -29,7 +29,7 @@ def step(model, **inputs):
     loss = model(IDS, attention_mask=PADDED, labels=labels, **inputs).loss
     loss.backward()
     # Corrections that routers choose by are not weighed: they have none.
-    named = [(name, p.grad) for name, p in model.named_parameters() if "correction_bias" not in name]
+    named = [(name, p.grad) for name, p in model.named_parameters() if p.requires_grad]
     return loss.detach(), {name: gradient.clone() for name, gradient in named}
 
 
@@ -81,7 +81,8 @@ def test_behind_a_frozen_embedding(models, reentrant):
     theirs, _ = models
     ours = training(counterpart(theirs))
     for name, parameter in ours.named_parameters():
-        parameter.requires_grad_(name.endswith("v_proj.weight") or "query_key" in name or "attn" in name)
+        inner = name.endswith(("v_proj.weight", "in_proj.weight"))
+        parameter.requires_grad_(inner or "query_key" in name or "attn" in name)
     ours(IDS, labels=IDS).loss.backward()
     expected = {name: p.grad for name, p in ours.named_parameters() if p.requires_grad}
     assert expected

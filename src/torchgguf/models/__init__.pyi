@@ -6,6 +6,11 @@ from torchgguf.models.architectures.arcee import (
     ArceeForTokenClassification as ArceeForTokenClassification,
     ArceeModel as ArceeModel,
 )
+from torchgguf.models.architectures.baichuan import (
+    BaichuanConfig as BaichuanConfig,
+    BaichuanForCausalLM as BaichuanForCausalLM,
+    BaichuanModel as BaichuanModel,
+)
 from torchgguf.models.architectures.bert import (
     BertConfig as BertConfig,
     BertForQuestionAnswering as BertForQuestionAnswering,
@@ -21,6 +26,11 @@ from torchgguf.models.architectures.bloom import (
     BloomForTokenClassification as BloomForTokenClassification,
     BloomModel as BloomModel,
 )
+from torchgguf.models.architectures.codeshell import (
+    CodeShellConfig as CodeShellConfig,
+    CodeShellForCausalLM as CodeShellForCausalLM,
+    CodeShellModel as CodeShellModel,
+)
 from torchgguf.models.architectures.cohere import (
     CohereConfig as CohereConfig,
     CohereForCausalLM as CohereForCausalLM,
@@ -31,6 +41,11 @@ from torchgguf.models.architectures.cohere2 import (
     Cohere2Config as Cohere2Config,
     Cohere2ForCausalLM as Cohere2ForCausalLM,
     Cohere2Model as Cohere2Model,
+)
+from torchgguf.models.architectures.deci import (
+    DeciLMConfig as DeciLMConfig,
+    DeciLMForCausalLM as DeciLMForCausalLM,
+    DeciLMModel as DeciLMModel,
 )
 from torchgguf.models.architectures.deepseek_v2 import (
     DeepseekV2Config as DeepseekV2Config,
@@ -71,6 +86,13 @@ from torchgguf.models.architectures.falcon import (
     FalconForTokenClassification as FalconForTokenClassification,
     FalconModel as FalconModel,
 )
+from torchgguf.models.architectures.falcon_mamba import (
+    FalconMambaCausalLMOutput as FalconMambaCausalLMOutput,
+    FalconMambaConfig as FalconMambaConfig,
+    FalconMambaForCausalLM as FalconMambaForCausalLM,
+    FalconMambaModel as FalconMambaModel,
+    FalconMambaOutput as FalconMambaOutput,
+)
 from torchgguf.models.architectures.gemma import (
     GemmaConfig as GemmaConfig,
     GemmaForCausalLM as GemmaForCausalLM,
@@ -90,6 +112,11 @@ from torchgguf.models.architectures.gemma3_text import (
     Gemma3TextConfig as Gemma3TextConfig,
     Gemma3TextForSequenceClassification as Gemma3TextForSequenceClassification,
     Gemma3TextModel as Gemma3TextModel,
+)
+from torchgguf.models.architectures.gemma4_text import (
+    Gemma4ForCausalLM as Gemma4ForCausalLM,
+    Gemma4TextConfig as Gemma4TextConfig,
+    Gemma4TextModel as Gemma4TextModel,
 )
 from torchgguf.models.architectures.glm4 import (
     Glm4Config as Glm4Config,
@@ -149,6 +176,21 @@ from torchgguf.models.architectures.internlm2 import (
     InternLM2ForCausalLM as InternLM2ForCausalLM,
     InternLM2Model as InternLM2Model,
 )
+from torchgguf.models.architectures.jais import (
+    JaisConfig as JaisConfig,
+    JaisForCausalLM as JaisForCausalLM,
+    JaisModel as JaisModel,
+)
+from torchgguf.models.architectures.lfm2 import (
+    Lfm2Config as Lfm2Config,
+    Lfm2ForCausalLM as Lfm2ForCausalLM,
+    Lfm2Model as Lfm2Model,
+)
+from torchgguf.models.architectures.lfm2_moe import (
+    Lfm2MoeConfig as Lfm2MoeConfig,
+    Lfm2MoeForCausalLM as Lfm2MoeForCausalLM,
+    Lfm2MoeModel as Lfm2MoeModel,
+)
 from torchgguf.models.architectures.llama import (
     LlamaConfig as LlamaConfig,
     LlamaForCausalLM as LlamaForCausalLM,
@@ -156,6 +198,23 @@ from torchgguf.models.architectures.llama import (
     LlamaForSequenceClassification as LlamaForSequenceClassification,
     LlamaForTokenClassification as LlamaForTokenClassification,
     LlamaModel as LlamaModel,
+)
+from torchgguf.models.architectures.maincoder import (
+    MaincoderConfig as MaincoderConfig,
+    MaincoderForCausalLM as MaincoderForCausalLM,
+    MaincoderModel as MaincoderModel,
+)
+from torchgguf.models.architectures.mamba import (
+    MambaCausalLMOutput as MambaCausalLMOutput,
+    MambaConfig as MambaConfig,
+    MambaForCausalLM as MambaForCausalLM,
+    MambaModel as MambaModel,
+    MambaOutput as MambaOutput,
+)
+from torchgguf.models.architectures.minicpm import (
+    MiniCPMConfig as MiniCPMConfig,
+    MiniCPMForCausalLM as MiniCPMForCausalLM,
+    MiniCPMModel as MiniCPMModel,
 )
 from torchgguf.models.architectures.minimax_m2 import (
     MiniMaxM2Config as MiniMaxM2Config,
@@ -205,6 +264,16 @@ from torchgguf.models.architectures.olmoe import (
     OlmoeForCausalLM as OlmoeForCausalLM,
     OlmoeModel as OlmoeModel,
 )
+from torchgguf.models.architectures.orion import (
+    OrionConfig as OrionConfig,
+    OrionForCausalLM as OrionForCausalLM,
+    OrionModel as OrionModel,
+)
+from torchgguf.models.architectures.pangu_embedded import (
+    PanguEmbeddedConfig as PanguEmbeddedConfig,
+    PanguEmbeddedForCausalLM as PanguEmbeddedForCausalLM,
+    PanguEmbeddedModel as PanguEmbeddedModel,
+)
 from torchgguf.models.architectures.phi import (
     PhiConfig as PhiConfig,
     PhiForCausalLM as PhiForCausalLM,
@@ -224,6 +293,16 @@ from torchgguf.models.architectures.phimoe import (
     PhimoeForCausalLM as PhimoeForCausalLM,
     PhimoeForSequenceClassification as PhimoeForSequenceClassification,
     PhimoeModel as PhimoeModel,
+)
+from torchgguf.models.architectures.plamo import (
+    PlamoConfig as PlamoConfig,
+    PlamoForCausalLM as PlamoForCausalLM,
+    PlamoModel as PlamoModel,
+)
+from torchgguf.models.architectures.qwen import (
+    QwenConfig as QwenConfig,
+    QwenForCausalLM as QwenForCausalLM,
+    QwenModel as QwenModel,
 )
 from torchgguf.models.architectures.qwen2 import (
     Qwen2Config as Qwen2Config,
@@ -249,6 +328,17 @@ from torchgguf.models.architectures.qwen3 import (
     Qwen3ForTokenClassification as Qwen3ForTokenClassification,
     Qwen3Model as Qwen3Model,
 )
+from torchgguf.models.architectures.qwen3_5_moe_text import (
+    Qwen3_5MoeForCausalLM as Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeTextConfig as Qwen3_5MoeTextConfig,
+    Qwen3_5MoeTextModel as Qwen3_5MoeTextModel,
+)
+from torchgguf.models.architectures.qwen3_5_text import (
+    Qwen3_5ForCausalLM as Qwen3_5ForCausalLM,
+    Qwen3_5TextConfig as Qwen3_5TextConfig,
+    Qwen3_5TextForSequenceClassification as Qwen3_5TextForSequenceClassification,
+    Qwen3_5TextModel as Qwen3_5TextModel,
+)
 from torchgguf.models.architectures.qwen3_moe import (
     Qwen3MoeConfig as Qwen3MoeConfig,
     Qwen3MoeForCausalLM as Qwen3MoeForCausalLM,
@@ -256,6 +346,19 @@ from torchgguf.models.architectures.qwen3_moe import (
     Qwen3MoeForSequenceClassification as Qwen3MoeForSequenceClassification,
     Qwen3MoeForTokenClassification as Qwen3MoeForTokenClassification,
     Qwen3MoeModel as Qwen3MoeModel,
+)
+from torchgguf.models.architectures.qwen3_next import (
+    Qwen3NextConfig as Qwen3NextConfig,
+    Qwen3NextForCausalLM as Qwen3NextForCausalLM,
+    Qwen3NextForQuestionAnswering as Qwen3NextForQuestionAnswering,
+    Qwen3NextForSequenceClassification as Qwen3NextForSequenceClassification,
+    Qwen3NextForTokenClassification as Qwen3NextForTokenClassification,
+    Qwen3NextModel as Qwen3NextModel,
+)
+from torchgguf.models.architectures.refact import (
+    RefactConfig as RefactConfig,
+    RefactForCausalLM as RefactForCausalLM,
+    RefactModel as RefactModel,
 )
 from torchgguf.models.architectures.seed_oss import (
     SeedOssConfig as SeedOssConfig,
@@ -286,6 +389,11 @@ from torchgguf.models.architectures.starcoder2 import (
     Starcoder2ForSequenceClassification as Starcoder2ForSequenceClassification,
     Starcoder2ForTokenClassification as Starcoder2ForTokenClassification,
     Starcoder2Model as Starcoder2Model,
+)
+from torchgguf.models.architectures.xverse import (
+    XverseConfig as XverseConfig,
+    XverseForCausalLM as XverseForCausalLM,
+    XverseModel as XverseModel,
 )
 from torchgguf.models.auto import (
     CONFIG_MAPPING as CONFIG_MAPPING,

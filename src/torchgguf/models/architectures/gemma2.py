@@ -5,18 +5,18 @@ from typing import Any
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel, SandwichLayer
-from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.rope_rule import Rope
-from torchgguf.models.blocks.unit_offset import (
+from torchgguf.models.blocks.gemma.unit_offset import (
     ScoreScale,
     UnitOffsetModel,
     score_scale,
     unit_offset_norm,
 )
+from torchgguf.models.blocks.mlp import MLP
+from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.blocks.windows import LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Field, Unwritable
+from torchgguf.models.core.config_map import NoneIfZero, Unwritable
 
 
 @config_dataclass
@@ -65,8 +65,8 @@ GEMMA2 = Architecture(
         tables.ROTATED_SIZE,
         Rope(),
         LayerWindows(Gemma2Config, always_stated=True, default=4096),
-        Field("attn_logit_softcapping", "attn_logit_softcapping", float, required=False),
-        Field("final_logit_softcapping", "final_logit_softcapping", float, required=False),
+        NoneIfZero("attn_logit_softcapping", "attn_logit_softcapping", float, required=False),
+        NoneIfZero("final_logit_softcapping", "final_logit_softcapping", float, required=False),
         ScoreScale(layers=46),
         Unwritable("hidden_activation", "gelu_pytorch_tanh"),
         Unwritable("attention_bias", False),

@@ -1,34 +1,27 @@
 """Granite 3 (Granite Team, IBM 2024): a Llama with four multipliers."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from torchgguf.models.architectures.llama import LLAMA_ROWS, LLAMA_RULES, NO_EXPERTS
-from torchgguf.models.blocks import heads
+from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderConfig, DecoderModel, ScaledResidualLayer
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.windows import NO_WINDOW
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Header, Implied, Only, Rule
-
-# metadata key -> config field
-_MULTIPLIERS = {
-    "attention.scale": "attention_multiplier",
-    "embedding_scale": "embedding_multiplier",
-    "residual_scale": "residual_multiplier",
-    "logit_scale": "logits_scaling",
-}
+from torchgguf.models.core.config_map import Harmless, Header, Implied, Only, Rule
 
 
 @config_dataclass
-class MultiplierFields(DecoderConfig):
-    """The four multipliers of Granite's models.
+class StreamMultipliers(DecoderConfig):
+    """Multipliers of the stream.
 
-    `embedding_multiplier` applies to embedded tokens, `attention_multiplier` to scores of positions,
-    `residual_multiplier` to what layers add to the stream. Logits are divided by `logits_scaling`.
+    `embedding_multiplier` applies to embedded tokens, `residual_multiplier` to what layers add to the stream.
+    Logits are divided by `logits_scaling`.
     """
 
     bos_token_id: int | None = 1
@@ -37,7 +30,6 @@ class MultiplierFields(DecoderConfig):
     embedding_multiplier: float = 1.0
     logits_scaling: float = 1.0
     residual_multiplier: float = 1.0
-    attention_multiplier: float = 1.0
 
     def __post_init__(self, *legacy: Any) -> None:
         """Check the divisor."""
@@ -46,10 +38,29 @@ class MultiplierFields(DecoderConfig):
             raise ValueError("logits_scaling must not be 0")
 
 
-class Multipliers(Rule):
-    """The multipliers: without a key, or with 0, one has no effect, as in llama.cpp."""
+@config_dataclass
+class MultiplierFields(StreamMultipliers):
+    """The four multipliers of Granite's models; `attention_multiplier` applies to scores of positions."""
 
-    keys = tuple(_MULTIPLIERS)
+    attention_multiplier: float = 1.0
+
+
+class Multipliers(Rule):
+    """The multipliers: without a key, or with 0, one has no effect, as in llama.cpp.
+
+    Attributes:
+        fields: of the config, by their keys.
+    """
+
+    fields: ClassVar[Mapping[str, str]] = {
+        "attention.scale": "attention_multiplier",
+        "embedding_scale": "embedding_multiplier",
+        "residual_scale": "residual_multiplier",
+        "logit_scale": "logits_scaling",
+    }
+
+    def __init__(self) -> None:
+        self.keys = tuple(self.fields)
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the multipliers."""
@@ -57,13 +68,13 @@ class Multipliers(Rule):
         head_dim = header.get("attention.key_length", width // heads)
         neutral = {"attention.scale": head_dim**-0.5}
         return {
-            field: float(header.get(key, 0.0)) or neutral.get(key, 1.0) for key, field in _MULTIPLIERS.items()
+            field: float(header.get(key, 0.0)) or neutral.get(key, 1.0) for key, field in self.fields.items()
         }
 
     def write(self, config: Any) -> dict[str, Any]:
         """Write the multipliers."""
-        values = {key: float(getattr(config, field)) for key, field in _MULTIPLIERS.items()}
-        if zero := [_MULTIPLIERS[key] for key, value in values.items() if not value]:
+        values = {key: float(getattr(config, field)) for key, field in self.fields.items()}
+        if zero := [self.fields[key] for key, value in values.items() if not value]:
             raise ValueError(f"GGUF does not support {zero[0]}=0: to readers, it is no multiplier")
         return values
 
@@ -71,7 +82,7 @@ class Multipliers(Rule):
 MULTIPLIER_RULES = (
     *LLAMA_RULES,
     Multipliers(),
-    Implied("attention_bias", lambda tensors: "blk.0.attn_q.bias" in tensors),
+    Implied("attention_bias", tables.in_first_layer("attn_output.bias")),
     NO_WINDOW,
 )
 
@@ -109,6 +120,7 @@ GRANITE = Architecture(
     rules=(
         *MULTIPLIER_RULES,
         *NO_EXPERTS,
+        Harmless(("expert_shared_feed_forward_length",)),
         Implied("mlp_bias", lambda tensors: "blk.0.ffn_gate.bias" in tensors),
         # To llama.cpp, this key states whether layers rotate.
         Only("rope.scaling.finetuned", True, "layers without rotation are unsupported for this architecture"),

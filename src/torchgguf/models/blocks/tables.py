@@ -1,6 +1,7 @@
 """Rows and rules that weight maps and config maps of llama-like decoders share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from torchgguf.container import TensorInfo
 from torchgguf.models.blocks.rope_rule import Rope
@@ -15,7 +16,7 @@ from torchgguf.models.core.config_map import (
     largest_dimension,
     tensor_count,
 )
-from torchgguf.models.core.weight_map import HEAD, Row, Stack, interleaved_rotary_rows
+from torchgguf.models.core.weight_map import HEAD, INTERLEAVED_HEADS, Row, Stack
 
 # Weights of all decoders outside the layers.
 STREAM = (Row("token_embd", "embed_tokens"), Row("output_norm", "norm"), Row("output", HEAD))
@@ -50,10 +51,13 @@ QKV = (
 
 ATTENTION = (*QKV, *ATTENTION_OUTPUT)
 
+# The rows of `FusedAttention`.
+FUSED_ATTENTION = (Row("blk.{}.attn_qkv", "layers.{}.self_attn.qkv_proj"), *ATTENTION_OUTPUT)
+
 # For files that store rows of queries and keys in the order of interleaved rotary embedding.
 INTERLEAVED_ATTENTION = (
-    Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", interleaved_rotary_rows("num_attention_heads")),
-    Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj", interleaved_rotary_rows("num_key_value_heads")),
+    Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", INTERLEAVED_HEADS),
+    Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj", INTERLEAVED_HEADS),
     _VALUE,
     *ATTENTION_OUTPUT,
 )
@@ -62,6 +66,8 @@ QK_NORMS = (
     Row("blk.{}.attn_q_norm", "layers.{}.self_attn.q_norm"),
     Row("blk.{}.attn_k_norm", "layers.{}.self_attn.k_norm"),
 )
+# For norms that follow an interleaved rotation.
+INTERLEAVED_QK_NORMS = tuple(replace(row, transform=INTERLEAVED_HEADS) for row in QK_NORMS)
 
 MLP_OUTPUT = (Row("blk.{}.ffn_down", "layers.{}.mlp.down_proj"),)
 
@@ -167,6 +173,13 @@ SIZE_RULES = (
     Field("attention.value_length", "head_dim", required=False, limit=largest_dimension),
     *IMPLIED_RULES,
 )
+
+
+def with_own(rules: Iterable[Rule], *own: Rule) -> tuple[Rule, ...]:
+    """Return rules, in place of some of which a model has its own, which map the same keys."""
+    keys = {key for rule in own for key in rule.keys}
+    return (*(rule for rule in rules if keys.isdisjoint(rule.keys)), *own)
+
 
 # Rules that also apply if only a part of each head is rotated.
 COMMON_RULES = (*SIZE_RULES, Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float))

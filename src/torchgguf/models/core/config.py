@@ -200,6 +200,12 @@ class Config:
             raise ValueError(f"problem_type {self.problem_type!r} needs num_labels of 2 or more, got 1")
 
     @property
+    def layers_with_tensors(self) -> int:
+        """The number of layers that have parameters: all, in most models."""
+        layers: int = getattr(self, "num_hidden_layers", 0)
+        return layers
+
+    @property
     def attn_implementation(self) -> str | None:
         """Name of an attention implementation, or None."""
         return self._attn_implementation
@@ -276,7 +282,7 @@ def _supported(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
     if (kind := values.pop("model_type", cls.model_type)) != cls.model_type:
         raise ValueError(f"the model_type of {cls.__name__} must be {cls.model_type!r}, got {brief(kind)}")
     for key, neutral in _UNSUPPORTED.items():
-        if (value := values.get(key)) not in (None, neutral):
+        if (value := values.get(key)) not in (None, neutral) and key not in inspect.signature(cls).parameters:
             raise ValueError(f"{key}={brief(value)} in a config is not supported")
     if taken := [key for key in values if callable(getattr(cls, key, None))]:
         raise ValueError(f"{taken[0]} is not a field of a config")
