@@ -35,6 +35,7 @@ HALVES = {
     "gpt-oss": torch.bfloat16,
     "granitemoe-tied-biases": torch.bfloat16,
     "granitemoe-shared": torch.bfloat16,
+    "nemotronh-biases-odd-heads": torch.bfloat16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
 UNREADABLE = (
@@ -86,6 +87,10 @@ RUN_BY_BOTH = (
     "olmoe",
     "phi2",
     "phi2-odd-heads",
+    "nemotronh",
+    "nemotronh-biases-odd-heads",
+    "nemotronh-experts",
+    "nemotronh-experts-groups",
 )
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 

@@ -12,7 +12,7 @@ from tests.support import ROOT
 from torchgguf.nn.slots import slots
 
 SOURCE = ROOT / "src" / "torchgguf"
-NAMES = {name for a in ARCHITECTURES for name in (a.gguf, a.config_class.model_type)}
+NAMES = {name for a in ARCHITECTURES for name in (a.gguf, *a.other_ggufs, a.config_class.model_type)}
 
 
 # A Falcon with a single head of keys: its rows are in the same order on both sides.
@@ -40,8 +40,10 @@ def test_every_parameter_has_one_name_on_each_side(name):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.config_class.model_type)
 def test_names_are_those_of_the_format(architecture):
-    (arch,) = (key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture.gguf)
-    kinds = set(gguf.MODEL_TENSORS[arch])
+    names = (architecture.gguf, *architecture.other_ggufs)
+    archs = [key for key, value in gguf.MODEL_ARCH_NAMES.items() if value in names]
+    assert len(archs) == len(names)
+    kinds = {kind for arch in archs for kind in gguf.MODEL_TENSORS[arch]}
     if architecture.gguf == "deepseek2":  # llama.cpp's own copy of the package knows that it has these
         kinds |= {kind for kind in gguf.TENSOR_NAMES if kind.name.startswith("NEXTN_")}
     allowed = {gguf.TENSOR_NAMES[kind].replace("{bid}", "{}") for kind in kinds}

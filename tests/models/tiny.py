@@ -7,6 +7,7 @@ import transformers
 
 import torchgguf.models as ours
 from tests.models.case import MULTIPLIERS, OWN_SIZES, SHORT_IDS, SIZES, Case, longrope, rope
+from tests.models.mamba2_cases import MAMBA2
 from tests.models.mixtures import ERNIE_MOE, EXPERTS, LATENT, LATENT_SIGMOIDS, MIXTURES, ROUTED
 
 # Queries grow within a short text.
@@ -180,6 +181,7 @@ CASES = {
     "bloom-heads-beyond-a-power": Case("Bloom", {"hidden_size": 96, "n_head": 12}),
     "bloom-untied": Case("Bloom", {"tie_word_embeddings": False}),
     **MIXTURES,
+    **MAMBA2,
 }
 # What GGUF cannot say.
 UNWRITABLE = {
@@ -244,7 +246,7 @@ def reference(case: Case, auto_class: str = "AutoModelForCausalLM") -> Any:
         for name, parameter in (*model.named_parameters(), *model.named_buffers()):
             if name.endswith("bias"):
                 parameter.normal_(std=0.5)
-            elif "norm" in name.lower() or ".ln_" in name:
+            elif "norm" in name.lower() or ".ln_" in name or name.endswith(".D"):
                 parameter.uniform_(0.5, 1.5)
     return model
 

@@ -194,6 +194,11 @@ from torchgguf.models.architectures.nemotron import (
     NemotronForTokenClassification as NemotronForTokenClassification,
     NemotronModel as NemotronModel,
 )
+from torchgguf.models.architectures.nemotron_h import (
+    NemotronHConfig as NemotronHConfig,
+    NemotronHForCausalLM as NemotronHForCausalLM,
+    NemotronHModel as NemotronHModel,
+)
 from torchgguf.models.architectures.olmo2 import (
     Olmo2Config as Olmo2Config,
     Olmo2ForCausalLM as Olmo2ForCausalLM,

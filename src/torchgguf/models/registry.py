@@ -37,6 +37,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
     "nemotron": ("nemotron",),
+    "nemotron_h": ("nemotron_h",),
+    "nemotron_h_moe": ("nemotron_h",),
     "olmo2": ("olmo2",),
     "olmoe": ("olmoe",),
     "phi2": ("phi",),
@@ -52,7 +54,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "starcoder2": ("starcoder2",),
 }
 
-MODEL_TYPES = tuple(sorted(model_type for row in ROWS.values() for model_type in row))
+MODEL_TYPES = tuple(sorted({model_type for row in ROWS.values() for model_type in row}))
 
 
 @cache

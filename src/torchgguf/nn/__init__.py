@@ -17,6 +17,7 @@ from torchgguf.nn.convolution import CausalConv1d
 from torchgguf.nn.correction import CorrectedGate, CorrectionBias, WideGate
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
 from torchgguf.nn.file_forms import NEGATIVE_EXP, UNIT_OFFSET, FileForm, FormedLayer
+from torchgguf.nn.gated_norm import GatedGroupRMSNorm
 from torchgguf.nn.latent import LatentProjection, QuantizedLatentProjection
 from torchgguf.nn.layers import (
     Conv1D,
@@ -34,7 +35,14 @@ from torchgguf.nn.masks import (
     new_padding,
     next_positions,
 )
-from torchgguf.nn.norm import HeadwiseLayerNorm, LayerNorm, RMSNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
+from torchgguf.nn.norm import (
+    HeadwiseLayerNorm,
+    LayerNorm,
+    RMSNorm,
+    UnitOffsetLayerNorm,
+    UnitOffsetRMSNorm,
+    WideRMSNorm,
+)
 from torchgguf.nn.outputs import ModelOutput
 from torchgguf.nn.padding import Padding
 from torchgguf.nn.pooling import POOLINGS, pool_states
@@ -47,6 +55,7 @@ from torchgguf.nn.recurrence import (
 from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate, rotate_neighbours
 from torchgguf.nn.second_names import accept_second_names
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
+from torchgguf.nn.ungated_experts import QuantizedUngatedExperts, UngatedExperts
 
 __all__ = [
     "ATTENTION_FUNCTIONS",
@@ -67,6 +76,7 @@ __all__ = [
     "FileForm",
     "FormedLayer",
     "Gate",
+    "GatedGroupRMSNorm",
     "HeadwiseLayerNorm",
     "KeyValues",
     "LatentProjection",
@@ -81,6 +91,7 @@ __all__ = [
     "QuantizedExperts",
     "QuantizedLatentProjection",
     "QuantizedLinear",
+    "QuantizedUngatedExperts",
     "RMSNorm",
     "Recurrent",
     "RotaryEmbedding",
@@ -89,9 +100,11 @@ __all__ = [
     "SlottedLayer",
     "State",
     "StaticCache",
+    "UngatedExperts",
     "UnitOffsetLayerNorm",
     "UnitOffsetRMSNorm",
     "WideGate",
+    "WideRMSNorm",
     "accept_second_names",
     "alibi_mask",
     "alibi_slopes",

@@ -197,7 +197,7 @@ class QuantizedExperts(ObservedExperts, PackedMatrices):
         """Return the plain layer with the same weights in `dtype`, trainable."""
         experts, hidden, _ = self.down_proj.shape
         with torch.device("meta"):
-            plain = self.make_plain(experts, hidden, self.gate_proj.shape[1])
+            plain = self.make_plain(experts, hidden, self.up_proj.shape[1])
         for name, kind in self.quant_types.items():
             plain.fill(name, unpacked(getattr(self, name), kind, dtype, self.factor(f"{name}.weight")))
         return plain
@@ -205,7 +205,7 @@ class QuantizedExperts(ObservedExperts, PackedMatrices):
     def extra_repr(self) -> str:
         """Show the sizes and the types, as in `60 experts, 2048 -> 1408 -> 2048, gate_proj=Q4_K, ...`."""
         types = ", ".join(f"{name}={kind.name}" for name, kind in self.quant_types.items())
-        return f"{_sizes((*self.down_proj.shape[:2], self.gate_proj.shape[1]))}, {types}"
+        return f"{_sizes((*self.down_proj.shape[:2], self.up_proj.shape[1]))}, {types}"
 
 
 def mix(

@@ -34,6 +34,14 @@ class RMSNorm(nn.Module):
         return f"{tuple(self.weight.shape)}, eps={self.eps}"
 
 
+class WideRMSNorm(RMSNorm):
+    """An `RMSNorm` that is all in float32, and then rounded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of `(..., hidden_size)`."""
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
 class LayerNorm(nn.LayerNorm):
     """`torch.nn.LayerNorm` (Ba et al. 2016, arXiv 1607.06450) for inputs of any dtype, which the result has.
 

@@ -227,6 +227,12 @@ class DecoderModel(LayerStack):
         self.rotary_emb = self.make_rotary(config)
         self.post_init()
 
+    def init_weights(self, module: nn.Module) -> None:
+        """Initialize a layer of a new model."""
+        super().init_weights(module)
+        if isinstance(module, RecurrentMixer):
+            module.init_parameters()
+
     def embedding_scale(self, config: Any) -> float:
         """Return the factor on embedded tokens."""
         return 1.0

@@ -1,6 +1,6 @@
 """Rows and rules that weight maps and config maps of llama-like decoders share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torchgguf.container import TensorInfo
 from torchgguf.models.blocks.rope_rule import Rope
@@ -167,6 +167,12 @@ SIZE_RULES = (
     Field("attention.value_length", "head_dim", required=False, limit=largest_dimension),
     *IMPLIED_RULES,
 )
+
+
+def without(rules: Iterable[Rule], *keys: str) -> tuple[Rule, ...]:
+    """Return the rules that do not map any of these keys."""
+    return tuple(rule for rule in rules if not {*rule.keys} & {*keys})
+
 
 # Rules that also apply if only a part of each head is rotated.
 COMMON_RULES = (*SIZE_RULES, Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float))

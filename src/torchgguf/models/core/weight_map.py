@@ -110,9 +110,11 @@ class OtherNames:
     Args:
         stored: templates of the names in checkpoints, by those in models. Those of a module apply to all its
             parameters, whose last name (`weight`, `bias`) stays.
+        prefix: what checkpoints of models with a head have in place of `base_model_prefix`; None: the same.
     """
 
-    def __init__(self, stored: Mapping[str, str]) -> None:
+    def __init__(self, stored: Mapping[str, str], prefix: str | None = None) -> None:
+        self.prefix = prefix
         self._stored = stored
         self._modules = {name: module for module, name in stored.items()}
 

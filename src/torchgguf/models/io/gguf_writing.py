@@ -164,18 +164,20 @@ def _metadata(model: Model, tokenizer: Any, tensors: Mapping[str, TensorSource])
     architecture, source = model.architecture, model.gguf
     if source is not None:
         metadata = source.metadata.copy()
+        name = metadata["general.architecture"]
     else:
-        metadata = describe(architecture.gguf, model.origin, tensors)
+        name = architecture.gguf_of(model.config)
+        metadata = describe(name, model.origin, tensors)
     for rule in architecture.rules:
         stated = rule.write(model.config)
         if source is not None:
             if stated == rule.write(source.config):
                 continue
             for key in rule.keys:
-                metadata.pop(f"{architecture.gguf}.{key}", None)
-        metadata.update({f"{architecture.gguf}.{key}": value for key, value in stated.items()})
+                metadata.pop(f"{name}.{key}", None)
+        metadata.update({f"{name}.{key}": value for key, value in stated.items()})
     if model.pooling != stated_pooling(metadata):
-        key = f"{architecture.gguf}.{POOLING_KEY}"
+        key = f"{name}.{POOLING_KEY}"
         metadata.pop(key, None)
         if model.pooling is not None:
             metadata[key] = POOLING_NAMES.index(model.pooling)
