@@ -8,7 +8,7 @@ from time import monotonic
 
 from rich.console import Console
 
-from benchmarks import machine, plot, report
+from benchmarks import lengths_plot, machine, plot, report
 from benchmarks.figures import FIGURES
 from benchmarks.runner import run
 
@@ -61,9 +61,12 @@ def main() -> int:
     RESULTS.mkdir(exist_ok=True)
     cpu = described["CPU"].partition(";")[0]
     subtitle = f"{cpu}; {args.threads} threads; logarithmic scale; hatched where behind"
-    plot.draw(outcome, RESULTS / f"{name}.png", subtitle)
+    pictures = [f"{name}.png", f"{name}-lengths.png"]
+    plot.draw(outcome, RESULTS / pictures[0], subtitle)
+    if not lengths_plot.draw(outcome, RESULTS / pictures[1], f"{cpu}; {args.threads} threads"):
+        pictures.pop()
     (RESULTS / f"{name}.json").write_text(json.dumps(report.record(outcome, described), indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(report.markdown(outcome, described, f"{name}.png"))
+    (RESULTS / f"{name}.md").write_text(report.markdown(outcome, described, pictures))
     console.print(f"{monotonic() - start:.0f} s; results in {RESULTS / name}.*", highlight=False)
     return int(bool(outcome.failures))
 

@@ -8,11 +8,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from fetch_models import LLAMA_CPP as LLAMA_CPP_SOURCES, QWEN2, SMOLLM2
 
-from build_llama_cpp import GGML, GGML_NATIVE  # isort: skip
+from build_llama_cpp import BENCH_NATIVE as BENCH_NATIVE, GGML, GGML_NATIVE  # isort: skip
 
 OURS = "torchgguf"
 RANDOM = Path(__file__).parent / "models"
 CONVERTER = LLAMA_CPP_SOURCES / "convert_hf_to_gguf.py"
+SHAPES = Path(__file__).parent / "shapes"
+PLACE_OF_SHAPES = LLAMA_CPP_SOURCES.parent / "shapes"
+# Models with recurrent layers, for which reading a token costs the same wherever it is in the text.
+RECURRENT_SHAPES = ("lfm2-350M", "qwen3.5-0.8B", "nemotron-h-1B")
+NEW_TOKENS = 64
+LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 PACKED_TYPES = ("Q4_K", "Q6_K", "Q8_0", "IQ4_XS", "IQ2_XS", "IQ3_S")
 # llama.cpp compiles ggml's packing for all CPUs of this kind; compiled for this CPU, it may be faster.
 GGML_BUILDS = {"as built": GGML, "native": GGML_NATIVE}
@@ -106,6 +112,25 @@ def packing(model: Path) -> tuple[Figure, ...]:
     )
 
 
+def prefill_metric(length: int) -> str:
+    """Return the key of the speed of reading so many tokens, which is also the title of its figure."""
+    return f"prefill, {length:,} tokens"
+
+
+def shape(name: str) -> tuple[Figure, ...]:
+    """List the figures of a model of real shapes and random weights."""
+    sides = {
+        OURS: (Worker("torchgguf_shape", SLEEPING, slow=True),),
+        "llama.cpp": (Worker("llama_bench_shape", slow=True),),
+    }
+    config = SHAPES / f"{name}.json"
+    decode = Figure("decode, 64 tokens", "tok/s", "decode", config, sides, True, Goal(1.2, "llama.cpp"))
+    metrics = (prefill_metric(length) for length in LENGTHS)
+    return decode, *(
+        Figure(metric, "tok/s", metric, config, sides, True, Goal(1.5, "llama.cpp")) for metric in metrics
+    )
+
+
 FIGURES = (
     Figure(
         "open the file, all metadata",
@@ -132,6 +157,7 @@ FIGURES = (
     Figure("decode, 64 tokens", "tok/s", "decode", SMOLLM2, SPEED, True),
     Figure("prefill, 512 tokens", "tok/s", "prefill", SMOLLM2, SPEED, True),
     *fidelity(SMOLLM2),
+    *(figure for name in RECURRENT_SHAPES for figure in shape(name)),
     # Models of random weights, whose layers differ in number, not in size: memory should be the same.
     *conversion(RANDOM / "llama-0.3GB.json"),
     *conversion(RANDOM / "llama-1.2GB.json"),

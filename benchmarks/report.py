@@ -1,6 +1,6 @@
 """The outcome as a record (JSON), as a table in the terminal and as a page of Markdown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -99,8 +99,8 @@ def table(outcome: Outcome) -> Table:
     return out
 
 
-def markdown(outcome: Outcome, machine: dict[str, str], plot: str) -> str:
-    """Format the page: plot, table, machine, and failures."""
+def markdown(outcome: Outcome, machine: dict[str, str], pictures: Sequence[str]) -> str:
+    """Format the page: pictures, table, machine, and failures."""
 
     def line(cells: list[str]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -113,7 +113,7 @@ def markdown(outcome: Outcome, machine: dict[str, str], plot: str) -> str:
     parts = [
         "# Benchmarks",
         "Medians; same file, same threads, same run. Written by `make bench`.",
-        f"![{plot}]({plot})",
+        *(f"![{picture}]({picture})" for picture in pictures),
         *tables,
         "## Machine",
         "\n".join(f"- {name}: {value}" for name, value in machine.items()),

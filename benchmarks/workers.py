@@ -13,12 +13,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import conversion, fidelity, packing
+from benchmarks import conversion, fidelity, packing, shapes
+from benchmarks.figures import NEW_TOKENS
 
 Samples = dict[str, list[float]]
 
 PROMPT = "The history of the lighthouse begins"
-NEW_TOKENS = 64
 LONG_PROMPT = list(range(1000, 1512))  # the time does not depend on which 512 tokens
 
 
@@ -185,6 +185,8 @@ WORKERS: dict[str, Callable[[Path, int], Samples]] = {
         conversion.llama_cpp_convert,
         packing.torchgguf_packing,
         packing.ggml_packing,
+        shapes.torchgguf_shape,
+        shapes.llama_bench_shape,
     )
 }
 

@@ -2,8 +2,8 @@
 
     python scripts/build_llama_cpp.py
 
-About six minutes on two idle cores, once, in `~/.cache/torchgguf` (or under `$XDG_CACHE_HOME`). The sources
-are fetched as the models are (fetch_models.py); cmake and ninja are those of this environment.
+About twelve minutes on two idle cores, once, in `~/.cache/torchgguf` (or under `$XDG_CACHE_HOME`). The
+sources are fetched as the models are (fetch_models.py); cmake and ninja are those of this environment.
 """
 
 import os
@@ -20,6 +20,8 @@ from fetch_models import LLAMA_CPP, LLAMA_CPP_SOURCES, FetchError, fetch_with_ba
 BUILT = LLAMA_CPP.with_name(f"{LLAMA_CPP.name}-built")
 TOOLS = ("llama-quantize", "llama-imatrix", "llama-perplexity", "llama-gguf-split")
 #: ggml's packing as llama.cpp builds it, for all x86 CPUs, and the same sources compiled for this CPU.
+#: The speed of whole models is that of the build for this CPU.
+BENCH_NATIVE = BUILT / "native" / "llama-bench"
 GGML, GGML_NATIVE = BUILT / "bin" / "libggml-base.so", BUILT / "native" / "libggml-base.so"
 
 _OPTIONS = {
@@ -96,7 +98,7 @@ def build_with_bar() -> Path:
         whole.mkdir()
         for name, targets, flags in (
             ("bin", (*TOOLS, "ggml-base"), _NO_AMX),
-            ("native", ("ggml-base",), (*_NO_AMX, "-march=native")),
+            ("native", ("ggml-base", "llama-bench"), (*_NO_AMX, "-march=native")),
         ):
             task = progress.add_task(f"building llama.cpp ({name})", total=None)
 

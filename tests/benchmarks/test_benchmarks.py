@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks.figures import FIGURES, OURS, QWEN2, Figure, Goal, Worker
+from benchmarks.figures import FIGURES, OURS, QWEN2, Figure, Goal, Worker, prefill_metric
 from benchmarks.runner import Job, Outcome, run
 from benchmarks.workers import WORKERS
 
 from benchmarks import report
 
 pytest.importorskip("matplotlib")  # of the development tools alone: `make test-oldest` does without
-from benchmarks import plot
+from benchmarks import lengths_plot, plot
 
 OUR_WORKER, PEER_WORKER, SECOND = Worker("ours"), Worker("peer"), Worker("peer", (("A", "B"),))
 
@@ -60,7 +60,7 @@ def test_a_failing_worker_is_reported(tmp_path: Path) -> None:
     measured = run([row], threads=1, rounds=2, quick=False, announce=print)
     reason = measured.failures[Job(worker, broken)]
     assert "GGUF" in reason
-    page = report.markdown(measured, {}, "plot.png")
+    page = report.markdown(measured, {}, ["plot.png"])
     assert reason in page
     assert reason in json.dumps(report.record(measured, {})["failures"])
 
@@ -73,5 +73,19 @@ def test_the_plot_and_the_table_hold_every_figure(tmp_path: Path) -> None:
                 measured.samples[Job(worker, row.model)][row.metric] = [2.0]
     plot.draw(measured, tmp_path / "plot.png", "a machine")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    page = report.markdown(measured, {"CPU": "a machine"}, "plot.png")
+    page = report.markdown(measured, {"CPU": "a machine"}, ["plot.png"])
     assert all(row.title in page for row in FIGURES)
+
+
+def test_the_picture_of_lengths(tmp_path: Path) -> None:
+    """A token costs what its speed says, and nothing is drawn without a measurement."""
+    row = next(row for row in FIGURES if row.metric == prefill_metric(1024))
+    measured = Outcome()
+    assert not lengths_plot.draw(measured, tmp_path / "none.png", "a machine")
+    for workers in row.sides.values():
+        measured.samples[Job(workers[0], row.model)] = {row.metric: [500.0]}
+    points = [(1024, 2.0)]
+    assert lengths_plot.costs(measured, row.model.stem) == {OURS: points, "llama.cpp": points}
+    assert lengths_plot.draw(measured, tmp_path / "lengths.png", "a machine")
+    assert (tmp_path / "lengths.png").stat().st_size > 10_000
+    assert not (tmp_path / "none.png").exists()

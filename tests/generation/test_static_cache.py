@@ -60,6 +60,7 @@ def test_a_text_goes_on_from_a_static_cache(twins: Twins):
         ("mistral-sliding", {"num_beams": 2}),
         ("gpt2", {}),
         ("bloom", {}),
+        ("lfm2", {"num_beams": 2}),
     ],
     ids=str,
 )

@@ -1,9 +1,10 @@
 """Every model class that the Auto classes know."""
 
+from tests.models.without_peer import CASES
 from torchgguf.models import registry
 
 ARCHITECTURES = [registry.architecture_of_type(model_type) for model_type in registry.MODEL_TYPES]
 CLASSES = [model_class for architecture in ARCHITECTURES for model_class in architecture.classes.values()]
-# Model types that transformers lacks: InternLM2's checkpoints contain code of their own instead.
-WITHOUT_PEER = ("internlm2",)
+# Model types that transformers lacks: their checkpoints contain code of their own instead.
+WITHOUT_PEER = {model_type for model_type, _ in CASES.values()}
 OF_TRANSFORMERS = [each for each in CLASSES if each.architecture.config_class.model_type not in WITHOUT_PEER]

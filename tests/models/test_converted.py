@@ -50,6 +50,10 @@ PUBLISHED_TOKENS = {
 }
 # Cases that llama.cpp runs as converted by its own program, and as written here.
 RUN_BY_BOTH = (
+    "lfm2",
+    "lfm2-untied-odd-heads",
+    "lfm2moe",
+    "lfm2moe-odd-heads",
     "qwen3moe",
     "mixtral",
     "ministral3",
@@ -95,21 +99,38 @@ RUN_BY_BOTH = (
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 
 
-@pytest.fixture(scope="module")
-def originals() -> dict[str, Any]:
-    """The models; matrices hold only numbers that the type of the file holds too."""
-    models = {name: reference(CASES[name]) for name in CONVERTIBLE}
-    for name, dtype in HALVES.items():
-        for parameter in models[name].parameters():
-            if parameter.dim() > 1:
-                parameter.data = parameter.data.to(dtype).float()
-    return models
+class Originals(dict[str, Any]):
+    """The models, made on first use; matrices hold only numbers that the type of the file holds too."""
+
+    def __missing__(self, name: str) -> Any:
+        model = self[name] = reference(CASES[name])
+        if name in HALVES:
+            for parameter in model.parameters():
+                if parameter.dim() > 1:
+                    parameter.data = parameter.data.to(HALVES[name]).float()
+        return model
+
+
+class Files(dict[str, Path]):
+    """The files of the models, which the converter makes on first use."""
+
+    def __init__(self, originals: Originals, folder: Path) -> None:
+        self._originals, self._folder = originals, folder
+
+    def __missing__(self, name: str) -> Path:
+        types = {name: NAMES_OF_HALVES[HALVES[name]]} if name in HALVES else {}
+        self[name] = convert({name: self._originals[name]}, self._folder, types)[name]
+        return self[name]
 
 
 @pytest.fixture(scope="module")
-def files(originals, tmp_path_factory) -> dict[str, Path]:
-    types = {name: NAMES_OF_HALVES[dtype] for name, dtype in HALVES.items()}
-    return convert(originals, tmp_path_factory.mktemp("converted"), types)
+def originals() -> Originals:
+    return Originals()
+
+
+@pytest.fixture(scope="module")
+def files(originals, tmp_path_factory) -> Files:
+    return Files(originals, tmp_path_factory.mktemp("converted"))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Keys that llama.cpp's own writer states of every architecture, and keys that nobody understands."""
 
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -27,25 +28,37 @@ KINDS = (
 )
 # What llama-model-saver.cpp writes for parameters that a model does not have. Unsigned -1 is "unset".
 ABSENT: dict[str, Any] = {
+    "activation.situ_beta": 1.0,
     "attention.clamp_kqv": 0.0,
     "attention.group_norm_epsilon": 0.0,
     "attention.group_norm_groups": 0,
     "attention.indexer.head_count": 0,
+    "attention.indexer.kpool_select_tail": True,
     "attention.key_length_mla": 0,
+    "attention.key_length_mla_swa": 0,
     "attention.kv_lora_rank": 0,
     "attention.max_alibi_bias": 0.0,
     "attention.output_scale": 0.0,
     "attention.q_lora_rank": 0,
     "attention.relative_buckets_count": 0,
+    "attention.rope_pattern": 1,
     "attention.temperature_length": 0,
+    "attention.value_scale": 0.0,
+    "attn_logit_softcapping": 50.0,
+    "attn_res.block_size": 0,
     "decoder_block_count": 3,
     "decoder_start_token_id": 2**32 - 1,
+    "deepstack_mapping": [-1] * 4,
+    "dense_2_feat_in": 0,
     "expert_gating_func": 0,
     "expert_group_count": 0,
+    "expert_group_scale": 0.05000000074505806,
     "expert_shared_count": 0,
     "expert_weights_norm": False,
     "expert_weights_scale": 0.0,
+    "final_logit_softcapping": 30.0,
     "interleave_moe_layer_step": 0,
+    "kda.gate_lower_bound": -math.inf,
     "leading_dense_block_count": 0,
     "moe_every_n_layers": 0,
     "n_deepstack_layers": 0,
@@ -53,9 +66,11 @@ ABSENT: dict[str, Any] = {
     "pooling_type": 2**32 - 1,
     "rope.dimension_sections": [0, 0, 0, 0],
     "rope.scaling.yarn_log_multiplier": 0.0,
+    "router_logit_softcapping": 30.0,
     "ssm.conv_kernel": 0,
     "ssm.inner_size": 0,
     "swiglu_clamp_exp": [0.0, 0.0, 0.0],
+    "token_shift_count": 2,
     "wkv.head_size": 0,
 }
 ROPE = {
@@ -89,6 +104,8 @@ def test_what_llama_cpp_states_of_every_model(file, tmp_path):
         added[f"attention.{length}"] = size
     if name == "bloom":
         added["attention.max_alibi_bias"] = 8.0
+    if name == "gemma3":  # which reads it
+        added["final_logit_softcapping"] = 0.0
     if f"{name}.rope.freq_base" not in stated:
         added |= ROPE
     added = {f"{name}.{key}": value for key, value in added.items() if f"{name}.{key}" not in stated}

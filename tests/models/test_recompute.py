@@ -29,7 +29,7 @@ def step(model, **inputs):
     loss = model(IDS, attention_mask=PADDED, labels=labels, **inputs).loss
     loss.backward()
     # Corrections that routers choose by are not weighed: they have none.
-    named = [(name, p.grad) for name, p in model.named_parameters() if "correction_bias" not in name]
+    named = [(name, p.grad) for name, p in model.named_parameters() if p.requires_grad]
     return loss.detach(), {name: gradient.clone() for name, gradient in named}
 
 

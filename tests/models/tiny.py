@@ -7,7 +7,7 @@ import transformers
 
 import torchgguf.models as ours
 from tests.models.case import MULTIPLIERS, OWN_SIZES, SHORT_IDS, SIZES, Case, longrope, rope
-from tests.models.mamba2_cases import MAMBA2
+from tests.models.hybrids import HYBRIDS, UNWRITABLE_HYBRIDS
 from tests.models.mixtures import ERNIE_MOE, EXPERTS, LATENT, LATENT_SIGMOIDS, MIXTURES, ROUTED
 
 # Queries grow within a short text.
@@ -180,11 +180,12 @@ CASES = {
     "bloom-odd-heads": Case("Bloom", {"hidden_size": 80, "n_head": 5}),
     "bloom-heads-beyond-a-power": Case("Bloom", {"hidden_size": 96, "n_head": 12}),
     "bloom-untied": Case("Bloom", {"tie_word_embeddings": False}),
+    **HYBRIDS,
     **MIXTURES,
-    **MAMBA2,
 }
 # What GGUF cannot say.
 UNWRITABLE = {
+    **UNWRITABLE_HYBRIDS,
     "bloom-post-layernorm": Case("Bloom", {"apply_residual_connection_post_layernorm": True}),
     "gpt2-unscaled": Case("GPT2", {"scale_attn_weights": False, "activation_function": "relu"}),
     "gpt2-scaled": Case(
@@ -237,10 +238,16 @@ LONGROPE = Case(
 )
 
 
+def config_of(case: Case) -> Any:
+    """The config of a case, as transformers' class."""
+    sizes = OWN_SIZES.get(case.kind, SIZES)
+    return getattr(transformers, f"{case.kind}Config")(**{**sizes, **case.config})
+
+
 def reference(case: Case, auto_class: str = "AutoModelForCausalLM") -> Any:
     """The transformers model, random but always the same. Biases are not zero, nor norms one."""
     torch.manual_seed(0)
-    config = getattr(transformers, f"{case.kind}Config")(**{**OWN_SIZES.get(case.kind, SIZES), **case.config})
+    config = config_of(case)
     model = getattr(transformers, auto_class).from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for name, parameter in (*model.named_parameters(), *model.named_buffers()):

@@ -34,6 +34,8 @@ BYTE_LEVEL = {
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
     "hunyuan_v1_dense": "hunyuan-dense",
+    "lfm2": "lfm2",
+    "lfm2_moe": "lfm2",
     "minimax_m2": "minimax-m2",
     "nemotron_h": "pixtral",
     "olmo2": "dbrx",
@@ -198,6 +200,51 @@ def greedy_text(path: Path, prompt: str, tokens: int = 24, threads: int = 1) -> 
     answer = server.handle_completions({"prompt": prompt, "max_tokens": tokens, "temperature": 0.0})
     answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
     return answer["choices"][0]["text"]
+
+
+def next_log_probabilities(path: Path, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """llama.cpp's logarithms of the probabilities of all tokens after texts of ids, each `(vocab_size,)`."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = 256
+    params.n_parallel = params.cpuparams.n_threads = 1
+    params.warmup = False
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    server = xllamacpp.Server(params)
+    found = []
+    # The token that is chosen is always the same, a whole character: others end without an answer.
+    chosen = {"max_tokens": 1, "temperature": 0.0, "logit_bias": [[VOCAB_SIZE - 1, 1000.0]]}
+    for text in texts:
+        question = {"prompt": [*text], **chosen, "logprobs": VOCAB_SIZE}
+        answer = server.handle_completions(question)
+        answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
+        scored = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        assert sorted(each["id"] for each in scored) == list(range(VOCAB_SIZE))
+        found.append(torch.tensor([each["logprob"] for each in sorted(scored, key=lambda each: each["id"])]))
+    return found
+
+
+def top_tokens(path: Path, ids: Sequence[int], every: int, threads: int) -> tuple[list[int], list[float]]:
+    """llama.cpp's most likely tokens after every `every` tokens of a text, and their log-probabilities."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = len(ids) + 8
+    params.n_parallel = 1
+    params.cpuparams.n_threads = threads
+    params.warmup = False
+    server = xllamacpp.Server(params)
+    found = []
+    for end in range(every, len(ids) + 1, every):  # it computes what is new in each prompt
+        prompt = {"prompt": [*ids[:end]], "max_tokens": 1, "temperature": 0.0, "logprobs": 1}
+        answer = server.handle_completions(prompt)
+        answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
+        found.append(answer["choices"][0]["logprobs"]["content"][0])
+    return [each["id"] for each in found], [each["logprob"] for each in found]
 
 
 def embeddings(path: Path, texts: Sequence[str], pooling: str | None = None) -> torch.Tensor:

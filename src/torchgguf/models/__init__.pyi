@@ -6,6 +6,11 @@ from torchgguf.models.architectures.arcee import (
     ArceeForTokenClassification as ArceeForTokenClassification,
     ArceeModel as ArceeModel,
 )
+from torchgguf.models.architectures.baichuan import (
+    BaichuanConfig as BaichuanConfig,
+    BaichuanForCausalLM as BaichuanForCausalLM,
+    BaichuanModel as BaichuanModel,
+)
 from torchgguf.models.architectures.bert import (
     BertConfig as BertConfig,
     BertForQuestionAnswering as BertForQuestionAnswering,
@@ -20,6 +25,11 @@ from torchgguf.models.architectures.bloom import (
     BloomForSequenceClassification as BloomForSequenceClassification,
     BloomForTokenClassification as BloomForTokenClassification,
     BloomModel as BloomModel,
+)
+from torchgguf.models.architectures.codeshell import (
+    CodeShellConfig as CodeShellConfig,
+    CodeShellForCausalLM as CodeShellForCausalLM,
+    CodeShellModel as CodeShellModel,
 )
 from torchgguf.models.architectures.cohere import (
     CohereConfig as CohereConfig,
@@ -149,6 +159,21 @@ from torchgguf.models.architectures.internlm2 import (
     InternLM2ForCausalLM as InternLM2ForCausalLM,
     InternLM2Model as InternLM2Model,
 )
+from torchgguf.models.architectures.jais import (
+    JaisConfig as JaisConfig,
+    JaisForCausalLM as JaisForCausalLM,
+    JaisModel as JaisModel,
+)
+from torchgguf.models.architectures.lfm2 import (
+    Lfm2Config as Lfm2Config,
+    Lfm2ForCausalLM as Lfm2ForCausalLM,
+    Lfm2Model as Lfm2Model,
+)
+from torchgguf.models.architectures.lfm2_moe import (
+    Lfm2MoeConfig as Lfm2MoeConfig,
+    Lfm2MoeForCausalLM as Lfm2MoeForCausalLM,
+    Lfm2MoeModel as Lfm2MoeModel,
+)
 from torchgguf.models.architectures.llama import (
     LlamaConfig as LlamaConfig,
     LlamaForCausalLM as LlamaForCausalLM,
@@ -156,6 +181,16 @@ from torchgguf.models.architectures.llama import (
     LlamaForSequenceClassification as LlamaForSequenceClassification,
     LlamaForTokenClassification as LlamaForTokenClassification,
     LlamaModel as LlamaModel,
+)
+from torchgguf.models.architectures.maincoder import (
+    MaincoderConfig as MaincoderConfig,
+    MaincoderForCausalLM as MaincoderForCausalLM,
+    MaincoderModel as MaincoderModel,
+)
+from torchgguf.models.architectures.minicpm import (
+    MiniCPMConfig as MiniCPMConfig,
+    MiniCPMForCausalLM as MiniCPMForCausalLM,
+    MiniCPMModel as MiniCPMModel,
 )
 from torchgguf.models.architectures.minimax_m2 import (
     MiniMaxM2Config as MiniMaxM2Config,
@@ -210,6 +245,16 @@ from torchgguf.models.architectures.olmoe import (
     OlmoeForCausalLM as OlmoeForCausalLM,
     OlmoeModel as OlmoeModel,
 )
+from torchgguf.models.architectures.orion import (
+    OrionConfig as OrionConfig,
+    OrionForCausalLM as OrionForCausalLM,
+    OrionModel as OrionModel,
+)
+from torchgguf.models.architectures.pangu_embedded import (
+    PanguEmbeddedConfig as PanguEmbeddedConfig,
+    PanguEmbeddedForCausalLM as PanguEmbeddedForCausalLM,
+    PanguEmbeddedModel as PanguEmbeddedModel,
+)
 from torchgguf.models.architectures.phi import (
     PhiConfig as PhiConfig,
     PhiForCausalLM as PhiForCausalLM,
@@ -229,6 +274,16 @@ from torchgguf.models.architectures.phimoe import (
     PhimoeForCausalLM as PhimoeForCausalLM,
     PhimoeForSequenceClassification as PhimoeForSequenceClassification,
     PhimoeModel as PhimoeModel,
+)
+from torchgguf.models.architectures.plamo import (
+    PlamoConfig as PlamoConfig,
+    PlamoForCausalLM as PlamoForCausalLM,
+    PlamoModel as PlamoModel,
+)
+from torchgguf.models.architectures.qwen import (
+    QwenConfig as QwenConfig,
+    QwenForCausalLM as QwenForCausalLM,
+    QwenModel as QwenModel,
 )
 from torchgguf.models.architectures.qwen2 import (
     Qwen2Config as Qwen2Config,
@@ -262,6 +317,11 @@ from torchgguf.models.architectures.qwen3_moe import (
     Qwen3MoeForTokenClassification as Qwen3MoeForTokenClassification,
     Qwen3MoeModel as Qwen3MoeModel,
 )
+from torchgguf.models.architectures.refact import (
+    RefactConfig as RefactConfig,
+    RefactForCausalLM as RefactForCausalLM,
+    RefactModel as RefactModel,
+)
 from torchgguf.models.architectures.seed_oss import (
     SeedOssConfig as SeedOssConfig,
     SeedOssForCausalLM as SeedOssForCausalLM,
@@ -291,6 +351,11 @@ from torchgguf.models.architectures.starcoder2 import (
     Starcoder2ForSequenceClassification as Starcoder2ForSequenceClassification,
     Starcoder2ForTokenClassification as Starcoder2ForTokenClassification,
     Starcoder2Model as Starcoder2Model,
+)
+from torchgguf.models.architectures.xverse import (
+    XverseConfig as XverseConfig,
+    XverseForCausalLM as XverseForCausalLM,
+    XverseModel as XverseModel,
 )
 from torchgguf.models.auto import (
     CONFIG_MAPPING as CONFIG_MAPPING,

@@ -16,7 +16,7 @@ from torchgguf.models.blocks.unit_offset import (
 from torchgguf.models.blocks.windows import LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Field, Unwritable
+from torchgguf.models.core.config_map import NoneIfZero, Unwritable
 
 
 @config_dataclass
@@ -65,8 +65,8 @@ GEMMA2 = Architecture(
         tables.ROTATED_SIZE,
         Rope(),
         LayerWindows(Gemma2Config, always_stated=True, default=4096),
-        Field("attn_logit_softcapping", "attn_logit_softcapping", float, required=False),
-        Field("final_logit_softcapping", "final_logit_softcapping", float, required=False),
+        NoneIfZero("attn_logit_softcapping", "attn_logit_softcapping", float, required=False),
+        NoneIfZero("final_logit_softcapping", "final_logit_softcapping", float, required=False),
         ScoreScale(layers=46),
         Unwritable("hidden_activation", "gelu_pytorch_tanh"),
         Unwritable("attention_bias", False),

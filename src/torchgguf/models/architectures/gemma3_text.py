@@ -26,7 +26,7 @@ from torchgguf.models.blocks.unit_offset import (
 from torchgguf.models.blocks.windows import SLIDING, LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Field, Header, Unwritable
+from torchgguf.models.core.config_map import Header, NoneIfZero, Unwritable
 from torchgguf.nn import RotaryEmbedding, Rotation, UnitOffsetRMSNorm
 
 _LOCAL_BASE = "rope.freq_base_swa"
@@ -120,7 +120,7 @@ GEMMA3 = Architecture(
         tables.ROTATED_SIZE,
         Gemma3Rope(),
         LayerWindows(Gemma3TextConfig),
-        Field("final_logit_softcapping", "final_logit_softcapping", float, required=False),
+        NoneIfZero("final_logit_softcapping", "final_logit_softcapping", float, required=False),
         ScoreScale(layers=62),
         Unwritable("attn_logit_softcapping", None),
         Unwritable("hidden_activation", "gelu_pytorch_tanh"),

@@ -1,6 +1,7 @@
 """Granite 3 (Granite Team, IBM 2024): a Llama with four multipliers."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -14,21 +15,13 @@ from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Header, Implied, Only, Rule
 
-# metadata key -> config field
-_MULTIPLIERS = {
-    "attention.scale": "attention_multiplier",
-    "embedding_scale": "embedding_multiplier",
-    "residual_scale": "residual_multiplier",
-    "logit_scale": "logits_scaling",
-}
-
 
 @config_dataclass
-class MultiplierFields(DecoderConfig):
-    """The four multipliers of Granite's models.
+class StreamMultipliers(DecoderConfig):
+    """Multipliers of the stream.
 
-    `embedding_multiplier` applies to embedded tokens, `attention_multiplier` to scores of positions,
-    `residual_multiplier` to what layers add to the stream. Logits are divided by `logits_scaling`.
+    `embedding_multiplier` applies to embedded tokens, `residual_multiplier` to what layers add to the stream.
+    Logits are divided by `logits_scaling`.
     """
 
     bos_token_id: int | None = 1
@@ -37,7 +30,6 @@ class MultiplierFields(DecoderConfig):
     embedding_multiplier: float = 1.0
     logits_scaling: float = 1.0
     residual_multiplier: float = 1.0
-    attention_multiplier: float = 1.0
 
     def __post_init__(self, *legacy: Any) -> None:
         """Check the divisor."""
@@ -46,10 +38,29 @@ class MultiplierFields(DecoderConfig):
             raise ValueError("logits_scaling must not be 0")
 
 
-class Multipliers(Rule):
-    """The multipliers: without a key, or with 0, one has no effect, as in llama.cpp."""
+@config_dataclass
+class MultiplierFields(StreamMultipliers):
+    """The four multipliers of Granite's models; `attention_multiplier` applies to scores of positions."""
 
-    keys = tuple(_MULTIPLIERS)
+    attention_multiplier: float = 1.0
+
+
+class Multipliers(Rule):
+    """The multipliers: without a key, or with 0, one has no effect, as in llama.cpp.
+
+    Attributes:
+        fields: of the config, by their keys.
+    """
+
+    fields: ClassVar[Mapping[str, str]] = {
+        "attention.scale": "attention_multiplier",
+        "embedding_scale": "embedding_multiplier",
+        "residual_scale": "residual_multiplier",
+        "logit_scale": "logits_scaling",
+    }
+
+    def __init__(self) -> None:
+        self.keys = tuple(self.fields)
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the multipliers."""
@@ -57,13 +68,13 @@ class Multipliers(Rule):
         head_dim = header.get("attention.key_length", width // heads)
         neutral = {"attention.scale": head_dim**-0.5}
         return {
-            field: float(header.get(key, 0.0)) or neutral.get(key, 1.0) for key, field in _MULTIPLIERS.items()
+            field: float(header.get(key, 0.0)) or neutral.get(key, 1.0) for key, field in self.fields.items()
         }
 
     def write(self, config: Any) -> dict[str, Any]:
         """Write the multipliers."""
-        values = {key: float(getattr(config, field)) for key, field in _MULTIPLIERS.items()}
-        if zero := [_MULTIPLIERS[key] for key, value in values.items() if not value]:
+        values = {key: float(getattr(config, field)) for key, field in self.fields.items()}
+        if zero := [self.fields[key] for key, value in values.items() if not value]:
             raise ValueError(f"GGUF does not support {zero[0]}=0: to readers, it is no multiplier")
         return values
 

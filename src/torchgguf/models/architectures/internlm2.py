@@ -4,17 +4,20 @@ transformers has no such class: InternLM's checkpoints contain code, which is no
 weights. So models come from GGUF files only; their parameters have Llama's names.
 """
 
-from torchgguf.models.blocks import heads, tables
-from torchgguf.models.blocks.attention import Attention
-from torchgguf.models.blocks.decoder import DecoderConfig, DecoderLayer, DecoderModel
-from torchgguf.models.blocks.mlp import MLP
+from torchgguf.models.blocks import heads
+from torchgguf.models.blocks.plain_decoder import (
+    INTERLEAVED_ROWS,
+    PLAIN_RULES,
+    PlainDecoderConfig,
+    PlainDecoderModel,
+)
 from torchgguf.models.blocks.windows import NO_WINDOW
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 
 
 @config_dataclass
-class InternLM2Config(DecoderConfig):
+class InternLM2Config(PlainDecoderConfig):
     """Fields of all decoders, with other defaults."""
 
     model_type = "internlm2"
@@ -30,18 +33,14 @@ class InternLM2Config(DecoderConfig):
 INTERNLM2 = Architecture(
     gguf="internlm2",
     config_class=InternLM2Config,
-    rules=(*tables.DECODER_RULES, NO_WINDOW),
-    rows=(*tables.STREAM, *tables.PRE_NORMS, *tables.INTERLEAVED_ATTENTION, *tables.GATED_MLP),
+    rules=(*PLAIN_RULES, NO_WINDOW),
+    rows=INTERLEAVED_ROWS,
     states_head=True,
 )
 
 
-class InternLM2Model(DecoderModel, architecture=INTERNLM2):
+class InternLM2Model(PlainDecoderModel, architecture=INTERNLM2):
     """InternLM2 without a head."""
-
-    def make_layer(self, config: InternLM2Config, layer_idx: int) -> DecoderLayer:
-        """Make a layer, as Llama's without biases."""
-        return DecoderLayer(config, Attention(config, layer_idx), MLP(config))
 
 
 class InternLM2ForCausalLM(heads.ForCausalLM, base=InternLM2Model): ...

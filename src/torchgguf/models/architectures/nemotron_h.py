@@ -158,12 +158,7 @@ NEMOTRON_H = Architecture(
     other_ggufs={"nemotron_h_moe": lambda config: config.has_experts},
     config_class=NemotronHConfig,
     rules=(
-        *tables.without(
-            nextn.counting_others(tables.SIZE_RULES, counted=False),
-            "feed_forward_length",
-            "attention.head_count_kv",
-        ),
-        MixerKinds(),
+        *tables.with_own(nextn.counting_others(tables.SIZE_RULES, counted=False), MixerKinds()),
         tables.layer_norm_epsilon("layer_norm_epsilon"),
         # Older files state the same number under this key, too.
         Field("attention.layer_norm_rms_epsilon", "layer_norm_epsilon", float, required=False),

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from torchgguf.models.blocks import heads, tables
-from torchgguf.models.blocks.attention import Attention
+from torchgguf.models.blocks.attention import FusedAttention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
 from torchgguf.models.blocks.mlp import FusedMLP
 from torchgguf.models.blocks.rope_rule import ORIGINAL, PartialRope, original_length
@@ -16,7 +16,6 @@ from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Header, Unwritable
 from torchgguf.models.core.weight_map import Row
-from torchgguf.nn import Linear
 
 
 @config_dataclass
@@ -80,29 +79,19 @@ PHI3 = Architecture(
     rows=(
         *tables.STREAM,
         *tables.PRE_NORMS,
-        *tables.ATTENTION_OUTPUT,
+        *tables.FUSED_ATTENTION,
         *tables.MLP_OUTPUT,
-        Row("blk.{}.attn_qkv", "layers.{}.self_attn.qkv_proj"),
         Row("blk.{}.ffn_up", "layers.{}.mlp.gate_up_proj"),
     ),
 )
 
 
-class Phi3Attention(Attention):
+class Phi3Attention(FusedAttention):
     """Attention with one projection for queries, keys and values."""
 
     def __init__(self, config: Phi3Config, layer_idx: int) -> None:
         super().__init__(config, layer_idx, config.sliding_window)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
-
-    def add_projections(self, hidden_size: int, bias: bool) -> None:
-        """Make the one projection."""
-        self.qkv_proj = Linear(hidden_size, self.query_size + 2 * self.key_size, bias=bias)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, as `Attention.project`."""
-        query, key, value = self.qkv_proj(x).split((self.query_size, self.key_size, self.key_size), dim=-1)
-        return query, key, value
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Attend as `Attention` does, then apply dropout."""

@@ -195,3 +195,16 @@ class AttentionNormingAllHeads(Attention):
         """Return queries and keys with norms, and values, as `Attention.project`."""
         query, key, value = super().project(x)
         return self.q_norm(query), self.k_norm(key), value
+
+
+class FusedAttention(Attention):
+    """Attention with one projection for queries, keys and values, `qkv_proj`."""
+
+    def add_projections(self, hidden_size: int, bias: bool) -> None:
+        """Create the one projection."""
+        self.qkv_proj = Linear(hidden_size, self.query_size + 2 * self.key_size, bias=bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, as `Attention.project`."""
+        query, key, value = self.qkv_proj(x).split((self.query_size, self.key_size, self.key_size), dim=-1)
+        return query, key, value

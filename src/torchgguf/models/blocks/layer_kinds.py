@@ -5,7 +5,7 @@ from typing import Any
 
 from torchgguf.container import GGUFError
 from torchgguf.container.errors import brief
-from torchgguf.models.core.config_map import Header, Rule, tensor_count
+from torchgguf.models.core.config_map import Field, Header, largest_dimension, tensor_count
 
 FULL = "full_attention"
 _HEADS = "attention.head_count_kv"
@@ -29,7 +29,7 @@ def check_layer_types(types: Sequence[str], kinds: Collection[str], layers: int)
         )
 
 
-class HeadsByLayer(Rule):
+class HeadsByLayer(Field):
     """The number of key/value heads of each layer, which is 0 in layers without attention.
 
     It becomes the fields `layer_types` and `num_key_value_heads`.
@@ -39,10 +39,9 @@ class HeadsByLayer(Rule):
         attention: the kind of the layers with attention.
     """
 
-    keys = (_HEADS,)
-
     def __init__(self, other: str, attention: str = FULL) -> None:
-        self._other, self._attention = other, attention
+        super().__init__(_HEADS, "num_key_value_heads", limit=largest_dimension)
+        self.other, self.attention = other, attention
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the kinds of the layers and the one number of heads of those with attention."""
@@ -50,16 +49,17 @@ class HeadsByLayer(Rule):
         if not 0 < layers <= tensor_count(header):
             return {}  # the rule of that key refuses it
         if stated is None:
-            return {"layer_types": [self._attention] * layers, "num_key_value_heads": None}
+            return {"layer_types": [self.attention] * layers, self.name: None}
         heads = stated if isinstance(stated, list) else [stated] * layers
-        if len(heads) != layers or any(type(number) is not int or number < 0 for number in heads):
-            raise GGUFError(f"{_HEADS} must be {layers} integers, 0 or above, got {brief(stated)}")
+        limit = largest_dimension(header)
+        if len(heads) != layers or any(type(each) is not int or not 0 <= each <= limit for each in heads):
+            raise GGUFError(f"{_HEADS} must be {layers} integers from 0 to {limit}, got {brief(stated)}")
         if len(numbers := {*heads} - {0}) > 1:
             raise GGUFError(f"{_HEADS} must be 0 or the same in all layers, got {brief(stated)}")
-        kinds = [self._attention if number else self._other for number in heads]
-        return {"layer_types": kinds, "num_key_value_heads": next(iter(numbers), None)}
+        kinds = [self.attention if number else self.other for number in heads]
+        return {"layer_types": kinds, self.name: next(iter(numbers), None)}
 
     def write(self, config: Any) -> dict[str, Any]:
         """Write the number of heads of each layer."""
         heads = config.num_key_value_heads
-        return {_HEADS: [heads if kind == self._attention else 0 for kind in config.layer_types]}
+        return {_HEADS: [heads if kind == self.attention else 0 for kind in config.layer_types]}

@@ -15,30 +15,35 @@ class MLP(nn.Module):
         config: contains `hidden_size`, `intermediate_size` and `hidden_act`.
         bias: whether the projections have biases.
         intermediate_size: replaces the config's.
+
+    Attributes:
+        projections: names of the projections, gate, up and down.
     """
 
     layer_name: ClassVar[str] = "mlp"
+    projections: ClassVar[tuple[str, str, str]] = ("gate_proj", "up_proj", "down_proj")
 
     def __init__(self, config: Any, *, bias: bool = False, intermediate_size: int | None = None) -> None:
         super().__init__()
         size = config.intermediate_size if intermediate_size is None else intermediate_size
         self.add_projections(config.hidden_size, size, bias)
-        self.down_proj = Linear(size, config.hidden_size, bias=bias)
+        self.add_module(self.projections[2], Linear(size, config.hidden_size, bias=bias))
         self.act_fn = find_activation("hidden_act", config.hidden_act)
 
     def add_projections(self, hidden_size: int, intermediate_size: int, bias: bool) -> None:
         """Create the layers that `project` uses."""
-        self.gate_proj = Linear(hidden_size, intermediate_size, bias=bias)
-        self.up_proj = Linear(hidden_size, intermediate_size, bias=bias)
+        for name in self.projections[:2]:
+            self.add_module(name, Linear(hidden_size, intermediate_size, bias=bias))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return gate and up, each `(..., intermediate_size)`."""
-        return self.gate_proj(x), self.up_proj(x)
+        gate, up, _ = self.projections
+        return getattr(self, gate)(x), getattr(self, up)(x)
 
     def forward(self, x: Tensor, step: Step | None = None) -> Tensor:
         """Map `(..., hidden_size)` to itself."""
         gate, up = self.project(x)
-        down: Tensor = self.down_proj(self.act_fn(gate) * up)
+        down: Tensor = getattr(self, self.projections[2])(self.act_fn(gate) * up)
         return down
 
 

@@ -109,12 +109,14 @@ def softmax_then_choose_in_groups(
 
 def sigmoid_then_choose(
     logits: Tensor,
-    bias: Tensor,
+    bias: Tensor | None = None,
+    *,
     choices: int,
     normalize: bool = True,
     scale: float = 1.0,
     groups: int = 1,
     chosen_groups: int = 1,
+    added: float = 1e-20,
 ) -> tuple[Tensor, Tensor]:
     """Compute the sigmoids of all scores and choose the highest with a bias: a `Router`, by `partial`.
 
@@ -128,18 +130,19 @@ def sigmoid_then_choose(
         scale: factor on the weights.
         groups: number of groups of equal size that experts form in their order.
         chosen_groups: number of groups from which a token's experts come.
+        added: is added to the sum by which sigmoids are divided.
 
     Returns:
         The weights and the indices of the experts of each token, `(N, K)` each.
     """
     scores = torch.sigmoid(logits.float())
-    wanted = scores + bias
+    wanted = scores if bias is None else scores + bias
     if groups > 1:
         wanted = _in_best_groups(wanted, groups, chosen_groups, ranking=2, outside=-torch.inf)
     chosen = wanted.topk(choices).indices
     weights = scores.gather(-1, chosen)
     if normalize:
-        weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
+        weights = weights / (weights.sum(dim=-1, keepdim=True) + added)
     return weights * scale, chosen
 
 

@@ -1,6 +1,7 @@
 """Rows and rules that weight maps and config maps of llama-like decoders share."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from torchgguf.container import TensorInfo
 from torchgguf.models.blocks.rope_rule import Rope
@@ -50,6 +51,9 @@ QKV = (
 
 ATTENTION = (*QKV, *ATTENTION_OUTPUT)
 
+# The rows of `FusedAttention`.
+FUSED_ATTENTION = (Row("blk.{}.attn_qkv", "layers.{}.self_attn.qkv_proj"), *ATTENTION_OUTPUT)
+
 # For files that store rows of queries and keys in the order of interleaved rotary embedding.
 INTERLEAVED_ATTENTION = (
     Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", interleaved_rotary_rows("num_attention_heads")),
@@ -62,6 +66,8 @@ QK_NORMS = (
     Row("blk.{}.attn_q_norm", "layers.{}.self_attn.q_norm"),
     Row("blk.{}.attn_k_norm", "layers.{}.self_attn.k_norm"),
 )
+# For norms that follow an interleaved rotation.
+INTERLEAVED_QK_NORMS = tuple(replace(row, transform=interleaved_rotary_rows(None)) for row in QK_NORMS)
 
 MLP_OUTPUT = (Row("blk.{}.ffn_down", "layers.{}.mlp.down_proj"),)
 
@@ -169,9 +175,10 @@ SIZE_RULES = (
 )
 
 
-def without(rules: Iterable[Rule], *keys: str) -> tuple[Rule, ...]:
-    """Return the rules that do not map any of these keys."""
-    return tuple(rule for rule in rules if not {*rule.keys} & {*keys})
+def with_own(rules: Iterable[Rule], *own: Rule) -> tuple[Rule, ...]:
+    """Return rules, in place of some of which a model has its own, which map the same keys."""
+    keys = {key for rule in own for key in rule.keys}
+    return (*(rule for rule in rules if keys.isdisjoint(rule.keys)), *own)
 
 
 # Rules that also apply if only a part of each head is rotated.

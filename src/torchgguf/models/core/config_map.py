@@ -138,7 +138,7 @@ class Field(Rule):
         if not self.required and self.key not in header.values:
             return {}
         value = self.number(header)
-        if self.limit is not None and value > (limit := self.limit(header)):
+        if self.limit is not None and value is not None and value > (limit := self.limit(header)):
             raise GGUFError(f"{self.key} = {value} is invalid: the {self.limit.__name__} is {limit}")
         return {self.name: value}
 
@@ -150,6 +150,15 @@ class Field(Rule):
         """Write the number, unless it is None in the config."""
         value = getattr(config, self.name)
         return {} if value is None else {self.key: self.kind(value)}
+
+
+@dataclass(frozen=True)
+class NoneIfZero(Field):
+    """Maps one key to one config field of the same value; 0 is None."""
+
+    def number(self, header: Header) -> Any:
+        """Return the number under the key, or None."""
+        return super().number(header) if header.get(self.key, self.kind()) else None
 
 
 @dataclass(frozen=True)

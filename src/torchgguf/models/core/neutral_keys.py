@@ -22,9 +22,11 @@ _KNOWN = frozenset(
 )
 # Beginnings of keys that newer versions of llama.cpp write.
 _KNOWN_BEGINNINGS = (
-    *("attention.compress_", "attention.indexer.", "attention.output_", "attention.recurrent_"),
-    *("embedding_length_per_layer", "expert_", "hash_layer_", "hrm.", "hyper_connection.", "kda.", "ple."),
-    *("rescale_", "residual_scale", "ssm.", "swin_norm", "time_", "token_shift_", "wkv."),
+    *("attention.compress_", "attention.indexer.", "attention.key_length_mla", "attention.kv_lora_rank"),
+    *("attention.output_", "attention.recurrent_", "attention.value_length_mla", "attention.value_scale"),
+    *("attn_res.", "dense_2_", "dense_3_", "embedding_length_per_layer", "expert_", "hash_layer_", "hrm."),
+    *("hyper_connection.", "kda.", "ple.", "rescale_", "residual_scale", "ssm.", "swin_norm", "time_"),
+    *("token_shift_", "wkv."),
 )
 # Keys for which 0 is a choice, not the absence of one.
 _ZERO_COUNTS = frozenset({"attention.causal"})
@@ -75,16 +77,31 @@ _REPEATS: Mapping[str, Callable[[Values], Any]] = {
     "rope.dimension_count_swa": _rotated,
     "rope.freq_base_swa": lambda values: values.get("rope.freq_base"),
 }
-# Values other than 0 that change nothing.
+# Values other than 0 that change nothing: many are what llama.cpp assumes, and writes, whatever the model is.
 _ALSO_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "attention.rope_pattern": (1,),
+    "attn_logit_softcapping": (50.0,),
     "decoder_start_token_id": (_UNSET, -1),
+    "expert_group_scale": (float(np.float32(0.05)),),
     "expert_weights_scale": (1.0,),
+    "final_logit_softcapping": (30.0,),
     "logit_scale": (1.0,),
     "pooling_type": (_UNSET, -1, *range(len(POOLING_NAMES))),  # `core/pooling.py` reads it
     "rope.scaling.attn_factor": (1.0,),
+    "router_logit_softcapping": (30.0,),
+    "token_shift_count": (2,),
 }
 # Parts of models that no architecture here has: whatever these state, nothing reads it.
-_UNREAD = ("decoder_block_count", "xielu.", "hyper_connection.epsilon")
+_UNREAD = (
+    *(
+        "activation.situ_",
+        "attention.indexer.kpool_",
+        "attn_res.",
+        "decoder_block_count",
+        "deepstack_mapping",
+    ),
+    *("hyper_connection.epsilon", "kda.", "xielu."),
+)
 
 
 def is_neutral(key: str, values: Values, *, has_rotation: bool) -> bool:

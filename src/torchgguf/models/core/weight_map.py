@@ -196,18 +196,18 @@ def _split(name: str) -> tuple[str, str, str]:
     return module, layer, suffix
 
 
-def interleaved_rotary_rows(heads_field: str) -> RowPermutation:
+def interleaved_rotary_rows(heads_field: str | None) -> RowPermutation:
     """Return the permutation of a query or key projection for rotary embeddings over neighbouring pairs.
 
     Hugging Face pairs row i of a head with row i + D/2; GGUF files of some architectures pair 2i with 2i + 1
     (`permute` in llama.cpp's converter).
 
     Args:
-        heads_field: name of the config field that counts the heads.
+        heads_field: name of the config field that counts the heads; None: a tensor for one head.
     """
 
     def order(config: Any) -> Tensor:
-        heads, head_dim = getattr(config, heads_field), config.head_dim
+        heads, head_dim = 1 if heads_field is None else getattr(config, heads_field), config.head_dim
         return torch.arange(heads * head_dim).view(heads, 2, head_dim // 2).transpose(1, 2).flatten()
 
     return RowPermutation(order)

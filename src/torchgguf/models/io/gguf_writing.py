@@ -12,7 +12,15 @@ import torch
 from gguf import GGML_QUANT_VERSION
 from torch import Tensor
 
-from torchgguf.container import Metadata, TensorSource, TensorType, write_gguf
+from torchgguf.container import (
+    ArrayType,
+    Metadata,
+    MetadataType,
+    TensorSource,
+    TensorType,
+    ValueType,
+    write_gguf,
+)
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.models.core.config import Config
@@ -175,7 +183,9 @@ def _metadata(model: Model, tokenizer: Any, tensors: Mapping[str, TensorSource])
                 continue
             for key in rule.keys:
                 metadata.pop(f"{name}.{key}", None)
-        metadata.update({f"{name}.{key}": value for key, value in stated.items()})
+        for key, value in stated.items():
+            full_key = f"{name}.{key}"
+            metadata.set(full_key, value, metadata.types.get(full_key, _type_of_integers(value)))
     if model.pooling != stated_pooling(metadata):
         key = f"{name}.{POOLING_KEY}"
         metadata.pop(key, None)
@@ -188,6 +198,12 @@ def _metadata(model: Model, tokenizer: Any, tensors: Mapping[str, TensorSource])
     elif model.config.vocab_size != source.config.vocab_size and _TOKENS in metadata:
         metadata = padded_vocabulary(metadata, model.config.vocab_size)
     return metadata
+
+
+def _type_of_integers(value: Any) -> MetadataType | None:
+    """Return the type in which llama.cpp's converter states a list of integers; None: not such a list."""
+    is_list = isinstance(value, list) and {*map(type, value)} == {int}
+    return ArrayType(ValueType.INT32) if is_list else None
 
 
 def _replace_vocabulary(metadata: Metadata, vocabulary: Metadata) -> None:

@@ -3,8 +3,10 @@
 Shape letters: B batch, C channels, T new positions, K size of the kernel.
 """
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
+
+from torchgguf.kernels.recurrence import ops as _ops  # noqa: F401 (defines the operators)
 
 
 def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -18,6 +20,5 @@ def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     Returns:
         The new positions, `(B, C, T)`.
     """
-    return F.conv1d(
-        x, weight[:, None].to(x.dtype), None if bias is None else bias.to(x.dtype), groups=len(weight)
-    )
+    result: Tensor = torch.ops.torchgguf.causal_convolution(x, weight, bias)
+    return result

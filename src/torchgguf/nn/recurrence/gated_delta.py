@@ -7,6 +7,8 @@ N size of keys, V size of values.
 import torch
 from torch import Tensor
 
+from torchgguf.kernels.recurrence import ops as _ops  # noqa: F401 (defines the operators)
+
 
 def gated_delta_rule(
     query: Tensor, key: Tensor, value: Tensor, decay: Tensor, beta: Tensor, state: Tensor
@@ -27,15 +29,5 @@ def gated_delta_rule(
     Returns:
         The outputs `(B, T, H, V)` of value's type, and the state after the new positions.
     """
-    repeats = value.shape[2] // key.shape[2]
-    q, k = (x.to(state.dtype).repeat_interleave(repeats, dim=2) for x in (query, key))
-    v, b = value.to(state.dtype), beta.to(state.dtype)
-    factor = decay.to(state.dtype).exp()
-    factor = factor[..., None, None] if factor.dim() == 3 else factor[..., None]
-    outputs = []
-    for t in range(value.shape[1]):
-        state = state * factor[:, t]
-        stored = (k[:, t, :, :, None] * state).sum(2)
-        state = state + k[:, t, :, :, None] * (b[:, t, :, None] * (v[:, t] - stored))[:, :, None]
-        outputs.append((q[:, t, :, :, None] * state).sum(2))
-    return torch.stack(outputs, dim=1).to(value.dtype), state
+    output, state = torch.ops.torchgguf.gated_delta_rule(query, key, value, decay, beta, state)
+    return output, state

@@ -6,6 +6,8 @@ Shape letters: B batch, T new positions, C channels, N size of a channel's state
 import torch
 from torch import Tensor
 
+from torchgguf.kernels.recurrence import ops as _ops  # noqa: F401 (defines the operators)
+
 
 def selective_scan(
     x: Tensor, step_size: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor
@@ -26,9 +28,5 @@ def selective_scan(
     Returns:
         The outputs `(B, T, C)` of x's type, and the state after the new positions.
     """
-    u, d, a, b, c = (each.to(state.dtype) for each in (x, step_size, a, b, c))
-    outputs = []
-    for t in range(x.shape[1]):
-        state = (d[:, t, :, None] * a).exp() * state + (d[:, t] * u[:, t])[..., None] * b[:, t, None]
-        outputs.append((state * c[:, t, None]).sum(-1))
-    return torch.stack(outputs, dim=1).to(x.dtype), state
+    output, state = torch.ops.torchgguf.selective_scan(x, step_size, a, b, c, state)
+    return output, state

@@ -7,6 +7,8 @@ state.
 import torch
 from torch import Tensor
 
+from torchgguf.kernels.recurrence import ops as _ops  # noqa: F401 (defines the operators)
+
 
 def state_space_scan(
     x: Tensor, step_size: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor
@@ -27,12 +29,5 @@ def state_space_scan(
     Returns:
         The outputs `(B, T, H, P)` of x's type, and the state after the new positions.
     """
-    repeats = x.shape[2] // b.shape[2]
-    u, d, a = (each.to(state.dtype) for each in (x, step_size, a))
-    b, c = (each.to(state.dtype).repeat_interleave(repeats, dim=2) for each in (b, c))
-    outputs = []
-    for t in range(x.shape[1]):
-        added = (d[:, t, :, None] * u[:, t])[..., None] * b[:, t, :, None]
-        state = (d[:, t] * a).exp()[..., None, None] * state + added
-        outputs.append((state * c[:, t, :, None]).sum(-1))
-    return torch.stack(outputs, dim=1).to(x.dtype), state
+    output, state = torch.ops.torchgguf.state_space_scan(x, step_size, a, b, c, state)
+    return output, state

@@ -1,0 +1,46 @@
+"""openPangu Embedded (Chen et al. 2025, arXiv 2505.22375): a Llama with biases in attention.
+
+transformers has no such class: models come from GGUF files only, and parameters have Llama's names.
+"""
+
+from torchgguf.models.blocks import heads
+from torchgguf.models.blocks.plain_decoder import (
+    PLAIN_ROWS,
+    PLAIN_RULES,
+    PlainDecoderConfig,
+    PlainDecoderModel,
+)
+from torchgguf.models.blocks.windows import NO_WINDOW
+from torchgguf.models.core.architecture import Architecture
+from torchgguf.models.core.config import config_dataclass
+
+
+@config_dataclass
+class PanguEmbeddedConfig(PlainDecoderConfig):
+    """Fields of all decoders, with other defaults."""
+
+    model_type = "pangu_embedded"
+
+    vocab_size: int = 153376
+    intermediate_size: int = 12800
+    num_hidden_layers: int = 34
+    num_key_value_heads: int | None = 8
+    max_position_embeddings: int = 32768
+    rms_norm_eps: float = 1e-5
+    attention_bias: bool = True
+    attention_out_bias: bool = True
+
+
+PANGU_EMBEDDED = Architecture(
+    gguf="pangu-embedded",
+    config_class=PanguEmbeddedConfig,
+    rules=(*PLAIN_RULES, NO_WINDOW),
+    rows=PLAIN_ROWS,
+)
+
+
+class PanguEmbeddedModel(PlainDecoderModel, architecture=PANGU_EMBEDDED):
+    """openPangu Embedded without a head."""
+
+
+class PanguEmbeddedForCausalLM(heads.ForCausalLM, base=PanguEmbeddedModel): ...

@@ -1,0 +1,60 @@
+"""Cases of tiny models with layers that are no attention: convolutions and recurrences."""
+
+from tests.models.case import Case
+from tests.models.mamba2_cases import MAMBA2
+
+_LFM2_MOE = {"num_dense_layers": 1, "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
+
+HYBRIDS = {
+    **MAMBA2,
+    "lfm2": Case("Lfm2", {"layer_types": ["conv", "full_attention", "conv"]}),
+    "lfm2-untied-odd-heads": Case(
+        "Lfm2",
+        {
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "full_attn_idxs": [0, 2],
+            "conv_L_cache": 4,
+            "block_auto_adjust_ff_dim": False,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "lfm2moe": Case(
+        "Lfm2Moe", {**_LFM2_MOE, "layer_types": ["conv", "conv", "full_attention"], "num_hidden_layers": 3}
+    ),
+    "lfm2moe-odd-heads": Case(
+        "Lfm2Moe",
+        {
+            **_LFM2_MOE,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_dense_layers": 0,
+            "num_experts": 4,
+            "num_experts_per_tok": 1,
+            "layer_types": ["full_attention", "conv", "full_attention"],
+        },
+    ),
+}
+UNWRITABLE_HYBRIDS = {
+    "lfm2-biases": Case(
+        "Lfm2",
+        {
+            "layer_types": ["conv", "full_attention", "conv"],
+            "conv_bias": True,
+            "block_ffn_dim_multiplier": 1.3,
+        },
+    ),
+    "lfm2moe-unbiased-untied": Case(
+        "Lfm2Moe",
+        {
+            **_LFM2_MOE,
+            "layer_types": ["conv", "full_attention", "conv"],
+            "use_expert_bias": False,
+            "norm_topk_prob": False,
+            "routed_scaling_factor": 1.7,
+            "tie_word_embeddings": False,  # the converter does not know the head of this architecture
+        },
+    ),
+}

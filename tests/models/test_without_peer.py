@@ -1,0 +1,106 @@
+"""Architectures that transformers lacks: their reference is llama.cpp, which reads files that we write."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.models.without_peer import CASES, sizes
+from tests.peers.llama_cpp import add_tokenizer, next_log_probabilities
+from torchgguf import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+TEXTS = torch.randint(3, 400, (3, 40), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    add_tokenizer(folder, "llama")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def model(request):
+    """A random model whose biases are not zero, nor its norms one."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(CASES[request.param][0], **sizes(request.param))
+    made = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.5)
+            elif "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+    return made
+
+
+@pytest.fixture(scope="module")
+def file(model, tokenizer, tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "model.gguf"
+    model.save_gguf(path, tokenizer=tokenizer)
+    return path
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_llama_cpp_scores_tokens_alike(model, file):
+    lengths = (5, 17, 40)  # within windows, and beyond
+    texts = [text[:length] for text, length in zip(TEXTS, lengths, strict=True)]
+    theirs = next_log_probabilities(file, [text.tolist() for text in texts])
+    for text, expected in zip(texts, theirs, strict=True):
+        actual = model(text[None]).logits[0, -1].log_softmax(-1)
+        assert_close(actual, expected, atol=2e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_read_it_is_the_same_model_and_written_the_same_file(model, file, tmp_path):
+    for dequantize in (False, True):
+        again = AutoModelForCausalLM.from_pretrained(file, dequantize=dequantize)
+        assert type(again) is type(model)
+        assert torch.equal(again(TEXTS).logits, model(TEXTS).logits)
+        again.save_gguf(tmp_path / "again.gguf", tokenizer=AutoTokenizer.from_pretrained(file))
+        assert (tmp_path / "again.gguf").read_bytes() == file.read_bytes()
+
+
+@torch.no_grad()
+def test_a_checkpoint_is_the_same_model(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    saved = {"architectures": [type(model).__name__], "dtype": "float32"}
+    assert again.config.to_dict() == {**model.config.to_dict(), **saved}
+    assert torch.equal(again(TEXTS).logits, model(TEXTS).logits)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@torch.no_grad()
+def test_padded_and_in_pieces_it_scores_as_at_once(model, implementation):
+    twin = type(model)(model.config, attn_implementation=implementation).eval()
+    twin.load_state_dict(model.state_dict())
+    expected = model(TEXTS).logits
+    for lefts in ((0, 0, 0), (0, 7, 3)):
+        mask = (torch.arange(47) >= torch.tensor(lefts)[:, None]) & (
+            torch.arange(47) < torch.tensor(lefts)[:, None] + 40
+        )
+        ids = torch.zeros(3, 47, dtype=torch.long)
+        ids[mask] = TEXTS.flatten()
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        cache, logits = None, []
+        for part in torch.arange(47).split([20, 19, 1, 1, 6]):
+            start, end = int(part[0]), int(part[-1]) + 1
+            output = twin(
+                ids[:, start:end],
+                attention_mask=mask[:, :end].long(),
+                position_ids=positions[:, start:end],
+                cache=cache,
+                use_cache=True,
+            )
+            cache = output.cache
+            logits.append(output.logits)
+        assert_close(torch.cat(logits, 1)[mask], expected.flatten(0, 1), atol=1e-4, rtol=0)
+
+
+def test_gradients_reach_every_parameter(model):
+    model(TEXTS, labels=TEXTS).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+    model.zero_grad()
