@@ -44,8 +44,8 @@ def test_names_are_those_of_the_format(architecture):
     archs = [key for key, value in gguf.MODEL_ARCH_NAMES.items() if value in names]
     assert len(archs) == len(names)
     kinds = {kind for arch in archs for kind in gguf.MODEL_TENSORS[arch]}
-    if architecture.gguf == "deepseek2":  # llama.cpp's own copy of the package knows that it has these
-        kinds |= {kind for kind in gguf.TENSOR_NAMES if kind.name.startswith("NEXTN_")}
+    if architecture.gguf in ("deepseek2", "nemotron_h"):  # llama.cpp's own copy of the package knows these
+        kinds |= {kind for kind in gguf.TENSOR_NAMES if kind.name.startswith(("NEXTN_", "ATTN_POST_NORM"))}
     if architecture.gguf == "lfm2moe":  # llama.cpp reads a head that is not tied
         kinds.add(gguf.MODEL_TENSOR.OUTPUT)
     allowed = {gguf.TENSOR_NAMES[kind].replace("{bid}", "{}") for kind in kinds}

@@ -1,6 +1,6 @@
 """Nemotron-H (NVIDIA 2025, arXiv 2504.03624), Nemotron Nano 2 and Nemotron 3.
 
-A layer is one of these alone: a Mamba 2 mixer, attention without rotation, an MLP, or experts. MLPs and
+A layer is one of these alone: a Mamba 2 mixer, attention without rotation, an MLP_ALONE, or experts. MLPs and
 experts have a squared ReLU and no gate.
 """
 
@@ -14,11 +14,11 @@ from torch import nn
 from torchgguf.models.blocks import moe, nextn, routing_rules, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderConfig, DecoderLayer, DecoderModel, NormNames
-from torchgguf.models.blocks.layer_kinds import FULL, check_layer_types
+from torchgguf.models.blocks.layer_kinds import FULL, LINEAR, check_layer_types
 from torchgguf.models.blocks.mamba2 import Mamba2Mixer, Mamba2Options, mamba2_rows, mamba2_rules
 from torchgguf.models.blocks.mlp import PlainMLP
 from torchgguf.models.blocks.outputs import MoeModelOutputWithPast
-from torchgguf.models.blocks.single_mixers import EXPERTS, LINEAR, MLP, MixerKinds
+from torchgguf.models.blocks.single_mixers import EXPERTS_ALONE, MLP_ALONE, MixerKinds
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
@@ -35,7 +35,7 @@ from torchgguf.models.core.weight_map import OtherNames, Row, Stack, interleaved
 from torchgguf.nn import WideRMSNorm
 
 # What released configs call the kinds of layers.
-_LETTERS = {"M": LINEAR, "E": EXPERTS, "*": FULL, "-": MLP}
+_LETTERS = {"M": LINEAR, "E": EXPERTS_ALONE, "*": FULL, "-": MLP_ALONE}
 _OLDER = {"mamba": LINEAR, "attention": FULL}
 
 
@@ -123,8 +123,9 @@ class NemotronHConfig(DecoderConfig):
             self.layers_block_type = [_LETTERS.get(letter, letter) for letter in letters]
         self.layers_block_type = [_OLDER.get(kind, kind) for kind in self.layers_block_type]
         self.mtp_layers_block_type = [
-            _OLDER.get(kind, kind) for kind in self.mtp_layers_block_type or (FULL, EXPERTS)
+            _OLDER.get(kind, kind) for kind in self.mtp_layers_block_type or (FULL, EXPERTS_ALONE)
         ]
+        self.time_step_limit = [*self.time_step_limit]
         self.num_hidden_layers = len(self.layers_block_type)
         self.hidden_act = self.mlp_hidden_act
         super().__post_init__(*others)
@@ -136,7 +137,7 @@ class NemotronHConfig(DecoderConfig):
     @property
     def has_experts(self) -> bool:
         """Whether there are layers of experts."""
-        return EXPERTS in (self.layers_block_type or ())
+        return EXPERTS_ALONE in (self.layers_block_type or ())
 
 
 _MIXER = "layers.{}.mixer"
@@ -276,7 +277,7 @@ class NemotronHModel(DecoderModel, architecture=NEMOTRON_H):
             mixer = Mamba2Mixer(config.hidden_size, layer_idx, _mamba_options(config))
         elif kind == FULL:
             mixer = MixerAttention(config, layer_idx, rotation=None)
-        elif kind == MLP:
+        elif kind == MLP_ALONE:
             mixer = MixerMLP(config, bias=config.mlp_bias)
         else:
             mixer = _experts(config)

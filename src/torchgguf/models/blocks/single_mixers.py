@@ -4,10 +4,10 @@ from typing import Any
 
 from torchgguf.container import GGUFError
 from torchgguf.container.errors import brief
-from torchgguf.models.blocks.layer_kinds import FULL
+from torchgguf.models.blocks.layer_kinds import FULL, LINEAR
 from torchgguf.models.core.config_map import Header, Rule, largest_dimension, tensor_count
 
-LINEAR, MLP, EXPERTS = "linear_attention", "mlp", "moe"
+MLP_ALONE, EXPERTS_ALONE = "mlp", "moe"
 _HEADS, _SIZES = "attention.head_count_kv", "feed_forward_length"
 
 
@@ -29,9 +29,9 @@ class MixerKinds(Rule):
             return {}  # the rule of that key refuses it
         heads, sizes = (_numbers(header, key, all_layers)[:layers] for key in self.keys)
         mapped, field = (
-            (EXPERTS, "moe_intermediate_size")
+            (EXPERTS_ALONE, "moe_intermediate_size")
             if header.get("expert_count", 0)
-            else (MLP, "intermediate_size")
+            else (MLP_ALONE, "intermediate_size")
         )
         kinds = [mapped if size else FULL if n else LINEAR for n, size in zip(heads, sizes, strict=True)]
         stated: dict[str, Any] = {"layers_block_type": kinds, "num_key_value_heads": _one(_HEADS, heads)}
@@ -44,9 +44,9 @@ class MixerKinds(Rule):
     def write(self, config: Any) -> dict[str, Any]:
         """Write both numbers of each layer."""
         kinds = config.layers_block_type
-        if {MLP, EXPERTS} <= {*kinds}:
+        if {MLP_ALONE, EXPERTS_ALONE} <= {*kinds}:
             raise ValueError("GGUF does not support layers of MLPs beside layers of experts")
-        sizes = {MLP: config.intermediate_size, EXPERTS: config.moe_intermediate_size}
+        sizes = {MLP_ALONE: config.intermediate_size, EXPERTS_ALONE: config.moe_intermediate_size}
         return {
             _HEADS: [config.num_key_value_heads if kind == FULL else 0 for kind in kinds],
             _SIZES: [sizes.get(kind, 0) for kind in kinds],
