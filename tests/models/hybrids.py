@@ -36,6 +36,18 @@ HYBRIDS = {
             "layer_types": ["full_attention", "conv", "full_attention"],
         },
     ),
+    "mamba": Case("Mamba", {}),
+    "mamba-untied-odd-sizes": Case(
+        "Mamba",
+        {
+            "hidden_size": 48,
+            "state_size": 5,
+            "conv_kernel": 3,
+            "time_step_rank": 7,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "falcon-mamba": Case("FalconMamba", {"tie_word_embeddings": False}),
 }
 UNWRITABLE_HYBRIDS = {
     "lfm2-biases": Case(
@@ -57,4 +69,5 @@ UNWRITABLE_HYBRIDS = {
             "tie_word_embeddings": False,  # the converter does not know the head of this architecture
         },
     ),
+    "mamba-biases": Case("Mamba", {"use_bias": True, "use_conv_bias": False, "expand": 3}),
 }

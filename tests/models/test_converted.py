@@ -95,6 +95,8 @@ RUN_BY_BOTH = (
     "nemotronh-biases-odd-heads",
     "nemotronh-experts",
     "nemotronh-experts-groups",
+    "mamba",
+    "falcon-mamba",
 )
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 

@@ -8,6 +8,14 @@ BIASES = {"attention_bias": True, "attention_out_bias": True, "mlp_bias": True}
 STREAM_MULTIPLIERS = {key: x for key, x in MULTIPLIERS.items() if key != "attention_multiplier"}
 ODD_HEADS = {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 1}
 
+# Of DeciLM: attention of three kinds, one matrix, an MLP alone, nothing.
+UNEQUAL_LAYERS = {
+    "num_hidden_layers": 6,
+    "num_attention_heads_per_layer": [4, 4, 0, 0, 4, 4],
+    "num_key_value_heads_per_layer": [2, 0, 0, 0, 1, 4],
+    "intermediate_size_per_layer": [256, 512, 256, 0, 768, 256],
+}
+
 # name -> model type, config beyond the sizes of all
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "internlm2": ("internlm2", {}),
@@ -24,6 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "jais": ("jais", {"num_key_value_heads": 4}),
     "minicpm": ("minicpm", {**STREAM_MULTIPLIERS, **BIASES}),
     "plamo": ("plamo", {}),
+    "deci": ("deci", UNEQUAL_LAYERS),
 }
 
 

@@ -191,7 +191,8 @@ ABSENT: dict[str, dict[str, str]] = {
             GraniteMoeSharedPreTrainedModel GranitePreTrainedModel HunYuanDenseV1PreTrainedModel
             Lfm2MoePreTrainedModel Lfm2PreTrainedModel
             LlamaPreTrainedModel MiniMaxM2PreTrainedModel Ministral3PreTrainedModel
-            MistralPreTrainedModel MixtralPreTrainedModel NemotronPreTrainedModel Olmo2PreTrainedModel
+            MistralPreTrainedModel MixtralPreTrainedModel NemotronHPreTrainedModel
+            NemotronPreTrainedModel Olmo2PreTrainedModel
             OlmoePreTrainedModel Phi3PreTrainedModel PhiPreTrainedModel PhimoePreTrainedModel
             Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel Qwen3PreTrainedModel
             SeedOssPreTrainedModel SmolLM3PreTrainedModel StableLmPreTrainedModel

@@ -30,12 +30,14 @@ BYTE_LEVEL = {
     "deepseek_v3": "deepseek-v3",
     "exaone4": "exaone4",
     "falcon": "falcon",
+    "falcon_mamba": "falcon",
     "glm4": "glm4",
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
     "hunyuan_v1_dense": "hunyuan-dense",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
+    "mamba": "mpt",
     "minimax_m2": "minimax-m2",
     "nemotron_h": "pixtral",
     "olmo2": "dbrx",
@@ -187,8 +189,8 @@ def _sentencepiece(prefix: bool) -> bytes:
     return out.getvalue()
 
 
-def greedy_text(path: Path, prompt: str, tokens: int = 24, threads: int = 1) -> str:
-    """llama.cpp's greedy continuation of a prompt."""
+def greedy_text(path: Path, prompt: str | list[int], tokens: int = 24, threads: int = 1) -> str:
+    """llama.cpp's greedy continuation of a prompt, a text or its tokens."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()

@@ -42,6 +42,11 @@ from torchgguf.models.architectures.cohere2 import (
     Cohere2ForCausalLM as Cohere2ForCausalLM,
     Cohere2Model as Cohere2Model,
 )
+from torchgguf.models.architectures.deci import (
+    DeciLMConfig as DeciLMConfig,
+    DeciLMForCausalLM as DeciLMForCausalLM,
+    DeciLMModel as DeciLMModel,
+)
 from torchgguf.models.architectures.deepseek_v2 import (
     DeepseekV2Config as DeepseekV2Config,
     DeepseekV2ForCausalLM as DeepseekV2ForCausalLM,
@@ -80,6 +85,13 @@ from torchgguf.models.architectures.falcon import (
     FalconForSequenceClassification as FalconForSequenceClassification,
     FalconForTokenClassification as FalconForTokenClassification,
     FalconModel as FalconModel,
+)
+from torchgguf.models.architectures.falcon_mamba import (
+    FalconMambaCausalLMOutput as FalconMambaCausalLMOutput,
+    FalconMambaConfig as FalconMambaConfig,
+    FalconMambaForCausalLM as FalconMambaForCausalLM,
+    FalconMambaModel as FalconMambaModel,
+    FalconMambaOutput as FalconMambaOutput,
 )
 from torchgguf.models.architectures.gemma import (
     GemmaConfig as GemmaConfig,
@@ -186,6 +198,13 @@ from torchgguf.models.architectures.maincoder import (
     MaincoderConfig as MaincoderConfig,
     MaincoderForCausalLM as MaincoderForCausalLM,
     MaincoderModel as MaincoderModel,
+)
+from torchgguf.models.architectures.mamba import (
+    MambaCausalLMOutput as MambaCausalLMOutput,
+    MambaConfig as MambaConfig,
+    MambaForCausalLM as MambaForCausalLM,
+    MambaModel as MambaModel,
+    MambaOutput as MambaOutput,
 )
 from torchgguf.models.architectures.minicpm import (
     MiniCPMConfig as MiniCPMConfig,

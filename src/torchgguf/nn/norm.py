@@ -24,7 +24,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of `(..., hidden_size)`."""
         weight = self.weight  # looked up once: a module needs its time
-        if x.dtype is torch.float32:
+        if x.dtype is weight.dtype is torch.float32:
             return F.rms_norm(x, weight.shape, weight, self.eps)
         normed = F.rms_norm(x.float(), weight.shape, None, self.eps).to(x.dtype)
         return (weight * normed).to(x.dtype)

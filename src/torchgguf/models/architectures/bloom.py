@@ -115,9 +115,9 @@ class FixedInnerSize(Rule):
         return {self.keys[0]: 4 * config.hidden_size}
 
 
-def _heads_together(config: BloomConfig) -> Tensor:
+def _heads_together(config: BloomConfig, rows: int) -> Tensor:
     """Return the row of `query_key_value` for each row of a file, which stores queries of all heads first."""
-    return torch.arange(3 * config.hidden_size).view(config.n_head, 3, -1).transpose(0, 1).flatten()
+    return torch.arange(rows).view(config.n_head, 3, -1).transpose(0, 1).flatten()
 
 
 BLOOM = Architecture(

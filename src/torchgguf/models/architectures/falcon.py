@@ -139,12 +139,10 @@ class RowLayout(Rule):
         return {self.keys[0]: "jploski"}
 
 
-def _heads_together(config: FalconConfig) -> Tensor:
+def _heads_together(config: FalconConfig, rows: int) -> Tensor:
     """Return the row of `query_key_value` for each row of a file: queries of all heads, keys, values."""
-    groups = config.num_key_value_heads
-    rows = torch.arange((config.num_attention_heads + 2 * groups) * config.head_dim)
-    rows = rows.view(groups, -1, config.head_dim)
-    return torch.cat([part.flatten() for part in (rows[:, :-2], rows[:, -2], rows[:, -1])])
+    order = torch.arange(rows).view(config.num_key_value_heads, -1, config.head_dim)
+    return torch.cat([part.flatten() for part in (order[:, :-2], order[:, -2], order[:, -1])])
 
 
 FALCON = Architecture(

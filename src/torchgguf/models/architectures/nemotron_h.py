@@ -268,6 +268,12 @@ class NemotronHModel(DecoderModel, architecture=NEMOTRON_H):
     output_class = MoeModelOutputWithPast
     argument_order = ("input_ids", "inputs_embeds", "position_ids", "cache", "use_cache", "attention_mask")
 
+    def untrained_row(self, config: Any) -> None:
+        """Return None: all embeddings are trained."""
+
+    def make_rotary(self, config: Any) -> None:
+        """Return None: nothing is rotated."""
+
     def make_layer(self, config: NemotronHConfig, layer_idx: int) -> NemotronHLayer:
         """Make a layer of the kind that the config states."""
         assert config.layers_block_type is not None
@@ -300,6 +306,7 @@ def _mamba_options(config: NemotronHConfig) -> Mamba2Options:
         config.use_conv_bias,
         config.use_bias,
         (config.time_step_min, math.inf),
+        (config.time_step_min, config.time_step_max, config.time_step_floor),
     )
 
 

@@ -3,6 +3,7 @@
 Shape letters: B batch, T new positions, H heads, P size of a head, G groups, N size of the state, I = H * P.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -37,6 +38,7 @@ class Mamba2Options:
         conv_bias: whether the convolution has a bias.
         bias: whether the projections have biases.
         limits: the least and the largest step size.
+        initial: bounds of the step sizes of a new model, and the lowest of all; None: their bias is 1.
     """
 
     heads: int
@@ -49,6 +51,7 @@ class Mamba2Options:
     conv_bias: bool = True
     bias: bool = False
     limits: tuple[float, float] = (0.0, torch.inf)
+    initial: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         """Check the groups."""
@@ -117,11 +120,16 @@ class Mamba2Mixer(FormedLayer, RecurrentMixer):
         return GatedGroupRMSNorm(self.options.size, self.options.groups, self.options.eps)
 
     def init_parameters(self) -> None:
-        """Set decays of 1 to H, a skip of 1 and a bias of 1 for step sizes."""
+        """Set decays of 1 to H, a skip of 1 and a bias for step sizes, drawn if the options state bounds."""
         with torch.no_grad():
             self.A_log.copy_(torch.arange(1, len(self.A_log) + 1).log())
             self.D.fill_(1.0)
             self.dt_bias.fill_(1.0)
+            if self.options.initial is not None:
+                shortest, longest, lowest = self.options.initial
+                logarithm = self.dt_bias.uniform_(math.log(shortest), math.log(longest))
+                step_size = logarithm.exp().clamp(min=lowest)
+                self.dt_bias.copy_(step_size + (-(-step_size).expm1()).log())  # the inverse of softplus
 
     def project(self, x: Tensor) -> Tensor:
         """Map the stream to gates, channels of the convolution and step sizes, `(B, T, I + channels + H)`."""

@@ -4,7 +4,7 @@ Shape letters: B batch, T new positions, S positions seen including the new ones
 """
 
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -159,15 +159,24 @@ class LayerStack(PreTrainedModel):
             x = self.run_layer(layer, x, step, again=i % self.checkpoint_every == 0)
             if output_hidden_states:
                 states.append(x)
-        x = states[-1] = getattr(self, self.norm_name)(x)
-        kept = {name: tuple(getattr(record, name)) for name in record.requested()}
+        x = getattr(self, self.norm_name)(x)
+        kept = {name: tuple(getattr(record, name)) or None for name in record.requested()}
         output = self.output_class(
             last_hidden_state=x,
             cache=cache,
-            hidden_states=tuple(states) if output_hidden_states else None,
+            hidden_states=self.list_states(states, x) if output_hidden_states else None,
             **kept,
         )
         return output.to_tuple() if return_dict is False else output
+
+    def list_states(self, stream: Sequence[Tensor], last: Tensor) -> tuple[Tensor, ...]:
+        """Return the states that an output lists.
+
+        Args:
+            stream: before, between and after the layers.
+            last: the normalised output of the last layer.
+        """
+        return (*stream[:-1], last)
 
     def _warn_of_kinds(self, token_type_ids: Tensor) -> None:
         """Warn of kinds of inputs on a CPU that are not 0; to read them from a GPU would stall it."""

@@ -16,7 +16,7 @@ from torchgguf.models.core.config_map import (
     largest_dimension,
     tensor_count,
 )
-from torchgguf.models.core.weight_map import HEAD, Row, Stack, interleaved_rotary_rows
+from torchgguf.models.core.weight_map import HEAD, INTERLEAVED_HEADS, Row, Stack
 
 # Weights of all decoders outside the layers.
 STREAM = (Row("token_embd", "embed_tokens"), Row("output_norm", "norm"), Row("output", HEAD))
@@ -56,8 +56,8 @@ FUSED_ATTENTION = (Row("blk.{}.attn_qkv", "layers.{}.self_attn.qkv_proj"), *ATTE
 
 # For files that store rows of queries and keys in the order of interleaved rotary embedding.
 INTERLEAVED_ATTENTION = (
-    Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", interleaved_rotary_rows("num_attention_heads")),
-    Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj", interleaved_rotary_rows("num_key_value_heads")),
+    Row("blk.{}.attn_q", "layers.{}.self_attn.q_proj", INTERLEAVED_HEADS),
+    Row("blk.{}.attn_k", "layers.{}.self_attn.k_proj", INTERLEAVED_HEADS),
     _VALUE,
     *ATTENTION_OUTPUT,
 )
@@ -67,7 +67,7 @@ QK_NORMS = (
     Row("blk.{}.attn_k_norm", "layers.{}.self_attn.k_norm"),
 )
 # For norms that follow an interleaved rotation.
-INTERLEAVED_QK_NORMS = tuple(replace(row, transform=interleaved_rotary_rows(None)) for row in QK_NORMS)
+INTERLEAVED_QK_NORMS = tuple(replace(row, transform=INTERLEAVED_HEADS) for row in QK_NORMS)
 
 MLP_OUTPUT = (Row("blk.{}.ffn_down", "layers.{}.mlp.down_proj"),)
 

@@ -201,6 +201,12 @@ class Config:
             raise ValueError(f"problem_type {self.problem_type!r} needs num_labels of 2 or more, got 1")
 
     @property
+    def layers_with_tensors(self) -> int:
+        """The number of layers that have parameters: all, in most models."""
+        layers: int = getattr(self, "num_hidden_layers", 0)
+        return layers
+
+    @property
     def attn_implementation(self) -> str | None:
         """Name of an attention implementation, or None."""
         return self._attn_implementation

@@ -242,6 +242,28 @@ class Harmless(Rule):
 
 
 @dataclass(frozen=True)
+class Stated(Rule):
+    """A key that readers want, and that changes nothing: new files state one value.
+
+    Attributes:
+        key: the key.
+        value: the value in new files.
+    """
+
+    key: str
+    value: Any
+    keys: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Set the key."""
+        object.__setattr__(self, "keys", (self.key,))
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the value."""
+        return {self.key: self.value}
+
+
+@dataclass(frozen=True)
 class Implied(Rule):
     """A field without a key: it follows from the names and shapes of the tensors."""
 

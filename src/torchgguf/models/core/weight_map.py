@@ -17,8 +17,8 @@ from torch import Tensor
 
 from torchgguf.nn.factors import is_factor
 
-# Maps a config to an index p such that row i of the GGUF tensor is row p[i] of the Hugging Face tensor.
-RowOrder = Callable[[Any], Tensor]
+# Maps a config and a number of rows to an index p: row i of the GGUF tensor is row p[i] of Hugging Face's.
+RowOrder = Callable[[Any, int], Tensor]
 
 # The module that scores tokens: the only head that GGUF files store.
 HEAD = "lm_head"
@@ -34,11 +34,11 @@ class RowPermutation:
 
     def to_gguf(self, tensor: Tensor, config: Any) -> Tensor:
         """Return the rows of a Hugging Face tensor, packed or not, in GGUF's order."""
-        return _take_rows(tensor, self.order(config))
+        return _take_rows(tensor, self.order(config, tensor.shape[0]))
 
     def to_hf(self, tensor: Tensor, config: Any) -> Tensor:
         """Return the rows of a GGUF tensor, packed or not, in Hugging Face's order."""
-        return _take_rows(tensor, torch.argsort(self.order(config)))
+        return _take_rows(tensor, torch.argsort(self.order(config, tensor.shape[0])))
 
 
 def _take_rows(tensor: Tensor, index: Tensor) -> Tensor:
@@ -196,18 +196,11 @@ def _split(name: str) -> tuple[str, str, str]:
     return module, layer, suffix
 
 
-def interleaved_rotary_rows(heads_field: str | None) -> RowPermutation:
-    """Return the permutation of a query or key projection for rotary embeddings over neighbouring pairs.
+def _interleaved(config: Any, rows: int) -> Tensor:
+    pairs = config.head_dim // 2
+    return torch.arange(rows).view(-1, 2, pairs).transpose(1, 2).flatten()
 
-    Hugging Face pairs row i of a head with row i + D/2; GGUF files of some architectures pair 2i with 2i + 1
-    (`permute` in llama.cpp's converter).
 
-    Args:
-        heads_field: name of the config field that counts the heads; None: a tensor for one head.
-    """
-
-    def order(config: Any) -> Tensor:
-        heads, head_dim = 1 if heads_field is None else getattr(config, heads_field), config.head_dim
-        return torch.arange(heads * head_dim).view(heads, 2, head_dim // 2).transpose(1, 2).flatten()
-
-    return RowPermutation(order)
+# Of queries and keys, for rotary embeddings over neighbouring pairs: Hugging Face pairs row i of a head with
+# row i + D/2; GGUF files of some architectures pair 2i with 2i + 1 (`permute` in llama.cpp's converter).
+INTERLEAVED_HEADS = RowPermutation(_interleaved)

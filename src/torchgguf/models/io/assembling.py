@@ -146,7 +146,7 @@ def open_model(
 
 def _check_layers(model_class: type[Model], supply: TensorSupply) -> None:
     """Refuse a config with more layers than have tensors: making each takes time and memory."""
-    stated: int = getattr(supply.config, "num_hidden_layers", 0)
+    stated = supply.config.layers_with_tensors
     if stated > (proven := model_class.architecture.weights.count_layers(supply.tensors)):
         raise supply.error(f"the config states {stated} layers, but there are tensors of {proven}")
 
