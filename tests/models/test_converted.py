@@ -35,7 +35,7 @@ HALVES = {
     "gpt-oss": torch.bfloat16,
     "granitemoe-tied-biases": torch.bfloat16,
     "granitemoe-shared": torch.bfloat16,
-    "nemotronh-biases-odd-heads": torch.bfloat16,
+    "nemotronh": torch.bfloat16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
 UNREADABLE = (

@@ -31,7 +31,7 @@ from torchgguf.models.core.config_map import (
     Unwritable,
     largest_dimension as largest,
 )
-from torchgguf.models.core.weight_map import OtherNames, Row, Stack, interleaved_rotary_rows
+from torchgguf.models.core.weight_map import INTERLEAVED_HEADS, OtherNames, Row, Stack
 from torchgguf.nn import WideRMSNorm
 
 # What released configs call the kinds of layers.
@@ -194,8 +194,8 @@ NEMOTRON_H = Architecture(
         Row("blk.{}.attn_norm", "layers.{}.norm"),
         *mamba2_rows("mixer"),
         # In the order for a rotation that there is not: the converter's, as it is Granite's.
-        Row("blk.{}.attn_q", f"{_MIXER}.q_proj", interleaved_rotary_rows("num_attention_heads")),
-        Row("blk.{}.attn_k", f"{_MIXER}.k_proj", interleaved_rotary_rows("num_key_value_heads")),
+        Row("blk.{}.attn_q", f"{_MIXER}.q_proj", INTERLEAVED_HEADS),
+        Row("blk.{}.attn_k", f"{_MIXER}.k_proj", INTERLEAVED_HEADS),
         *(
             Row(f"blk.{{}}.{gguf}", f"{_MIXER}.{hf}")
             for gguf, hf in (
