@@ -64,6 +64,7 @@ OWN_SIZES = {
         "bos_token_id": 1,
         "eos_token_id": 2,
     },
+    "Qwen3_5MoeText": {name: size for name, size in SIZES.items() if name != "intermediate_size"},
     "Mamba": MAMBA,
     "FalconMamba": MAMBA,
     # The length that llama.cpp's converter states whatever the config does.

@@ -31,11 +31,14 @@ HALVES = {
     "qwen2-tied": torch.bfloat16,
     "qwen2moe-mha": torch.bfloat16,
     "qwen3-tied-mha": torch.bfloat16,
+    "qwen35-tied-odd-heads": torch.bfloat16,
+    "qwen3next-tied-odd-heads": torch.bfloat16,
     "gpt2-short": torch.float16,
+    "gemma4-experts": torch.bfloat16,
     "gpt-oss": torch.bfloat16,
     "granitemoe-tied-biases": torch.bfloat16,
     "granitemoe-shared": torch.bfloat16,
-    "nemotronh": torch.bfloat16,
+    "nemotronh-biases-odd-heads": torch.bfloat16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
 UNREADABLE = (
@@ -55,12 +58,18 @@ RUN_BY_BOTH = (
     "lfm2moe",
     "lfm2moe-odd-heads",
     "qwen3moe",
+    "qwen35",
+    "qwen35moe",
+    "qwen3next",
     "mixtral",
     "ministral3",
     "smollm3",
     "gemma",
     "gemma2",
     "gemma3",
+    "gemma4",
+    "gemma4-equal-odd-heads",
+    "gemma4-experts",
     "falcon",
     "falcon-new",
     "nemotron",
@@ -92,11 +101,11 @@ RUN_BY_BOTH = (
     "phi2",
     "phi2-odd-heads",
     "nemotronh",
-    "nemotronh-biases-odd-heads",
     "nemotronh-experts",
     "nemotronh-experts-groups",
     "mamba",
     "falcon-mamba",
+    "jamba",
 )
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 

@@ -17,6 +17,7 @@ from torchgguf.nn.convolution import CausalConv1d
 from torchgguf.nn.correction import CorrectedGate, CorrectionBias, WideGate
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
 from torchgguf.nn.file_forms import NEGATIVE_EXP, UNIT_OFFSET, FileForm, FormedLayer
+from torchgguf.nn.fused_experts import FusedExperts, QuantizedFusedExperts
 from torchgguf.nn.gated_norm import GatedGroupRMSNorm
 from torchgguf.nn.latent import LatentProjection, QuantizedLatentProjection
 from torchgguf.nn.layers import (
@@ -36,12 +37,14 @@ from torchgguf.nn.masks import (
     next_positions,
 )
 from torchgguf.nn.norm import (
+    GatedRMSNorm,
     HeadwiseLayerNorm,
     LayerNorm,
     RMSNorm,
     UnitOffsetLayerNorm,
     UnitOffsetRMSNorm,
     WideRMSNorm,
+    unweighted_rms_norm,
 )
 from torchgguf.nn.outputs import ModelOutput
 from torchgguf.nn.padding import Padding
@@ -75,8 +78,10 @@ __all__ = [
     "Experts",
     "FileForm",
     "FormedLayer",
+    "FusedExperts",
     "Gate",
     "GatedGroupRMSNorm",
+    "GatedRMSNorm",
     "HeadwiseLayerNorm",
     "KeyValues",
     "LatentProjection",
@@ -89,6 +94,7 @@ __all__ = [
     "QuantizedConv1D",
     "QuantizedEmbedding",
     "QuantizedExperts",
+    "QuantizedFusedExperts",
     "QuantizedLatentProjection",
     "QuantizedLinear",
     "QuantizedUngatedExperts",
@@ -123,4 +129,5 @@ __all__ = [
     "rotate_neighbours",
     "selective_scan",
     "state_space_scan",
+    "unweighted_rms_norm",
 ]

@@ -54,6 +54,10 @@ class UngatedExperts(Experts):
 class QuantizedUngatedExperts(QuantizedExperts):
     """The packed form of `UngatedExperts`."""
 
+    def intermediate_size(self) -> int:
+        """Return the size of an expert, I."""
+        return self.up_proj.shape[1]
+
     def make_plain(self, experts: int, hidden_size: int, intermediate_size: int) -> UngatedExperts:
         """Create the plain form."""
         return UngatedExperts(experts, hidden_size, intermediate_size, self.act_fn)
