@@ -31,6 +31,8 @@ HALVES = {
     "qwen2-tied": torch.bfloat16,
     "qwen2moe-mha": torch.bfloat16,
     "qwen3-tied-mha": torch.bfloat16,
+    "qwen35-tied-odd-heads": torch.bfloat16,
+    "qwen3next-tied-odd-heads": torch.bfloat16,
     "gpt2-short": torch.float16,
     "gemma4-experts": torch.bfloat16,
     "gpt-oss": torch.bfloat16,
@@ -55,6 +57,9 @@ RUN_BY_BOTH = (
     "lfm2moe",
     "lfm2moe-odd-heads",
     "qwen3moe",
+    "qwen35",
+    "qwen35moe",
+    "qwen3next",
     "mixtral",
     "ministral3",
     "smollm3",
@@ -96,6 +101,7 @@ RUN_BY_BOTH = (
     "phi2-odd-heads",
     "mamba",
     "falcon-mamba",
+    "jamba",
 )
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 

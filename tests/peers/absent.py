@@ -196,9 +196,9 @@ ABSENT: dict[str, dict[str, str]] = {
             LlamaPreTrainedModel MiniMaxM2PreTrainedModel Ministral3PreTrainedModel
             MistralPreTrainedModel MixtralPreTrainedModel NemotronPreTrainedModel Olmo2PreTrainedModel
             OlmoePreTrainedModel Phi3PreTrainedModel PhiPreTrainedModel PhimoePreTrainedModel
-            Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel Qwen3PreTrainedModel
-            SeedOssPreTrainedModel SmolLM3PreTrainedModel StableLmPreTrainedModel
-            Starcoder2PreTrainedModel
+            Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel
+            Qwen3NextPreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel
+            SmolLM3PreTrainedModel StableLmPreTrainedModel Starcoder2PreTrainedModel
         """,
         "parts of models are shared: torchgguf.nn.RMSNorm": """
             Qwen2RMSNorm

@@ -49,7 +49,10 @@ BYTE_LEVEL = {
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2",
     "qwen3": "qwen2",
+    "qwen3_5_moe_text": "qwen35",
+    "qwen3_5_text": "qwen35",
     "qwen3_moe": "qwen2",
+    "qwen3_next": "qwen2",
     "seed_oss": "seed-coder",
     "stablelm": "stablelm2",
     "starcoder2": "starcoder",
@@ -62,6 +65,9 @@ LISTED = ("gemma4_text",)
 MORE_TOKENS = {"glm4_moe": ("[gMASK]", "<|observation|>")}
 # Models whose vocabulary of sentencepiece puts no space before a text.
 UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
+
+# Of models whose blocks for multi-token prediction the converter expects, and transformers does not have.
+WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), "--no-mtp")
 
 # Classes whose names in released checkpoints are the only ones that the converter knows.
 RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM"}
@@ -82,6 +88,7 @@ def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -
             files[name],
             types.get(name, "f32"),
             {**BYTE_LEVEL, **WORDPIECE}.get(model.config.model_type, ""),
+            *filter(None, [WITHOUT_BLOCKS.get(model.config.model_type)]),
         )
         for name, model in models.items()
     )
@@ -104,10 +111,10 @@ def add_tokenizer(folder: Path, model_type: str) -> None:
         (folder / "tokenizer.model").write_bytes(_sentencepiece(model_type not in UNPREFIXED))
 
 
-def convert_folders(jobs: Iterable[tuple[Path, Path, str, str]]) -> None:
+def convert_folders(jobs: Iterable[tuple[Any, ...]]) -> None:
     """Convert folders to files of a type; `split` says how a byte-level vocabulary splits texts."""
-    for folder, out, type, split in jobs:
-        run_converter([str(folder), "--outfile", str(out), "--outtype", type], split)
+    for folder, out, type, split, *more in jobs:
+        run_converter([str(folder), "--outfile", str(out), "--outtype", type, *more], split)
 
 
 def run_converter(arguments: Sequence[str], split: str = "") -> None:

@@ -181,6 +181,12 @@ from torchgguf.models.architectures.jais import (
     JaisForCausalLM as JaisForCausalLM,
     JaisModel as JaisModel,
 )
+from torchgguf.models.architectures.jamba import (
+    JambaConfig as JambaConfig,
+    JambaForCausalLM as JambaForCausalLM,
+    JambaForSequenceClassification as JambaForSequenceClassification,
+    JambaModel as JambaModel,
+)
 from torchgguf.models.architectures.lfm2 import (
     Lfm2Config as Lfm2Config,
     Lfm2ForCausalLM as Lfm2ForCausalLM,
@@ -328,6 +334,17 @@ from torchgguf.models.architectures.qwen3 import (
     Qwen3ForTokenClassification as Qwen3ForTokenClassification,
     Qwen3Model as Qwen3Model,
 )
+from torchgguf.models.architectures.qwen3_5_moe_text import (
+    Qwen3_5MoeForCausalLM as Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeTextConfig as Qwen3_5MoeTextConfig,
+    Qwen3_5MoeTextModel as Qwen3_5MoeTextModel,
+)
+from torchgguf.models.architectures.qwen3_5_text import (
+    Qwen3_5ForCausalLM as Qwen3_5ForCausalLM,
+    Qwen3_5TextConfig as Qwen3_5TextConfig,
+    Qwen3_5TextForSequenceClassification as Qwen3_5TextForSequenceClassification,
+    Qwen3_5TextModel as Qwen3_5TextModel,
+)
 from torchgguf.models.architectures.qwen3_moe import (
     Qwen3MoeConfig as Qwen3MoeConfig,
     Qwen3MoeForCausalLM as Qwen3MoeForCausalLM,
@@ -335,6 +352,14 @@ from torchgguf.models.architectures.qwen3_moe import (
     Qwen3MoeForSequenceClassification as Qwen3MoeForSequenceClassification,
     Qwen3MoeForTokenClassification as Qwen3MoeForTokenClassification,
     Qwen3MoeModel as Qwen3MoeModel,
+)
+from torchgguf.models.architectures.qwen3_next import (
+    Qwen3NextConfig as Qwen3NextConfig,
+    Qwen3NextForCausalLM as Qwen3NextForCausalLM,
+    Qwen3NextForQuestionAnswering as Qwen3NextForQuestionAnswering,
+    Qwen3NextForSequenceClassification as Qwen3NextForSequenceClassification,
+    Qwen3NextForTokenClassification as Qwen3NextForTokenClassification,
+    Qwen3NextModel as Qwen3NextModel,
 )
 from torchgguf.models.architectures.refact import (
     RefactConfig as RefactConfig,

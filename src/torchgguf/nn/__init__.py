@@ -36,6 +36,7 @@ from torchgguf.nn.masks import (
     next_positions,
 )
 from torchgguf.nn.norm import (
+    GatedRMSNorm,
     HeadwiseLayerNorm,
     LayerNorm,
     RMSNorm,
@@ -77,6 +78,7 @@ __all__ = [
     "FormedLayer",
     "FusedExperts",
     "Gate",
+    "GatedRMSNorm",
     "HeadwiseLayerNorm",
     "KeyValues",
     "LatentProjection",

@@ -34,6 +34,14 @@ class RMSNorm(nn.Module):
         return f"{tuple(self.weight.shape)}, eps={self.eps}"
 
 
+class GatedRMSNorm(RMSNorm):
+    """An `RMSNorm` whose output the SiLU of a gate scales, in float32, and which is then rounded."""
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:  # type: ignore[override]
+        """Normalise the last dimension of `(..., hidden_size)`, and scale by a gate of the same shape."""
+        return (super().forward(x) * F.silu(gate.float())).to(x.dtype)
+
+
 class WideRMSNorm(RMSNorm):
     """`weight * x / sqrt(mean(x²) + eps)`, all in float32 and then rounded, as Gemma 3n and Gemma 4 do."""
 

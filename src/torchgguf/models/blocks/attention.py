@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.step import Step
@@ -188,14 +189,17 @@ class Attention(SelfAttention):
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map `(B, T, hidden_size)` to itself."""
-        heads = (*x.shape[:2], -1, self.head_dim)
-        query, key, value = self.project(x)
+        return self.project_output(self.attend_projected(*self.project(x), step))
+
+    def attend_projected(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> Tensor:
+        """Return weighted means of values `(B, T, H * D)`, given what `project` returns."""
+        heads = (*query.shape[:2], -1, self.head_dim)
         query, key, value = query.view(heads), key.view(heads), value.view(heads)
         if self.has_norms:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = self.position(query, key, step)
         lengths = None if self.rotation is None else step.rotations[self.rotation].lengths
-        return self.project_output(self.attend(query, key, value, step, lengths))
+        return self.attend(query, key, value, step, lengths)
 
 
 class AttentionNormingAllHeads(Attention):
@@ -207,6 +211,25 @@ class AttentionNormingAllHeads(Attention):
         """Return queries and keys with norms, and values, as `Attention.project`."""
         query, key, value = super().project(x)
         return self.q_norm(query), self.k_norm(key), value
+
+
+class GatedAttention(Attention):
+    """Attention whose output a gate scales, number by number (Qiu et al. 2025, arXiv 2505.06708).
+
+    The rows of queries contain, head by head, those of the query and those of the gate.
+    """
+
+    def add_projections(self, hidden_size: int, bias: bool) -> None:
+        """Create the layers of queries and gates, keys and values."""
+        super().add_projections(hidden_size, bias)
+        self.q_proj = Linear(hidden_size, 2 * self.query_size, bias=bias)
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        """Map `(B, T, hidden_size)` to itself."""
+        queries, key, value = self.project(x)
+        query, gate = queries.unflatten(-1, (-1, 2, self.head_dim)).unbind(-2)
+        mixed = self.attend_projected(query, key, value, step)
+        return self.project_output(mixed * torch.sigmoid(gate.flatten(-2)))
 
 
 class FusedAttention(Attention):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,6 +35,9 @@ _YARN_ATTENTION = "rope.scaling.yarn_attn_factor"
 # The logarithm of the factor by which texts are longer, times this, scales attention in YaRN.
 _LOG_MULTIPLIER = "rope.scaling.yarn_log_multiplier"
 _MSCALES = ("mscale", "mscale_all_dim")
+_SECTIONS = "rope.dimension_sections"
+# Of configs that state none.
+_DEFAULT_SECTIONS = (11, 11, 10)
 # metadata key -> field of rope_parameters, for keys of YaRN that are copied; -1 means "not set"
 _YARN = {
     "rope.scaling.yarn_ext_factor": "extrapolation_factor",
@@ -177,6 +181,31 @@ class PartialRope(Rope):
     def write(self, config: Any) -> dict[str, Any]:
         """Write the keys of every rotary embedding, and the rotated size."""
         return {**super().write(config), ROTATED: rotated_size(config.rope_parameters, config.head_dim)}
+
+
+class SectionedRope(PartialRope):
+    """Rotary embedding whose frequencies belong to positions in time, in height and in width.
+
+    Files state how many belong to each. It makes no difference to a text, where all three are equal.
+    """
+
+    keys = (*PartialRope.keys, _SECTIONS)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the scaling, the rotated part of a head, and the sections."""
+        fields = super().read(header)
+        if (sections := header.values.get(_SECTIONS)) is not None:
+            numbers = isinstance(sections, list) and all(type(size) is int for size in sections)
+            if not numbers or len(sections) not in (3, 4) or any(sections[3:]):
+                raise GGUFError(f"{_SECTIONS} must be three integers and a zero, got {brief(sections)}")
+            fields["rope_parameters"] |= {"mrope_section": sections[:3], "mrope_interleaved": True}
+        return fields
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the keys of every rotary embedding, and the sections."""
+        sections = config.rope_parameters.get("mrope_section", _DEFAULT_SECTIONS)
+        # llama.cpp's converter writes signed integers.
+        return {**super().write(config), _SECTIONS: [*map(np.int32, (*sections, 0))]}
 
 
 def part_of_head(size: int, head_dim: int) -> float:

@@ -10,7 +10,7 @@ from torchgguf.models.pretrained.config import PreTrainedConfig
 from torchgguf.nn.rotary import PROPORTIONAL
 
 _ABOVE_ZERO = ("rope_theta", "factor", "original_max_position_embeddings", "short_factor", "long_factor")
-_LISTS = ("short_factor", "long_factor")
+_LISTS = ("short_factor", "long_factor", "mrope_section")
 
 
 @config_dataclass
