@@ -183,7 +183,7 @@ ABSENT: dict[str, dict[str, str]] = {
             SynthIDTextWatermarkingConfig TorchAoConfig VptqConfig WatermarkingConfig
         """,
         "PreTrainedModel is the base of all models": """
-            ArceePreTrainedModel BertPreTrainedModel BloomPreTrainedModel Cohere2PreTrainedModel
+            ArceePreTrainedModel BertPreTrainedModel NomicBertPreTrainedModel BloomPreTrainedModel Cohere2PreTrainedModel
             CoherePreTrainedModel DeepseekV2PreTrainedModel DeepseekV3PreTrainedModel
             Ernie4_5PreTrainedModel Ernie4_5_MoePreTrainedModel Exaone4PreTrainedModel
             FalconPreTrainedModel Gemma2PreTrainedModel GemmaPreTrainedModel Glm4MoePreTrainedModel
@@ -233,7 +233,7 @@ ABSENT: dict[str, dict[str, str]] = {
             is_torchvision_available is_vision_available
         """,
         "TODO": """
-            BertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction BertForPreTraining
+            BertForMaskedLM NomicBertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction BertForPreTraining
             BertLMHeadModel
         """,
     },
