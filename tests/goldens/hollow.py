@@ -127,6 +127,26 @@ OUTSIDE = {
     "output_extra": (64, 256),
     "cls": (64, 256),
 }
+# Layers with a recurrence; the convolutions and what makes decays are small.
+KDA = {
+    **{f"ssm_conv1d_{part}": (256, 1, 4) for part in "qkv"},
+    **dict.fromkeys(("ssm_f_a", "ssm_g_a"), (64, 256)),
+    **dict.fromkeys(("ssm_f_b", "ssm_g_b"), (256, 64)),
+    "ssm_beta": (8, 256),
+    "ssm_norm": (32,),
+}
+RWKV7 = {
+    **{f"time_mix_{name}0": (256,) for name in "wav"},
+    **dict.fromkeys(("time_mix_w1", "time_mix_a1", "time_mix_v1", "time_mix_g1"), (64, 256)),
+    **dict.fromkeys(("time_mix_w2", "time_mix_a2", "time_mix_v2", "time_mix_g2"), (256, 64)),
+    "time_mix_lerp_fused": (6, 1, 1, 256),
+    **dict.fromkeys(("time_mix_k_k", "time_mix_k_a", "time_mix_r_k", "time_mix_ln"), (256,)),
+    **{f"time_mix_{name}": (256, 256) for name in ("key", "value", "receptance", "output")},
+    "channel_mix_lerp_k": (1, 1, 256),
+    "channel_mix_key": (512, 256),
+    "channel_mix_value": (256, 512),
+}
+RANKS = dict.fromkeys(("decay", "iclr", "value_residual_mix", "gate"), 64)
 FEW = {name: DENSE[name] for name in ("attn_v", "attn_k", "attn_output", "ffn_down")}
 HEADERS = {
     "llama-gqa": Header("llama", keys(32), layers(32, DENSE, **HEAD)),
@@ -253,6 +273,35 @@ HEADERS = {
         )
         | of_experts(16),
         layers(4, experts(16) | MLA | dict.fromkeys(UNUSUAL, (256, 256)), **HEAD),
+    ),
+    "kimi-linear": Header(
+        "kimi-linear",
+        keys(
+            16,
+            8,
+            [0, 0, 0, 1] * 4,
+            attention__key_length_mla=64,
+            attention__value_length_mla=64,
+            attention__kv_lora_rank=64,
+            ssm__conv_kernel=4,
+            kda__head_dim=32,
+            expert_shared_count=1,
+            leading_dense_block_count=1,
+            expert_gating_func=2,
+        )
+        | of_experts(16),
+        layers(16, experts(16) | MLA | KDA, **HEAD),
+    ),
+    "rwkv7": Header(
+        "rwkv7",
+        keys(
+            12,
+            0,
+            0,
+            wkv__head_size=64,
+            **{f"attention__{name}_lora_rank": rank for name, rank in RANKS.items()},
+        ),
+        layers(12, RWKV7, token_embd_norm=(256,), **HEAD),
     ),
     # llama-quantize does not ask whether an architecture has tensors of such names.
     "unusual-names": Header(

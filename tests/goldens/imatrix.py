@@ -1,6 +1,8 @@
 """Make tests/data/imatrix: tiny models, and what llama.cpp's llama-imatrix makes of them.
 
-Usage: python -m tests.goldens.imatrix PATH_TO_LLAMA_IMATRIX
+Usage: python -m tests.goldens.imatrix PATH_TO_LLAMA_IMATRIX [NAME...]
+
+With names, only the files of these models are made anew.
 
 The models are random ones of transformers, converted to F32 by llama.cpp's converter (which
 scripts/fetch_models.py fetches), so that only sums round differently. The text is tests/data/gpl-3.0.txt. For
@@ -38,21 +40,37 @@ CASES = {
     "gpt2": Case("GPT2", {"n_embd": 32, "n_layer": 1, "n_positions": CHUNK_SIZE, "n_ctx": CHUNK_SIZE}),
     "bloom": Case("Bloom", {"hidden_size": 32, "n_layer": 1, "seq_length": 256}),
     "phi": Case("Phi3", {**SMALL, "tie_word_embeddings": True}),
+    "lfm2moe": Case(
+        "Lfm2Moe",
+        {
+            **SMALL,
+            "num_hidden_layers": 2,
+            "layer_types": ["full_attention", "conv"],
+            "num_dense_layers": 1,
+            "num_experts": 5,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+        },
+    ),
 }
 IN_BOTH_FORMATS = ("llama", "qwen2moe")
 
 
-def main(tool: str) -> None:
-    """Make everything anew."""
+def main(tool: str, *names: str) -> None:
+    """Make everything anew, or the files of some models."""
     tool = str(Path(tool).resolve())
-    with tempfile.TemporaryDirectory() as folder:
-        files = convert({name: reference(case) for name, case in CASES.items()}, Path(folder), {})
+    figures: dict[str, dict[str, Any]] = {}
+    if names:
+        figures = json.loads((GOLDENS / "figures.json").read_text())["models"]
+    else:
         shutil.rmtree(GOLDENS, ignore_errors=True)
         GOLDENS.mkdir()
+    chosen = {name: CASES[name] for name in names or CASES}
+    with tempfile.TemporaryDirectory() as folder:
+        files = convert({name: reference(case) for name, case in chosen.items()}, Path(folder), {})
         for name, file in files.items():
             shutil.move(file, GOLDENS / f"{name}.gguf")
-    figures: dict[str, dict[str, Any]] = {}
-    for name in CASES:
+    for name in chosen:
         said = collect(tool, name, "imatrix.gguf", "--chunks", str(CHUNKS))
         figures[name] = {
             "perplexities": [float(x) for x in re.findall(r"\[\d+\]([\d.]+),", said)],
@@ -78,7 +96,10 @@ def collect(tool: str, name: str, out: str, *options: str) -> str:
     how = (*chunk_by_chunk, *exact, "--process-output", *options)
     shutil.copy(TEXT, GOLDENS)  # the tool writes down the path that it is given
     try:
-        return run(tool, name, "-f", TEXT.name, "-o", f"{name}.{out}", *how)
+        said = ""
+        while "Final estimate" not in said:  # it may end before it has said all
+            said = run(tool, name, "-f", TEXT.name, "-o", f"{name}.{out}", *how)
+        return said
     finally:
         (GOLDENS / TEXT.name).unlink()
 
@@ -101,4 +122,4 @@ def run(tool: str, name: str, *arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,7 +1,8 @@
 """Ask llama-quantize what each tensor becomes, for the models in tests/data/recipes.json.gz.
 
-Usage: python -m tests.goldens.recipes PATH_TO_LLAMA_QUANTIZE
+Usage: python -m tests.goldens.recipes PATH_TO_LLAMA_QUANTIZE [PATTERN]
 
+With a pattern, only models whose names match it are asked about anew; all others stay as they are.
 It runs on true files: the real models, tiny ones of every architecture in tests/models/tiny.py
 and, of others and of larger ones, files whose tensors are holes; with and without an importance matrix.
 """
@@ -12,7 +13,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +52,24 @@ FLAGS = {
 }
 
 
-def tiny_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """A file of each architecture that tests make tiny models of."""
+def model_files(folder: Path) -> Iterator[tuple[str, Callable[[], Path]]]:
+    """The names of all models, and what makes their files: real ones, tiny ones, files with holes."""
+    yield "SmolLM2", lambda: SMOLLM2
+    yield "Qwen2.5-Coder", lambda: QWEN2
     kinds = {case.kind: case for case in reversed(CASES.values())}
     for kind, case in kinds.items():
-        path = folder / f"{kind}.gguf"
         wide = {"n_embd": 256} if "n_embd" in OWN_SIZES.get(kind, {}) else {"hidden_size": 256}
-        for name, config in (("narrow", {}), ("wide", wide)):
-            counterpart(reference(Case(kind, case.config | config))).save_gguf(path)
-            yield f"{kind}-{name}", path
+        for width, config in (("narrow", {}), ("wide", wide)):
+            yield f"{kind}-{width}", partial(tiny_file, Case(kind, case.config | config), folder)
+    for name, header in HEADERS.items():
+        yield name, partial(hollow_file, header, folder / "hollow.gguf")
+
+
+def tiny_file(case: Case, folder: Path) -> Path:
+    """A file of a tiny model."""
+    path = folder / "tiny.gguf"
+    counterpart(reference(case)).save_gguf(path)
+    return path
 
 
 def flags(options: Mapping[str, Any]) -> Iterator[str]:
@@ -147,9 +158,10 @@ def written(program: str, folder: Path, recipe: str, *options: str) -> dict[str,
         }
 
 
-def main(program: str) -> None:
+def main(program: str, pattern: str | None = None) -> None:
     """Write the golden file."""
     program = str(Path(program).resolve())  # it is run in other folders
+    known = {} if pattern is None else json.loads(gzip.decompress(OUT.read_bytes()))["models"]
     models = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -158,12 +170,10 @@ def main(program: str) -> None:
         files = {name: written(program, folder, name) for name in EXACT}
         files["Q8_0 imatrix"] = written(program, folder, "Q8_0", "--imatrix", "imatrix.gguf")
         oracle = Oracle(program, folder / "imatrix.gguf")
-        for name, path in {"SmolLM2": SMOLLM2, "Qwen2.5-Coder": QWEN2}.items():
-            models[name] = golden(oracle, path)
-        for name, path in tiny_files(folder):
-            models[name] = golden(oracle, path)
-        for name, header in HEADERS.items():
-            models[name] = golden(oracle, hollow_file(header, folder / "hollow.gguf"))
+        for name, make in model_files(folder):
+            is_new = pattern is None or re.search(pattern, name) is not None
+            if is_new or name in known:
+                models[name] = golden(oracle, make()) if is_new else known[name]
     content = json.dumps({"types": TYPES, "models": models, "files": files}, separators=(",", ":"))
     OUT.write_bytes(gzip.compress(content.encode(), mtime=0))
 

@@ -30,6 +30,18 @@ EXPERT_SIZES = dict.fromkeys(
 KINDS = {
     "dense": Case("Llama", WIDE),
     "experts": Case("Qwen2Moe", {**EXPERTS, **WIDE, **EXPERT_SIZES, "num_experts": 8}),
+    "convolutions": Case(
+        "Lfm2Moe",
+        {
+            **WIDE,
+            **EXPERT_SIZES,
+            "intermediate_size": 512,
+            "num_experts": 8,
+            "num_dense_layers": 1,
+            "layer_types": ["conv", "full_attention", "conv"],
+            "num_hidden_layers": 3,
+        },
+    ),
     "odd rows": Case("Llama", {**WIDE, "hidden_size": 288, "intermediate_size": 544}),
 }
 
@@ -95,6 +107,17 @@ def test_every_recipe(files, recipe, tmp_path):
 def test_experts(files, recipe, tmp_path):
     report = packed(files["experts"], tmp_path / "out.gguf", recipe)
     assert report.tensors["blk.1.ffn_up_exps.weight"].type.name == RECIPES[recipe].type.name
+    check(tmp_path / "out.gguf")
+
+
+@pytest.mark.parametrize("recipe", ["MXFP4_MOE", "Q4_K_M", "IQ2_XS"])
+def test_convolutions(files, recipe, tmp_path):
+    """Their kernels stay as they are; llama-quantize's choices are in test_planning.py."""
+    packed(files["convolutions"], tmp_path / "out.gguf", recipe)
+    with open_gguf(tmp_path / "out.gguf") as file:
+        types = {name: info.type.name for name, info in file.tensors.items()}
+    assert types["blk.0.shortconv.conv.weight"] == "F32"
+    assert "F32" not in (types["blk.0.shortconv.in_proj.weight"], types["blk.0.shortconv.out_proj.weight"])
     check(tmp_path / "out.gguf")
 
 

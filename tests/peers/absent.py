@@ -110,6 +110,9 @@ ABSENT: dict[str, dict[str, str]] = {
         "all models are decoders: there are no encoders here": """
             encoder_attention_mask encoder_hidden_states
         """,
+        "of Gemma 4 without a head, for speed only; models with a head accept it": """
+            logits_to_keep
+        """,
     },
     "generate": {},
     "from_pretrained": {},
@@ -183,7 +186,7 @@ ABSENT: dict[str, dict[str, str]] = {
             SynthIDTextWatermarkingConfig TorchAoConfig VptqConfig WatermarkingConfig
         """,
         "PreTrainedModel is the base of all models": """
-            ArceePreTrainedModel BertPreTrainedModel NomicBertPreTrainedModel BloomPreTrainedModel Cohere2PreTrainedModel
+            ArceePreTrainedModel BertPreTrainedModel BloomPreTrainedModel Cohere2PreTrainedModel
             CoherePreTrainedModel DeepseekV2PreTrainedModel DeepseekV3PreTrainedModel
             Ernie4_5PreTrainedModel Ernie4_5_MoePreTrainedModel Exaone4PreTrainedModel
             FalconPreTrainedModel Gemma2PreTrainedModel GemmaPreTrainedModel Glm4MoePreTrainedModel
@@ -191,11 +194,12 @@ ABSENT: dict[str, dict[str, str]] = {
             GraniteMoeSharedPreTrainedModel GranitePreTrainedModel HunYuanDenseV1PreTrainedModel
             Lfm2MoePreTrainedModel Lfm2PreTrainedModel
             LlamaPreTrainedModel MiniMaxM2PreTrainedModel Ministral3PreTrainedModel
-            MistralPreTrainedModel MixtralPreTrainedModel NemotronPreTrainedModel Olmo2PreTrainedModel
+            MistralPreTrainedModel MixtralPreTrainedModel NemotronPreTrainedModel
+            NomicBertPreTrainedModel Olmo2PreTrainedModel
             OlmoePreTrainedModel Phi3PreTrainedModel PhiPreTrainedModel PhimoePreTrainedModel
-            Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel Qwen3PreTrainedModel
-            SeedOssPreTrainedModel SmolLM3PreTrainedModel StableLmPreTrainedModel
-            Starcoder2PreTrainedModel
+            Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel
+            Qwen3NextPreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel
+            SmolLM3PreTrainedModel StableLmPreTrainedModel Starcoder2PreTrainedModel
         """,
         "parts of models are shared: torchgguf.nn.RMSNorm": """
             Qwen2RMSNorm
@@ -233,8 +237,8 @@ ABSENT: dict[str, dict[str, str]] = {
             is_torchvision_available is_vision_available
         """,
         "TODO": """
-            BertForMaskedLM NomicBertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction BertForPreTraining
-            BertLMHeadModel
+            BertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction BertForPreTraining
+            BertLMHeadModel NomicBertForMaskedLM
         """,
     },
 }
