@@ -181,6 +181,12 @@ from torchgguf.models.architectures.jais import (
     JaisForCausalLM as JaisForCausalLM,
     JaisModel as JaisModel,
 )
+from torchgguf.models.architectures.jamba import (
+    JambaConfig as JambaConfig,
+    JambaForCausalLM as JambaForCausalLM,
+    JambaForSequenceClassification as JambaForSequenceClassification,
+    JambaModel as JambaModel,
+)
 from torchgguf.models.architectures.lfm2 import (
     Lfm2Config as Lfm2Config,
     Lfm2ForCausalLM as Lfm2ForCausalLM,

@@ -38,6 +38,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "granitemoe": ("granitemoeshared", "granitemoe"),
     "internlm2": ("internlm2",),
     "jais": ("jais",),
+    "jamba": ("jamba",),
     "lfm2": ("lfm2",),
     "lfm2moe": ("lfm2_moe",),
     "llama": ("mixtral", "mistral", "llama"),
