@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import SelfAttention
-from torchgguf.models.blocks.encoder import EncoderEmbeddings, EncoderStack, Pooling
+from torchgguf.models.blocks.encoder import EncoderEmbeddings, EncoderStack, WithPooler
 from torchgguf.models.blocks.stack import check_positions
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.architecture import Architecture
@@ -194,7 +194,7 @@ class BertModel(EncoderStack, architecture=BERT):
         return layers
 
 
-class BertWithPooler(Pooling, BertModel):
+class BertWithPooler(WithPooler, BertModel):
     """BERT without a head, but with a pooler."""
 
     argument_order = BertModel.argument_order

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
-from torchgguf.models.blocks.encoder import EncoderEmbeddings, EncoderStack, Pooling
+from torchgguf.models.blocks.encoder import EncoderEmbeddings, EncoderStack, WithPooler
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.outputs import BaseModelOutputWithPooling
 from torchgguf.models.blocks.rope_rule import Rope
@@ -151,7 +151,7 @@ class NomicBertModel(EncoderStack, architecture=NOMIC_BERT):
         return {"default": self.rotary_emb(position_ids, dtype)}
 
 
-class NomicBertWithPooler(Pooling, NomicBertModel):
+class NomicBertWithPooler(WithPooler, NomicBertModel):
     """Nomic Embed without a head, but with a pooler."""
 
     argument_order = NomicBertModel.argument_order

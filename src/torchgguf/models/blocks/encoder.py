@@ -132,7 +132,7 @@ class EncoderStack(LayerStack):
         )
 
 
-class Pooling:
+class WithPooler:
     """For a model without a head, but with a pooler: goes before its class.
 
     Attributes:
