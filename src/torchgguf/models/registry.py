@@ -49,6 +49,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
     "nemotron": ("nemotron",),
+    "nomic-bert": ("nomic_bert",),
     "olmo2": ("olmo2",),
     "olmoe": ("olmoe",),
     "orion": ("orion",),
