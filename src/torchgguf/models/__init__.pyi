@@ -264,6 +264,12 @@ from torchgguf.models.architectures.nemotron_h import (
     NemotronHForCausalLM as NemotronHForCausalLM,
     NemotronHModel as NemotronHModel,
 )
+from torchgguf.models.architectures.nomic_bert import (
+    NomicBertConfig as NomicBertConfig,
+    NomicBertForSequenceClassification as NomicBertForSequenceClassification,
+    NomicBertForTokenClassification as NomicBertForTokenClassification,
+    NomicBertModel as NomicBertModel,
+)
 from torchgguf.models.architectures.olmo2 import (
     Olmo2Config as Olmo2Config,
     Olmo2ForCausalLM as Olmo2ForCausalLM,
@@ -423,6 +429,7 @@ from torchgguf.models.auto import (
 from torchgguf.models.blocks.outputs import (
     BaseModelOutputWithPast as BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions as BaseModelOutputWithPastAndCrossAttentions,
+    BaseModelOutputWithPooling as BaseModelOutputWithPooling,
     BaseModelOutputWithPoolingAndCrossAttentions as BaseModelOutputWithPoolingAndCrossAttentions,
     CausalLMOutputWithCrossAttentions as CausalLMOutputWithCrossAttentions,
     CausalLMOutputWithPast as CausalLMOutputWithPast,
