@@ -47,6 +47,11 @@ from torchgguf.models.architectures.deci import (
     DeciLMForCausalLM as DeciLMForCausalLM,
     DeciLMModel as DeciLMModel,
 )
+from torchgguf.models.architectures.deepseek import (
+    DeepseekConfig as DeepseekConfig,
+    DeepseekForCausalLM as DeepseekForCausalLM,
+    DeepseekModel as DeepseekModel,
+)
 from torchgguf.models.architectures.deepseek_v2 import (
     DeepseekV2Config as DeepseekV2Config,
     DeepseekV2ForCausalLM as DeepseekV2ForCausalLM,

@@ -21,6 +21,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "cohere2": ("cohere2",),
     "command-r": ("cohere",),
     "deci": ("deci",),
+    "deepseek": ("deepseek",),
     "deepseek2": ("deepseek_v3", "deepseek_v2"),
     "ernie4_5": ("ernie4_5",),
     "ernie4_5-moe": ("ernie4_5_moe",),
