@@ -189,9 +189,9 @@ class Attention(SelfAttention):
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map `(B, T, hidden_size)` to itself."""
-        return self.project_output(self.mix(*self.project(x), step))
+        return self.project_output(self.attend_projected(*self.project(x), step))
 
-    def mix(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> Tensor:
+    def attend_projected(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> Tensor:
         """Return weighted means of values `(B, T, H * D)`, given what `project` returns."""
         heads = (*query.shape[:2], -1, self.head_dim)
         query, key, value = query.view(heads), key.view(heads), value.view(heads)
@@ -228,7 +228,7 @@ class GatedAttention(Attention):
         """Map `(B, T, hidden_size)` to itself."""
         queries, key, value = self.project(x)
         query, gate = queries.unflatten(-1, (-1, 2, self.head_dim)).unbind(-2)
-        mixed = self.mix(query, key, value, step)
+        mixed = self.attend_projected(query, key, value, step)
         return self.project_output(mixed * torch.sigmoid(gate.flatten(-2)))
 
 
