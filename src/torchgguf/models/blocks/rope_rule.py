@@ -18,6 +18,7 @@ from torchgguf.container import GGUFError
 from torchgguf.container.errors import brief
 from torchgguf.models.core.config import LARGEST_HEAD
 from torchgguf.models.core.config_map import Header, Rule
+from torchgguf.models.core.neutral_keys import is_neutral
 from torchgguf.nn.rotary import (
     llama3_factors,
     longrope_attention_factor,
@@ -28,6 +29,7 @@ from torchgguf.nn.rotary import (
 FACTORS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 
 ROTATED = "rope.dimension_count"
+SECTIONS = "rope.dimension_sections"
 _LENGTH = ("rope.scaling.factor", "rope.scale_linear")
 ORIGINAL, _ATTENTION = "rope.scaling.original_context_length", "rope.scaling.attn_factor"
 _YARN_ATTENTION = "rope.scaling.yarn_attn_factor"
@@ -127,6 +129,32 @@ class UndividedRope(Rope):
     """Rotary embedding of models for which llama.cpp ignores divisors of single frequencies."""
 
     tensors = ()
+
+
+class SectionedRope(Rope):
+    """Rotary embedding by sections of a head, of models of images: time, height and width.
+
+    In texts all sections have the same position, so that heads are rotated as by other models.
+    """
+
+    keys = (*Rope.keys, SECTIONS)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the scaling and the sections."""
+        sections = header.get(SECTIONS, [])
+        if sections and not is_neutral(SECTIONS, header.values, has_rotation=True):
+            raise GGUFError(f"{SECTIONS} = {brief(sections)} is unsupported: positions in texts differ")
+        fields = super().read(header)
+        if sections:
+            fields["rope_parameters"]["mrope_section"] = sections
+        return fields
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the keys of every rotary embedding, and the sections, of which files state four."""
+        stated = super().write(config)
+        if sections := config.rope_parameters.get("mrope_section"):
+            stated[SECTIONS] = [*sections, *[0] * (4 - len(sections))]
+        return stated
 
 
 class YarnFactorsRope(Rope):

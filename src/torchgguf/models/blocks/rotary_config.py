@@ -9,7 +9,7 @@ from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.pretrained.config import PreTrainedConfig
 
 _ABOVE_ZERO = ("rope_theta", "factor", "original_max_position_embeddings", "short_factor", "long_factor")
-_LISTS = ("short_factor", "long_factor")
+_LISTS = ("short_factor", "long_factor", "mrope_section")
 
 
 @config_dataclass
