@@ -64,6 +64,7 @@ OWN_SIZES = {
         "bos_token_id": 1,
         "eos_token_id": 2,
     },
+    "Qwen3_5MoeText": {name: size for name, size in SIZES.items() if name != "intermediate_size"},
     "Mamba": MAMBA,
     "FalconMamba": MAMBA,
     "Phi3": {**SIZES, "original_max_position_embeddings": 256, "eos_token_id": 2, "pad_token_id": None},

@@ -1,10 +1,12 @@
 """Cases of tiny models with layers that are no attention: convolutions and recurrences."""
 
 from tests.models.case import Case
+from tests.models.gated_delta import GATED_DELTA, GATED_DELTA_UNWRITABLE
 
 _LFM2_MOE = {"num_dense_layers": 1, "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
 
 HYBRIDS = {
+    **GATED_DELTA,
     "lfm2": Case("Lfm2", {"layer_types": ["conv", "full_attention", "conv"]}),
     "lfm2-untied-odd-heads": Case(
         "Lfm2",
@@ -48,6 +50,7 @@ HYBRIDS = {
     "falcon-mamba": Case("FalconMamba", {"tie_word_embeddings": False}),
 }
 UNWRITABLE_HYBRIDS = {
+    **GATED_DELTA_UNWRITABLE,
     "lfm2-biases": Case(
         "Lfm2",
         {

@@ -131,7 +131,8 @@ def test_embeddings_in_place_of_tokens(model):
     ids = tokens(model, 1, 9)
     twin = counterpart(model)
     embeds = model.get_input_embeddings()(ids)
-    assert_close(twin(inputs_embeds=embeds).logits, model(ids).logits, atol=1e-4, rtol=0)
+    expected = model(inputs_embeds=embeds).logits
+    assert_close(twin(inputs_embeds=embeds).logits, expected, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

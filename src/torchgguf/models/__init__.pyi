@@ -138,6 +138,11 @@ from torchgguf.models.architectures.gemma3_text import (
     Gemma3TextForSequenceClassification as Gemma3TextForSequenceClassification,
     Gemma3TextModel as Gemma3TextModel,
 )
+from torchgguf.models.architectures.gemma4_text import (
+    Gemma4ForCausalLM as Gemma4ForCausalLM,
+    Gemma4TextConfig as Gemma4TextConfig,
+    Gemma4TextModel as Gemma4TextModel,
+)
 from torchgguf.models.architectures.glm4 import (
     Glm4Config as Glm4Config,
     Glm4ForCausalLM as Glm4ForCausalLM,
@@ -368,6 +373,17 @@ from torchgguf.models.architectures.qwen3 import (
     Qwen3ForTokenClassification as Qwen3ForTokenClassification,
     Qwen3Model as Qwen3Model,
 )
+from torchgguf.models.architectures.qwen3_5_moe_text import (
+    Qwen3_5MoeForCausalLM as Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeTextConfig as Qwen3_5MoeTextConfig,
+    Qwen3_5MoeTextModel as Qwen3_5MoeTextModel,
+)
+from torchgguf.models.architectures.qwen3_5_text import (
+    Qwen3_5ForCausalLM as Qwen3_5ForCausalLM,
+    Qwen3_5TextConfig as Qwen3_5TextConfig,
+    Qwen3_5TextForSequenceClassification as Qwen3_5TextForSequenceClassification,
+    Qwen3_5TextModel as Qwen3_5TextModel,
+)
 from torchgguf.models.architectures.qwen3_moe import (
     Qwen3MoeConfig as Qwen3MoeConfig,
     Qwen3MoeForCausalLM as Qwen3MoeForCausalLM,
@@ -375,6 +391,14 @@ from torchgguf.models.architectures.qwen3_moe import (
     Qwen3MoeForSequenceClassification as Qwen3MoeForSequenceClassification,
     Qwen3MoeForTokenClassification as Qwen3MoeForTokenClassification,
     Qwen3MoeModel as Qwen3MoeModel,
+)
+from torchgguf.models.architectures.qwen3_next import (
+    Qwen3NextConfig as Qwen3NextConfig,
+    Qwen3NextForCausalLM as Qwen3NextForCausalLM,
+    Qwen3NextForQuestionAnswering as Qwen3NextForQuestionAnswering,
+    Qwen3NextForSequenceClassification as Qwen3NextForSequenceClassification,
+    Qwen3NextForTokenClassification as Qwen3NextForTokenClassification,
+    Qwen3NextModel as Qwen3NextModel,
 )
 from torchgguf.models.architectures.qwen3_vl_moe_text import (
     Qwen3VLMoeTextConfig as Qwen3VLMoeTextConfig,

@@ -11,7 +11,7 @@ from torchgguf.models.blocks.plain_decoder import (
     PlainDecoderConfig,
     PlainDecoderModel,
 )
-from torchgguf.models.blocks.rope_rule import SectionedRope
+from torchgguf.models.blocks.rope_rule import ContiguousSectionsRope
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Unwritable
@@ -33,8 +33,7 @@ HUNYUAN_VL_TEXT = Architecture(
     rules=(
         *tables.COMMON_RULES,
         *BIAS_RULES,
-        tables.ROTATED_SIZE,
-        SectionedRope(),
+        ContiguousSectionsRope(),
         Unwritable("hidden_act", "silu"),
     ),
     rows=(*PLAIN_ROWS, *tables.QK_NORMS),

@@ -10,7 +10,7 @@ from torchgguf.models.blocks.plain_decoder import (
     PlainDecoderConfig,
     PlainDecoderModel,
 )
-from torchgguf.models.blocks.rope_rule import SectionedRope
+from torchgguf.models.blocks.rope_rule import ContiguousSectionsRope
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Unwritable
@@ -39,8 +39,7 @@ PADDLEOCR_VL_TEXT = Architecture(
     rules=(
         *tables.COMMON_RULES,
         *BIAS_RULES,
-        tables.ROTATED_SIZE,
-        SectionedRope(),
+        ContiguousSectionsRope(),
         Unwritable("hidden_act", "silu"),
     ),
     rows=PLAIN_ROWS,

@@ -10,7 +10,7 @@ from torchgguf.models.blocks.plain_decoder import (
     PlainDecoderConfig,
     PlainDecoderModel,
 )
-from torchgguf.models.blocks.rope_rule import SectionedRope
+from torchgguf.models.blocks.rope_rule import ContiguousSectionsRope
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Field, Header, Unwritable
@@ -48,11 +48,11 @@ QWEN2_VL_TEXT = Architecture(
         *tables.SIZE_RULES,
         Epsilon("attention.layer_norm_rms_epsilon", "rms_norm_eps", float),
         *BIAS_RULES,
-        tables.ROTATED_SIZE,
-        SectionedRope(),
+        ContiguousSectionsRope(),
         Unwritable("hidden_act", "silu"),
     ),
     rows=PLAIN_ROWS,
+    unread=("output.bias",),
 )
 
 

@@ -51,7 +51,6 @@ QWEN3_VL_MOE_TEXT = Architecture(
     rules=(
         *tables.COMMON_RULES,
         *tables.expert_rules(),
-        tables.ROTATED_SIZE,
         SectionedRope(),
         Unwritable("hidden_act", "silu"),
         Harmless(("n_deepstack_layers",)),  # layers to which states of images are added

@@ -37,7 +37,6 @@ QWEN3_VL_TEXT = Architecture(
     rules=(
         *tables.COMMON_RULES,
         *BIAS_RULES,
-        tables.ROTATED_SIZE,
         SectionedRope(),
         Unwritable("hidden_act", "silu"),
         Harmless(("n_deepstack_layers",)),  # layers to which states of images are added

@@ -221,7 +221,11 @@ class DecoderModel(LayerStack):
         self.is_recurrent = any(isinstance(part, RecurrentMixer) for part in layers.modules())
         self.add_module(self.norm_name, self.make_norm(config))
         self.rotary_emb: Any = self.make_rotary(config)
+        self.add_modules(config)
         self.post_init()
+
+    def add_modules(self, config: Any) -> None:
+        """Create what the model has besides; by default nothing."""
 
     def untrained_row(self, config: Any) -> int | None:
         """Return the token whose embedding is not trained, as in transformers: that of padding; or None."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,13 +30,15 @@ from torchgguf.nn.rotary import (
 FACTORS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 
 ROTATED = "rope.dimension_count"
-SECTIONS = "rope.dimension_sections"
 _LENGTH = ("rope.scaling.factor", "rope.scale_linear")
 ORIGINAL, _ATTENTION = "rope.scaling.original_context_length", "rope.scaling.attn_factor"
 _YARN_ATTENTION = "rope.scaling.yarn_attn_factor"
 # The logarithm of the factor by which texts are longer, times this, scales attention in YaRN.
 _LOG_MULTIPLIER = "rope.scaling.yarn_log_multiplier"
 _MSCALES = ("mscale", "mscale_all_dim")
+_SECTIONS = "rope.dimension_sections"
+# Of configs that state none.
+_DEFAULT_SECTIONS = (11, 11, 10)
 # metadata key -> field of rope_parameters, for keys of YaRN that are copied; -1 means "not set"
 _YARN = {
     "rope.scaling.yarn_ext_factor": "extrapolation_factor",
@@ -131,32 +134,6 @@ class UndividedRope(Rope):
     tensors = ()
 
 
-class SectionedRope(Rope):
-    """Rotary embedding by sections of a head, of models of images: time, height and width.
-
-    In texts all sections have the same position, so that heads are rotated as by other models.
-    """
-
-    keys = (*Rope.keys, SECTIONS)
-
-    def read(self, header: Header) -> dict[str, Any]:
-        """Read the scaling and the sections."""
-        sections = header.get(SECTIONS, [])
-        if sections and not is_neutral(SECTIONS, header.values, has_rotation=True):
-            raise GGUFError(f"{SECTIONS} = {brief(sections)} is unsupported: positions in texts differ")
-        fields = super().read(header)
-        if sections:
-            fields["rope_parameters"]["mrope_section"] = sections
-        return fields
-
-    def write(self, config: Any) -> dict[str, Any]:
-        """Write the keys of every rotary embedding, and the sections, of which files state four."""
-        stated = super().write(config)
-        if sections := config.rope_parameters.get("mrope_section"):
-            stated[SECTIONS] = [*sections, *[0] * (4 - len(sections))]
-        return stated
-
-
 class YarnFactorsRope(Rope):
     """Rotary embedding with YaRN's two factors, of which a file states one.
 
@@ -199,7 +176,7 @@ class PartialRope(Rope):
             raise GGUFError(f"{ROTATED} = {size} is invalid: a head's size is {head_dim}")
         fields = super().read(header)
         # Stated for whole heads too, which may not be what the config assumes.
-        fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
+        fields["rope_parameters"]["partial_rotary_factor"] = part_of_head(size, head_dim)
         return fields
 
     def write(self, config: Any) -> dict[str, Any]:
@@ -207,7 +184,45 @@ class PartialRope(Rope):
         return {**super().write(config), ROTATED: rotated_size(config.rope_parameters, config.head_dim)}
 
 
-def _part(size: int, head_dim: int) -> float:
+class SectionedRope(PartialRope):
+    """Rotary embedding whose frequencies belong to positions in time, in height and in width.
+
+    Files state how many belong to each. It makes no difference to a text, where all three are equal.
+
+    Attributes:
+        interleaved: whether frequencies of time, height and width take turns.
+    """
+
+    interleaved: ClassVar[bool] = True
+    keys = (*PartialRope.keys, _SECTIONS)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the scaling, the rotated part of a head, and the sections."""
+        fields = super().read(header)
+        if (sections := header.values.get(_SECTIONS)) is not None:
+            numbers = isinstance(sections, list) and all(type(size) is int for size in sections)
+            if not numbers or len(sections) not in (3, 4):
+                raise GGUFError(f"{_SECTIONS} must be three or four integers, got {brief(sections)}")
+            if any(sections[3:]) and not is_neutral(_SECTIONS, header.values, has_rotation=True):
+                raise GGUFError(f"{_SECTIONS} = {brief(sections)} is unsupported: the last is not for texts")
+            kept = sections if any(sections[3:]) else sections[:3]
+            fields["rope_parameters"] |= {"mrope_section": kept, "mrope_interleaved": self.interleaved}
+        return fields
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the keys of every rotary embedding, and the sections."""
+        sections = config.rope_parameters.get("mrope_section", _DEFAULT_SECTIONS)
+        # llama.cpp's converter writes signed integers.
+        return {**super().write(config), _SECTIONS: [*map(np.int32, (*sections, 0)[:4])]}
+
+
+class ContiguousSectionsRope(SectionedRope):
+    """Rotary embedding whose frequencies of time, of height and of width follow each other."""
+
+    interleaved = False
+
+
+def part_of_head(size: int, head_dim: int) -> float:
     """Return the `partial_rotary_factor` for a size, rounded up if its product would be too small."""
     part = size / head_dim
     return part if int(head_dim * part) == size else math.nextafter(part, 1.0)

@@ -94,13 +94,13 @@ class Architecture:
         Args:
             name: in a GGUF file or in weight maps.
             config: of the model.
-            in_new: whether a file of the other kind, made from the model, contains the layer, too.
+            in_new: whether a file of the other kind, made from the model, contains it, too.
         """
         if (layer := _LAYER.match(name)) is None:
             return name in self.unread
         if _LAYER.sub("blk.{}.", name) in self.unread:
             return not in_new
-        return any(rule.is_kept(config, int(layer[1]), in_new) for rule in self.rules)
+        return any(rule.is_kept(config, int(layer[1]), name[layer.end() :], in_new) for rule in self.rules)
 
     def tensors_of(self, file: GGUFFile) -> UsualTensors:
         """Return the tensors of a file by the names in the weight map."""

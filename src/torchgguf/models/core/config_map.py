@@ -1,11 +1,12 @@
 """Config maps: rules that map metadata keys to config fields, in both directions."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from torchgguf.container import GGUFError, TensorInfo
@@ -69,7 +70,10 @@ class Header:
 
 
 # Keys that may contain one number for each layer, as in llama.cpp.
-_PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+_PER_LAYER = (
+    *("attention.head_count", "attention.head_count_kv"),
+    *("feed_forward_length", "expert_feed_forward_length"),
+)
 
 
 def with_equal_layers(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +84,11 @@ def with_equal_layers(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(number, list) and len(number) == layers and number == number[:1] * layers:
             merged[key] = number[0]
     return merged
+
+
+def by_layer(numbers: Iterable[Any]) -> list[Any]:
+    """Return a list of numbers, one a layer, whose type in files is that of llama.cpp's converter: INT32."""
+    return [np.int32(number) for number in numbers]
 
 
 class Rule:
@@ -100,8 +109,8 @@ class Rule:
         """Return the tensors that state the config's fields."""
         return {}
 
-    def is_kept(self, config: Any, layer_idx: int, in_new: bool) -> bool:
-        """Return whether models keep a layer, but do not run it, as in `Architecture.is_kept`."""
+    def is_kept(self, config: Any, layer_idx: int, name: str, in_new: bool) -> bool:
+        """Return whether models keep a tensor of a layer, but do not run it, as in `Architecture.is_kept`."""
         return False
 
 
