@@ -29,7 +29,7 @@ MAMBA = {
 
 # Of models whose configs have other fields. `n_ctx` is what llama.cpp's converter asks for.
 OWN_SIZES = {
-    "Bert": {},  # encoders state all of theirs: tests/models/test_bert.py
+    **{kind: {} for kind in ("Bert", "NomicBert")},  # encoders state all of theirs: tests/models/test_bert.py
     "GPT2": {
         "vocab_size": 400,
         "n_embd": 64,

@@ -101,6 +101,7 @@ RUN_BY_BOTH = (
     "phi2-odd-heads",
     "mamba",
     "falcon-mamba",
+    "jamba",
 )
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 

@@ -49,6 +49,9 @@ def test_names_are_those_of_the_format(architecture):
     if architecture.gguf == "lfm2moe":  # llama.cpp reads a head that is not tied
         kinds.add(gguf.MODEL_TENSOR.OUTPUT)
     allowed = {gguf.TENSOR_NAMES[kind].replace("{bid}", "{}") for kind in kinds}
+    for one in architecture.joined:
+        assert one.name in allowed
+        allowed |= {*one.parts}
     allowed |= {f"{name}.bias" for name in allowed}  # of a parameter that belongs to no module
     assert {row.gguf for row in architecture.weights.rows} <= allowed
     keys = {

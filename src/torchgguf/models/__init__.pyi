@@ -211,6 +211,12 @@ from torchgguf.models.architectures.jais import (
     JaisForCausalLM as JaisForCausalLM,
     JaisModel as JaisModel,
 )
+from torchgguf.models.architectures.jamba import (
+    JambaConfig as JambaConfig,
+    JambaForCausalLM as JambaForCausalLM,
+    JambaForSequenceClassification as JambaForSequenceClassification,
+    JambaModel as JambaModel,
+)
 from torchgguf.models.architectures.lfm2 import (
     Lfm2Config as Lfm2Config,
     Lfm2ForCausalLM as Lfm2ForCausalLM,
@@ -287,6 +293,12 @@ from torchgguf.models.architectures.nemotron import (
     NemotronForSequenceClassification as NemotronForSequenceClassification,
     NemotronForTokenClassification as NemotronForTokenClassification,
     NemotronModel as NemotronModel,
+)
+from torchgguf.models.architectures.nomic_bert import (
+    NomicBertConfig as NomicBertConfig,
+    NomicBertForSequenceClassification as NomicBertForSequenceClassification,
+    NomicBertForTokenClassification as NomicBertForTokenClassification,
+    NomicBertModel as NomicBertModel,
 )
 from torchgguf.models.architectures.olmo2 import (
     Olmo2Config as Olmo2Config,
@@ -467,6 +479,7 @@ from torchgguf.models.auto import (
 from torchgguf.models.blocks.outputs import (
     BaseModelOutputWithPast as BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions as BaseModelOutputWithPastAndCrossAttentions,
+    BaseModelOutputWithPooling as BaseModelOutputWithPooling,
     BaseModelOutputWithPoolingAndCrossAttentions as BaseModelOutputWithPoolingAndCrossAttentions,
     CausalLMOutputWithCrossAttentions as CausalLMOutputWithCrossAttentions,
     CausalLMOutputWithPast as CausalLMOutputWithPast,

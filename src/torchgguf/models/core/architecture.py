@@ -12,7 +12,15 @@ from torchgguf.container.errors import brief
 from torchgguf.models.core.config import Config
 from torchgguf.models.core.config_map import Field, Header, Rule, read_fields, with_equal_layers
 from torchgguf.models.core.usual_tensors import UsualTensors
-from torchgguf.models.core.weight_map import NO_OTHER_NAMES, Interleaved, OtherNames, Row, Stack, WeightMap
+from torchgguf.models.core.weight_map import (
+    NO_OTHER_NAMES,
+    Interleaved,
+    Joined,
+    OtherNames,
+    Row,
+    Stack,
+    WeightMap,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -41,6 +49,8 @@ class Architecture:
         matches: returns whether metadata are of this one of the architectures that share `gguf`.
         stacks: parameters that Hugging Face checkpoints store in parts.
         interleaved: parameters that Hugging Face checkpoints may store in MXFP4.
+        joined: modules whose tensors converted GGUF files store as one.
+        joined_in_checkpoints: modules whose tensors Hugging Face checkpoints may store as one.
         other_names: of modules, in Hugging Face checkpoints.
         states_head: whether files store the head even if it shares the embedding's weights, as llama.cpp
             requires.
@@ -57,6 +67,8 @@ class Architecture:
     matches: Callable[[Metadata], bool] = lambda metadata: True
     stacks: Sequence[Stack] = ()
     interleaved: Sequence[Interleaved] = ()
+    joined: Sequence[Joined] = ()
+    joined_in_checkpoints: Sequence[Joined] = ()
     other_names: OtherNames = NO_OTHER_NAMES
     states_head: bool = False
     unused: tuple[str, ...] = ()
