@@ -49,7 +49,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2vl": ("qwen2_vl_text", {**SECTIONS, "rms_norm_eps": 1e-12}),
     "qwen3vl": ("qwen3_vl_text", {"head_dim": 32, **SECTIONS}),
     "qwen3vlmoe": ("qwen3_vl_moe_text", {"head_dim": 32, **SECTIONS, **ROUTED}),
-    "hunyuanvl": ("hunyuan_vl_text", {"head_dim": 16}),
+    "hunyuanvl": ("hunyuan_vl_text", {"head_dim": 32, **SECTIONS}),
     "paddleocr": ("paddleocr_vl_text", {"head_dim": 32, **SECTIONS}),
     "bailingmoe": ("bailing_moe", {**SHARED, "n_shared_experts": 2}),
     "bailingmoe2": ("bailing_moe_v2", {**SHARED, "n_routed_experts": 8, "n_group": 4, "topk_group": 2}),

@@ -52,7 +52,7 @@ BAILING_MOE_V2 = Architecture(
         *routing_rules.GROUPED_EXPERTS,
         Flag("expert_weights_norm", "norm_topk_prob"),
         routing_rules.Gating(routing_rules.SIGMOID),
-        routing_rules.SharedSize(),
+        routing_rules.SharedExpertSize(),
     ),
     rows=(
         *tables.STREAM,

@@ -67,7 +67,7 @@ class Gating(Constant):
         return super().read(header) if header.get(GATING, 0) else {}
 
 
-class SharedSize(Harmless):
+class SharedExpertSize(Harmless):
     """The size of one of the experts that all tokens share: that of the others."""
 
     def __init__(self) -> None:
