@@ -54,6 +54,25 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bailingmoe": ("bailing_moe", {**SHARED, "n_shared_experts": 2}),
     "bailingmoe2": ("bailing_moe_v2", {**SHARED, "n_routed_experts": 8, "n_group": 4, "topk_group": 2}),
     "arctic": ("arctic", {"num_experts": 7, "num_experts_per_tok": 3}),
+    "deepseek": (
+        "deepseek",
+        {
+            "n_routed_experts": 7,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 32,
+            "routed_scaling_factor": 1.7,
+        },
+    ),
+    "deepseek-shared": (
+        "deepseek",
+        {
+            **ODD_HEADS,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 4,
+            "moe_intermediate_size": 24,
+            "n_shared_experts": 3,
+        },
+    ),
     "deci": ("deci", UNEQUAL_LAYERS),
 }
 

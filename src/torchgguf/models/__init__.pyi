@@ -67,6 +67,11 @@ from torchgguf.models.architectures.deci import (
     DeciLMForCausalLM as DeciLMForCausalLM,
     DeciLMModel as DeciLMModel,
 )
+from torchgguf.models.architectures.deepseek import (
+    DeepseekConfig as DeepseekConfig,
+    DeepseekForCausalLM as DeepseekForCausalLM,
+    DeepseekModel as DeepseekModel,
+)
 from torchgguf.models.architectures.deepseek_v2 import (
     DeepseekV2Config as DeepseekV2Config,
     DeepseekV2ForCausalLM as DeepseekV2ForCausalLM,
@@ -293,6 +298,11 @@ from torchgguf.models.architectures.nemotron import (
     NemotronForSequenceClassification as NemotronForSequenceClassification,
     NemotronForTokenClassification as NemotronForTokenClassification,
     NemotronModel as NemotronModel,
+)
+from torchgguf.models.architectures.nemotron_h import (
+    NemotronHConfig as NemotronHConfig,
+    NemotronHForCausalLM as NemotronHForCausalLM,
+    NemotronHModel as NemotronHModel,
 )
 from torchgguf.models.architectures.nomic_bert import (
     NomicBertConfig as NomicBertConfig,

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -43,6 +43,8 @@ class Architecture:
 
     Attributes:
         gguf: the value of `general.architecture`, and the prefix of its keys.
+        other_ggufs: other values of `general.architecture`; each with a function that returns whether files
+            of models with a config state it.
         config_class: the class of the config that the metadata become.
         rules: the config map.
         rows: of the weight map.
@@ -72,8 +74,13 @@ class Architecture:
     other_names: OtherNames = NO_OTHER_NAMES
     states_head: bool = False
     unused: tuple[str, ...] = ()
+    other_ggufs: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     classes: dict[str, type[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def gguf_of(self, config: Config) -> str:
+        """Return the value of `general.architecture` for models with a config."""
+        return next((name for name, applies in self.other_ggufs.items() if applies(config)), self.gguf)
 
     def register(self, model_class: Any) -> None:
         """Register a class under its task, such as `"base"` or `"causal_lm"`, if it is the first."""
@@ -128,7 +135,8 @@ class Architecture:
         Raises:
             GGUFError: keys are missing, invalid or unknown; the message names all of them.
         """
-        prefix = f"{self.gguf}."
+        name = file.metadata["general.architecture"]
+        prefix = f"{name}."
         values = {k.removeprefix(prefix): v for k, v in file.metadata.items() if k.startswith(prefix)}
         left_out = [key for key in values if key in ignored or prefix + key in ignored]
         for key in left_out:
@@ -140,7 +148,7 @@ class Architecture:
             config = self.config_class(**fields, **_token_ids(file.metadata))
             self._check_tensors(config, header)
         except (GGUFError, ValueError) as error:
-            reason = f"the config of this {self.gguf} model is invalid: {error}"
+            reason = f"the config of this {name} model is invalid: {error}"
             raise GGUFError(reason, path=file.paths[0]) from None
         return config
 

@@ -136,9 +136,13 @@ class OtherNames:
         stored: templates of the names in checkpoints, by those in models. Those of a module apply to all its
             parameters, whose last name (`weight`, `bias`) stays.
         are_written: whether these are the names in new checkpoints, too.
+        prefix: what checkpoints of models with a head have in place of `base_model_prefix`; None: the same.
     """
 
-    def __init__(self, stored: Mapping[str, str], *, are_written: bool = True) -> None:
+    def __init__(
+        self, stored: Mapping[str, str], *, are_written: bool = True, prefix: str | None = None
+    ) -> None:
+        self.prefix = prefix
         self._stored = stored if are_written else {}
         self._modules = {name: module for module, name in stored.items()}
 

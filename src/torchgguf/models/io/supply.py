@@ -241,7 +241,8 @@ class CheckpointSupply(TensorSupply):
         stated = None if options.dtype == "auto" else options.dtype
         config.dtype = floating_dtype(stated or config.dtype or _first_dtype(tensors))
         # Some classes use another prefix than most of their architecture; a model without a head uses none.
-        prefixes = (f"{c.base_model_prefix}." for c in (architecture.classes["base"], model_class))
+        own = (c.base_model_prefix for c in (architecture.classes["base"], model_class))
+        prefixes = (f"{prefix}." for prefix in (self._names.prefix, *own) if prefix)
         self._prefix = next((p for p in prefixes if any(name.startswith(p) for name in tensors)), "")
         self.tensors, self.heads, self.unknown = tensors, set(), []
         self.kept: dict[str, LazyTensor] = {}
