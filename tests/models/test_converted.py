@@ -75,6 +75,7 @@ RUN_BY_BOTH = (
     "stablelm",
     "stablelm-parallel",
     "olmo2",
+    "olmo3",
     "seed",
     "arcee",
     "ernie",

@@ -40,6 +40,7 @@ BYTE_LEVEL = {
     "mamba": "mpt",
     "minimax_m2": "minimax-m2",
     "olmo2": "dbrx",
+    "olmo3": "dbrx",
     "olmoe": "olmo",
     "phi": "phi-2",
     "gpt_oss": "gpt-4o",

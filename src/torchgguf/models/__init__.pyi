@@ -265,6 +265,12 @@ from torchgguf.models.architectures.olmo2 import (
     Olmo2ForSequenceClassification as Olmo2ForSequenceClassification,
     Olmo2Model as Olmo2Model,
 )
+from torchgguf.models.architectures.olmo3 import (
+    Olmo3Config as Olmo3Config,
+    Olmo3ForCausalLM as Olmo3ForCausalLM,
+    Olmo3ForSequenceClassification as Olmo3ForSequenceClassification,
+    Olmo3Model as Olmo3Model,
+)
 from torchgguf.models.architectures.olmoe import (
     OlmoeConfig as OlmoeConfig,
     OlmoeForCausalLM as OlmoeForCausalLM,

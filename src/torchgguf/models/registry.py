@@ -48,7 +48,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
     "nemotron": ("nemotron",),
-    "olmo2": ("olmo2",),
+    "olmo2": ("olmo3", "olmo2"),
     "olmoe": ("olmoe",),
     "orion": ("orion",),
     "pangu-embedded": ("pangu_embedded",),
