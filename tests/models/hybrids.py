@@ -2,6 +2,7 @@
 
 from tests.models.case import Case
 from tests.models.gated_delta import GATED_DELTA, GATED_DELTA_UNWRITABLE
+from tests.models.mamba2_cases import MAMBA2
 
 _LFM2_MOE = {"num_dense_layers": 1, "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
 
@@ -15,6 +16,7 @@ _JAMBA = {
 }
 
 HYBRIDS = {
+    **MAMBA2,
     **GATED_DELTA,
     "lfm2": Case("Lfm2", {"layer_types": ["conv", "full_attention", "conv"]}),
     "lfm2-untied-odd-heads": Case(
