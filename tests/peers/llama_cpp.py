@@ -61,6 +61,8 @@ BYTE_LEVEL = {
 WORDPIECE = {"bert": "bert-bge", "nomic_bert": "bert-bge"}
 # Models whose vocabulary is one of sentencepiece with a list of merges.
 LISTED = ("gemma4_text",)
+# Models with a unigram vocabulary of sentencepiece.
+UNIGRAM = ("t5", "umt5")
 # Tokens that the converter looks for.
 MORE_TOKENS = {"glm4_moe": ("[gMASK]", "<|observation|>")}
 # Models whose vocabulary of sentencepiece puts no space before a text.
@@ -101,6 +103,11 @@ def add_tokenizer(folder: Path, model_type: str) -> None:
         _byte_level(MORE_TOKENS.get(model_type, ())).save(str(folder / "tokenizer.json"))
         # Not the class of the architecture, which adds its own special tokens.
         (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    elif model_type in UNIGRAM:
+        (folder / "spiece.model").write_bytes(_unigram())
+        names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        stated = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, **names}
+        (folder / "tokenizer_config.json").write_text(json.dumps(stated))
     elif model_type in LISTED:
         names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
         listed = transformers.PreTrainedTokenizerFast(tokenizer_object=_listed(), **names)
@@ -186,6 +193,21 @@ def _wordpiece() -> dict[str, int]:
     tokenizer = tokenizers.BertWordPieceTokenizer()
     tokenizer.train_from_iterator(TEXT.splitlines(), VOCAB_SIZE, show_progress=False)
     return tokenizer.get_vocab()
+
+
+@cache
+def _unigram() -> bytes:
+    out = io.BytesIO()
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.splitlines()),
+        model_writer=out,
+        vocab_size=VOCAB_SIZE,
+        model_type="unigram",
+        minloglevel=2,
+        **ids,
+    )
+    return out.getvalue()
 
 
 @cache

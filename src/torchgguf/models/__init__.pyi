@@ -396,6 +396,10 @@ from torchgguf.models.architectures.starcoder2 import (
     Starcoder2ForTokenClassification as Starcoder2ForTokenClassification,
     Starcoder2Model as Starcoder2Model,
 )
+from torchgguf.models.architectures.t5 import (
+    T5Config as T5Config,
+    T5EncoderModel as T5EncoderModel,
+)
 from torchgguf.models.architectures.xverse import (
     XverseConfig as XverseConfig,
     XverseForCausalLM as XverseForCausalLM,

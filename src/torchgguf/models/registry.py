@@ -69,6 +69,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "smollm3": ("smollm3",),
     "stablelm": ("stablelm",),
     "starcoder2": ("starcoder2",),
+    "t5encoder": ("t5",),
     "xverse": ("xverse",),
 }
 
