@@ -62,8 +62,7 @@ class T5Config(PreTrainedConfig):
     layer_norm_epsilon: float = 1e-6
     initializer_factor: float = 1.0
     feed_forward_proj: str = _PLAIN
-    is_encoder_decoder: bool = False
-    use_cache: bool = False
+    is_encoder_decoder: bool = True
     pad_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 1
     n_positions: int = 512
