@@ -3,6 +3,7 @@
 import atexit
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import sentencepiece
 import tokenizers
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from tests.support import LLAMA_CPP, ROOT
 
@@ -34,6 +36,7 @@ BYTE_LEVEL = {
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
     "hunyuan_v1_dense": "hunyuan-dense",
+    "kimi_linear": "kimi-k2",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
     "minimax_m2": "minimax-m2",
@@ -68,6 +71,8 @@ def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -
     files = {name: folder / f"{name}.gguf" for name in models}
     for name, model in models.items():
         model.save_pretrained(folder / name)
+        if model.config.model_type == "kimi_linear":
+            _release_kimi(folder / name)
         if (stored := type(model).__name__) in RELEASED:
             config = folder / name / "config.json"
             config.write_text(config.read_text().replace(stored, RELEASED[stored]))
@@ -82,6 +87,29 @@ def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -
         for name, model in models.items()
     )
     return files
+
+
+def _release_kimi(folder: Path) -> None:
+    """State config and names as released checkpoints do: the converter does not know transformers' own."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    full = [i + 1 for i, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
+    config["linear_attn_config"] = {
+        "full_attn_layers": full,
+        "kda_layers": [i + 1 for i in range(config["num_hidden_layers"]) if i + 1 not in full],
+        "head_dim": config["linear_head_dim"],
+        "num_heads": config["linear_num_heads"],
+        "short_conv_kernel_size": config["linear_conv_kernel_dim"],
+    }
+    config["first_k_dense_replace"] = config["mlp_layer_types"].count("dense")
+    config["moe_router_activation_func"] = "sigmoid"
+    path.write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    dense = re.compile(r"block_sparse_moe\.(gate|up|down)_proj")
+    save_file(
+        {dense.sub(r"mlp.\1_proj", name): each for name, each in tensors.items()},
+        folder / "model.safetensors",
+    )
 
 
 def add_tokenizer(folder: Path, model_type: str) -> None:

@@ -169,6 +169,11 @@ from torchgguf.models.architectures.jais import (
     JaisForCausalLM as JaisForCausalLM,
     JaisModel as JaisModel,
 )
+from torchgguf.models.architectures.kimi_linear import (
+    KimiLinearConfig as KimiLinearConfig,
+    KimiLinearForCausalLM as KimiLinearForCausalLM,
+    KimiLinearModel as KimiLinearModel,
+)
 from torchgguf.models.architectures.lfm2 import (
     Lfm2Config as Lfm2Config,
     Lfm2ForCausalLM as Lfm2ForCausalLM,

@@ -37,6 +37,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "granitemoe": ("granitemoeshared", "granitemoe"),
     "internlm2": ("internlm2",),
     "jais": ("jais",),
+    "kimi-linear": ("kimi_linear",),
     "lfm2": ("lfm2",),
     "lfm2moe": ("lfm2_moe",),
     "llama": ("mixtral", "mistral", "llama"),
