@@ -220,6 +220,8 @@ constexpr EncoderTable kEncoders(AllTypes{});
 
 }  // namespace
 
+extern const RecurrenceKernels avx2_recurrences;  // in a file of its own
+
 extern const Backend avx2 = {
     .name = "avx2",
     .needs = kAvx2 | kFma | kF16c | kBmi2,
@@ -227,6 +229,7 @@ extern const Backend avx2 = {
     .linear = kLinears.by_id,
     .decoders = kDecoders.by_id,
     .encoders = encode::kEncoders.by_id,
+    .recurrences = &avx2_recurrences,
 };
 
 }  // namespace torchgguf

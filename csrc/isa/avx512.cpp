@@ -159,6 +159,8 @@ constexpr EncoderTable kEncoders(AllTypes{});
 
 }  // namespace
 
+extern const RecurrenceKernels avx512_recurrences;  // in a file of its own
+
 extern const Backend avx512 = {
     .name = "avx512",
     .needs = kAvx2 | kFma | kF16c | kBmi2 | kAvx512F | kAvx512Bw | kAvx512Vl | kAvx512Dq | kAvx512Vnni,
@@ -166,6 +168,7 @@ extern const Backend avx512 = {
     .linear = kLinears.by_id,
     .decoders = kDecoders.by_id,
     .encoders = encode::kEncoders.by_id,
+    .recurrences = &avx512_recurrences,
 };
 
 }  // namespace torchgguf

@@ -6,6 +6,7 @@
 #include "formats/layouts.h"
 #include "isa/cpu_features.h"
 #include "linear.h"
+#include "recurrence/problems.h"
 
 namespace torchgguf {
 
@@ -37,6 +38,7 @@ struct Backend {
     const LinearKernel* linear = nullptr;
     const Decoder* decoders = nullptr;
     const EncodeBlocks* encoders = nullptr;
+    const RecurrenceKernels* recurrences = nullptr;
 };
 
 extern const Backend scalar;  // what every CPU runs: the last base of all others

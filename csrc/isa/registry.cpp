@@ -83,4 +83,10 @@ EncodeBlocks find_encoder(int type) {
     return find(type, [type](const Backend& row) { return row.encoders ? row.encoders[type] : nullptr; });
 }
 
+const RecurrenceKernels& find_recurrences() {
+    const Backend* row = &active_backend();
+    while (!row->recurrences) row = row->base;  // the last base has them
+    return *row->recurrences;
+}
+
 }  // namespace torchgguf

@@ -25,4 +25,7 @@ decltype(Decoder::to_f32) find_decoder_to_f32(int type);
 decltype(Decoder::to_bf16) find_decoder_to_bf16(int type);
 EncodeBlocks find_encoder(int type);
 
+// What the instruction set in use has for recurrences, or the first of its bases.
+const RecurrenceKernels& find_recurrences();
+
 }  // namespace torchgguf

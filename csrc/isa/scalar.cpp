@@ -127,11 +127,14 @@ constexpr EncoderTable kEncoders(AllTypes{});
 
 }  // namespace
 
+extern const RecurrenceKernels scalar_recurrences;  // in a file of its own
+
 extern const Backend scalar = {
     .name = "scalar",
     .linear = kLinears.by_id,
     .decoders = kDecoders.by_id,
     .encoders = encode::kEncoders.by_id,
+    .recurrences = &scalar_recurrences,
 };
 
 }  // namespace torchgguf

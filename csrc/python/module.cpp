@@ -6,4 +6,5 @@ NB_MODULE(_native, m) {
     torchgguf::bind_container(m);
     torchgguf::bind_layouts(m);
     torchgguf::bind_kernels(m);
+    torchgguf::bind_recurrences(m);
 }

@@ -29,6 +29,7 @@ public:
     }
 
     int ndim() const { return view_.ndim; }
+    int64_t size(int dimension) const { return view_.shape[dimension]; }
     bool is_bf16() const { return is(dtype_of(static_cast<struct Bf16*>(nullptr))); }
     // The last dimension. Throws ValueError if there are no dimensions.
     int64_t columns(const char* name) const;

@@ -62,3 +62,66 @@ def quantize(
 
     importance, float32 (n) and above zero, or None, weighs the errors of each column.
     """
+
+def delta_rule(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    decay: torch.Tensor,
+    beta: torch.Tensor,
+    state: torch.Tensor,
+    out: torch.Tensor,
+    new_state: torch.Tensor,
+    corrected: bool,
+    threads: int,
+) -> None:
+    """
+    Read a text by S <- exp(decay) S; S <- S + beta k (v - k S); out = q S.
+
+    Without corrected, k S is not subtracted. All are float32: query, key (B, T, K, N), value, out
+    (B, T, H, V), decay (B, T, H) or (B, T, H, N), beta (B, T, H), state, new_state (B, H, N, V).
+    """
+
+def state_space_step(
+    x: torch.Tensor,
+    step: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    c: torch.Tensor,
+    state: torch.Tensor,
+    out: torch.Tensor,
+    new_state: torch.Tensor,
+    threads: int,
+) -> None:
+    """
+    Read few positions by S <- exp(step a) S + step x b; out = S c.
+
+    All are float32: x, out (B, T, H, P), step (B, T, H), a (H), b, c (B, T, G, N), state, new_state
+    (B, H, P, N).
+    """
+
+def selective_scan(
+    x: torch.Tensor,
+    step: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    c: torch.Tensor,
+    state: torch.Tensor,
+    out: torch.Tensor,
+    new_state: torch.Tensor,
+    threads: int,
+) -> None:
+    """
+    Read a text by s <- exp(step a) s + step x b; out = c s.
+
+    All are float32: x, step, out (B, T, C), a (C, N), b, c (B, T, N), state, new_state (B, C, N).
+    """
+
+def causal_convolution(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, threads: int
+) -> None:
+    """
+    Compute out[t] = bias + the sum over k of weight[k] x[t + k], in each channel.
+
+    All are float32: x (B, C, K - 1 + T), weight (C, K), bias (C) or None, out (B, C, T).
+    """

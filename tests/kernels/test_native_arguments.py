@@ -44,6 +44,12 @@ def arguments(function: str) -> dict:
 
 
 FUNCTIONS = ("linear", "dequantize", "embedding", "quantize")
+RECURRENCES = (
+    "delta_rule",
+    "state_space_step",
+    "selective_scan",
+    "causal_convolution",
+)  # test_recurrence_native
 TENSORS = [(f, name) for f in FUNCTIONS for name in arguments(f) if name not in ("type", "threads")]
 each_tensor = pytest.mark.parametrize(("function", "name"), TENSORS)
 
@@ -255,4 +261,4 @@ def test_no_reference_is_kept_or_lost():
 
 def test_every_function_that_takes_tensors_is_tried_here():
     takes_tensors = {n for n, f in inspect.getmembers(_native, callable) if "Tensor" in (f.__doc__ or "")}
-    assert takes_tensors == set(FUNCTIONS)
+    assert takes_tensors == {*FUNCTIONS, *RECURRENCES}

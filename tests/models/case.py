@@ -15,6 +15,18 @@ SIZES = {
 }
 
 
+# Of models that consist of mixers only.
+MAMBA = {
+    "vocab_size": 400,
+    "hidden_size": 64,
+    "state_size": 8,
+    "num_hidden_layers": 3,
+    "initializer_range": 0.15,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": None,
+}
+
 # Of models whose configs have other fields. `n_ctx` is what llama.cpp's converter asks for.
 OWN_SIZES = {
     "Bert": {},  # encoders state all of theirs: tests/models/test_bert.py
@@ -52,6 +64,9 @@ OWN_SIZES = {
         "bos_token_id": 1,
         "eos_token_id": 2,
     },
+    "Qwen3_5MoeText": {name: size for name, size in SIZES.items() if name != "intermediate_size"},
+    "Mamba": MAMBA,
+    "FalconMamba": MAMBA,
     "Phi3": {**SIZES, "original_max_position_embeddings": 256, "eos_token_id": 2, "pad_token_id": None},
 }
 

@@ -1,8 +1,18 @@
 """Cases of tiny models with layers that are no attention: convolutions and recurrences."""
 
 from tests.models.case import SHORT_IDS, Case
+from tests.models.gated_delta import GATED_DELTA, GATED_DELTA_UNWRITABLE
 
 _LFM2_MOE = {"num_dense_layers": 1, "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
+
+_JAMBA = {
+    "num_experts": 7,
+    "num_experts_per_tok": 3,
+    "attn_layer_period": 3,
+    "attn_layer_offset": 1,
+    "mamba_d_state": 8,
+    "pad_token_id": None,
+}
 
 _KIMI = {
     **SHORT_IDS,
@@ -39,6 +49,7 @@ HYBRIDS = {
             "n_shared_experts": 2,
         },
     ),
+    **GATED_DELTA,
     "lfm2": Case("Lfm2", {"layer_types": ["conv", "full_attention", "conv"]}),
     "lfm2-untied-odd-heads": Case(
         "Lfm2",
@@ -68,8 +79,41 @@ HYBRIDS = {
             "layer_types": ["full_attention", "conv", "full_attention"],
         },
     ),
+    "mamba": Case("Mamba", {}),
+    "mamba-untied-odd-sizes": Case(
+        "Mamba",
+        {
+            "hidden_size": 48,
+            "state_size": 5,
+            "conv_kernel": 3,
+            "time_step_rank": 7,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "falcon-mamba": Case("FalconMamba", {"tie_word_embeddings": False}),
+    "jamba": Case("Jamba", {**_JAMBA, "num_hidden_layers": 4}),
+    "jamba-tied-odd-heads": Case(
+        "Jamba",
+        {
+            **_JAMBA,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_experts": 3,
+            "num_experts_per_tok": 1,
+            "expert_layer_period": 3,
+            "expert_layer_offset": 2,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 0,
+            "mamba_d_state": 5,
+            "mamba_d_conv": 3,
+            "mamba_dt_rank": 7,
+            "tie_word_embeddings": True,
+        },
+    ),
 }
 UNWRITABLE_HYBRIDS = {
+    **GATED_DELTA_UNWRITABLE,
     "kimi-other": Case(
         "KimiLinear",
         {
@@ -101,6 +145,17 @@ UNWRITABLE_HYBRIDS = {
             "norm_topk_prob": False,
             "routed_scaling_factor": 1.7,
             "tie_word_embeddings": False,  # the converter does not know the head of this architecture
+        },
+    ),
+    "mamba-biases": Case("Mamba", {"use_bias": True, "use_conv_bias": False, "expand": 3}),
+    "jamba-biases-dense": Case(
+        "Jamba",
+        {
+            **_JAMBA,
+            "num_experts": 1,
+            "num_experts_per_tok": 1,
+            "mamba_proj_bias": True,
+            "mamba_conv_bias": False,
         },
     ),
 }

@@ -77,6 +77,15 @@ def test_packed_models_are_the_same(name, dtype, packed_file):
     assert_close(actual, expected, atol=0.05 if dtype == "float32" else 0.5, rtol=0)
 
 
+def test_mixers_must_be_plain(packed_file):
+    """Those of transformers multiply by some weights themselves."""
+    ours = torchgguf.AutoModelForCausalLM.from_pretrained(packed_file("mamba"))
+    with pytest.raises(ValueError, match=r"call model\.dequantize\(\) first"):
+        ours.to_transformers()
+    expected = ours.dequantize()(ids()).logits
+    assert_close(ours.to_transformers()(ids()).logits, expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("name", sorted(PACKED))
 def test_a_file_comes_back_byte_for_byte(name, packed_file, tmp_path):
     path, new = packed_file(name), tmp_path / "new.gguf"

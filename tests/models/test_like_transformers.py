@@ -9,6 +9,8 @@ import torchgguf
 from tests.models.tiny import CASES, LONGROPE, UNWRITABLE, counterpart, reference, training
 from tests.peers.transformers import cache_of, given_cache
 
+# After the first piece of a text, transformers scans pieces of several tokens as if nothing were before them.
+FORGETFUL = ("falcon_mamba", "jamba", "mamba")
 ALL = {**CASES, **UNWRITABLE, "llama-longrope": LONGROPE}
 
 
@@ -61,12 +63,17 @@ def test_padded_rows_equal_themselves_alone(model, side, implementation):
 def test_in_pieces_through_the_cache(model, implementation):
     """A prompt, another piece, then single tokens give what they give in transformers."""
     twin, ids, cache, their_cache = counterpart(model, implementation), tokens(model, 2, 24), None, None
+    whole, end = model(ids).logits if model.config.model_type in FORGETFUL else None, 0
     for piece in ids.split([9, 8, 1, 1, 1, 1, 1, 1, 1], dim=1):
         output = twin(piece, cache=cache, use_cache=True)
-        expected = model(piece, **given_cache(their_cache), use_cache=True)
-        cache, their_cache = output.cache, cache_of(expected)
-        assert_close(output.logits, expected.logits, atol=1e-4, rtol=0)
-        assert cache.get_seq_length() == their_cache.get_seq_length()
+        cache, start, end = output.cache, end, end + piece.shape[1]
+        assert cache.get_seq_length() == end
+        if whole is None:
+            expected = model(piece, **given_cache(their_cache), use_cache=True)
+            their_cache = cache_of(expected)
+            assert their_cache.get_seq_length() == end
+        logits = expected.logits if whole is None else whole[:, start:end]
+        assert_close(output.logits, logits, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
@@ -114,7 +121,8 @@ def test_hidden_states_and_attentions(model):
     assert len(actual.hidden_states) == len(expected.hidden_states)
     for ours, theirs in zip(actual.hidden_states, expected.hidden_states, strict=True):
         assert_close(ours, theirs, atol=1e-4, rtol=0)
-    for ours, theirs in zip(actual.attentions, expected.attentions, strict=True):
+    of_both = (actual.attentions or (), expected.get("attentions") or ())  # none in layers without attention
+    for ours, theirs in zip(*of_both, strict=True):
         assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
@@ -123,7 +131,8 @@ def test_embeddings_in_place_of_tokens(model):
     ids = tokens(model, 1, 9)
     twin = counterpart(model)
     embeds = model.get_input_embeddings()(ids)
-    assert_close(twin(inputs_embeds=embeds).logits, model(ids).logits, atol=1e-4, rtol=0)
+    expected = model(inputs_embeds=embeds).logits
+    assert_close(twin(inputs_embeds=embeds).logits, expected, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

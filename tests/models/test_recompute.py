@@ -81,7 +81,8 @@ def test_behind_a_frozen_embedding(models, reentrant):
     theirs, _ = models
     ours = training(counterpart(theirs))
     for name, parameter in ours.named_parameters():
-        parameter.requires_grad_(name.endswith("v_proj.weight") or "query_key" in name or "attn" in name)
+        inner = name.endswith(("v_proj.weight", "in_proj.weight"))
+        parameter.requires_grad_(inner or "query_key" in name or "attn" in name)
     ours(IDS, labels=IDS).loss.backward()
     expected = {name: p.grad for name, p in ours.named_parameters() if p.requires_grad}
     assert expected

@@ -7,6 +7,7 @@ import transformers
 
 import torchgguf.models as ours
 from tests.models.case import MULTIPLIERS, OWN_SIZES, SHORT_IDS, SIZES, Case, longrope, rope
+from tests.models.gemma import GEMMA
 from tests.models.hybrids import HYBRIDS, UNWRITABLE_HYBRIDS
 from tests.models.mixtures import ERNIE_MOE, EXPERTS, LATENT, LATENT_SIGMOIDS, MIXTURES, ROUTED
 
@@ -21,6 +22,9 @@ MINISTRAL_ROPE = rope(
     mscale_all_dim=1.0,
     llama_4_scaling_beta=0.3,
 )
+
+# Ends of the names of parameters that new models have at 1 or 0, which would hide what becomes of them.
+FACTORS = ("layer_scalar", "router.scale", "per_expert_scale", "correct_output_scale")
 
 NO_DROPOUT = {"attention_dropout": 0.0, "residual_dropout": 0.0}
 
@@ -180,6 +184,7 @@ CASES = {
     "bloom-odd-heads": Case("Bloom", {"hidden_size": 80, "n_head": 5}),
     "bloom-heads-beyond-a-power": Case("Bloom", {"hidden_size": 96, "n_head": 12}),
     "bloom-untied": Case("Bloom", {"tie_word_embeddings": False}),
+    **GEMMA,
     **HYBRIDS,
     **MIXTURES,
 }
@@ -253,8 +258,10 @@ def reference(case: Case, auto_class: str = "AutoModelForCausalLM") -> Any:
         for name, parameter in (*model.named_parameters(), *model.named_buffers()):
             if name.endswith("bias"):
                 parameter.normal_(std=0.5)
-            elif "norm" in name.lower() or ".ln_" in name:
+            elif "norm" in name.lower() or ".ln_" in name or name.endswith(FACTORS):
                 parameter.uniform_(0.5, 1.5)
+            elif name.endswith((".A_log", ".D")):  # new ones are the same in all channels
+                parameter.add_(torch.rand_like(parameter) - 0.5)
     return model
 
 

@@ -110,6 +110,9 @@ ABSENT: dict[str, dict[str, str]] = {
         "all models are decoders: there are no encoders here": """
             encoder_attention_mask encoder_hidden_states
         """,
+        "of Gemma 4 without a head, for speed only; models with a head accept it": """
+            logits_to_keep
+        """,
     },
     "generate": {},
     "from_pretrained": {},
@@ -193,9 +196,9 @@ ABSENT: dict[str, dict[str, str]] = {
             LlamaPreTrainedModel MiniMaxM2PreTrainedModel Ministral3PreTrainedModel
             MistralPreTrainedModel MixtralPreTrainedModel NemotronPreTrainedModel Olmo2PreTrainedModel
             OlmoePreTrainedModel Phi3PreTrainedModel PhiPreTrainedModel PhimoePreTrainedModel
-            Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel Qwen3PreTrainedModel
-            SeedOssPreTrainedModel SmolLM3PreTrainedModel StableLmPreTrainedModel
-            Starcoder2PreTrainedModel
+            Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel
+            Qwen3NextPreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel
+            SmolLM3PreTrainedModel StableLmPreTrainedModel Starcoder2PreTrainedModel
         """,
         "parts of models are shared: torchgguf.nn.RMSNorm": """
             Qwen2RMSNorm

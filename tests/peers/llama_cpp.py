@@ -32,6 +32,7 @@ BYTE_LEVEL = {
     "deepseek_v3": "deepseek-v3",
     "exaone4": "exaone4",
     "falcon": "falcon",
+    "falcon_mamba": "falcon",
     "glm4": "glm4",
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
@@ -39,6 +40,7 @@ BYTE_LEVEL = {
     "kimi_linear": "kimi-k2",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
+    "mamba": "mpt",
     "minimax_m2": "minimax-m2",
     "olmo2": "dbrx",
     "olmoe": "olmo",
@@ -50,17 +52,25 @@ BYTE_LEVEL = {
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2",
     "qwen3": "qwen2",
+    "qwen3_5_moe_text": "qwen35",
+    "qwen3_5_text": "qwen35",
     "qwen3_moe": "qwen2",
+    "qwen3_next": "qwen2",
     "seed_oss": "seed-coder",
     "stablelm": "stablelm2",
     "starcoder2": "starcoder",
 }
 # Models with a vocabulary of WordPiece.
 WORDPIECE = {"bert": "bert-bge", "nomic_bert": "bert-bge"}
+# Models whose vocabulary is one of sentencepiece with a list of merges.
+LISTED = ("gemma4_text",)
 # Tokens that the converter looks for.
 MORE_TOKENS = {"glm4_moe": ("[gMASK]", "<|observation|>")}
 # Models whose vocabulary of sentencepiece puts no space before a text.
 UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
+
+# Of models whose blocks for multi-token prediction the converter expects, and transformers does not have.
+WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), "--no-mtp")
 
 # Classes whose names in released checkpoints are the only ones that the converter knows.
 RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM"}
@@ -83,6 +93,7 @@ def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -
             files[name],
             types.get(name, "f32"),
             {**BYTE_LEVEL, **WORDPIECE}.get(model.config.model_type, ""),
+            *filter(None, [WITHOUT_BLOCKS.get(model.config.model_type)]),
         )
         for name, model in models.items()
     )
@@ -118,16 +129,20 @@ def add_tokenizer(folder: Path, model_type: str) -> None:
         _byte_level(MORE_TOKENS.get(model_type, ())).save(str(folder / "tokenizer.json"))
         # Not the class of the architecture, which adds its own special tokens.
         (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    elif model_type in LISTED:
+        names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+        listed = transformers.PreTrainedTokenizerFast(tokenizer_object=_listed(), **names)
+        listed.save_pretrained(folder)
     elif model_type in WORDPIECE:
         transformers.BertTokenizer(vocab=_wordpiece()).save_pretrained(folder)
     else:
         (folder / "tokenizer.model").write_bytes(_sentencepiece(model_type not in UNPREFIXED))
 
 
-def convert_folders(jobs: Iterable[tuple[Path, Path, str, str]]) -> None:
+def convert_folders(jobs: Iterable[tuple[Any, ...]]) -> None:
     """Convert folders to files of a type; `split` says how a byte-level vocabulary splits texts."""
-    for folder, out, type, split in jobs:
-        run_converter([str(folder), "--outfile", str(out), "--outtype", type], split)
+    for folder, out, type, split, *more in jobs:
+        run_converter([str(folder), "--outfile", str(out), "--outtype", type, *more], split)
 
 
 def run_converter(arguments: Sequence[str], split: str = "") -> None:
@@ -163,6 +178,34 @@ def _byte_level(more: tuple[str, ...]) -> tokenizers.ByteLevelBPETokenizer:
     tokenizer = tokenizers.ByteLevelBPETokenizer()
     special = ["<|endoftext|>", "<|user|>", *more]
     tokenizer.train_from_iterator(TEXT.splitlines(), VOCAB_SIZE, special_tokens=special, show_progress=False)
+    return tokenizer
+
+
+@cache
+def _listed() -> tokenizers.Tokenizer:
+    learned = tokenizers.Tokenizer(tokenizers.models.BPE())
+    learned.normalizer = tokenizers.normalizers.Replace(" ", "▁")
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=VOCAB_SIZE, special_tokens=names, show_progress=False)
+    learned.train_from_iterator(TEXT.splitlines(), trainer)
+    model = json.loads(learned.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    # Anew: of those learned, the tokens of bytes would be special.
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.BPE(model["vocab"], merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True)
+    )
+    tokenizer.normalizer = tokenizers.normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = tokenizers.decoders.Sequence(
+        [
+            tokenizers.decoders.Replace("▁", " "),
+            tokenizers.decoders.ByteFallback(),
+            tokenizers.decoders.Fuse(),
+        ]
+    )
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)]
+    )
     return tokenizer
 
 

@@ -20,14 +20,16 @@ from torch import Tensor, nn
 
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn import Conv1D, LatentProjection, QuantizedLatentProjection, QuantizedLinear
-from torchgguf.nn.experts import MATRICES, ObservedExperts
+from torchgguf.nn.experts import ObservedExperts
+from torchgguf.nn.grouped_rows import QuantizedGroupedRowsLinear
 from torchgguf.nn.slots import slots
 from torchgguf.nn.stacked import QuantizedStackedLinear
+from torchgguf.nn.tiled import ReadsHeads
 from torchgguf.packing.column_statistics import CHUNK_SIZE, Activations
 from torchgguf.packing.imatrix import ImportanceMatrix
 from torchgguf.tokenization import Tokenizer
 
-_MATRICES = (nn.Linear, Conv1D, QuantizedLinear, QuantizedStackedLinear)
+_MATRICES = (nn.Linear, Conv1D, QuantizedLinear, QuantizedStackedLinear, QuantizedGroupedRowsLinear)
 _HEAD = "output.weight"
 
 
@@ -263,7 +265,7 @@ def _watched(model: PreTrainedModel, process_output: bool) -> Iterator[tuple[nn.
     """Find the matrices in the blocks, and the head if `process_output` is true and it is not tied."""
     for path, layer in model.named_modules():
         if isinstance(layer, ObservedExperts):
-            names = [_gguf_name(model, f"{path}.{matrix}.weight") for matrix in MATRICES]
+            names = [_gguf_name(model, f"{path}.{matrix}.weight") for matrix in layer.matrices]
             experts = next(iter(slots(layer))).shape[0]
             yield layer, [_Inputs([*filter(None, part)], experts) for part in (names[:-1], names[-1:])]
         elif isinstance(layer, LatentProjection | QuantizedLatentProjection):
@@ -285,7 +287,8 @@ def _gguf_name(model: PreTrainedModel, name: str) -> str | None:
 
 def _see(thread: int, inputs: list[_Inputs], layer: nn.Module, arguments: tuple[Any, ...]) -> None:
     if get_ident() == thread:
-        inputs[0].see(arguments[0])
+        rows = layer.in_file_order(arguments[0]) if isinstance(layer, ReadsHeads) else arguments[0]
+        inputs[0].see(rows)
 
 
 def _see_heads(thread: int, inputs: list[_Inputs], layer: nn.Module, arguments: tuple[Any, ...]) -> None:

@@ -86,6 +86,13 @@ from torchgguf.models.architectures.falcon import (
     FalconForTokenClassification as FalconForTokenClassification,
     FalconModel as FalconModel,
 )
+from torchgguf.models.architectures.falcon_mamba import (
+    FalconMambaCausalLMOutput as FalconMambaCausalLMOutput,
+    FalconMambaConfig as FalconMambaConfig,
+    FalconMambaForCausalLM as FalconMambaForCausalLM,
+    FalconMambaModel as FalconMambaModel,
+    FalconMambaOutput as FalconMambaOutput,
+)
 from torchgguf.models.architectures.gemma import (
     GemmaConfig as GemmaConfig,
     GemmaForCausalLM as GemmaForCausalLM,
@@ -105,6 +112,11 @@ from torchgguf.models.architectures.gemma3_text import (
     Gemma3TextConfig as Gemma3TextConfig,
     Gemma3TextForSequenceClassification as Gemma3TextForSequenceClassification,
     Gemma3TextModel as Gemma3TextModel,
+)
+from torchgguf.models.architectures.gemma4_text import (
+    Gemma4ForCausalLM as Gemma4ForCausalLM,
+    Gemma4TextConfig as Gemma4TextConfig,
+    Gemma4TextModel as Gemma4TextModel,
 )
 from torchgguf.models.architectures.glm4 import (
     Glm4Config as Glm4Config,
@@ -169,6 +181,12 @@ from torchgguf.models.architectures.jais import (
     JaisForCausalLM as JaisForCausalLM,
     JaisModel as JaisModel,
 )
+from torchgguf.models.architectures.jamba import (
+    JambaConfig as JambaConfig,
+    JambaForCausalLM as JambaForCausalLM,
+    JambaForSequenceClassification as JambaForSequenceClassification,
+    JambaModel as JambaModel,
+)
 from torchgguf.models.architectures.kimi_linear import (
     KimiLinearConfig as KimiLinearConfig,
     KimiLinearForCausalLM as KimiLinearForCausalLM,
@@ -196,6 +214,13 @@ from torchgguf.models.architectures.maincoder import (
     MaincoderConfig as MaincoderConfig,
     MaincoderForCausalLM as MaincoderForCausalLM,
     MaincoderModel as MaincoderModel,
+)
+from torchgguf.models.architectures.mamba import (
+    MambaCausalLMOutput as MambaCausalLMOutput,
+    MambaConfig as MambaConfig,
+    MambaForCausalLM as MambaForCausalLM,
+    MambaModel as MambaModel,
+    MambaOutput as MambaOutput,
 )
 from torchgguf.models.architectures.minicpm import (
     MiniCPMConfig as MiniCPMConfig,
@@ -314,6 +339,17 @@ from torchgguf.models.architectures.qwen3 import (
     Qwen3ForTokenClassification as Qwen3ForTokenClassification,
     Qwen3Model as Qwen3Model,
 )
+from torchgguf.models.architectures.qwen3_5_moe_text import (
+    Qwen3_5MoeForCausalLM as Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeTextConfig as Qwen3_5MoeTextConfig,
+    Qwen3_5MoeTextModel as Qwen3_5MoeTextModel,
+)
+from torchgguf.models.architectures.qwen3_5_text import (
+    Qwen3_5ForCausalLM as Qwen3_5ForCausalLM,
+    Qwen3_5TextConfig as Qwen3_5TextConfig,
+    Qwen3_5TextForSequenceClassification as Qwen3_5TextForSequenceClassification,
+    Qwen3_5TextModel as Qwen3_5TextModel,
+)
 from torchgguf.models.architectures.qwen3_moe import (
     Qwen3MoeConfig as Qwen3MoeConfig,
     Qwen3MoeForCausalLM as Qwen3MoeForCausalLM,
@@ -321,6 +357,14 @@ from torchgguf.models.architectures.qwen3_moe import (
     Qwen3MoeForSequenceClassification as Qwen3MoeForSequenceClassification,
     Qwen3MoeForTokenClassification as Qwen3MoeForTokenClassification,
     Qwen3MoeModel as Qwen3MoeModel,
+)
+from torchgguf.models.architectures.qwen3_next import (
+    Qwen3NextConfig as Qwen3NextConfig,
+    Qwen3NextForCausalLM as Qwen3NextForCausalLM,
+    Qwen3NextForQuestionAnswering as Qwen3NextForQuestionAnswering,
+    Qwen3NextForSequenceClassification as Qwen3NextForSequenceClassification,
+    Qwen3NextForTokenClassification as Qwen3NextForTokenClassification,
+    Qwen3NextModel as Qwen3NextModel,
 )
 from torchgguf.models.architectures.refact import (
     RefactConfig as RefactConfig,

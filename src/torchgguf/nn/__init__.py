@@ -17,6 +17,7 @@ from torchgguf.nn.convolution import CausalConv1d
 from torchgguf.nn.correction import CorrectedGate, CorrectionBias, WideGate
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
 from torchgguf.nn.file_forms import NEGATIVE_EXP, UNIT_OFFSET, FileForm, FormedLayer
+from torchgguf.nn.fused_experts import FusedExperts, QuantizedFusedExperts
 from torchgguf.nn.latent import LatentProjection, QuantizedLatentProjection
 from torchgguf.nn.layers import (
     Conv1D,
@@ -34,7 +35,16 @@ from torchgguf.nn.masks import (
     new_padding,
     next_positions,
 )
-from torchgguf.nn.norm import HeadwiseLayerNorm, LayerNorm, RMSNorm, UnitOffsetLayerNorm, UnitOffsetRMSNorm
+from torchgguf.nn.norm import (
+    GatedRMSNorm,
+    HeadwiseLayerNorm,
+    LayerNorm,
+    RMSNorm,
+    UnitOffsetLayerNorm,
+    UnitOffsetRMSNorm,
+    WideRMSNorm,
+    unweighted_rms_norm,
+)
 from torchgguf.nn.outputs import ModelOutput
 from torchgguf.nn.padding import Padding
 from torchgguf.nn.pooling import POOLINGS, pool_states
@@ -66,7 +76,9 @@ __all__ = [
     "Experts",
     "FileForm",
     "FormedLayer",
+    "FusedExperts",
     "Gate",
+    "GatedRMSNorm",
     "HeadwiseLayerNorm",
     "KeyValues",
     "LatentProjection",
@@ -79,6 +91,7 @@ __all__ = [
     "QuantizedConv1D",
     "QuantizedEmbedding",
     "QuantizedExperts",
+    "QuantizedFusedExperts",
     "QuantizedLatentProjection",
     "QuantizedLinear",
     "RMSNorm",
@@ -92,6 +105,7 @@ __all__ = [
     "UnitOffsetLayerNorm",
     "UnitOffsetRMSNorm",
     "WideGate",
+    "WideRMSNorm",
     "accept_second_names",
     "alibi_mask",
     "alibi_slopes",
@@ -110,4 +124,5 @@ __all__ = [
     "rotate_neighbours",
     "selective_scan",
     "state_space_scan",
+    "unweighted_rms_norm",
 ]

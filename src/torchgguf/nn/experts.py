@@ -6,6 +6,7 @@ expert.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -58,8 +59,13 @@ class Gate(Linear):
 
 
 class ObservedExperts(SlottedLayer):
-    """Experts that call an `observer`, while there is one, with what they do; compiled models do not."""
+    """Experts that call an `observer`, while there is one, with what they do; compiled models do not.
 
+    Attributes:
+        matrices: their matrices in files, the last one of which reads what the others return.
+    """
+
+    matrices: ClassVar[tuple[str, ...]] = MATRICES
     observer: Observer | None = None
 
     def _observe(self, expert: int | None, rows: Tensor, products: Tensor) -> None:
@@ -170,7 +176,7 @@ class QuantizedExperts(ObservedExperts, PackedMatrices):
 
     def scales(self) -> dict[str, Tensor]:
         """Return the factors `(E,)` of experts on their products, by the name of the matrix."""
-        factors = {name: self.factor(f"{name}.weight") for name in MATRICES}
+        factors = {name: self.factor(f"{name}.weight") for name in self.matrices}
         return {name: factor for name, factor in factors.items() if factor is not None}
 
     def _expert(
@@ -189,6 +195,10 @@ class QuantizedExperts(ObservedExperts, PackedMatrices):
         self._observe(expert, x, products)
         return scaled_linear(products, down_proj, kinds[_DOWN], scale=scale.get(_DOWN))
 
+    def intermediate_size(self) -> int:
+        """Return the size of an expert, I."""
+        return self.gate_proj.shape[1]
+
     def make_plain(self, experts: int, hidden_size: int, intermediate_size: int) -> Experts:
         """Create the plain form."""
         return Experts(experts, hidden_size, intermediate_size, self.act_fn)
@@ -197,7 +207,7 @@ class QuantizedExperts(ObservedExperts, PackedMatrices):
         """Return the plain layer with the same weights in `dtype`, trainable."""
         experts, hidden, _ = self.down_proj.shape
         with torch.device("meta"):
-            plain = self.make_plain(experts, hidden, self.gate_proj.shape[1])
+            plain = self.make_plain(experts, hidden, self.intermediate_size())
         for name, kind in self.quant_types.items():
             plain.fill(name, unpacked(getattr(self, name), kind, dtype, self.factor(f"{name}.weight")))
         return plain
@@ -205,7 +215,7 @@ class QuantizedExperts(ObservedExperts, PackedMatrices):
     def extra_repr(self) -> str:
         """Show the sizes and the types, as in `60 experts, 2048 -> 1408 -> 2048, gate_proj=Q4_K, ...`."""
         types = ", ".join(f"{name}={kind.name}" for name, kind in self.quant_types.items())
-        return f"{_sizes((*self.down_proj.shape[:2], self.gate_proj.shape[1]))}, {types}"
+        return f"{_sizes((*self.down_proj.shape[:2], self.intermediate_size()))}, {types}"
 
 
 def mix(

@@ -24,7 +24,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of `(..., hidden_size)`."""
         weight = self.weight  # looked up once: a module needs its time
-        if x.dtype is torch.float32:
+        if x.dtype is weight.dtype is torch.float32:
             return F.rms_norm(x, weight.shape, weight, self.eps)
         normed = F.rms_norm(x.float(), weight.shape, None, self.eps).to(x.dtype)
         return (weight * normed).to(x.dtype)
@@ -32,6 +32,28 @@ class RMSNorm(nn.Module):
     def extra_repr(self) -> str:
         """Show the size and the epsilon."""
         return f"{tuple(self.weight.shape)}, eps={self.eps}"
+
+
+class GatedRMSNorm(RMSNorm):
+    """An `RMSNorm` whose output the SiLU of a gate scales, in float32, and which is then rounded."""
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:  # type: ignore[override]
+        """Normalise the last dimension of `(..., hidden_size)`, and scale by a gate of the same shape."""
+        return (super().forward(x) * F.silu(gate.float())).to(x.dtype)
+
+
+class WideRMSNorm(RMSNorm):
+    """`weight * x / sqrt(mean(x²) + eps)`, all in float32 and then rounded, as Gemma 3n and Gemma 4 do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of `(..., hidden_size)`."""
+        weight = self.weight.float()
+        return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(x.dtype)
+
+
+def unweighted_rms_norm(x: Tensor, eps: float) -> Tensor:
+    """Return `x / sqrt(mean(x²) + eps)` over the last dimension, computed in float32 and then rounded."""
+    return F.rms_norm(x.float(), x.shape[-1:], None, eps).to(x.dtype)
 
 
 class LayerNorm(nn.LayerNorm):

@@ -2,7 +2,7 @@
 
 `rope_parameters` are those of Hugging Face configs: `rope_type` chooses the row of `SCALINGS`, `rope_theta`
 is the base of the wavelengths, `partial_rotary_factor` how much of a head is rotated (all of it if it is not
-there), the rest belongs to the row.
+there; a row may read it in its own way, see `rotated_size`), the rest belongs to the row.
 """
 
 import math
@@ -18,13 +18,19 @@ RopeParameters = Mapping[str, Any]
 # (inverse frequencies (D/2,) float32, factor on cosine and sine)
 Frequencies = tuple[Tensor, float]
 
+PROPORTIONAL = "proportional"
+
 
 def rotated_size(parameters: RopeParameters, head_dim: int) -> int:
     """Return how many of a head's numbers, the first ones, are rotated.
 
+    Proportional embedding pairs the numbers of whole heads, and leaves those of the lowest frequencies.
+
     Raises:
         ValueError: they are odd in number, or not between 1 and all of them.
     """
+    if parameters.get("rope_type") == PROPORTIONAL:
+        return head_dim
     size = int(head_dim * (factor := parameters.get("partial_rotary_factor", 1.0)))
     if size % 2 or not 0 < size <= head_dim:
         raise ValueError(
@@ -43,6 +49,18 @@ def plain_frequencies(parameters: RopeParameters, dim: int) -> Tensor:
 
 def _default(parameters: RopeParameters, dim: int) -> Frequencies:
     return plain_frequencies(parameters, dim), 1.0
+
+
+def proportional_rotations(parameters: RopeParameters, dim: int) -> int:
+    """Return how many of the `dim / 2` frequencies of proportional rotary embedding are not zero."""
+    return int(parameters.get("partial_rotary_factor", 1.0) * dim // 2)
+
+
+def _proportional(parameters: RopeParameters, dim: int) -> Frequencies:
+    """Keep the highest of a whole head's frequencies, and make the others zero."""
+    frequencies = plain_frequencies(parameters, dim) / parameters.get("factor", 1.0)
+    frequencies[proportional_rotations(parameters, dim) :] = 0
+    return frequencies, 1.0
 
 
 def _linear(parameters: RopeParameters, dim: int) -> Frequencies:
@@ -118,6 +136,7 @@ def _longrope(parameters: RopeParameters, dim: int, key: str = "short_factor") -
 SCALINGS: dict[str, Callable[[RopeParameters, int], Frequencies]] = {
     "default": _default,
     "linear": _linear,
+    PROPORTIONAL: _proportional,
     "llama3": _llama3,
     "yarn": _yarn,
     "longrope": _longrope,

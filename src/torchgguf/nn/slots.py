@@ -60,7 +60,7 @@ class SlottedLayer(nn.Module):
 
     def fill(self, name: str, tensor: Tensor) -> None:
         """Store a slot's tensor, unpacked, in its dtype."""
-        setattr(self, name, nn.Parameter(tensor))
+        set_parameter(self, name, tensor)
 
     def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> nn.Module:
         """Return the packed form of the layer, holding a slot's tensor in its blocks, which are not copied.
@@ -113,7 +113,13 @@ def fill(layer: nn.Module, name: str, tensor: Tensor) -> None:
     if isinstance(layer, SlottedLayer):
         layer.fill(name, tensor)
     else:
-        setattr(layer, name, nn.Parameter(tensor))
+        set_parameter(layer, name, tensor)
+
+
+def set_parameter(layer: nn.Module, name: str, tensor: Tensor) -> None:
+    """Replace a parameter by one that has a gradient if the old one has."""
+    old = getattr(layer, name, None)
+    setattr(layer, name, nn.Parameter(tensor, requires_grad=old is None or old.requires_grad))
 
 
 def parameter_slots(layer: nn.Module) -> list[Slot]:

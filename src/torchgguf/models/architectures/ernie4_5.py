@@ -36,7 +36,7 @@ class Ernie4_5Config(DecoderConfig):
 ERNIE4_5 = Architecture(
     gguf="ernie4_5",
     config_class=Ernie4_5Config,
-    rules=(*tables.DECODER_RULES, Implied("use_bias", tables.in_first_layer("attn_q.bias"))),
+    rules=(*tables.DECODER_RULES, Implied("use_bias", tables.in_first_layer("ffn_down.bias"))),
     rows=(*tables.STREAM, *tables.PRE_NORMS, *tables.ATTENTION, *tables.GATED_MLP),
 )
 

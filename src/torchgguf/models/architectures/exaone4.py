@@ -15,6 +15,8 @@ from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.nn import RMSNorm
 
+_LAYERS_OF_32B = 64
+
 
 @config_dataclass
 class Exaone4Config(LayerTypesConfig):
@@ -48,6 +50,12 @@ class Exaone4Config(LayerTypesConfig):
         if isinstance(pattern, str):
             return [SLIDING if pattern[i % len(pattern)] == "L" else FULL for i in range(layers)]
         return self.types_by_period(pattern or 0)
+
+    @classmethod
+    def window_fields(cls, window: int | None, pattern: list[bool] | None, layers: int) -> dict[str, Any]:
+        """Return the fields for a window and a pattern; without a pattern, only the 32B model has windows."""
+        known = pattern is not None or layers == _LAYERS_OF_32B
+        return super().window_fields(window if known else None, pattern, layers)
 
     @classmethod
     def pattern_is_known(cls, config: Any) -> bool:

@@ -5,9 +5,9 @@ from typing import Any
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderConfig, DecoderLayer, DecoderModel
+from torchgguf.models.blocks.gemma.unit_offset import UnitOffsetModel, unit_offset_norm
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.rope_rule import Rope
-from torchgguf.models.blocks.unit_offset import UnitOffsetModel, unit_offset_norm
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Unwritable

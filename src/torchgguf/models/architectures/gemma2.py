@@ -5,14 +5,14 @@ from typing import Any
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel, SandwichLayer
-from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.rope_rule import Rope
-from torchgguf.models.blocks.unit_offset import (
+from torchgguf.models.blocks.gemma.unit_offset import (
     ScoreScale,
     UnitOffsetModel,
     score_scale,
     unit_offset_norm,
 )
+from torchgguf.models.blocks.mlp import MLP
+from torchgguf.models.blocks.rope_rule import Rope
 from torchgguf.models.blocks.windows import LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass

@@ -5,31 +5,25 @@ Layers with a window rotate by other frequencies than those that see all positio
 
 from collections.abc import Mapping
 from dataclasses import InitVar
-from types import SimpleNamespace
 from typing import Any, ClassVar
-
-import torch
-from torch import Tensor, nn
 
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
-from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel, SandwichLayer
-from torchgguf.models.blocks.layer_kinds import FULL
-from torchgguf.models.blocks.mlp import MLP
-from torchgguf.models.blocks.rope_rule import Rope
-from torchgguf.models.blocks.unit_offset import (
+from torchgguf.models.blocks.decoder import DecoderLayer, SandwichLayer
+from torchgguf.models.blocks.gemma.two_rotations import TwoBasesRope, TwoRotationsModel
+from torchgguf.models.blocks.gemma.unit_offset import (
     ScoreScale,
     UnitOffsetModel,
     score_scale,
     unit_offset_norm,
 )
+from torchgguf.models.blocks.layer_kinds import FULL
+from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.windows import SLIDING, LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Header, NoneIfZero, Unwritable
-from torchgguf.nn import RotaryEmbedding, Rotation, UnitOffsetRMSNorm
-
-_LOCAL_BASE = "rope.freq_base_swa"
+from torchgguf.models.core.config_map import NoneIfZero, Unwritable
+from torchgguf.nn import UnitOffsetRMSNorm
 
 
 @config_dataclass
@@ -80,45 +74,13 @@ class Gemma3TextConfig(LayerTypesConfig):
             raise ValueError("use_bidirectional_attention=True is unsupported")
 
 
-class Gemma3Rope(Rope):
-    """Rotary embedding of both kinds of layers: scaling applies to those that see all positions."""
-
-    keys = (*Rope.keys, _LOCAL_BASE)
-
-    def read(self, header: Header) -> dict[str, Any]:
-        """Read the scaling and both bases."""
-        parameters = super().read(header)["rope_parameters"]
-        if "rope.freq_base" not in header.values:
-            parameters["rope_theta"] = Gemma3TextConfig.default_thetas[FULL]
-        local = header.positive(_LOCAL_BASE, float) if _LOCAL_BASE in header.values else 10000.0
-        return {"rope_parameters": {FULL: parameters, SLIDING: {"rope_type": "default", "rope_theta": local}}}
-
-    def write(self, config: Any) -> dict[str, Any]:
-        """Write the keys of every rotary embedding, and the other base."""
-        local = config.rope_parameters[SLIDING]
-        if local["rope_type"] != "default":
-            raise ValueError(
-                f"GGUF does not support rope_type {local['rope_type']!r} of layers with a window"
-            )
-        return {**super().write(_full(config)), _LOCAL_BASE: float(local["rope_theta"])}
-
-    def write_tensors(self, config: Any) -> dict[str, Tensor]:
-        """Write the divisors of the frequencies, if there are any."""
-        return super().write_tensors(_full(config))
-
-
-def _full(config: Any) -> SimpleNamespace:
-    """Return what the rule for one kind of layer reads."""
-    return SimpleNamespace(rope_parameters=config.rope_parameters[FULL], head_dim=config.head_dim)
-
-
 GEMMA3 = Architecture(
     gguf="gemma3",
     config_class=Gemma3TextConfig,
     rules=(
         *tables.COMMON_RULES,
         tables.ROTATED_SIZE,
-        Gemma3Rope(),
+        TwoBasesRope(Gemma3TextConfig),
         LayerWindows(Gemma3TextConfig),
         NoneIfZero("final_logit_softcapping", "final_logit_softcapping", float, required=False),
         ScoreScale(layers=62),
@@ -136,7 +98,7 @@ GEMMA3 = Architecture(
 )
 
 
-class Gemma3TextModel(UnitOffsetModel, DecoderModel, architecture=GEMMA3):
+class Gemma3TextModel(UnitOffsetModel, TwoRotationsModel, architecture=GEMMA3):
     """Gemma 3's text part without a head."""
 
     def make_layer(self, config: Gemma3TextConfig, layer_idx: int) -> DecoderLayer:
@@ -153,23 +115,6 @@ class Gemma3TextModel(UnitOffsetModel, DecoderModel, architecture=GEMMA3):
             softcap=config.attn_logit_softcapping,
         )
         return SandwichLayer(config, attention, MLP(config), unit_offset_norm)
-
-    def make_rotary(self, config: Gemma3TextConfig) -> nn.Module:
-        """Create the modules that compute the angles, by kind of layer."""
-        assert config.layer_types is not None and config.head_dim is not None
-        parameters = config.rope_parameters
-        assert parameters is not None
-        return nn.ModuleDict(
-            {
-                kind: RotaryEmbedding(parameters[kind], config.head_dim)
-                for kind in sorted({*config.layer_types})
-            }
-        )
-
-    def make_rotations(self, position_ids: Tensor, dtype: torch.dtype) -> Mapping[str, Rotation]:
-        """Compute the angles of the new positions, once for each kind of layer."""
-        assert isinstance(self.rotary_emb, nn.ModuleDict)
-        return {kind: rotary(position_ids, dtype) for kind, rotary in self.rotary_emb.items()}
 
 
 class Gemma3ForCausalLM(heads.CappedForCausalLM, base=Gemma3TextModel): ...

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torchgguf.container import GGUFError
+from torchgguf.container.errors import brief
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderConfig, DecoderLayer, DecoderModel, NormNames
@@ -9,9 +11,10 @@ from torchgguf.models.blocks.mlp import FusedMLP
 from torchgguf.models.blocks.rope_rule import PartialRope
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Implied, Unwritable
+from torchgguf.models.core.config_map import Header, Implied, Rule, Unwritable
+from torchgguf.models.core.neutral_keys import is_neutral
 from torchgguf.models.core.weight_map import Row
-from torchgguf.nn import rotate_neighbours
+from torchgguf.nn import rotate, rotate_neighbours
 
 
 @config_dataclass
@@ -32,6 +35,7 @@ class Glm4Config(DecoderConfig):
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = 151329
     attention_bias: bool = True
+    rope_sections: list[int] | None = None
 
     def __post_init__(self, *legacy: Any) -> None:
         """Fill in the tokens that end a text."""
@@ -40,12 +44,36 @@ class Glm4Config(DecoderConfig):
             self.eos_token_id = [151329, 151336, 151338]
 
 
+class Sections(Rule):
+    """The sections of heads by which models of images, such as GLM-4.1V, rotate; None: there are none.
+
+    In texts all have the same position, but numbers of both halves of a head are rotated together, not
+    neighbours.
+    """
+
+    keys = ("rope.dimension_sections",)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the sections; there are none if one of the first two is 0."""
+        if not all(header.get(self.keys[0], [0])[:2]):
+            return {}
+        sections = header.values[self.keys[0]]
+        if not is_neutral(self.keys[0], header.values, has_rotation=True):
+            raise GGUFError(f"{self.keys[0]} = {brief(sections)} is unsupported: positions in texts differ")
+        return {"rope_sections": sections}
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the sections."""
+        return {self.keys[0]: config.rope_sections} if config.rope_sections else {}
+
+
 GLM4 = Architecture(
     gguf="glm4",
     config_class=Glm4Config,
     rules=(
         *tables.COMMON_RULES,
         PartialRope(),
+        Sections(),
         Unwritable("hidden_act", "silu"),
         Implied("attention_bias", tables.in_first_layer("attn_q.bias")),
     ),
@@ -74,8 +102,9 @@ class Glm4Model(DecoderModel, architecture=GLM4):
 
     def make_layer(self, config: Glm4Config, layer_idx: int) -> DecoderLayer:
         """Make a layer."""
+        pairs = rotate if config.rope_sections else rotate_neighbours
         bias = config.attention_bias
-        attention = Attention(config, layer_idx, bias=bias, output_bias=False, rotate=rotate_neighbours)
+        attention = Attention(config, layer_idx, bias=bias, output_bias=False, rotate=pairs)
         return Glm4Layer(config, attention, FusedMLP(config))
 
 

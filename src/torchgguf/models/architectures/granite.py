@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from torchgguf.models.architectures.llama import LLAMA_ROWS, LLAMA_RULES, NO_EXPERTS
-from torchgguf.models.blocks import heads
+from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderConfig, DecoderModel, ScaledResidualLayer
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.windows import NO_WINDOW
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Header, Implied, Only, Rule
+from torchgguf.models.core.config_map import Harmless, Header, Implied, Only, Rule
 
 
 @config_dataclass
@@ -82,7 +82,7 @@ class Multipliers(Rule):
 MULTIPLIER_RULES = (
     *LLAMA_RULES,
     Multipliers(),
-    Implied("attention_bias", lambda tensors: "blk.0.attn_q.bias" in tensors),
+    Implied("attention_bias", tables.in_first_layer("attn_output.bias")),
     NO_WINDOW,
 )
 
@@ -120,6 +120,7 @@ GRANITE = Architecture(
     rules=(
         *MULTIPLIER_RULES,
         *NO_EXPERTS,
+        Harmless(("expert_shared_feed_forward_length",)),
         Implied("mlp_bias", lambda tensors: "blk.0.ffn_gate.bias" in tensors),
         # To llama.cpp, this key states whether layers rotate.
         Only("rope.scaling.finetuned", True, "layers without rotation are unsupported for this architecture"),

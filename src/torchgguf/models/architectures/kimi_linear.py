@@ -12,7 +12,7 @@ from torch import Tensor
 from torchgguf.models.architectures.mixtral import MIXTRAL_STACKS
 from torchgguf.models.blocks import latent_attention, moe, routing_rules, tables
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
-from torchgguf.models.blocks.kimi_delta import KimiDeltaAttention
+from torchgguf.models.blocks.gated_delta.by_channel import KimiDeltaAttention
 from torchgguf.models.blocks.latent_attention import LatentAttention, LatentConfig, LatentSizes
 from torchgguf.models.blocks.layer_kinds import FULL, HeadsByLayer, check_layer_types
 from torchgguf.models.blocks.mlp import MLP

@@ -40,7 +40,7 @@ LLAMA = Architecture(
     rules=(
         *LLAMA_RULES,
         *NO_EXPERTS,
-        Implied("attention_bias", lambda tensors: "blk.0.attn_q.bias" in tensors),
+        Implied("attention_bias", tables.in_first_layer("attn_output.bias")),
         Implied("mlp_bias", lambda tensors: "blk.0.ffn_gate.bias" in tensors),
         NO_WINDOW,
     ),

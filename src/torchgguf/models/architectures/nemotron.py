@@ -11,7 +11,7 @@ from torchgguf.models.blocks.mlp import PlainMLP
 from torchgguf.models.blocks.rope_rule import PartialRope
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Field, Unwritable
+from torchgguf.models.core.config_map import SecondKey, Unwritable
 from torchgguf.nn import UnitOffsetLayerNorm
 
 
@@ -58,7 +58,7 @@ NEMOTRON = Architecture(
         NemotronRope(),
         tables.layer_norm_epsilon("norm_eps"),
         # The converter states the same number under this key, too.
-        Field("attention.layer_norm_rms_epsilon", "norm_eps", float, required=False),
+        SecondKey("attention.layer_norm_rms_epsilon", "norm_eps", float),
         Unwritable("hidden_act", "relu2"),
         Unwritable("attention_bias", False),
         Unwritable("mlp_bias", False),

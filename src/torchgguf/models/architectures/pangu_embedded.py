@@ -3,16 +3,18 @@
 transformers has no such class: models come from GGUF files only, and parameters have Llama's names.
 """
 
-from torchgguf.models.blocks import heads
+from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.plain_decoder import (
+    BIAS_RULES,
     PLAIN_ROWS,
-    PLAIN_RULES,
     PlainDecoderConfig,
     PlainDecoderModel,
 )
+from torchgguf.models.blocks.rope_rule import UndividedRope
 from torchgguf.models.blocks.windows import NO_WINDOW
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
+from torchgguf.models.core.config_map import Unwritable
 
 
 @config_dataclass
@@ -34,8 +36,16 @@ class PanguEmbeddedConfig(PlainDecoderConfig):
 PANGU_EMBEDDED = Architecture(
     gguf="pangu-embedded",
     config_class=PanguEmbeddedConfig,
-    rules=(*PLAIN_RULES, NO_WINDOW),
+    rules=(
+        *tables.COMMON_RULES,
+        *BIAS_RULES,
+        tables.ROTATED_SIZE,
+        UndividedRope(),
+        NO_WINDOW,
+        Unwritable("hidden_act", "silu"),
+    ),
     rows=PLAIN_ROWS,
+    unread=("rope_freqs.weight",),
 )
 
 

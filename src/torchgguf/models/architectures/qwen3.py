@@ -34,6 +34,7 @@ QWEN3 = Architecture(
         Unwritable("attention_bias", False),
     ),
     rows=(*tables.STREAM, *tables.PRE_NORMS, *tables.ATTENTION, *tables.QK_NORMS, *tables.GATED_MLP),
+    unread=("cls.output.weight",),  # of rerankers
 )
 
 

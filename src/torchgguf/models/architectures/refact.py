@@ -5,11 +5,11 @@ transformers has no such class: models come from GGUF files only, and parameters
 
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.alibi import AlibiModel
-from torchgguf.models.blocks.plain_decoder import BIAS_RULES, PLAIN_ROWS, PlainDecoderConfig
+from torchgguf.models.blocks.plain_decoder import PLAIN_ROWS, PlainDecoderConfig
 from torchgguf.models.blocks.windows import NO_WINDOW
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Only, Unwritable
+from torchgguf.models.core.config_map import Implied, Only, Unwritable
 
 
 @config_dataclass
@@ -26,17 +26,23 @@ class RefactConfig(PlainDecoderConfig):
     rms_norm_eps: float = 1e-5
 
 
+_UNREAD = (
+    "rope_freqs.weight",
+    *(f"blk.{{}}.{part}.bias" for part in ("attn_output", "ffn_gate", "ffn_up", "ffn_down")),
+)
+
 REFACT = Architecture(
     gguf="refact",
     config_class=RefactConfig,
     rules=(
         *tables.COMMON_RULES,
-        *BIAS_RULES,
+        Implied("attention_bias", tables.in_first_layer("attn_q.bias")),
         NO_WINDOW,
         Only("attention.max_alibi_bias", 8.0, "the slopes of Refact require 8.0"),
         Unwritable("hidden_act", "silu"),
     ),
     rows=PLAIN_ROWS,
+    unread=_UNREAD,
 )
 
 

@@ -6,7 +6,7 @@ Layers without rotation are those of NoPE (Kazemnejad et al. 2023, arXiv 2305.19
 from typing import Any
 
 from torchgguf.models.architectures.llama import LLAMA_ROWS, LLAMA_RULES, NO_EXPERTS
-from torchgguf.models.blocks import heads
+from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
 from torchgguf.models.blocks.layer_kinds import FULL
@@ -78,7 +78,7 @@ SMOLLM3 = Architecture(
     rules=(
         *LLAMA_RULES,
         *NO_EXPERTS,
-        Implied("attention_bias", lambda tensors: "blk.0.attn_q.bias" in tensors),
+        Implied("attention_bias", tables.in_first_layer("attn_output.bias")),
         Implied("mlp_bias", lambda tensors: "blk.0.ffn_gate.bias" in tensors),
         NO_WINDOW,
         Unwritable("use_sliding_window", False),

@@ -5,8 +5,10 @@ heads, D head size.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.step import Step
@@ -25,9 +27,13 @@ class SelfAttention(nn.Module):
         window: number of positions that a query sees, its own included; None: all.
         softcap: bound of the scores, as in `score_and_mix`; None: no bound.
         sinks: one more score for each head, `(H,)`, of a position without a value; None: no such scores.
+
+    Attributes:
+        lends: whether later layers read the keys and values, from `Step.shared`.
     """
 
     layer_name: ClassVar[str] = "self_attn"
+    lends: bool = False
     sinks: nn.Parameter | None
 
     def __init__(
@@ -69,6 +75,10 @@ class SelfAttention(nn.Module):
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         if step.cache is not None:
             key, value = step.cache.state(self.layer_idx, KeyValues).append(key, value, lengths)
+        return self.mix(query, key, value, step)
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> Tensor:
+        """Compare queries `(B, H, T, D)` with keys `(B, K, S, D)`; return means of values `(B, T, H * D)`."""
         output, probabilities = self.compare(query, key, value, step)
         if probabilities is not None:
             step.record.add("attentions", probabilities)
@@ -141,15 +151,18 @@ class Attention(SelfAttention):
         self.add_output(config.hidden_size, bias if output_bias is None else output_bias)
         self.has_norms = qk_norm is not None and not self.norms_all_heads
         if qk_norm is not None:
-            sizes = (self.query_size, self.key_size) if self.norms_all_heads else (self.head_dim,) * 2
-            self.q_norm = qk_norm(sizes[0], eps=config.rms_norm_eps)
-            self.k_norm = qk_norm(sizes[1], eps=config.rms_norm_eps)
+            self.add_norms(partial(qk_norm, eps=config.rms_norm_eps))
 
     def add_projections(self, hidden_size: int, bias: bool) -> None:
         """Create the layers that `project` uses."""
         self.q_proj = Linear(hidden_size, self.query_size, bias=bias)
         self.k_proj = Linear(hidden_size, self.key_size, bias=bias)
         self.v_proj = Linear(hidden_size, self.key_size, bias=bias)
+
+    def add_norms(self, norm: Callable[[int], nn.Module]) -> None:
+        """Create the norms of queries and keys."""
+        sizes = (self.query_size, self.key_size) if self.norms_all_heads else (self.head_dim,) * 2
+        self.q_norm, self.k_norm = map(norm, sizes)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries `(B, T, H * D)`, keys and values `(B, T, K * D)`."""
@@ -176,14 +189,17 @@ class Attention(SelfAttention):
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map `(B, T, hidden_size)` to itself."""
-        heads = (*x.shape[:2], -1, self.head_dim)
-        query, key, value = self.project(x)
+        return self.project_output(self.attend_projected(*self.project(x), step))
+
+    def attend_projected(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> Tensor:
+        """Return weighted means of values `(B, T, H * D)`, given what `project` returns."""
+        heads = (*query.shape[:2], -1, self.head_dim)
         query, key, value = query.view(heads), key.view(heads), value.view(heads)
         if self.has_norms:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = self.position(query, key, step)
         lengths = None if self.rotation is None else step.rotations[self.rotation].lengths
-        return self.project_output(self.attend(query, key, value, step, lengths))
+        return self.attend(query, key, value, step, lengths)
 
 
 class AttentionNormingAllHeads(Attention):
@@ -195,6 +211,25 @@ class AttentionNormingAllHeads(Attention):
         """Return queries and keys with norms, and values, as `Attention.project`."""
         query, key, value = super().project(x)
         return self.q_norm(query), self.k_norm(key), value
+
+
+class GatedAttention(Attention):
+    """Attention whose output a gate scales, number by number (Qiu et al. 2025, arXiv 2505.06708).
+
+    The rows of queries contain, head by head, those of the query and those of the gate.
+    """
+
+    def add_projections(self, hidden_size: int, bias: bool) -> None:
+        """Create the layers of queries and gates, keys and values."""
+        super().add_projections(hidden_size, bias)
+        self.q_proj = Linear(hidden_size, 2 * self.query_size, bias=bias)
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        """Map `(B, T, hidden_size)` to itself."""
+        queries, key, value = self.project(x)
+        query, gate = queries.unflatten(-1, (-1, 2, self.head_dim)).unbind(-2)
+        mixed = self.attend_projected(query, key, value, step)
+        return self.project_output(mixed * torch.sigmoid(gate.flatten(-2)))
 
 
 class FusedAttention(Attention):

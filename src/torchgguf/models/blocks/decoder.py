@@ -212,11 +212,7 @@ class DecoderModel(LayerStack):
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
-        # The row of padding is not trained, as in transformers. Files may name an id outside the vocabulary.
-        padding = config.pad_token_id
-        if padding is not None and padding not in range(config.vocab_size):
-            padding = None
-        embedding = Embedding(config.vocab_size, config.hidden_size, padding)
+        embedding = Embedding(config.vocab_size, config.hidden_size, self.untrained_row(config))
         embedding.scale = self.embedding_scale(config)
         self.add_module(self.embedding_name, embedding)
         layers = nn.ModuleList(self.make_layer(config, i) for i in range(config.num_hidden_layers))
@@ -224,8 +220,18 @@ class DecoderModel(LayerStack):
         self.windows = {part.window for part in layers.modules() if isinstance(part, SelfAttention)}
         self.is_recurrent = any(isinstance(part, RecurrentMixer) for part in layers.modules())
         self.add_module(self.norm_name, self.make_norm(config))
-        self.rotary_emb = self.make_rotary(config)
+        self.rotary_emb: Any = self.make_rotary(config)
+        self.add_modules(config)
         self.post_init()
+
+    def add_modules(self, config: Any) -> None:
+        """Create what the model has besides; by default nothing."""
+
+    def untrained_row(self, config: Any) -> int | None:
+        """Return the token whose embedding is not trained, as in transformers: that of padding; or None."""
+        padding: int | None = config.pad_token_id
+        # Files may name an id outside the vocabulary.
+        return padding if padding in range(config.vocab_size) else None
 
     def embedding_scale(self, config: Any) -> float:
         """Return the factor on embedded tokens."""
@@ -235,8 +241,8 @@ class DecoderModel(LayerStack):
         """Create the last norm."""
         return rms_norm(config)
 
-    def make_rotary(self, config: Any) -> nn.Module:
-        """Create the module that `make_rotations` calls."""
+    def make_rotary(self, config: Any) -> nn.Module | None:
+        """Create the module that `make_rotations` calls; None: nothing is rotated."""
         return RotaryEmbedding(config.rope_parameters, config.head_dim)
 
     def make_layer(self, config: Any, layer_idx: int) -> nn.Module:
@@ -250,4 +256,4 @@ class DecoderModel(LayerStack):
 
     def make_rotations(self, position_ids: Tensor, dtype: torch.dtype) -> Mapping[str, Rotation]:
         """Compute the angles of the new positions, once for all layers."""
-        return {"default": self.rotary_emb(position_ids, dtype)}
+        return {} if self.rotary_emb is None else {"default": self.rotary_emb(position_ids, dtype)}

@@ -170,14 +170,19 @@ def check_groups(groups: int, chosen: int, experts: int, choices: int) -> None:
         )
 
 
-def check_choices(choices: int, experts: int) -> None:
+def check_choices(choices: int, experts: int, name: str = "num_experts_per_tok") -> None:
     """Refuse a number of experts a token that is not between 1 and the number of experts.
+
+    Args:
+        choices: number of experts of a token.
+        experts: number of experts.
+        name: of the field that states the first.
 
     Raises:
         ValueError: it is not.
     """
     if not 0 < choices <= experts:
-        raise ValueError(f"num_experts_per_tok must be from 1 to {experts}, got {choices}")
+        raise ValueError(f"{name} must be from 1 to {experts}, got {choices}")
 
 
 def gated_experts(config: Any, experts: int, intermediate_size: int) -> Experts:

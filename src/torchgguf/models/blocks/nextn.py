@@ -33,6 +33,7 @@ class LayerCounts(Field):
     Attributes:
         others: the field that counts the layers that do not run.
         counted: whether files made from checkpoints count and contain them.
+        none_is_stated: whether files state their number even if it is zero.
     """
 
     key: str = "block_count"
@@ -40,6 +41,7 @@ class LayerCounts(Field):
     limit: Any = tensor_count
     others: str = "num_nextn_predict_layers"
     counted: bool = True
+    none_is_stated: bool = True
     keys: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,9 +61,10 @@ class LayerCounts(Field):
         if not self.counted:
             return {self.key: layers}
         others = getattr(config, self.others)
-        return {self.key: layers + others, _COUNT: others}
+        stated = {_COUNT: others} if others or self.none_is_stated else {}
+        return {self.key: layers + others, **stated}
 
-    def is_kept(self, config: Any, layer_idx: int, in_new: bool) -> bool:
+    def is_kept(self, config: Any, layer_idx: int, name: str, in_new: bool) -> bool:
         """Return whether models keep a layer, but do not run it, as in `Architecture.is_kept`."""
         layers: int = getattr(config, self.name)
         others: int = getattr(config, self.others)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,6 +35,9 @@ _YARN_ATTENTION = "rope.scaling.yarn_attn_factor"
 # The logarithm of the factor by which texts are longer, times this, scales attention in YaRN.
 _LOG_MULTIPLIER = "rope.scaling.yarn_log_multiplier"
 _MSCALES = ("mscale", "mscale_all_dim")
+_SECTIONS = "rope.dimension_sections"
+# Of configs that state none.
+_DEFAULT_SECTIONS = (11, 11, 10)
 # metadata key -> field of rope_parameters, for keys of YaRN that are copied; -1 means "not set"
 _YARN = {
     "rope.scaling.yarn_ext_factor": "extrapolation_factor",
@@ -65,7 +69,7 @@ class Rope(Rule):
     told_by_tensors: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("none", "linear", "yarn", "longrope")
     keys = ("rope.freq_base", "rope.scaling.type", "rope.scaling.finetuned", ORIGINAL, *_NEUTRAL)
-    tensors = (FACTORS, LONG, SHORT)
+    tensors: Sequence[str] = (FACTORS, LONG, SHORT)
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the kind of scaling and its parameters."""
@@ -83,7 +87,7 @@ class Rope(Rule):
                 raise GGUFError(f"{tensor} is invalid for rope.scaling.type = {name!r}")
         theta = header.positive("rope.freq_base", float) if "rope.freq_base" in header.values else 10000.0
         parameters = kind.read(header)
-        if FACTORS in header.tensors:
+        if FACTORS in header.tensors and FACTORS in self.tensors:
             if parameters["rope_type"] != "default":
                 raise GGUFError(f"{FACTORS} together with rope.scaling.type = {name!r} is unsupported")
             parameters = _read_factors(header, theta)
@@ -121,6 +125,12 @@ class Rope(Rule):
     def _is_one_set(self, parameters: dict[str, Any]) -> bool:
         same = parameters["short_factor"] == parameters["long_factor"]
         return not self.told_by_tensors and same and longrope_attention_factor(parameters) == 1.0
+
+
+class UndividedRope(Rope):
+    """Rotary embedding of models for which llama.cpp ignores divisors of single frequencies."""
+
+    tensors = ()
 
 
 class YarnFactorsRope(Rope):
@@ -165,7 +175,7 @@ class PartialRope(Rope):
             raise GGUFError(f"{ROTATED} = {size} is invalid: a head's size is {head_dim}")
         fields = super().read(header)
         # Stated for whole heads too, which may not be what the config assumes.
-        fields["rope_parameters"]["partial_rotary_factor"] = _part(size, head_dim)
+        fields["rope_parameters"]["partial_rotary_factor"] = part_of_head(size, head_dim)
         return fields
 
     def write(self, config: Any) -> dict[str, Any]:
@@ -173,7 +183,32 @@ class PartialRope(Rope):
         return {**super().write(config), ROTATED: rotated_size(config.rope_parameters, config.head_dim)}
 
 
-def _part(size: int, head_dim: int) -> float:
+class SectionedRope(PartialRope):
+    """Rotary embedding whose frequencies belong to positions in time, in height and in width.
+
+    Files state how many belong to each. It makes no difference to a text, where all three are equal.
+    """
+
+    keys = (*PartialRope.keys, _SECTIONS)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the scaling, the rotated part of a head, and the sections."""
+        fields = super().read(header)
+        if (sections := header.values.get(_SECTIONS)) is not None:
+            numbers = isinstance(sections, list) and all(type(size) is int for size in sections)
+            if not numbers or len(sections) not in (3, 4) or any(sections[3:]):
+                raise GGUFError(f"{_SECTIONS} must be three integers and a zero, got {brief(sections)}")
+            fields["rope_parameters"] |= {"mrope_section": sections[:3], "mrope_interleaved": True}
+        return fields
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the keys of every rotary embedding, and the sections."""
+        sections = config.rope_parameters.get("mrope_section", _DEFAULT_SECTIONS)
+        # llama.cpp's converter writes signed integers.
+        return {**super().write(config), _SECTIONS: [*map(np.int32, (*sections, 0))]}
+
+
+def part_of_head(size: int, head_dim: int) -> float:
     """Return the `partial_rotary_factor` for a size, rounded up if its product would be too small."""
     part = size / head_dim
     return part if int(head_dim * part) == size else math.nextafter(part, 1.0)

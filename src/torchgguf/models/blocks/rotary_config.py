@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.pretrained.config import PreTrainedConfig
+from torchgguf.nn.rotary import PROPORTIONAL
 
 _ABOVE_ZERO = ("rope_theta", "factor", "original_max_position_embeddings", "short_factor", "long_factor")
-_LISTS = ("short_factor", "long_factor")
+_LISTS = ("short_factor", "long_factor", "mrope_section")
 
 
 @config_dataclass
@@ -85,7 +86,7 @@ class RotaryConfig(PreTrainedConfig):
             raise ValueError(f"rope_type must be a string, got {kind!r}")
         kind = given["rope_type"] = self.old_rope_types.get(kind, kind)
         given.setdefault("rope_theta", stated.get("rope_theta", default_theta))
-        if kind not in ("default", "linear"):
+        if kind not in ("default", "linear", PROPORTIONAL):
             given.setdefault("original_max_position_embeddings", self.max_position_embeddings)
             if (original := getattr(self, "original_max_position_embeddings", None)) is not None:
                 given["original_max_position_embeddings"] = original  # Phi-3's own field

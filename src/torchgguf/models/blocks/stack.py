@@ -4,13 +4,14 @@ Shape letters: B batch, T new positions, S positions seen including the new ones
 """
 
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from torchgguf.models.blocks.attention import SelfAttention
 from torchgguf.models.blocks.outputs import BaseModelOutputWithPast
 from torchgguf.models.blocks.step import Step, StepRecord
 from torchgguf.models.pretrained.model import PreTrainedModel
@@ -103,6 +104,7 @@ class LayerStack(PreTrainedModel):
         output_hidden_states: bool = False,
         output_router_logits: bool | None = None,
         token_type_ids: Tensor | None = None,
+        layer_inputs: Tensor | None = None,
         return_dict: bool | None = True,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Run the layers.
@@ -120,6 +122,7 @@ class LayerStack(PreTrainedModel):
                 as the config states.
             token_type_ids: kinds of the inputs. They are ignored, with a warning unless all are 0: the model
                 has no embeddings of kinds, but tokenizers may return them.
+            layer_inputs: what layers read besides the stream, `(B, T, layers, size)`, if the model has such.
             return_dict: if False, return a tuple instead of an `output_class`.
 
         Raises:
@@ -137,14 +140,13 @@ class LayerStack(PreTrainedModel):
             if output_router_logits:
                 raise ValueError(f"output_router_logits=True: {type(self).__name__} has no routers")
         elif output_router_logits is None:
-            output_router_logits = self.config.output_router_logits
+            output_router_logits = getattr(self.config, "output_router_logits", False)
         if cache is None and (self.config.use_cache if use_cache is None else use_cache):
             cache = DynamicCache()
         x: Tensor = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         if position_ids is None:
             position_ids = next_positions(cache, x.shape[1], x.device)
         record = StepRecord([] if output_attentions else None, [] if output_router_logits else None)
-        x = self.embed(x, position_ids)
         step = Step(
             self.make_masks(attention_mask, x, cache),
             ATTENTION_FUNCTIONS[self.attn_implementation],
@@ -152,22 +154,38 @@ class LayerStack(PreTrainedModel):
             cache,
             record,
             Padding.among_new(attention_mask, x.shape[1], cache) if self.is_recurrent else None,
+            layer_inputs,
         )
 
+        x = self.embed(x, position_ids)
         states = [x]
         for i, layer in enumerate(getattr(self, self.layers_name)):
             x = self.run_layer(layer, x, step, again=i % self.checkpoint_every == 0)
             if output_hidden_states:
                 states.append(x)
-        x = states[-1] = getattr(self, self.norm_name)(x)
-        kept = {name: tuple(getattr(record, name)) for name in record.requested()}
+        x = self.finish(x)
+        kept = {name: tuple(getattr(record, name)) or None for name in record.requested()}
         output = self.output_class(
             last_hidden_state=x,
             cache=cache,
-            hidden_states=tuple(states) if output_hidden_states else None,
+            hidden_states=self.list_states(states, x) if output_hidden_states else None,
             **kept,
         )
         return output.to_tuple() if return_dict is False else output
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Return the last states, given the output of the last layer."""
+        last: Tensor = getattr(self, self.norm_name)(x)
+        return last
+
+    def list_states(self, stream: Sequence[Tensor], last: Tensor) -> tuple[Tensor, ...]:
+        """Return the states that an output lists.
+
+        Args:
+            stream: before, between and after the layers.
+            last: the normalised output of the last layer.
+        """
+        return (*stream[:-1], last)
 
     def _warn_of_kinds(self, token_type_ids: Tensor) -> None:
         """Warn of kinds of inputs on a CPU that are not 0; to read them from a GPU would stall it."""
@@ -205,13 +223,20 @@ class LayerStack(PreTrainedModel):
             x_once: Tensor = layer(x, replace(step, cache=None))
             return x_once
 
-        def run(x: Tensor) -> tuple[Tensor | None, ...]:
-            # Recorded tensors must be outputs of the checkpointed function.
-            record = step.record.empty()
-            output = layer(x, replace(step, cache=None, record=record))
-            return output, *record.of_one_layer()
+        attentions = (part for part in layer.modules() if isinstance(part, SelfAttention))
+        lending = [attention.layer_idx for attention in attentions if attention.lends]
 
-        x, *recorded = self.checkpoint_layer(run, x)
-        for name, tensor in zip(step.record.requested(), recorded, strict=True):
-            step.record.add(name, tensor)
+        def run(x: Tensor, *carried: Tensor) -> tuple[Tensor | None, ...]:
+            # Tensors that others read must be arguments or outputs of the checkpointed function.
+            record = step.record.empty()
+            inner = outer.carrying(carried, cache=None, record=record)
+            output = layer(x, inner)
+            return output, *record.of_one_layer(), *(tensor for i in lending for tensor in inner.shared[i])
+
+        outer = replace(step, shared=dict(step.shared))  # later layers do not change what a second run reads
+        x, *others = self.checkpoint_layer(run, x, *outer.carried())
+        for name in step.record.requested():
+            step.record.add(name, others.pop(0))
+        for i in lending:
+            step.shared[i] = others.pop(0), others.pop(0)
         return x

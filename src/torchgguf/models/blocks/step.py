@@ -6,7 +6,7 @@ callers requested. Nothing in a step depends on the values of activations, so th
 fixed sequence of operators on tensors of fixed shapes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -59,6 +59,8 @@ class Step:
         record: tensors that layers record on request.
         padding: which new positions recurrent layers leave out; None: there is no padding, or there are no
             such layers.
+        layer_inputs: what layers read besides the stream, `(B, T, layers, size)`, or None.
+        shared: keys and values `(B, K, S, D)` that later layers read too, by the layer that computed them.
     """
 
     masks: Mapping[int | None, AttentionMask]
@@ -67,6 +69,25 @@ class Step:
     cache: Cache | None = None
     record: StepRecord = field(default_factory=StepRecord)
     padding: Padding | None = None
+    layer_inputs: Tensor | None = None
+    shared: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def carried(self) -> list[Tensor]:
+        """Return the tensors that go from layer to layer beside the stream, and that have gradients."""
+        inputs = [] if self.layer_inputs is None else [self.layer_inputs]
+        return [*inputs, *(tensor for pair in self.shared.values() for tensor in pair)]
+
+    def carrying(self, tensors: Sequence[Tensor], **changes: Any) -> "Step":
+        """Return a step with these tensors in the places of those that `carried` returns.
+
+        Args:
+            tensors: as `carried` returns them. What layers add to the step's `shared` is not added here.
+            changes: other fields that differ.
+        """
+        first = 0 if self.layer_inputs is None else 1
+        pairs = zip(tensors[first::2], tensors[first + 1 :: 2], strict=True)
+        shared = dict(zip(self.shared, pairs, strict=True))
+        return replace(self, layer_inputs=tensors[0] if first else None, shared=shared, **changes)
 
     def to(self, device: torch.device | str | int, **options: Any) -> "Step":
         """Return the step with its tensors on the device of the next layer.
@@ -79,4 +100,5 @@ class Step:
             for kind, (cos, sin, lengths) in self.rotations.items()
         }
         padding = None if self.padding is None else self.padding.to(device)
-        return replace(self, masks=masks, rotations=rotations, padding=padding)
+        inputs = None if self.layer_inputs is None else self.layer_inputs.to(device)
+        return replace(self, masks=masks, rotations=rotations, padding=padding, layer_inputs=inputs)

@@ -22,6 +22,13 @@ def to_transformers(model: Model) -> Any:
     model.require_weights("to_transformers()")
     if len({parameter.device for parameter in model.parameters()}) > 1:
         raise ValueError("to_transformers() needs all weights on one device: load without device_map")
+    layers = list(model.modules())
+    is_packed = any(isinstance(layer, PackedLayer) for layer in layers)
+    if is_packed and any(getattr(layer, "must_be_plain", False) for layer in layers):
+        raise ValueError(
+            "to_transformers() needs plain weights in this model, which transformers does not multiply by "
+            "layers alone: call model.dequantize() first"
+        )
     config = transformers.AutoConfig.for_model(**model.config.to_dict())
     config.architectures = [_class_name(model)]
     dtype = config.dtype = model.dtype
@@ -38,7 +45,7 @@ def to_transformers(model: Model) -> Any:
     if (generation_config := getattr(model, "generation_config", None)) is not None:
         theirs.generation_config = transformers.GenerationConfig.from_dict(generation_config.to_dict())
     setattr(theirs, SOURCE, Source(model.gguf, model.origin, model.kept))
-    if any(isinstance(layer, PackedLayer) for layer in model.modules()):
+    if is_packed:
         # What transformers would write are blocks, which it does not load again.
         theirs.save_pretrained = partial(_save_unpacked, theirs)
     return theirs.train(model.training)
@@ -55,12 +62,13 @@ def _share(theirs: Any, path: str, layer: nn.Module, dtype: torch.dtype) -> None
     """Put a layer in the place of transformers' own, or its parameters into that, if it computes the same."""
     place = theirs.get_submodule(path)
     plain = all(parameter.dtype is dtype for parameter in layer.parameters(recurse=False))
-    if isinstance(layer, PackedLayer) or not (plain or isinstance(layer, Gate)):
+    is_whole = next(layer.children(), None) is None  # not a mixer, whose layers are shared one by one
+    if isinstance(layer, PackedLayer) or not (plain or isinstance(layer, Gate) or not is_whole):
         theirs.set_submodule(path, layer)
         return
     for name, parameter in layer.named_parameters(recurse=False):
         setattr(place, name, parameter)
-    if not plain:
+    if isinstance(layer, Gate) and not plain:
         place.forward = partial(_in_dtype_of_weight, place)
 
 
@@ -79,8 +87,12 @@ def _compute_buffers(theirs: Any, device: torch.device) -> None:
             continue
         if (scale := getattr(module, "scalar_embed_scale", None)) is not None:  # of Gemma's embeddings
             module.embed_scale = nn.Buffer(torch.tensor(scale, device=device), persistent=False)
-        else:
-            theirs.set_submodule(path, type(module)(module.config).to(device))
+        elif (config := getattr(module, "config", None)) is not None:
+            theirs.set_submodule(path, type(module)(config).to(device))
+        else:  # the weights of norms that have none
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                ones = torch.ones(buffer.shape, dtype=buffer.dtype, device=device)
+                setattr(module, name, nn.Buffer(ones, persistent=False))
 
 
 def _save_unpacked(theirs: Any, save_directory: Any, **options: Any) -> None:

@@ -45,6 +45,8 @@ class Architecture:
         states_head: whether files store the head even if it shares the embedding's weights, as llama.cpp
             requires.
         unused: beginnings of the names of tensors in Hugging Face checkpoints that no class here has.
+        unread: names of tensors in GGUF files that llama.cpp accepts, but does not use; `{}` stands for the
+            number of the layer.
         classes: the models by the name of their task; each is registered when it is defined.
     """
 
@@ -58,6 +60,7 @@ class Architecture:
     other_names: OtherNames = NO_OTHER_NAMES
     states_head: bool = False
     unused: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     classes: dict[str, type[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def register(self, model_class: Any) -> None:
@@ -86,16 +89,18 @@ class Architecture:
         return frozenset(name for rule in self.rules for name in rule.tensors)
 
     def is_kept(self, name: str, config: Config, in_new: bool = False) -> bool:
-        """Return whether a tensor is of a layer that models keep, but do not run.
+        """Return whether a tensor is one that models keep, but do not run.
 
         Args:
             name: in a GGUF file or in weight maps.
             config: of the model.
-            in_new: whether a file of the other kind, made from the model, contains the layer, too.
+            in_new: whether a file of the other kind, made from the model, contains it, too.
         """
         if (layer := _LAYER.match(name)) is None:
-            return False
-        return any(rule.is_kept(config, int(layer[1]), in_new) for rule in self.rules)
+            return name in self.unread
+        if _LAYER.sub("blk.{}.", name) in self.unread:
+            return not in_new
+        return any(rule.is_kept(config, int(layer[1]), name[layer.end() :], in_new) for rule in self.rules)
 
     def tensors_of(self, file: GGUFFile) -> UsualTensors:
         """Return the tensors of a file by the names in the weight map."""

@@ -282,7 +282,7 @@ def _supported(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
     if (kind := values.pop("model_type", cls.model_type)) != cls.model_type:
         raise ValueError(f"the model_type of {cls.__name__} must be {cls.model_type!r}, got {brief(kind)}")
     for key, neutral in _UNSUPPORTED.items():
-        if (value := values.get(key)) not in (None, neutral):
+        if (value := values.get(key)) not in (None, neutral) and key not in inspect.signature(cls).parameters:
             raise ValueError(f"{key}={brief(value)} in a config is not supported")
     if taken := [key for key in values if callable(getattr(cls, key, None))]:
         raise ValueError(f"{taken[0]} is not a field of a config")

@@ -1,11 +1,12 @@
 """Config maps: rules that map metadata keys to config fields, in both directions."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from torchgguf.container import GGUFError, TensorInfo
@@ -69,7 +70,10 @@ class Header:
 
 
 # Keys that may contain one number for each layer, as in llama.cpp.
-_PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+_PER_LAYER = (
+    *("attention.head_count", "attention.head_count_kv"),
+    *("feed_forward_length", "expert_feed_forward_length"),
+)
 
 
 def with_equal_layers(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +84,11 @@ def with_equal_layers(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(number, list) and len(number) == layers and number == number[:1] * layers:
             merged[key] = number[0]
     return merged
+
+
+def by_layer(numbers: Iterable[Any]) -> list[Any]:
+    """Return a list of numbers, one a layer, whose type in files is that of llama.cpp's converter: INT32."""
+    return [np.int32(number) for number in numbers]
 
 
 class Rule:
@@ -100,8 +109,8 @@ class Rule:
         """Return the tensors that state the config's fields."""
         return {}
 
-    def is_kept(self, config: Any, layer_idx: int, in_new: bool) -> bool:
-        """Return whether models keep a layer, but do not run it, as in `Architecture.is_kept`."""
+    def is_kept(self, config: Any, layer_idx: int, name: str, in_new: bool) -> bool:
+        """Return whether models keep a tensor of a layer, but do not run it, as in `Architecture.is_kept`."""
         return False
 
 
@@ -159,6 +168,17 @@ class NoneIfZero(Field):
     def number(self, header: Header) -> Any:
         """Return the number under the key, or None."""
         return super().number(header) if header.get(self.key, self.kind()) else None
+
+
+@dataclass(frozen=True)
+class SecondKey(Field):
+    """Maps another key to a field that one key maps already; 0 is no key."""
+
+    required: bool = False
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the number."""
+        return super().read(header) if header.get(self.key, self.kind()) else {}
 
 
 @dataclass(frozen=True)
@@ -239,6 +259,28 @@ class Harmless(Rule):
     """Keys that do not change what the model computes."""
 
     keys: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Stated(Rule):
+    """A key that readers want, and that changes nothing: new files state one value.
+
+    Attributes:
+        key: the key.
+        value: the value in new files.
+    """
+
+    key: str
+    value: Any
+    keys: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Set the key."""
+        object.__setattr__(self, "keys", (self.key,))
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the value."""
+        return {self.key: self.value}
 
 
 @dataclass(frozen=True)

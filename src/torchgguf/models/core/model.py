@@ -37,6 +37,7 @@ class Model(GradientCheckpointing):
         gguf: the GGUF file that the model came from, as far as saving needs it, or None.
         origin: the Hugging Face checkpoint that the model came from, or None.
         kept: tensors of the file that the model does not run, by their GGUF names: saving writes them again.
+        added_biases: names of the biases that the file has beyond what the config states.
         pooling: how vectors of texts are made from the states of tokens, a name in `POOLING_NAMES`; or None
             if nothing states it.
         name_or_path: the argument of `from_pretrained`, or an empty text.
@@ -50,6 +51,7 @@ class Model(GradientCheckpointing):
     origin: Origin | None = None
     pooling: str | None = None
     kept: Mapping[str, LazyTensor] = MappingProxyType({})
+    added_biases: tuple[str, ...] = ()
     name_or_path: str = ""
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:

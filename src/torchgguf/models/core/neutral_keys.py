@@ -74,6 +74,7 @@ _REPEATS: Mapping[str, Callable[[Values], Any]] = {
     "attention.value_length": _head_size,
     "attention.value_length_swa": _value_length,
     "embedding_length_out": lambda values: values.get("embedding_length"),
+    "rope.dimension_count": _key_length,
     "rope.dimension_count_swa": _rotated,
     "rope.freq_base_swa": lambda values: values.get("rope.freq_base"),
 }
@@ -104,6 +105,18 @@ _UNREAD = (
 )
 
 
+def _turns_alike(sections: Any, values: Values) -> bool:
+    """Return whether all rotated pairs belong to sections that, in texts, have the same position.
+
+    Models of images and videos rotate sections of a head by time, height and width; in texts, all are the
+    position. The fourth section, of other things, has none.
+    """
+    rotated = _rotated(values)
+    if type(rotated) is not int or not isinstance(sections, list):
+        return False
+    return all(type(size) is int and size >= 0 for size in sections) and rotated // 2 <= sum(sections[:3])
+
+
 def is_neutral(key: str, values: Values, *, has_rotation: bool) -> bool:
     """Return whether a key that no rule of an architecture reads changes nothing.
 
@@ -116,6 +129,8 @@ def is_neutral(key: str, values: Values, *, has_rotation: bool) -> bool:
     if key.startswith("rope.") and not has_rotation:
         return True
     if key in _REPEATS and value == _REPEATS[key](values):
+        return True
+    if key == "rope.dimension_sections" and _turns_alike(value, values):
         return True
     if value in _ALSO_NEUTRAL.get(key, ()) or key.startswith(_UNREAD):
         return True

@@ -91,12 +91,12 @@ class GradientCheckpointing(nn.Module):
         return self.is_gradient_checkpointing
 
 
-def _run_again(run: Callable[..., Any], x: Tensor, *, offload: bool, **options: Any) -> Any:
+def _run_again(run: Callable[..., Any], x: Tensor, *carried: Tensor, offload: bool, **options: Any) -> Any:
     """Call a function by `checkpoint`."""
     if options["use_reentrant"] and not x.requires_grad:
         # Behind a frozen embedding it would compute no gradients, not even those of layers that are trained.
         x = x.detach().requires_grad_()
     if not offload:
-        return checkpoint(run, x, **options)
+        return checkpoint(run, x, *carried, **options)
     with save_on_cpu(pin_memory=torch.accelerator.is_available()):
-        return checkpoint(run, x, **options)
+        return checkpoint(run, x, *carried, **options)

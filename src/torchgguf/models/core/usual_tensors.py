@@ -27,6 +27,7 @@ _GATE_UP = ("ffn_gate_exps", "ffn_up_exps")
 _IN_LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(\w+)")
 _ONE_EXPERT = re.compile(r"(blk\.\d+\.ffn_(?:gate|up|down))\.(\d+)\.weight")
 _HEAD = "output.weight"
+_PATTERN = "attention.sliding_window_pattern"
 EMBEDDING = "token_embd.weight"
 
 Infos: TypeAlias = Mapping[str, TensorInfo]
@@ -89,7 +90,10 @@ class UsualTensors:
 
     def _arrange(self, unusual: Infos) -> None:
         """Find the tensors that are made of unusual ones: all that consist of the same parts, or none."""
-        forms = (self._named, self._stacked, self._split_gate_up, self._split_qkv, self._joined_qkv)
+        forms = (
+            *(self._named, self._stacked, self._split_gate_up, self._joined_gate_up),
+            *(self._split_qkv, self._joined_qkv),
+        )
         for group in (group for form in forms for group in form(unusual)):
             if all(self._knows(name) and name not in self._file.tensors for name in group):
                 self._made |= group
@@ -144,6 +148,17 @@ class UsualTensors:
                     name, info, [f"blk.{found[1]}.{part}.{found[3]}" for part in _GATE_UP], 1, heights
                 )
 
+    def _joined_gate_up(self, unusual: Infos) -> Iterator[_Group]:
+        """Join the matrices of experts' gates and those of ups, of one type."""
+        for name, info in unusual.items():
+            found = _IN_LAYER.fullmatch(name)
+            if found and found[2] == _GATE_UP[0] and not is_factor(name) and len(info.shape) == 3:
+                parts = tuple(f"blk.{found[1]}.{part}.{found[3]}" for part in _GATE_UP)
+                if all(part in unusual for part in parts) and _are_alike(unusual, parts):
+                    shape = (info.shape[0], 2 * info.shape[1], info.shape[2])
+                    made = _Made(shape, parts, partial(_concatenated, dim=1))
+                    yield {f"blk.{found[1]}.{_FUSED_GATE_UP}.{found[3]}": made}
+
     def _split_qkv(self, unusual: Infos) -> Iterator[_Group]:
         """Split queries, keys and values, which lie one below the other."""
         for name, info in unusual.items():
@@ -176,8 +191,13 @@ class UsualTensors:
         if heads is None or width is None:
             return None
         key_heads = self._number("attention.head_count_kv", layer) or heads
-        size = self._number("attention.key_length", layer) or width // heads
-        value_size = self._number("attention.value_length", layer) or width // heads
+        windowed = "_swa" if self._number(_PATTERN, layer) else ""
+        size, value_size = (
+            self._number(f"attention.{part}_length{windowed}", layer)
+            or self._number(f"attention.{part}_length", layer)
+            or width // heads
+            for part in ("key", "value")
+        )
         return heads * size, key_heads * size, key_heads * value_size
 
     def _number(self, key: str, layer: int) -> int | None:
@@ -185,7 +205,7 @@ class UsualTensors:
         value = metadata.get(f"{metadata.get('general.architecture')}.{key}")
         if isinstance(value, list):
             value = value[layer] if layer < len(value) else None
-        return value if type(value) is int and value > 0 else None
+        return int(value) if isinstance(value, int) and value > 0 else None
 
 
 def _are_alike(infos: Infos, names: Collection[str], from_dim: int = 0) -> bool:
@@ -222,8 +242,8 @@ def _stack(*parts: Tensor) -> Tensor:
     return torch.stack(parts)
 
 
-def _concatenated(*parts: Tensor) -> Tensor:
-    return torch.cat(parts)
+def _concatenated(*parts: Tensor, dim: int = 0) -> Tensor:
+    return torch.cat(parts, dim)
 
 
 def _narrowed(tensor: Tensor, dim: int, start: int, rows: int) -> Tensor:

@@ -30,7 +30,7 @@ from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.places import ParameterPlace
 from torchgguf.models.io.supply import CheckpointSupply, GGUFSupply, TensorSupply
 from torchgguf.nn import PackedLayer, SlottedLayer, check_attention
-from torchgguf.nn.factors import factor_name, is_factor, times_factor
+from torchgguf.nn.factors import FACTOR_KINDS, factor_name, times_factor
 from torchgguf.quants import quant_type
 
 _logger = logging.getLogger(__name__)
@@ -198,7 +198,9 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
         filling: what the tensors become.
     """
     model, filled = opened.model, opened.match.tensors[path]
-    factors = {slot.name: tensor for slot, tensor in filled if is_factor(slot.name)}
+    matrices = [slot.name for slot, _ in filled if slot.factors is not None]
+    of_factors = {factor_name(name, kind) for name in matrices for kind in FACTOR_KINDS}
+    factors = {slot.name: tensor for slot, tensor in filled if slot.name in of_factors}
     for slot, tensor in filled:
         layer = model.get_submodule(path)
         if slot.name in factors:

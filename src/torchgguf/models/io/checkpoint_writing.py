@@ -59,8 +59,14 @@ def save_checkpoint(
         more: contents of other files by their names. All files appear together.
 
     Raises:
-        ValueError: finite weights are too large for `dtype`; the message names the tensor.
+        ValueError: finite weights are too large for `dtype`, or the model has biases that checkpoints of its
+            class do not have; the message names the tensor.
     """
+    if model.added_biases:
+        raise ValueError(
+            f"checkpoints of {type(model).__name__} do not support {model.added_biases[0]}, which its GGUF "
+            "file has: save_gguf writes it"
+        )
     if dtype is None and any(isinstance(layer, PackedLayer) for layer in model.modules()):
         dtype = model.dtype
     config = copy.copy(model.config)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from typing import NamedTuple, TypeAlias
 
@@ -59,7 +60,7 @@ def match(model: Model, supply: TensorSupply, new_sizes: bool = False) -> Match:
         name, in_base = model.base_name(place.name), model.is_in_base(place.name)
         rows, shapes = _parts(name, place.slot, supply, stored - len(missing))
         parts = [part for row in rows for part in row]
-        found = {part: tensors.pop(part) for part in parts if part in tensors}
+        found = {part: _widened(tensors.pop(part), shapes) for part in parts if part in tensors}
         absent = [supply.shown(part, in_base) for part in parts if part not in found]
         problems = [*_problems(found, shapes)]
         if not absent and not problems:
@@ -106,6 +107,20 @@ def _remove_copy(model: Model, supply: TensorSupply) -> None:
             f"the config states tie_word_embeddings=True, but {both} differ: "
             "set tie_word_embeddings=False to use both"
         )
+
+
+def _widened(tensor: LazyTensor, shapes: Sequence[Shape | None]) -> LazyTensor:
+    """Return a tensor with dimensions of size 1 in front if it lacks only those, as in some GGUF files."""
+    for shape in shapes:
+        more = len(shape or ()) - len(tensor.shape)
+        if shape is not None and more > 0 and (1,) * more + tensor.shape == shape:
+            return replace(tensor, shape=shape, load=partial(_in_shape, tensor.load, shape))
+    return tensor
+
+
+def _in_shape(load: Callable[[], Tensor], shape: Shape) -> Tensor:
+    tensor = load()
+    return tensor.reshape(*shape[:-1], -1)
 
 
 def _parts(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchgguf.models.core.model import Model
 from torchgguf.models.io.devices import Layers
 from torchgguf.nn.experts import ObservedExperts
-from torchgguf.nn.slots import Slot, fill, parameter_slots, slots
+from torchgguf.nn.slots import Slot, fill, parameter_slots, set_parameter, slots
 
 
 class ParameterPlace(NamedTuple):
@@ -46,21 +46,16 @@ class Layout(NamedTuple):
     fill: Callable[[nn.Module, str, Tensor], None]
 
 
-def _set_parameter(layer: nn.Module, name: str, tensor: Tensor) -> None:
-    old: nn.Parameter = getattr(layer, name)
-    setattr(layer, name, nn.Parameter(tensor, requires_grad=old.requires_grad))
-
-
 def _slots_of_experts(layer: nn.Module) -> Iterable[Slot]:
     return slots(layer) if isinstance(layer, ObservedExperts) else parameter_slots(layer)
 
 
 def _fill_experts(layer: nn.Module, name: str, tensor: Tensor) -> None:
-    (fill if isinstance(layer, ObservedExperts) else _set_parameter)(layer, name, tensor)
+    (fill if isinstance(layer, ObservedExperts) else set_parameter)(layer, name, tensor)
 
 
 GGUF_LAYOUT = Layout(slots, fill)
-CHECKPOINT_LAYOUT = Layout(parameter_slots, _set_parameter)
+CHECKPOINT_LAYOUT = Layout(parameter_slots, set_parameter)
 # Of checkpoints whose experts are packed, matrix by matrix, as GGUF files contain them.
 PACKED_EXPERTS_LAYOUT = Layout(_slots_of_experts, _fill_experts)
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from torchgguf.container.errors import brief
 from torchgguf.models.core.model import Model
+from torchgguf.models.io.biases import create_biases
 from torchgguf.models.io.checkpoint import CheckpointError, list_names
 from torchgguf.models.io.places import tensor_places
 from torchgguf.nn import PackedLayer
@@ -69,6 +70,7 @@ def check_savable(model: AnySavable) -> AnySavable:
     try:
         with torch.device("meta"):
             described = type(model)(model.config)
+            create_biases(described, model.added_biases)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"model.config describes an invalid model, which would not load: {reason}") from None

@@ -25,6 +25,7 @@ from torchgguf.models.core.pooling import stated_pooling
 from torchgguf.models.core.provenance import GGUFSource, Origin
 from torchgguf.models.core.usual_tensors import EMBEDDING
 from torchgguf.models.core.weight_map import HEAD, Stack
+from torchgguf.models.io.biases import add_biases
 from torchgguf.models.io.checkpoint import GENERATION_CONFIG, Checkpoint, CheckpointError
 from torchgguf.models.io.kept import kept_of_checkpoint
 from torchgguf.models.io.mxfp4 import separate_matrices
@@ -136,7 +137,7 @@ class GGUFSupply(TensorSupply):
             hf_name, row = self._weights.to_hf(name, config) or ("", None)
             if name in architecture.config_tensors:
                 continue
-            if row is not None and architecture.is_kept(name, self._source.config):
+            if architecture.is_kept(name, self._source.config):
                 kept[name] = (
                     tensor if passing else replace(tensor, load=partial(_same, tensors.load(name)), read=None)
                 )
@@ -184,7 +185,8 @@ class GGUFSupply(TensorSupply):
         return GenerationConfig.stored(stated, source)
 
     def describe(self, model: Model) -> None:
-        """Store in the model what `save_gguf` needs to write the file again."""
+        """Store in the model what `save_gguf` needs to write the file again, and create biases it has."""
+        add_biases(model, self.tensors)
         model.gguf, model.kept = self._source, self.kept
         model.pooling = stated_pooling(self._source.metadata)
 

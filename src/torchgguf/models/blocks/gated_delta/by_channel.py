@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchgguf.models.blocks.gated_delta.mixers import unit
 from torchgguf.models.blocks.recurrent import RecurrentMixer
 from torchgguf.models.blocks.step import Step
 from torchgguf.nn import NEGATIVE_EXP, CausalConv1d, FormedLayer, Linear, Padding, RMSNorm, gated_delta_rule
 from torchgguf.nn.slots import Slot
 
 _PARTS = ("q", "k", "v")
-# Added to the squares of the lengths of queries and keys.
-_EPSILON = 1e-6
 
 
 class QKVConvolution(CausalConv1d):
@@ -139,16 +138,10 @@ class KimiDeltaAttention(RecurrentMixer):
             real = padding.real.to(x.device)[..., None]
             decay, beta = decay * real[..., None], beta * real
         state = self.read_state((batch, value.shape[2], self.head_dim, self.head_dim), step, x.device)
-        query = _unit(query) * self.head_dim**-0.5
-        mixed, state = gated_delta_rule(query, _unit(key), value, decay, beta, state)
+        query = unit(query) * self.head_dim**-0.5
+        mixed, state = gated_delta_rule(query, unit(key), value, decay, beta, state)
         self.write_state(state, step, new)
         gate = torch.sigmoid(self.g_b_proj(self.g_a_proj(x)).float())
         normed = self.o_norm(mixed.float()).flatten(2) * gate
         output: Tensor = self.o_proj(normed.to(x.dtype))
         return output
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Return vectors, the last dimension of `x`, divided by their lengths, in float32."""
-    wide = x.float()
-    return wide / (wide.square().sum(-1, keepdim=True) + _EPSILON).sqrt()

@@ -1,0 +1,13 @@
+// Computing recurrences on several threads.
+#pragma once
+
+#include "recurrence/problems.h"
+
+namespace torchgguf {
+
+void delta_rule(const DeltaRule& problem, int threads);
+void state_space_step(const StateSpaceStep& problem, int threads);
+void selective_scan(const SelectiveScan& problem, int threads);
+void causal_convolution(const CausalConvolution& problem, int threads);
+
+}  // namespace torchgguf
