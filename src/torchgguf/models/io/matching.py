@@ -111,7 +111,7 @@ def _remove_copy(model: Model, supply: TensorSupply) -> None:
 
 def _widened(tensor: LazyTensor, shapes: Sequence[Shape | None]) -> LazyTensor:
     """Return a tensor with dimensions of size 1 in front if it lacks only those, as in some GGUF files."""
-    for shape in shapes:
+    for shape in shapes if tensor.shape not in shapes else ():
         more = len(shape or ()) - len(tensor.shape)
         if shape is not None and more > 0 and (1,) * more + tensor.shape == shape:
             return replace(tensor, shape=shape, load=partial(_in_shape, tensor.load, shape))
