@@ -2,6 +2,7 @@
 
 from tests.models.case import SHORT_IDS, Case
 from tests.models.gated_delta import GATED_DELTA, GATED_DELTA_UNWRITABLE
+from tests.models.mamba2_cases import MAMBA2
 
 _LFM2_MOE = {"num_dense_layers": 1, "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
 
@@ -31,6 +32,7 @@ _KIMI = {
 }
 
 HYBRIDS = {
+    **MAMBA2,
     "kimi": Case("KimiLinear", _KIMI),
     "kimi-odd-heads": Case(
         "KimiLinear",
