@@ -71,6 +71,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "xverse": ("xverse",),
 }
 
+# Model types of models that also read images, with those of their text parts: the field `text_config`.
+TEXT_PARTS = {"qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text"}
+
 MODEL_TYPES = tuple(sorted(model_type for row in ROWS.values() for model_type in row))
 
 
