@@ -2,10 +2,21 @@
 
 from tests.models.case import Case
 from tests.models.gated_delta import GATED_DELTA, GATED_DELTA_UNWRITABLE
+from tests.models.mamba2_cases import MAMBA2
 
 _LFM2_MOE = {"num_dense_layers": 1, "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
 
+_JAMBA = {
+    "num_experts": 7,
+    "num_experts_per_tok": 3,
+    "attn_layer_period": 3,
+    "attn_layer_offset": 1,
+    "mamba_d_state": 8,
+    "pad_token_id": None,
+}
+
 HYBRIDS = {
+    **MAMBA2,
     **GATED_DELTA,
     "lfm2": Case("Lfm2", {"layer_types": ["conv", "full_attention", "conv"]}),
     "lfm2-untied-odd-heads": Case(
@@ -48,6 +59,26 @@ HYBRIDS = {
         },
     ),
     "falcon-mamba": Case("FalconMamba", {"tie_word_embeddings": False}),
+    "jamba": Case("Jamba", {**_JAMBA, "num_hidden_layers": 4}),
+    "jamba-tied-odd-heads": Case(
+        "Jamba",
+        {
+            **_JAMBA,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_experts": 3,
+            "num_experts_per_tok": 1,
+            "expert_layer_period": 3,
+            "expert_layer_offset": 2,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 0,
+            "mamba_d_state": 5,
+            "mamba_d_conv": 3,
+            "mamba_dt_rank": 7,
+            "tie_word_embeddings": True,
+        },
+    ),
 }
 UNWRITABLE_HYBRIDS = {
     **GATED_DELTA_UNWRITABLE,
@@ -71,4 +102,14 @@ UNWRITABLE_HYBRIDS = {
         },
     ),
     "mamba-biases": Case("Mamba", {"use_bias": True, "use_conv_bias": False, "expand": 3}),
+    "jamba-biases-dense": Case(
+        "Jamba",
+        {
+            **_JAMBA,
+            "num_experts": 1,
+            "num_experts_per_tok": 1,
+            "mamba_proj_bias": True,
+            "mamba_conv_bias": False,
+        },
+    ),
 }

@@ -38,6 +38,7 @@ HALVES = {
     "gpt-oss": torch.bfloat16,
     "granitemoe-tied-biases": torch.bfloat16,
     "granitemoe-shared": torch.bfloat16,
+    "nemotronh-biases-odd-heads": torch.bfloat16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
 UNREADABLE = (
@@ -99,8 +100,12 @@ RUN_BY_BOTH = (
     "olmoe",
     "phi2",
     "phi2-odd-heads",
+    "nemotronh",
+    "nemotronh-experts",
+    "nemotronh-experts-groups",
     "mamba",
     "falcon-mamba",
+    "jamba",
 )
 NAMES_OF_HALVES = {torch.float16: "f16", torch.bfloat16: "bf16"}
 

@@ -12,7 +12,7 @@ from tests.support import ROOT
 from torchgguf.nn.slots import slots
 
 SOURCE = ROOT / "src" / "torchgguf"
-NAMES = {name for a in ARCHITECTURES for name in (a.gguf, a.config_class.model_type)}
+NAMES = {name for a in ARCHITECTURES for name in (a.gguf, *a.other_ggufs, a.config_class.model_type)}
 
 
 # A single head of keys in a group, or of values: rows are in the same order on both sides.
@@ -40,14 +40,19 @@ def test_every_parameter_has_one_name_on_each_side(name):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.config_class.model_type)
 def test_names_are_those_of_the_format(architecture):
-    (arch,) = (key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture.gguf)
-    kinds = set(gguf.MODEL_TENSORS[arch])
+    names = (architecture.gguf, *architecture.other_ggufs)
+    archs = [key for key, value in gguf.MODEL_ARCH_NAMES.items() if value in names]
+    assert len(archs) == len(names)
+    kinds = {kind for arch in archs for kind in gguf.MODEL_TENSORS[arch]}
     # llama.cpp's own copy of the package knows that these have blocks that predict further tokens.
-    if architecture.gguf in ("deepseek2", "qwen35", "qwen35moe", "qwen3next"):
-        kinds |= {kind for kind in gguf.TENSOR_NAMES if kind.name.startswith("NEXTN_")}
+    if architecture.gguf in ("deepseek2", "qwen35", "qwen35moe", "qwen3next", "nemotron_h"):
+        kinds |= {kind for kind in gguf.TENSOR_NAMES if kind.name.startswith(("NEXTN_", "ATTN_POST_NORM"))}
     if architecture.gguf == "lfm2moe":  # llama.cpp reads a head that is not tied
         kinds.add(gguf.MODEL_TENSOR.OUTPUT)
     allowed = {gguf.TENSOR_NAMES[kind].replace("{bid}", "{}") for kind in kinds}
+    for one in architecture.joined:
+        assert one.name in allowed
+        allowed |= {*one.parts}
     allowed |= {f"{name}.bias" for name in allowed}  # of a parameter that belongs to no module
     assert {row.gguf for row in architecture.weights.rows} <= allowed
     keys = {

@@ -32,6 +32,25 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "jais": ("jais", {"num_key_value_heads": 4}),
     "minicpm": ("minicpm", {**STREAM_MULTIPLIERS, **BIASES}),
     "plamo": ("plamo", {}),
+    "deepseek": (
+        "deepseek",
+        {
+            "n_routed_experts": 7,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 32,
+            "routed_scaling_factor": 1.7,
+        },
+    ),
+    "deepseek-shared": (
+        "deepseek",
+        {
+            **ODD_HEADS,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 4,
+            "moe_intermediate_size": 24,
+            "n_shared_experts": 3,
+        },
+    ),
     "deci": ("deci", UNEQUAL_LAYERS),
 }
 

@@ -39,6 +39,7 @@ BYTE_LEVEL = {
     "lfm2_moe": "lfm2",
     "mamba": "mpt",
     "minimax_m2": "minimax-m2",
+    "nemotron_h": "pixtral",
     "olmo2": "dbrx",
     "olmoe": "olmo",
     "phi": "phi-2",
@@ -73,14 +74,38 @@ WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"
 RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM"}
 
 
+def _without_experts(config: dict[str, Any]) -> None:
+    """Name the kinds of layers by letters, as only released configs of models without experts do.
+
+    The converter must read the file itself: transformers' config states a number of experts in any case.
+    """
+    kinds = config["layers_block_type"]
+    if "moe" not in kinds:
+        letters = {"linear_attention": "M", "full_attention": "*", "mlp": "-"}
+        config["hybrid_override_pattern"] = "".join(letters[kind] for kind in kinds)
+        config["num_hidden_layers"] = len(kinds)
+        for key in ("model_type", "num_experts_per_tok", "n_routed_experts", "n_group", "topk_group"):
+            del config[key]
+
+
+# Models whose released configs state something in another way, the only one that the converter knows.
+AS_RELEASED = {"nemotron_h": _without_experts}
+
+
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
     """Convert transformers models, each to the type named for it (`f32` if none is)."""
     files = {name: folder / f"{name}.gguf" for name in models}
+    stated: dict[Path, str] = {}
     for name, model in models.items():
         model.save_pretrained(folder / name)
         if (stored := type(model).__name__) in RELEASED:
             config = folder / name / "config.json"
             config.write_text(config.read_text().replace(stored, RELEASED[stored]))
+        if model.config.model_type in AS_RELEASED:
+            config = folder / name / "config.json"
+            values = json.loads(stated.setdefault(config, config.read_text()))
+            AS_RELEASED[model.config.model_type](values)
+            config.write_text(json.dumps(values))
         add_tokenizer(folder / name, model.config.model_type)
     convert_folders(
         (
@@ -92,6 +117,8 @@ def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -
         )
         for name, model in models.items()
     )
+    for config, text in stated.items():
+        config.write_text(text)
     return files
 
 

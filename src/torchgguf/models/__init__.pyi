@@ -47,6 +47,11 @@ from torchgguf.models.architectures.deci import (
     DeciLMForCausalLM as DeciLMForCausalLM,
     DeciLMModel as DeciLMModel,
 )
+from torchgguf.models.architectures.deepseek import (
+    DeepseekConfig as DeepseekConfig,
+    DeepseekForCausalLM as DeepseekForCausalLM,
+    DeepseekModel as DeepseekModel,
+)
 from torchgguf.models.architectures.deepseek_v2 import (
     DeepseekV2Config as DeepseekV2Config,
     DeepseekV2ForCausalLM as DeepseekV2ForCausalLM,
@@ -181,6 +186,12 @@ from torchgguf.models.architectures.jais import (
     JaisForCausalLM as JaisForCausalLM,
     JaisModel as JaisModel,
 )
+from torchgguf.models.architectures.jamba import (
+    JambaConfig as JambaConfig,
+    JambaForCausalLM as JambaForCausalLM,
+    JambaForSequenceClassification as JambaForSequenceClassification,
+    JambaModel as JambaModel,
+)
 from torchgguf.models.architectures.lfm2 import (
     Lfm2Config as Lfm2Config,
     Lfm2ForCausalLM as Lfm2ForCausalLM,
@@ -252,6 +263,17 @@ from torchgguf.models.architectures.nemotron import (
     NemotronForSequenceClassification as NemotronForSequenceClassification,
     NemotronForTokenClassification as NemotronForTokenClassification,
     NemotronModel as NemotronModel,
+)
+from torchgguf.models.architectures.nemotron_h import (
+    NemotronHConfig as NemotronHConfig,
+    NemotronHForCausalLM as NemotronHForCausalLM,
+    NemotronHModel as NemotronHModel,
+)
+from torchgguf.models.architectures.nomic_bert import (
+    NomicBertConfig as NomicBertConfig,
+    NomicBertForSequenceClassification as NomicBertForSequenceClassification,
+    NomicBertForTokenClassification as NomicBertForTokenClassification,
+    NomicBertModel as NomicBertModel,
 )
 from torchgguf.models.architectures.olmo2 import (
     Olmo2Config as Olmo2Config,
@@ -412,6 +434,7 @@ from torchgguf.models.auto import (
 from torchgguf.models.blocks.outputs import (
     BaseModelOutputWithPast as BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions as BaseModelOutputWithPastAndCrossAttentions,
+    BaseModelOutputWithPooling as BaseModelOutputWithPooling,
     BaseModelOutputWithPoolingAndCrossAttentions as BaseModelOutputWithPoolingAndCrossAttentions,
     CausalLMOutputWithCrossAttentions as CausalLMOutputWithCrossAttentions,
     CausalLMOutputWithPast as CausalLMOutputWithPast,

@@ -7,6 +7,7 @@ from importlib import import_module
 
 from torchgguf.container import GGUFError, GGUFFile
 from torchgguf.container.errors import brief
+from torchgguf.container.projectors import explain_projector
 from torchgguf.models.core.architecture import Architecture
 
 # general.architecture -> the model types that may load the file; the first that matches does. A model type of
@@ -20,6 +21,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "cohere2": ("cohere2",),
     "command-r": ("cohere",),
     "deci": ("deci",),
+    "deepseek": ("deepseek",),
     "deepseek2": ("deepseek_v3", "deepseek_v2"),
     "ernie4_5": ("ernie4_5",),
     "ernie4_5-moe": ("ernie4_5_moe",),
@@ -38,6 +40,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "granitemoe": ("granitemoeshared", "granitemoe"),
     "internlm2": ("internlm2",),
     "jais": ("jais",),
+    "jamba": ("jamba",),
     "lfm2": ("lfm2",),
     "lfm2moe": ("lfm2_moe",),
     "llama": ("mixtral", "mistral", "llama"),
@@ -47,6 +50,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
     "nemotron": ("nemotron",),
+    "nemotron_h": ("nemotron_h",),
+    "nemotron_h_moe": ("nemotron_h",),
+    "nomic-bert": ("nomic_bert",),
     "olmo2": ("olmo2",),
     "olmoe": ("olmoe",),
     "orion": ("orion",),
@@ -74,7 +80,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 # Model types of models that also read images, with those of their text parts: the field `text_config`.
 TEXT_PARTS = {"qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text"}
 
-MODEL_TYPES = tuple(sorted(model_type for row in ROWS.values() for model_type in row))
+MODEL_TYPES = tuple(sorted({model_type for row in ROWS.values() for model_type in row}))
 
 
 @cache
@@ -101,9 +107,11 @@ def architecture_of_file(file: GGUFFile) -> Architecture:
     Raises:
         GGUFError: the file contains no model, or an unsupported one; the message lists the supported ones.
     """
+    actual = file.metadata.get("general.architecture")
+    if (reason := explain_projector(file.metadata)) is not None:
+        raise GGUFError(reason, path=file.paths[0])
     if (kind := file.metadata.get("general.type", "model")) != "model":
         raise GGUFError(f"the file contains no model: its general.type is {brief(kind)}", path=file.paths[0])
-    actual = file.metadata.get("general.architecture")
     for model_type in ROWS.get(actual, ()) if isinstance(actual, str) else ():
         if (architecture := _import(model_type)).matches(file.metadata):
             return architecture

@@ -7,18 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchgguf.container import GGUFError
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel, NormNames, NormOfStream
-from torchgguf.models.blocks.mamba import MambaMixer, MambaSizes, in_dtype_of, mixer_rows
+from torchgguf.models.blocks.mamba import (
+    MambaMixer,
+    MambaSizes,
+    in_dtype_of,
+    mixer_rows,
+    mixer_rules,
+    resolved_rank,
+)
 from torchgguf.models.blocks.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
     Constant,
     Field,
-    Header,
-    Rule,
     Stated,
     Unwritable,
     largest_dimension,
@@ -68,10 +72,7 @@ class MambaConfig(PreTrainedConfig):
         """Set the sizes that follow from others."""
         super().__post_init__(num_labels)
         self.intermediate_size = self.expand * self.hidden_size
-        if self.time_step_rank == "auto":
-            self.time_step_rank = math.ceil(self.hidden_size / 16)
-        if isinstance(self.time_step_rank, str):
-            raise ValueError(f"time_step_rank must be 'auto' or int, got {self.time_step_rank!r}")
+        self.time_step_rank = resolved_rank("time_step_rank", self.time_step_rank, self.hidden_size)
 
     @property
     def layer_types(self) -> list[str]:
@@ -86,31 +87,11 @@ class MambaConfig(PreTrainedConfig):
         )
 
 
-class Expansion(Rule):
-    """The number of channels for each number in the stream."""
-
-    keys = ("ssm.inner_size",)
-
-    def read(self, header: Header) -> dict[str, Any]:
-        """Return how many times the width the number of channels is."""
-        width, channels = (header.positive(key, int) for key in ("embedding_length", self.keys[0]))
-        if channels % width or channels > largest_dimension(header):
-            raise GGUFError(f"{self.keys[0]} must be a multiple of the width {width}, got {channels}")
-        return {"expand": channels // width}
-
-    def write(self, config: MambaConfig) -> dict[str, Any]:
-        """Write the number of channels."""
-        return {self.keys[0]: config.intermediate_size}
-
-
 MAMBA_RULES = (
     Field("block_count", "num_hidden_layers", limit=tensor_count),
     Field("embedding_length", "hidden_size", limit=largest_dimension),
     Field("attention.layer_norm_rms_epsilon", "layer_norm_epsilon", float),
-    Field("ssm.conv_kernel", "conv_kernel", limit=largest_dimension),
-    Field("ssm.state_size", "state_size", limit=largest_dimension),
-    Field("ssm.time_step_rank", "time_step_rank", limit=largest_dimension),
-    Expansion(),
+    *mixer_rules("conv_kernel", "state_size", "time_step_rank", "expand"),
     Stated("context_length", 1 << 20),  # there is no longest text
     *(Constant(key, 0, "there is no such part") for key in ("attention.head_count", "feed_forward_length")),
     *tables.IMPLIED_RULES,
@@ -205,7 +186,6 @@ class MambaModel(DecoderModel, architecture=MAMBA):
         super().init_weights(module)
         if not isinstance(module, MambaMixer):
             return
-        module.init_parameters()
         config = self.config
         bound = config.time_step_scale * config.time_step_rank**-0.5
         if config.time_step_init_scheme == "constant":

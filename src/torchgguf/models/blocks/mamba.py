@@ -1,18 +1,21 @@
-"""The mixer of Mamba (Gu and Dao 2023, arXiv 2312.00752), and its rows of weight maps.
+"""The mixer of Mamba (Gu and Dao 2023, arXiv 2312.00752), the rules of its sizes and its rows of weight maps.
 
 Shape letters: B batch, T new positions, C channels, N size of a channel's state, R rank of step sizes.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchgguf.container import GGUFError
 from torchgguf.models.blocks.recurrent import RecurrentMixer
 from torchgguf.models.blocks.step import Step
+from torchgguf.models.core.config_map import Field, Header, Rule, largest_dimension
 from torchgguf.models.core.weight_map import ParameterRow, Row
 from torchgguf.nn import (
     NEGATIVE_EXP,
@@ -147,6 +150,55 @@ def in_dtype_of(layer: nn.Module, x: Tensor) -> Tensor:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return x.to(weight.dtype) if weight.is_floating_point() else x
+
+
+def resolved_rank(name: str, rank: int | str, hidden_size: int) -> int:
+    """Return the rank of step sizes; `"auto"` is a sixteenth of the stream.
+
+    Args:
+        name: of the field of the config.
+        rank: its value.
+        hidden_size: size of the stream.
+
+    Raises:
+        ValueError: the rank is another text.
+    """
+    if rank == "auto":
+        return math.ceil(hidden_size / 16)
+    if isinstance(rank, str):
+        raise ValueError(f"{name} must be 'auto' or int, got {rank!r}")
+    return rank
+
+
+class Expansion(Rule):
+    """The number of channels for each number in the stream.
+
+    Args:
+        name: of the field of the config.
+    """
+
+    keys = ("ssm.inner_size",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Return how many times the width the number of channels is."""
+        width, channels = (header.positive(key, int) for key in ("embedding_length", self.keys[0]))
+        if channels % width or channels > largest_dimension(header):
+            raise GGUFError(f"{self.keys[0]} must be a multiple of the width {width}, got {channels}")
+        return {self._name: channels // width}
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the number of channels."""
+        return {self.keys[0]: getattr(config, self._name) * config.hidden_size}
+
+
+def mixer_rules(kernel: str, state: str, rank: str, expansion: str) -> tuple[Rule, ...]:
+    """Return the rules for the sizes of mixers, given the names of their fields."""
+    fields = {"ssm.conv_kernel": kernel, "ssm.state_size": state, "ssm.time_step_rank": rank}
+    sizes = (Field(key, name, limit=largest_dimension) for key, name in fields.items())
+    return (*sizes, Expansion(expansion))
 
 
 def mixer_rows(mixer: str) -> tuple[Row, ...]:

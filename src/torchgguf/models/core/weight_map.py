@@ -104,16 +104,46 @@ class Interleaved:
     parts: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Modules whose tensors lie one below the other in one tensor of a file.
+
+    Attributes:
+        name: of the one, in GGUF files or in checkpoints; `{}` stands for the number of the layer.
+        parts: names of the modules on the same side, from top to bottom.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+
+    def names(self, name: str) -> tuple[str, ...] | None:
+        """Return the names of the parts of a tensor, given its name; None: it is another tensor."""
+        template, layer, suffix = _split(name)
+        if template != self.name:
+            return None
+        return tuple(f"{part.format(layer)}.{suffix}" for part in self.parts)
+
+    def whole(self, name: str) -> str | None:
+        """Return the name of the tensor of which one of this name is the first part; None: it is not."""
+        template, layer, suffix = _split(name)
+        return f"{self.name.format(layer)}.{suffix}" if template == self.parts[0] else None
+
+
 class OtherNames:
     """Modules and parameters that Hugging Face checkpoints store under other names.
 
     Args:
         stored: templates of the names in checkpoints, by those in models. Those of a module apply to all its
             parameters, whose last name (`weight`, `bias`) stays.
+        are_written: whether these are the names in new checkpoints, too.
+        prefix: what checkpoints of models with a head have in place of `base_model_prefix`; None: the same.
     """
 
-    def __init__(self, stored: Mapping[str, str]) -> None:
-        self._stored = stored
+    def __init__(
+        self, stored: Mapping[str, str], *, are_written: bool = True, prefix: str | None = None
+    ) -> None:
+        self.prefix = prefix
+        self._stored = stored if are_written else {}
         self._modules = {name: module for module, name in stored.items()}
 
     def in_checkpoints(self, name: str) -> str:

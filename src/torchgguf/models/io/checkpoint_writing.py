@@ -179,7 +179,9 @@ def _exact(packed: PackedLayer, name: str) -> Tensor:
 def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
     """Split a tensor that checkpoints store in parts."""
     base_name = model.base_name(name)
-    prefix = name.removesuffix(base_name)
+    prefix, others = name.removesuffix(base_name), model.architecture.other_names
+    if prefix and others.prefix:
+        prefix = f"{others.prefix}."
     for stack in model.architecture.stacks:
         if (names := stack.part_names(base_name, tensor.shape[0])) is not None:
             rows = tensor.shape[1] // len(stack.parts)
@@ -188,7 +190,7 @@ def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, L
                     load = partial(_part, tensor, expert, slice(i * rows, (i + 1) * rows))
                     yield prefix + part, LazyTensor((rows, *tensor.shape[2:]), tensor.dtype, load)
             return
-    yield prefix + model.architecture.other_names.in_checkpoints(base_name), tensor
+    yield prefix + others.in_checkpoints(base_name), tensor
 
 
 def _part(tensor: LazyTensor, expert: int, rows: slice) -> Tensor:

@@ -6,7 +6,7 @@ import copy
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -245,7 +245,8 @@ class CheckpointSupply(TensorSupply):
         stated = None if options.dtype == "auto" else options.dtype
         config.dtype = floating_dtype(stated or config.dtype or _first_dtype(tensors))
         # Some classes use another prefix than most of their architecture; a model without a head uses none.
-        prefixes = (f"{c.base_model_prefix}." for c in (architecture.classes["base"], model_class))
+        own = (c.base_model_prefix for c in (architecture.classes["base"], model_class))
+        prefixes = (f"{prefix}." for prefix in (self._names.prefix, *own) if prefix)
         self._prefix = next((p for p in prefixes if any(name.startswith(p) for name in tensors)), "")
         self.tensors, self.heads, self.unknown = tensors, set(), []
         self.kept: dict[str, LazyTensor] = {}
@@ -255,7 +256,8 @@ class CheckpointSupply(TensorSupply):
 
         Such are a `model.lm_head.weight`, and a `norm.weight` beside `model.norm.weight`.
         """
-        stored, self.tensors = self.tensors, {}
+        stored = {part: x for name in self.tensors for part, x in self._parts(name, self.tensors[name])}
+        self.tensors = {}
         kept: dict[str, LazyTensor] = {}
         parameters = [name for name, _ in model.named_parameters()]
         of_base = {model.base_name(name) for name in parameters if model.is_in_base(name)}
@@ -278,6 +280,23 @@ class CheckpointSupply(TensorSupply):
         stored, self.tensors = self.tensors, separate_matrices(self.tensors, self._interleaved, self.error)
         if stored.keys() != self.tensors.keys():
             self.layout = PACKED_EXPERTS_LAYOUT
+
+    def _parts(self, name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
+        """Return the parts of a tensor, by name, or itself."""
+        base = name.removeprefix(self._prefix)
+        for joined in self._architecture.joined_in_checkpoints:
+            if (
+                (parts := joined.names(base)) is not None
+                and tensor.shape
+                and tensor.shape[0] % len(parts) == 0
+            ):
+                rows = tensor.shape[0] // len(parts)
+                for i, part in enumerate(parts):
+                    load = partial(_rows, tensor.load, slice(i * rows, (i + 1) * rows))
+                    whole = name.removesuffix(base) + part
+                    yield whole, LazyTensor((rows, *tensor.shape[1:]), tensor.dtype, load)
+                return
+        yield name, tensor
 
     def _check_sizes(self, tensors: Mapping[str, LazyTensor], sizes: Sequence[str]) -> None:
         """Refuse a config that would reserve more memory than the checkpoint has weights."""
@@ -320,6 +339,10 @@ class CheckpointSupply(TensorSupply):
         # Of a repository, only a model that may be asked for vectors of texts is worth the requests.
         if model.task == "base" or Path(self._checkpoint.place).exists():
             model.pooling = read_pooling(self._checkpoint)
+
+
+def _rows(load: Callable[[], Tensor], rows: slice) -> Tensor:
+    return load()[rows].contiguous()
 
 
 def _renewed(name: str) -> str:
