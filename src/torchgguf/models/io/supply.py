@@ -246,7 +246,7 @@ class CheckpointSupply(TensorSupply):
         config.dtype = floating_dtype(stated or config.dtype or _first_dtype(tensors))
         # Some classes use another prefix than most of their architecture; a model without a head uses none.
         own = (c.base_model_prefix for c in (architecture.classes["base"], model_class))
-        prefixes = (f"{prefix}." for prefix in (self._names.prefix, *own) if prefix)
+        prefixes = (f"{prefix}." for prefix in (architecture.other_names.prefix, *own) if prefix)
         self._prefix = next((p for p in prefixes if any(name.startswith(p) for name in tensors)), "")
         self.tensors, self.heads, self.unknown = tensors, set(), []
         self.kept: dict[str, LazyTensor] = {}
