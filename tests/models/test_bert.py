@@ -34,7 +34,24 @@ CASES = {
     "bert-odd-heads": Case("Bert", {**_SIZES, "hidden_size": 96, "num_attention_heads": 3}),
     "bert-half": Case("Bert", {**_SIZES, "type_vocab_size": 3, "layer_norm_eps": 1e-5}),
 }
-HALVES = {"bert-half": "f16"}
+# What the converter reads of released configs.
+_NOMIC = {
+    **{key: value for key, value in _SIZES.items() if key != "max_position_embeddings"},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
+    "n_positions": 8192,
+    "n_embd": 64,
+    "activation_function": "swiglu",
+    **dict.fromkeys(("causal", "prenorm", "qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias"), False),
+    "rotary_emb_fraction": 1.0,
+    "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None,
+}
+CASES |= {
+    "nomic": Case("NomicBert", _NOMIC),
+    "nomic-odd-heads": Case("NomicBert", {**_NOMIC, "hidden_size": 96, "num_attention_heads": 3}),
+    "nomic-half": Case("NomicBert", {**_NOMIC, "type_vocab_size": 3, "layer_norm_eps": 1e-5}),
+}
+HALVES = {"bert-half": "f16", "nomic-half": "f16"}
 LINES = ["The licenses for most software", "and other practical works are designed to take away your freedom"]
 
 
@@ -115,7 +132,7 @@ def test_other_inputs(originals):
 def test_a_converted_file_is_read_and_written_back(originals, files, name, how, tmp_path, exact_products):
     model = AutoModel.from_pretrained(files[name], dequantize=how == "plain")
     inputs = batch("right")
-    assert type(model) is torchgguf.BertModel
+    assert type(model).__name__ == type(originals[name]).__name__
     assert model.config.type_vocab_size == originals[name].config.type_vocab_size
     mask = inputs["attention_mask"].bool()
     assert_close(model(**inputs)[0][mask], originals[name](**inputs)[0][mask], atol=1e-4, rtol=0)
@@ -179,15 +196,38 @@ def test_saved_as_a_checkpoint_it_is_the_same_model_in_transformers(originals, f
     assert_close(AutoModel.from_pretrained(tmp_path / "masked")(ids)[0], expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("auto_class", ["SequenceClassification", "TokenClassification", "QuestionAnswering"])
-@torch.no_grad()
-def test_heads(auto_class):
-    auto_class = f"AutoModelFor{auto_class}"
-    theirs = reference(Case("Bert", {**_SIZES, "num_labels": 2}), auto_class)
+def test_released_names_of_nomic_are_those_of_the_model(originals, tmp_path):
+    """Both are read; transformers writes the first, we write the second."""
+    original, ids = originals["nomic"], batch("right")["input_ids"]
+    original.save_pretrained(tmp_path / "theirs")
+    ours = AutoModel.from_pretrained(tmp_path / "theirs")
+    assert torch.equal(ours(ids)[0], twin(original)(ids)[0])
+    ours.save_pretrained(tmp_path / "ours")
+    again = transformers.AutoModel.from_pretrained(tmp_path / "ours").eval()
+    assert list(again.state_dict()) == list(ours.state_dict())
+    assert_close(again(ids)[0], original(ids)[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name, head",
+    [
+        *(("bert", head) for head in ("SequenceClassification", "TokenClassification", "QuestionAnswering")),
+        *(("nomic", head) for head in ("SequenceClassification", "TokenClassification")),
+    ],
+)
+def test_heads(name, head):
+    """And their gradients."""
+    case, auto_class = CASES[name], f"AutoModelFor{head}"
+    theirs = reference(Case(case.kind, {**case.config, "num_labels": 2}), auto_class)
     ours, inputs = counterpart(theirs, auto_class=auto_class), batch("right")
-    mask = ... if "Sequence" in auto_class else inputs["attention_mask"].bool()
-    for name, expected in theirs(**inputs).items():
-        assert_close(ours(**inputs)[name][mask], expected[mask], atol=1e-4, rtol=0)
+    mask = ... if "Sequence" in head else inputs["attention_mask"].bool()
+    for field, expected in theirs(**inputs).items():
+        assert_close(ours(**inputs)[field][mask], expected[mask], atol=1e-4, rtol=0)
+    for model in (ours, theirs):
+        sum(value[mask].square().sum() for value in model(**inputs).values()).backward()
+    expected = dict(theirs.named_parameters())
+    for parameter, value in ours.named_parameters():
+        assert_close(value.grad, expected[parameter].grad, atol=1e-3, rtol=1e-3)
 
 
 @torch.no_grad()
@@ -215,7 +255,9 @@ def test_what_is_refused(files, tmp_path):
         CheckpointError, match=r"LlamaModel does not load models of .*'bert'.*: use BertModel"
     ):
         torchgguf.LlamaModel.from_pretrained(files["bert"].with_suffix(""))
-    with pytest.raises(ValueError, match="AutoModelForCausalLM has no class for model_type 'bert'"):
+    with pytest.raises(
+        ValueError, match=r"no class for model_type 'bert', which has: BertModel, .*docs/models"
+    ):
         torchgguf.AutoModelForCausalLM.from_pretrained(files["bert"])
     model = AutoModel.from_config(torchgguf.BertConfig(**_SIZES, hidden_act="relu"))
     with pytest.raises(ValueError, match="GGUF does not support hidden_act='relu'"):

@@ -192,9 +192,10 @@ ABSENT: dict[str, dict[str, str]] = {
             FalconPreTrainedModel Gemma2PreTrainedModel GemmaPreTrainedModel Glm4MoePreTrainedModel
             Glm4PreTrainedModel GptOssPreTrainedModel GraniteMoePreTrainedModel
             GraniteMoeSharedPreTrainedModel GranitePreTrainedModel HunYuanDenseV1PreTrainedModel
-            Lfm2MoePreTrainedModel Lfm2PreTrainedModel
+            KimiLinearPreTrainedModel Lfm2MoePreTrainedModel Lfm2PreTrainedModel
             LlamaPreTrainedModel MiniMaxM2PreTrainedModel Ministral3PreTrainedModel
-            MistralPreTrainedModel MixtralPreTrainedModel NemotronPreTrainedModel Olmo2PreTrainedModel
+            MistralPreTrainedModel MixtralPreTrainedModel NemotronHPreTrainedModel NemotronPreTrainedModel
+            NomicBertPreTrainedModel Olmo2PreTrainedModel
             OlmoePreTrainedModel Phi3PreTrainedModel PhiPreTrainedModel PhimoePreTrainedModel
             Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel
             Qwen3NextPreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel
@@ -237,7 +238,7 @@ ABSENT: dict[str, dict[str, str]] = {
         """,
         "TODO": """
             BertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction BertForPreTraining
-            BertLMHeadModel
+            BertLMHeadModel NomicBertForMaskedLM
         """,
     },
 }

@@ -87,7 +87,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         repository, branch = found
         if kind == "revision":
-            self._answer(json.dumps({"id": name, "sha": repository.commit(branch)}).encode())
+            names = [{"rfilename": name} for name in repository.branches[branch]]
+            about = {"id": name, "sha": repository.commit(branch), "siblings": names}
+            self._answer(json.dumps(about).encode())
         elif kind == "tree":
             files = repository.branches[branch].items()
             tree = [{"type": "file", "path": n, "size": len(c), "oid": _etag(c)} for n, c in files]

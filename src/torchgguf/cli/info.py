@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from torchgguf.container import GGUFFile
+    from torchgguf.hub import HubOptions
 
 _All = Annotated[bool, typer.Option("--all", help="Show each tensor, not those of all layers as one.")]
 _Json = Annotated[bool, typer.Option("--json", help="Everything as JSON; arrays in full.")]
@@ -59,7 +60,7 @@ def info_command(
         if as_json:
             _print_json(gguf)
         else:
-            _print_tables(gguf, every)
+            _print_tables(gguf, every, _projectors(file, revision))
 
 
 def open_header(file: str, revision: str | None = None) -> "GGUFFile":
@@ -122,7 +123,17 @@ def _print_json(gguf: "GGUFFile") -> None:
     print(json.dumps(document, allow_nan=False))
 
 
-def _print_tables(gguf: "GGUFFile", every: bool) -> None:
+def _projectors(file: str, revision: str | None) -> list[str]:
+    """Return the lines that name the projectors beside a file."""
+    from torchgguf.cli.projectors import projector_line
+    from torchgguf.hub import find_projectors
+
+    place, name = split_place(file)
+    options: HubOptions = {} if revision is None else {"revision": revision}
+    return projector_line(find_projectors(place, name, **options))
+
+
+def _print_tables(gguf: "GGUFFile", every: bool, more: list[str]) -> None:
     whole, by_type = totals(gguf)
     types: TableRows = [
         (name, f"{part.tensors:,}", f"{part.parameters:,}", f"{part.nbytes:,}", f"{part.bits_per_weight:.3f}")
@@ -131,6 +142,7 @@ def _print_tables(gguf: "GGUFFile", every: bool) -> None:
     show(
         f"GGUF version {gguf.version}, {gguf.byte_order} endian, alignment {gguf.alignment}, "
         f"{gguf.size:,} bytes in {len(gguf.paths)} file{'s'[: len(gguf.paths) > 1]}",
+        *more,
         table("types", ["type", "tensors", "parameters", "bytes", "bits per weight"], types),
         metadata_table(gguf.metadata),
         _tensor_table(gguf, every),

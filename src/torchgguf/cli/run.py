@@ -93,7 +93,9 @@ def _other_task(task: str, raw: bool, options: Options) -> str:
 def _speak(file: str, text: str, raw: bool, options: Options) -> None:
     """Print the answer, piece by piece while it is generated."""
     from torchgguf.cli.loading import start_session
+    from torchgguf.cli.projectors import mention_projectors
 
+    mention_projectors(file)
     session = start_session(file, options)
     for piece in _answer(session, text, options.system, raw):
         sys.stdout.write(piece)

@@ -4,21 +4,18 @@ Only the model that classifies texts has a pooler: GGUF files store none. Files 
 are of this architecture, too: llama.cpp's converter removes the positions that they do not use.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from torchgguf.container import TensorInfo
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import SelfAttention
-from torchgguf.models.blocks.encoder import EncoderStack
+from torchgguf.models.blocks.encoder import EncoderEmbeddings, EncoderStack, WithPooler
 from torchgguf.models.blocks.stack import check_positions
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Field, Implied, Unwritable, largest_dimension, tensor_count
+from torchgguf.models.core.config_map import Field, Unwritable, largest_dimension
 from torchgguf.models.core.weight_map import Row
 from torchgguf.models.pretrained.config import PreTrainedConfig
 from torchgguf.nn import Embedding, LayerNorm, Linear, find_activation
@@ -59,32 +56,18 @@ class BertConfig(PreTrainedConfig):
             raise ValueError("is_decoder=True and add_cross_attention=True are unsupported")
 
 
-def _kinds(tensors: Mapping[str, TensorInfo]) -> int:
-    """Return the number of kinds of tokens: there may be none."""
-    table = tensors.get("token_types.weight")
-    return 0 if table is None else table.shape[0]
-
-
 BERT = Architecture(
     gguf="bert",
     config_class=BertConfig,
     rules=(
-        Field("block_count", "num_hidden_layers", limit=tensor_count),
-        Field("context_length", "max_position_embeddings", limit=largest_dimension),
-        Field("embedding_length", "hidden_size", limit=largest_dimension),
-        Field("feed_forward_length", "intermediate_size", limit=largest_dimension),
-        Field("attention.head_count", "num_attention_heads", limit=largest_dimension),
-        Field("attention.head_count_kv", "num_attention_heads", required=False, limit=largest_dimension),
-        tables.layer_norm_epsilon("layer_norm_eps"),
-        Implied("type_vocab_size", _kinds),
         *tables.ENCODER_RULES,
+        Field("context_length", "max_position_embeddings", limit=largest_dimension),
+        *tables.KINDS_RULES,
         Unwritable("hidden_act", "gelu"),
     ),
     rows=(
-        Row("token_embd", "embeddings.word_embeddings"),
+        *tables.EMBEDDED_KINDS,
         Row("position_embd", "embeddings.position_embeddings"),
-        Row("token_types", "embeddings.token_type_embeddings"),
-        Row("token_embd_norm", "embeddings.LayerNorm"),
         Row("blk.{}.attn_q", "encoder.layer.{}.attention.self.query"),
         Row("blk.{}.attn_k", "encoder.layer.{}.attention.self.key"),
         Row("blk.{}.attn_v", "encoder.layer.{}.attention.self.value"),
@@ -98,37 +81,19 @@ BERT = Architecture(
 )
 
 
-class BertEmbeddings(nn.Module):
+class BertEmbeddings(EncoderEmbeddings):
     """The sum of the embeddings of tokens, of their kinds and of positions, normalised."""
 
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        size, padding = config.hidden_size, config.pad_token_id
-        if padding is not None and padding not in range(config.vocab_size):
-            padding = None
-        self.word_embeddings: nn.Module = Embedding(config.vocab_size, size, padding)
-        self.position_embeddings: nn.Module = Embedding(config.max_position_embeddings, size)
-        self.token_type_embeddings: nn.Module | None = None
-        if config.type_vocab_size:
-            self.token_type_embeddings = Embedding(config.type_vocab_size, size)
-        self.LayerNorm = LayerNorm(size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+    def add_positions(self, config: BertConfig) -> None:
+        """Create the embeddings of positions."""
+        self.position_embeddings: nn.Module = Embedding(config.max_position_embeddings, config.hidden_size)
         self.known = config.max_position_embeddings
-
-    def with_kinds(self, x: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """Add the embeddings of the kinds `(B, T)`, or of kind 0, to embedded tokens."""
-        if self.token_type_embeddings is None:
-            return x
-        kinds = x.new_zeros((1, 1), dtype=torch.long) if token_type_ids is None else token_type_ids
-        added: Tensor = x + self.token_type_embeddings(kinds).to(x.dtype)
-        return added
 
     def forward(self, x: Tensor, position_ids: Tensor) -> Tensor:
         """Add the embeddings of positions, and normalise."""
         check_positions(position_ids, self.known, "max_position_embeddings")
         positions: Tensor = self.position_embeddings(position_ids)
-        embedded: Tensor = self.dropout(self.LayerNorm(x + positions.to(x.dtype)))
-        return embedded
+        return super().forward(x + positions.to(x.dtype), position_ids)
 
 
 class BertSelfAttention(SelfAttention):
@@ -213,6 +178,7 @@ class BertModel(EncoderStack, architecture=BERT):
     """BERT without a head and without a pooler."""
 
     base_model_prefix = "bert"
+    encoder: Any
 
     def __init__(self, config: BertConfig, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
@@ -221,34 +187,17 @@ class BertModel(EncoderStack, architecture=BERT):
         self.encoder.layer = nn.ModuleList(BertLayer(config, i) for i in range(config.num_hidden_layers))
         self.post_init()
 
-
-class BertPooler(nn.Module):
-    """Maps the state of the first token to that of the text."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, T, hidden_size)` to `(B, hidden_size)`."""
-        return torch.tanh(self.dense(x[:, 0]))
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers."""
+        layers: nn.ModuleList = self.encoder.layer
+        return layers
 
 
-class BertWithPooler(BertModel):
+class BertWithPooler(WithPooler, BertModel):
     """BERT without a head, but with a pooler."""
 
     argument_order = BertModel.argument_order
-
-    def __init__(self, config: BertConfig, attn_implementation: str | None = None) -> None:
-        super().__init__(config, attn_implementation)
-        self.pooler = BertPooler(config)
-        self.pooler.apply(self.init_weights)
-
-    def forward(self, *args: Any, return_dict: bool | None = True, **options: Any) -> Any:
-        """Run the model as `BertModel` does, and the pooler."""
-        output = super().forward(*args, **options)
-        output.pooler_output = self.pooler(output.last_hidden_state)
-        return output.to_tuple() if return_dict is False else output
 
 
 class BertForSequenceClassification(heads.ForPooledClassification, base=BertWithPooler):

@@ -25,11 +25,21 @@ class BaseModelOutputWithPastAndCrossAttentions(BaseModelOutputWithPast):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
+class BaseModelOutputWithPooling(ModelOutput):
     """Output of an encoder without a head: `last_hidden_state` `(B, T, hidden_size)`; `cache` is None.
 
     `pooler_output` is None: the layer that transformers computes it with is not in GGUF files.
     """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cache: Cache | None = None
+
+
+class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
+    """The same, of encoders that may be decoders in transformers: `cross_attentions` is None."""
 
     last_hidden_state: Tensor
     pooler_output: Tensor | None = None

@@ -16,7 +16,7 @@ from torchgguf.models.core.config_map import (
     largest_dimension,
     tensor_count,
 )
-from torchgguf.models.core.weight_map import HEAD, INTERLEAVED_HEADS, Row, Stack
+from torchgguf.models.core.weight_map import HEAD, INTERLEAVED_HEADS, Joined, Row, Stack
 
 # Weights of all decoders outside the layers.
 STREAM = (Row("token_embd", "embed_tokens"), Row("output_norm", "norm"), Row("output", HEAD))
@@ -94,6 +94,9 @@ def expert_rows(block: str = "mlp", gate: str = "gate") -> tuple[Row, ...]:
 
 EXPERTS = expert_rows()
 
+# Queries, keys and values that files store as one tensor.
+FUSED_QKV = Joined("blk.{}.attn_qkv", ("blk.{}.attn_q", "blk.{}.attn_k", "blk.{}.attn_v"))
+
 SHARED_EXPERT = (
     Row("blk.{}.ffn_gate_inp_shexp", "layers.{}.mlp.shared_expert_gate"),
     Row("blk.{}.ffn_gate_shexp", "layers.{}.mlp.shared_expert.gate_proj"),
@@ -151,8 +154,38 @@ _VOCABULARY_RULES = (
     Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
 )
 
-# Rules of all encoders.
-ENCODER_RULES = (*_VOCABULARY_RULES, Constant("attention.causal", False, "an encoder requires false"))
+
+def _kinds(tensors: Mapping[str, TensorInfo]) -> int:
+    """Return the number of kinds of tokens: there may be none."""
+    table = tensors.get("token_types.weight")
+    return 0 if table is None else table.shape[0]
+
+
+HEAD_SIZES = (
+    Field("attention.key_length", "head_dim", required=False, limit=largest_dimension),
+    Field("attention.value_length", "head_dim", required=False, limit=largest_dimension),
+)
+
+# Rules of all encoders, and rows of those with kinds of tokens.
+NOT_CAUSAL = Constant("attention.causal", False, "an encoder requires false")
+ENCODER_RULES = (
+    Field("block_count", "num_hidden_layers", limit=tensor_count),
+    Field("embedding_length", "hidden_size", limit=largest_dimension),
+    Field("feed_forward_length", "intermediate_size", limit=largest_dimension),
+    Field("attention.head_count", "num_attention_heads", limit=largest_dimension),
+    Field("attention.head_count_kv", "num_attention_heads", required=False, limit=largest_dimension),
+    *_VOCABULARY_RULES,
+    NOT_CAUSAL,
+)
+KINDS_RULES = (
+    Field("attention.layer_norm_epsilon", "layer_norm_eps", float),
+    Implied("type_vocab_size", _kinds),
+)
+EMBEDDED_KINDS = (
+    Row("token_embd", "embeddings.word_embeddings"),
+    Row("token_types", "embeddings.token_type_embeddings"),
+    Row("token_embd_norm", "embeddings.LayerNorm"),
+)
 
 # Rules of all language models: what their tensors imply, and that attention is causal.
 IMPLIED_RULES = (
@@ -169,8 +202,7 @@ SIZE_RULES = (
     Field("feed_forward_length", "intermediate_size", limit=largest_dimension),
     Field("attention.head_count", "num_attention_heads", limit=largest_dimension),
     Field("attention.head_count_kv", "num_key_value_heads", required=False, limit=largest_dimension),
-    Field("attention.key_length", "head_dim", required=False, limit=largest_dimension),
-    Field("attention.value_length", "head_dim", required=False, limit=largest_dimension),
+    *HEAD_SIZES,
     *IMPLIED_RULES,
 )
 

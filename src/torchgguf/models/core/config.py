@@ -23,6 +23,7 @@ from typing import (
 import torch
 
 from torchgguf.container.errors import brief
+from torchgguf.models.core.special_floats import decoded, encoded
 
 AnyConfig = TypeVar("AnyConfig", bound="Config")
 
@@ -228,7 +229,7 @@ class Config:
             TypeError: `changes` name no field.
             ValueError: as the constructor.
         """
-        values, changes = _by_own_names(cls, values), _by_own_names(cls, changes)
+        values, changes = _by_own_names(cls, decoded(values)), _by_own_names(cls, changes)
         known = {*inspect.signature(cls).parameters, "attn_implementation", *_UNSUPPORTED, *values}
         if unknown := [key for key in changes if key not in known]:
             raise TypeError(f"there is no option {unknown[0]!r}, and {cls.__name__} has no such field")
@@ -260,7 +261,7 @@ class Config:
 
     def to_json_string(self, use_diff: bool = True) -> str:
         """Return the text of config.json: the fields that differ from the defaults, or all fields."""
-        return json.dumps(self._stated(use_diff), indent=2, sort_keys=True) + "\n"
+        return json.dumps(encoded(self._stated(use_diff)), indent=2, sort_keys=True) + "\n"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"

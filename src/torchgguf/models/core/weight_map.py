@@ -8,7 +8,7 @@ prepend a prefix.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,6 +90,26 @@ class Stack:
             return None
         return [[part.format(layer[1], expert) for part in self.parts] for expert in range(experts)]
 
+    def matrices(self, shape: Sequence[int]) -> int:
+        """Return the number of matrices in a parameter, given its shape."""
+        return shape[0]
+
+    def shape_of_parts(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of each part, given that of the parameter."""
+        return (shape[1] // len(self.parts), *shape[2:])
+
+
+class Concatenation(Stack):
+    """A parameter `(rows, ...)` that Hugging Face checkpoints store in parts, one above the other."""
+
+    def matrices(self, shape: Sequence[int]) -> int:
+        """Return 1: the parameter is one matrix."""
+        return 1
+
+    def shape_of_parts(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of each part, given that of the parameter."""
+        return (shape[0] // len(self.parts), *shape[1:])
+
 
 @dataclass(frozen=True, slots=True)
 class Interleaved:
@@ -104,16 +124,46 @@ class Interleaved:
     parts: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Modules whose tensors lie one below the other in one tensor of a file.
+
+    Attributes:
+        name: of the one, in GGUF files or in checkpoints; `{}` stands for the number of the layer.
+        parts: names of the modules on the same side, from top to bottom.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+
+    def names(self, name: str) -> tuple[str, ...] | None:
+        """Return the names of the parts of a tensor, given its name; None: it is another tensor."""
+        template, layer, suffix = _split(name)
+        if template != self.name:
+            return None
+        return tuple(f"{part.format(layer)}.{suffix}" for part in self.parts)
+
+    def whole(self, name: str) -> str | None:
+        """Return the name of the tensor of which one of this name is the first part; None: it is not."""
+        template, layer, suffix = _split(name)
+        return f"{self.name.format(layer)}.{suffix}" if template == self.parts[0] else None
+
+
 class OtherNames:
     """Modules and parameters that Hugging Face checkpoints store under other names.
 
     Args:
         stored: templates of the names in checkpoints, by those in models. Those of a module apply to all its
             parameters, whose last name (`weight`, `bias`) stays.
+        are_written: whether these are the names in new checkpoints, too.
+        prefix: what checkpoints of models with a head have in place of `base_model_prefix`; None: the same.
     """
 
-    def __init__(self, stored: Mapping[str, str]) -> None:
-        self._stored = stored
+    def __init__(
+        self, stored: Mapping[str, str], *, are_written: bool = True, prefix: str | None = None
+    ) -> None:
+        self.prefix = prefix
+        self._stored = stored if are_written else {}
         self._modules = {name: module for module, name in stored.items()}
 
     def in_checkpoints(self, name: str) -> str:

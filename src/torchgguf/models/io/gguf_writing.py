@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from os import PathLike
 from typing import Any
 
@@ -27,7 +28,7 @@ from torchgguf.models.core.config import Config
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.narrowing import narrow, refuse_too_large
 from torchgguf.models.core.pooling import POOLING_KEY, POOLING_NAMES, stated_pooling
-from torchgguf.models.core.weight_map import RowPermutation
+from torchgguf.models.core.weight_map import Joined, RowPermutation
 from torchgguf.models.io.description import describe
 from torchgguf.models.io.devices import Layers, at_hand
 from torchgguf.models.io.kept import kept_for_gguf
@@ -80,8 +81,9 @@ def gguf_contents(
         layers: loads the parameters of a layer; by default they are in the model.
     """
     tensors = _tensors(model, layers or partial(at_hand, model))
-    metadata = _metadata(model, tokenizer, tensors)
     types = {name: source.type for name, source in tensors.items()}
+    tensors = _joined(tensors, model.architecture.joined)
+    metadata = _metadata(model, tokenizer, tensors)
     if quantization is not None:
         tensors = pack_tensors(metadata, tensors, quantization, report)
     elif model.gguf is None or types != model.gguf.types:
@@ -114,6 +116,33 @@ def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
         tensors[name] = _source(place, name, row.transform, model.config, types.get(name), layers)
     tensors |= kept_for_gguf(model)
     return {name: tensors[name] for name in dict.fromkeys((*types, *tensors)) if name in tensors}
+
+
+def _joined(tensors: dict[str, TensorSource], joined: Sequence[Joined]) -> dict[str, TensorSource]:
+    """Return tensors with those that files store as one joined, unless their types differ."""
+    groups: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for one, name in product(joined, tensors):
+        if (whole := one.whole(name)) is not None:
+            parts = one.names(whole) or ()
+            if (
+                len({(tensors[part].type, *tensors[part].shape[1:]) for part in parts if part in tensors})
+                == 1
+            ):
+                groups[name] = whole, parts
+    dropped = {part for _, parts in groups.values() for part in parts[1:]}
+    made = dict[str, TensorSource]()
+    for name, source in tensors.items():
+        if name in groups:
+            whole, parts = groups[name]
+            made[whole] = _concatenated([tensors[part] for part in parts])
+        elif name not in dropped:
+            made[name] = source
+    return made
+
+
+def _concatenated(parts: Sequence[TensorSource]) -> TensorSource:
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    return TensorSource(shape, parts[0].type, lambda: torch.cat([part.load() for part in parts]))
 
 
 def _source(
@@ -172,20 +201,22 @@ def _metadata(model: Model, tokenizer: Any, tensors: Mapping[str, TensorSource])
     architecture, source = model.architecture, model.gguf
     if source is not None:
         metadata = source.metadata.copy()
+        name = metadata["general.architecture"]
     else:
-        metadata = describe(architecture.gguf, model.origin, tensors)
+        name = architecture.gguf_of(model.config)
+        metadata = describe(name, model.origin, tensors)
     for rule in architecture.rules:
         stated = rule.write(model.config)
         if source is not None:
             if stated == rule.write(source.config):
                 continue
             for key in rule.keys:
-                metadata.pop(f"{architecture.gguf}.{key}", None)
+                metadata.pop(f"{name}.{key}", None)
         for key, value in stated.items():
-            full_key = f"{architecture.gguf}.{key}"
+            full_key = f"{name}.{key}"
             metadata.set(full_key, value, metadata.types.get(full_key, _type_of_integers(value)))
     if model.pooling != stated_pooling(metadata):
-        key = f"{architecture.gguf}.{POOLING_KEY}"
+        key = f"{name}.{POOLING_KEY}"
         metadata.pop(key, None)
         if model.pooling is not None:
             metadata[key] = POOLING_NAMES.index(model.pooling)

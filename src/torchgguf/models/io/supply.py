@@ -6,7 +6,7 @@ import copy
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,8 @@ from torchgguf.models.io.sentence_transformers import read_pooling
 # Ends of the names of masks, frequencies and positions that older versions of transformers saved. They follow
 # from the config, and nothing reads them.
 _DEAD = re.compile(r"(^|\.)(attn\.bias|masked_bias|rotary_emb\.inv_freq|causal_mask|position_ids)$")
+# Beginning of the names of the text part in checkpoints of models that also read images.
+_TEXT_PART = "model.language_model."
 # Ends of names that older versions of transformers saved.
 _OLDER = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -233,7 +235,9 @@ class CheckpointSupply(TensorSupply):
         tensors = checkpoint.tensors(pickles=not options.use_safetensors, passing=passing)
         architecture = model_class.architecture
         self._checkpoint, self.config, self.stacks = checkpoint, config, architecture.stacks
-        self._architecture, self._names = architecture, architecture.other_names
+        self._architecture = architecture
+        tensors = {name.replace(_TEXT_PART, "model.", 1): tensor for name, tensor in tensors.items()}
+        architecture.complete(config, tensors)
         self._interleaved = architecture.interleaved
         self._check_sizes(tensors, architecture.sizes)
         # A checkpoint of the same class must contain the head of the class, and no other head.
@@ -241,7 +245,8 @@ class CheckpointSupply(TensorSupply):
         stated = None if options.dtype == "auto" else options.dtype
         config.dtype = floating_dtype(stated or config.dtype or _first_dtype(tensors))
         # Some classes use another prefix than most of their architecture; a model without a head uses none.
-        prefixes = (f"{c.base_model_prefix}." for c in (architecture.classes["base"], model_class))
+        own = (c.base_model_prefix for c in (architecture.classes["base"], model_class))
+        prefixes = (f"{prefix}." for prefix in (architecture.other_names.prefix, *own) if prefix)
         self._prefix = next((p for p in prefixes if any(name.startswith(p) for name in tensors)), "")
         self.tensors, self.heads, self.unknown = tensors, set(), []
         self.kept: dict[str, LazyTensor] = {}
@@ -251,13 +256,14 @@ class CheckpointSupply(TensorSupply):
 
         Such are a `model.lm_head.weight`, and a `norm.weight` beside `model.norm.weight`.
         """
-        stored, self.tensors = self.tensors, {}
+        stored = {part: x for name in self.tensors for part, x in self._parts(name, self.tensors[name])}
+        self.tensors = {}
         kept: dict[str, LazyTensor] = {}
         parameters = [name for name, _ in model.named_parameters()]
         of_base = {model.base_name(name) for name in parameters if model.is_in_base(name)}
         of_heads = {model.base_name(name) for name in parameters if not model.is_in_base(name)}
         for name in sorted(stored, key=lambda name: not name.startswith(self._prefix)):
-            plain = self._names.in_models(_renewed(name.removeprefix(self._prefix)))
+            plain = self._architecture.in_models(_renewed(name.removeprefix(self._prefix)), self.config)
             if self._architecture.is_kept(plain, self.config):
                 kept[plain] = stored[name]
                 continue
@@ -270,10 +276,27 @@ class CheckpointSupply(TensorSupply):
             if not in_base:
                 self.heads.add(plain)
         kept = {name: x for name, x in kept.items() if self._architecture.is_kept(name, self.config, True)}
-        self.kept.update(kept_of_checkpoint(kept, self._architecture.weights))
+        self.kept.update(kept_of_checkpoint(kept, self._architecture))
         stored, self.tensors = self.tensors, separate_matrices(self.tensors, self._interleaved, self.error)
         if stored.keys() != self.tensors.keys():
             self.layout = PACKED_EXPERTS_LAYOUT
+
+    def _parts(self, name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
+        """Return the parts of a tensor, by name, or itself."""
+        base = name.removeprefix(self._prefix)
+        for joined in self._architecture.joined_in_checkpoints:
+            if (
+                (parts := joined.names(base)) is not None
+                and tensor.shape
+                and tensor.shape[0] % len(parts) == 0
+            ):
+                rows = tensor.shape[0] // len(parts)
+                for i, part in enumerate(parts):
+                    load = partial(_rows, tensor.load, slice(i * rows, (i + 1) * rows))
+                    whole = name.removesuffix(base) + part
+                    yield whole, LazyTensor((rows, *tensor.shape[1:]), tensor.dtype, load)
+                return
+        yield name, tensor
 
     def _check_sizes(self, tensors: Mapping[str, LazyTensor], sizes: Sequence[str]) -> None:
         """Refuse a config that would reserve more memory than the checkpoint has weights."""
@@ -316,6 +339,10 @@ class CheckpointSupply(TensorSupply):
         # Of a repository, only a model that may be asked for vectors of texts is worth the requests.
         if model.task == "base" or Path(self._checkpoint.place).exists():
             model.pooling = read_pooling(self._checkpoint)
+
+
+def _rows(load: Callable[[], Tensor], rows: slice) -> Tensor:
+    return load()[rows].contiguous()
 
 
 def _renewed(name: str) -> str:

@@ -12,6 +12,7 @@ from gguf.constants import TokenType
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import Model
 
+from torchgguf.container.projectors import explain_projector
 from torchgguf.tokenization.errors import TokenizerError
 from torchgguf.tokenization.kinds.bpe import listed_bpe, scored_bpe, spaceless_bpe
 from torchgguf.tokenization.kinds.library import check_added, library_errors
@@ -126,7 +127,8 @@ def read_tokens(metadata: Mapping[str, Any]) -> Roles:
 def _kind(metadata: Mapping[str, Any]) -> _Kind:
     name = read_value(metadata, "model", str)
     if name is None:
-        raise TokenizerError(f"{PREFIX}model is missing: the file holds no tokenizer")
+        missing = f"{PREFIX}model is missing: the file holds no tokenizer"
+        raise TokenizerError(explain_projector(metadata) or missing)
     if reason := UNSUPPORTED_KINDS.get(name):
         raise TokenizerError(f"{PREFIX}model is {name!r}, which is unsupported: {reason}")
     if name not in KINDS:
