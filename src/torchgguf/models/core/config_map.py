@@ -1,7 +1,7 @@
 """Config maps: rules that map metadata keys to config fields, in both directions."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -108,6 +108,17 @@ class Rule:
     def write_tensors(self, config: Any) -> dict[str, Tensor]:
         """Return the tensors that state the config's fields."""
         return {}
+
+    def complete(self, config: Any, names: Collection[str]) -> None:
+        """Set fields that follow from the names of a checkpoint's tensors."""
+
+    def in_models(self, name: str, config: Any) -> str:
+        """Return the name of a tensor in weight maps, given that in checkpoints without prefix."""
+        return name
+
+    def in_checkpoints(self, name: str, config: Any) -> str | None:
+        """Return the name in checkpoints of a tensor of a layer that is kept; None: as in weight maps."""
+        return None
 
     def is_kept(self, config: Any, layer_idx: int, name: str, in_new: bool) -> bool:
         """Return whether models keep a tensor of a layer, but do not run it, as in `Architecture.is_kept`."""
