@@ -195,7 +195,7 @@ ABSENT: dict[str, dict[str, str]] = {
             KimiLinearPreTrainedModel Lfm2MoePreTrainedModel Lfm2PreTrainedModel
             LlamaPreTrainedModel MiniMaxM2PreTrainedModel Ministral3PreTrainedModel
             MistralPreTrainedModel MixtralPreTrainedModel NemotronHPreTrainedModel NemotronPreTrainedModel
-            NomicBertPreTrainedModel Olmo2PreTrainedModel
+            ModernBertPreTrainedModel NomicBertPreTrainedModel Olmo2PreTrainedModel
             OlmoePreTrainedModel Phi3PreTrainedModel PhiPreTrainedModel PhimoePreTrainedModel
             Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel
             Qwen3NextPreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel
@@ -238,7 +238,7 @@ ABSENT: dict[str, dict[str, str]] = {
         """,
         "TODO": """
             BertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction BertForPreTraining
-            BertLMHeadModel NomicBertForMaskedLM
+            BertLMHeadModel ModernBertForMaskedLM ModernBertForMultipleChoice NomicBertForMaskedLM
         """,
     },
 }

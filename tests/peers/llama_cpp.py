@@ -43,6 +43,7 @@ BYTE_LEVEL = {
     "mamba": "mpt",
     "minimax_m2": "minimax-m2",
     "nemotron_h": "pixtral",
+    "modernbert": "modern-bert",
     "olmo2": "dbrx",
     "olmo3": "dbrx",
     "olmoe": "olmo",

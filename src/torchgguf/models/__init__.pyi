@@ -291,6 +291,13 @@ from torchgguf.models.architectures.mixtral import (
     MixtralForTokenClassification as MixtralForTokenClassification,
     MixtralModel as MixtralModel,
 )
+from torchgguf.models.architectures.modernbert import (
+    ModernBertConfig as ModernBertConfig,
+    ModernBertForQuestionAnswering as ModernBertForQuestionAnswering,
+    ModernBertForSequenceClassification as ModernBertForSequenceClassification,
+    ModernBertForTokenClassification as ModernBertForTokenClassification,
+    ModernBertModel as ModernBertModel,
+)
 from torchgguf.models.architectures.nanbeige import (
     NanbeigeConfig as NanbeigeConfig,
     NanbeigeForCausalLM as NanbeigeForCausalLM,
@@ -502,6 +509,7 @@ from torchgguf.models.auto import (
     AutoModelForTokenClassification as AutoModelForTokenClassification,
 )
 from torchgguf.models.blocks.outputs import (
+    BaseModelOutput as BaseModelOutput,
     BaseModelOutputWithPast as BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions as BaseModelOutputWithPastAndCrossAttentions,
     BaseModelOutputWithPooling as BaseModelOutputWithPooling,

@@ -57,6 +57,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
     "nanbeige": ("nanbeige",),
+    "modern-bert": ("modernbert",),
     "nemotron": ("nemotron",),
     "nemotron_h": ("nemotron_h",),
     "nemotron_h_moe": ("nemotron_h",),
