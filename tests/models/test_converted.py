@@ -100,6 +100,8 @@ RUN_BY_BOTH = (
     "olmoe",
     "phi2",
     "phi2-odd-heads",
+    "granitehybrid",
+    "granitehybrid-experts",
     "nemotronh",
     "nemotronh-experts",
     "nemotronh-experts-groups",

@@ -165,6 +165,11 @@ from torchgguf.models.architectures.granitemoe import (
     GraniteMoeForCausalLM as GraniteMoeForCausalLM,
     GraniteMoeModel as GraniteMoeModel,
 )
+from torchgguf.models.architectures.granitemoehybrid import (
+    GraniteMoeHybridConfig as GraniteMoeHybridConfig,
+    GraniteMoeHybridForCausalLM as GraniteMoeHybridForCausalLM,
+    GraniteMoeHybridModel as GraniteMoeHybridModel,
+)
 from torchgguf.models.architectures.granitemoeshared import (
     GraniteMoeSharedConfig as GraniteMoeSharedConfig,
     GraniteMoeSharedForCausalLM as GraniteMoeSharedForCausalLM,

@@ -37,6 +37,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "gpt2": ("gpt2",),
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "granite": ("granite",),
+    "granitehybrid": ("granitemoehybrid",),
     "granitemoe": ("granitemoeshared", "granitemoe"),
     "internlm2": ("internlm2",),
     "jais": ("jais",),

@@ -33,6 +33,10 @@ class GraniteMoeConfig(MultiplierFields):
     def __post_init__(self, *legacy: Any) -> None:
         """Check the number of experts."""
         super().__post_init__(*legacy)
+        self.check_experts()
+
+    def check_experts(self) -> None:
+        """Check the number of experts."""
         moe.check_choices(self.num_experts_per_tok, self.num_local_experts)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchgguf import kernels
 from torchgguf.container import LazyTensor, TensorSource, TensorType
+from torchgguf.models.core.config import Config
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.weight_map import WeightMap
 from torchgguf.packing import stays_wide
@@ -21,7 +22,9 @@ _EXPERT = re.compile(r"(?<=\.experts\.)(\d+)\.")
 _HALVES = {torch.float16: TensorType.F16, torch.bfloat16: TensorType.BF16}
 
 
-def kept_of_checkpoint(tensors: Mapping[str, LazyTensor], weights: WeightMap) -> dict[str, LazyTensor]:
+def kept_of_checkpoint(
+    tensors: Mapping[str, LazyTensor], weights: WeightMap, config: Config
+) -> dict[str, LazyTensor]:
     """Return tensors of a checkpoint, given by their names without prefix, as GGUF files store them.
 
     Those for which GGUF files have no name are left out, as are experts of different shapes.
@@ -33,7 +36,7 @@ def kept_of_checkpoint(tensors: Mapping[str, LazyTensor], weights: WeightMap) ->
         groups.setdefault(_EXPERT.sub("", name), {})[number] = tensor
     kept = {}
     for name, parts in groups.items():
-        target = weights.to_gguf(f"{name}.bias") or weights.to_gguf(name)
+        target = weights.to_gguf(f"{name}.bias", config) or weights.to_gguf(name, config)
         if target is None or len({(part.shape, part.dtype) for part in parts.values()}) > 1:
             continue
         matrices = [parts[number] for number in sorted(parts)]
