@@ -5,7 +5,15 @@ from typing import Any
 
 from torchgguf.container import GGUFError
 from torchgguf.models.blocks import tables
-from torchgguf.models.core.config_map import Constant, Count, Header, Rule, largest_dimension, tensor_count
+from torchgguf.models.core.config_map import (
+    Constant,
+    Count,
+    Harmless,
+    Header,
+    Rule,
+    largest_dimension,
+    tensor_count,
+)
 
 # Values of `expert_gating_func`: what turns the scores of experts into weights.
 SOFTMAX, SIGMOID = 1, 2
@@ -58,6 +66,17 @@ class Gating(Constant):
     def read(self, header: Header) -> dict[str, Any]:
         """Refuse every other function."""
         return super().read(header) if header.get(GATING, 0) else {}
+
+
+class SharedExpertSize(Harmless):
+    """The size of one of the experts that all tokens share: that of the others."""
+
+    def __init__(self) -> None:
+        super().__init__(("expert_shared_feed_forward_length",))
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the size."""
+        return {self.keys[0]: config.moe_intermediate_size}
 
 
 class WithExperts(Rule):
