@@ -9,7 +9,8 @@ from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.pretrained.config import PreTrainedConfig
 from torchgguf.nn.rotary import PROPORTIONAL
 
-_ABOVE_ZERO = ("rope_theta", "factor", "original_max_position_embeddings", "short_factor", "long_factor")
+_ABOVE_ZERO = ("rope_theta", "factor", "original_max_position_embeddings")
+_DIVISORS = ("short_factor", "long_factor")
 _LISTS = ("short_factor", "long_factor", "mrope_section")
 
 
@@ -109,10 +110,14 @@ def _check_numbers(parameters: Mapping[str, Any]) -> None:
     for key, value in parameters.items():
         if key == "rope_type":
             continue
-        least = math.nextafter(0, 1) if key in _ABOVE_ZERO else 0
         for number in value if isinstance(value, list) and key in _LISTS else [value]:
-            if not isinstance(number, int | float) or not least <= number < math.inf:
-                bound = "above 0" if least else "0 or above"
+            if key in _DIVISORS:
+                valid, bound = number != 0, "other than 0"
+            elif key in _ABOVE_ZERO:
+                valid, bound = isinstance(number, int | float) and number > 0, "above 0"
+            else:
+                valid, bound = isinstance(number, int | float) and number >= 0, "0 or above"
+            if not valid or not isinstance(number, int | float) or not math.isfinite(number):
                 raise ValueError(f"rope_parameters[{key!r}] must be {bound} and finite, got {number!r}")
 
 
