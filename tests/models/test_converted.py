@@ -53,6 +53,8 @@ PUBLISHED_TOKENS = {
 }
 # Cases that llama.cpp runs as converted by its own program, and as written here.
 RUN_BY_BOTH = (
+    "kimi",
+    "kimi-odd-heads",
     "lfm2",
     "lfm2-untied-odd-heads",
     "lfm2moe",
@@ -76,6 +78,7 @@ RUN_BY_BOTH = (
     "stablelm",
     "stablelm-parallel",
     "olmo2",
+    "olmo3",
     "seed",
     "arcee",
     "ernie",

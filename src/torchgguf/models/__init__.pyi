@@ -222,6 +222,11 @@ from torchgguf.models.architectures.jamba import (
     JambaForSequenceClassification as JambaForSequenceClassification,
     JambaModel as JambaModel,
 )
+from torchgguf.models.architectures.kimi_linear import (
+    KimiLinearConfig as KimiLinearConfig,
+    KimiLinearForCausalLM as KimiLinearForCausalLM,
+    KimiLinearModel as KimiLinearModel,
+)
 from torchgguf.models.architectures.lfm2 import (
     Lfm2Config as Lfm2Config,
     Lfm2ForCausalLM as Lfm2ForCausalLM,
@@ -315,6 +320,12 @@ from torchgguf.models.architectures.olmo2 import (
     Olmo2ForCausalLM as Olmo2ForCausalLM,
     Olmo2ForSequenceClassification as Olmo2ForSequenceClassification,
     Olmo2Model as Olmo2Model,
+)
+from torchgguf.models.architectures.olmo3 import (
+    Olmo3Config as Olmo3Config,
+    Olmo3ForCausalLM as Olmo3ForCausalLM,
+    Olmo3ForSequenceClassification as Olmo3ForSequenceClassification,
+    Olmo3Model as Olmo3Model,
 )
 from torchgguf.models.architectures.olmoe import (
     OlmoeConfig as OlmoeConfig,
@@ -466,6 +477,10 @@ from torchgguf.models.architectures.starcoder2 import (
     Starcoder2ForSequenceClassification as Starcoder2ForSequenceClassification,
     Starcoder2ForTokenClassification as Starcoder2ForTokenClassification,
     Starcoder2Model as Starcoder2Model,
+)
+from torchgguf.models.architectures.t5 import (
+    T5Config as T5Config,
+    T5EncoderModel as T5EncoderModel,
 )
 from torchgguf.models.architectures.xverse import (
     XverseConfig as XverseConfig,

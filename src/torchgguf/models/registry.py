@@ -47,6 +47,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "internlm2": ("internlm2",),
     "jais": ("jais",),
     "jamba": ("jamba",),
+    "kimi-linear": ("kimi_linear",),
     "lfm2": ("lfm2",),
     "lfm2moe": ("lfm2_moe",),
     "llama": ("mixtral", "mistral", "llama"),
@@ -60,7 +61,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "nemotron_h": ("nemotron_h",),
     "nemotron_h_moe": ("nemotron_h",),
     "nomic-bert": ("nomic_bert",),
-    "olmo2": ("olmo2",),
+    "olmo2": ("olmo3", "olmo2"),
     "olmoe": ("olmoe",),
     "orion": ("orion",),
     "paddleocr": ("paddleocr_vl_text",),
@@ -85,8 +86,12 @@ ROWS: dict[str, tuple[str, ...]] = {
     "smollm3": ("smollm3",),
     "stablelm": ("stablelm",),
     "starcoder2": ("starcoder2",),
+    "t5encoder": ("t5",),
     "xverse": ("xverse",),
 }
+
+# Model types of models that also read images, with those of their text parts: the field `text_config`.
+TEXT_PARTS = {"qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text"}
 
 MODEL_TYPES = tuple(sorted({model_type for row in ROWS.values() for model_type in row}))
 

@@ -21,6 +21,7 @@ from torchgguf.models.core.weight_map import (
     Stack,
     WeightMap,
 )
+from torchgguf.nn import FileForm
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Architecture:
         other_names: of modules, in Hugging Face checkpoints.
         states_head: whether files store the head even if it shares the embedding's weights, as llama.cpp
             requires.
+        kept_forms: forms of parameters of layers that models keep, but do not run, by the names of their
+            modules; layers that run know their own.
         unused: beginnings of the names of tensors in Hugging Face checkpoints that no class here has.
         unread: names of tensors in GGUF files that llama.cpp accepts, but does not use; `{}` stands for the
             number of the layer.
@@ -73,6 +76,7 @@ class Architecture:
     joined_in_checkpoints: Sequence[Joined] = ()
     other_names: OtherNames = NO_OTHER_NAMES
     states_head: bool = False
+    kept_forms: Mapping[str, FileForm] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     other_ggufs: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
@@ -120,6 +124,26 @@ class Architecture:
         if _LAYER.sub("blk.{}.", name) in self.unread:
             return not in_new
         return any(rule.is_kept(config, int(layer[1]), name[layer.end() :], in_new) for rule in self.rules)
+
+    def kept_form(self, name: str) -> FileForm | None:
+        """Return the form of a parameter in files, by its name in weight maps, if its layer is kept."""
+        return self.kept_forms.get(_LAYER.sub("", name).removesuffix(".weight"))
+
+    def complete(self, config: Config, names: Collection[str]) -> None:
+        """Set fields of a config that follow from the names of a checkpoint's tensors."""
+        for rule in self.rules:
+            rule.complete(config, names)
+
+    def in_models(self, name: str, config: Config) -> str:
+        """Return the name of a tensor in weight maps, given that in checkpoints without prefix."""
+        for rule in self.rules:
+            name = rule.in_models(name, config)
+        return self.other_names.in_models(name)
+
+    def in_checkpoints(self, name: str, config: Config, prefix: str) -> str:
+        """Return the name in checkpoints of a tensor of a layer that is kept, given that in weight maps."""
+        whole = (rule.in_checkpoints(name, config) for rule in self.rules)
+        return next((found for found in whole if found is not None), prefix + name)
 
     def tensors_of(self, file: GGUFFile) -> UsualTensors:
         """Return the tensors of a file by the names in the weight map."""

@@ -8,7 +8,7 @@ prepend a prefix.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,6 +89,26 @@ class Stack:
         if (layer := re.fullmatch(rf"{before}(\d+){after}", name)) is None:
             return None
         return [[part.format(layer[1], expert) for part in self.parts] for expert in range(experts)]
+
+    def matrices(self, shape: Sequence[int]) -> int:
+        """Return the number of matrices in a parameter, given its shape."""
+        return shape[0]
+
+    def shape_of_parts(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of each part, given that of the parameter."""
+        return (shape[1] // len(self.parts), *shape[2:])
+
+
+class Concatenation(Stack):
+    """A parameter `(rows, ...)` that Hugging Face checkpoints store in parts, one above the other."""
+
+    def matrices(self, shape: Sequence[int]) -> int:
+        """Return 1: the parameter is one matrix."""
+        return 1
+
+    def shape_of_parts(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of each part, given that of the parameter."""
+        return (shape[0] // len(self.parts), *shape[1:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class RecurrentLayers(Rule):
         return {_RECURRENT: kinds, _INTERVAL: config.full_attention_interval}
 
 
-_COUNTED = nextn.counting_others(tables.COMMON_RULES, others="mtp_num_hidden_layers", none_is_stated=False)
+_COUNTED = nextn.counting_others(tables.COMMON_RULES, nextn.SeparateLayers, others="mtp_num_hidden_layers")
 RULES = (
     *_COUNTED,
     Unwritable("hidden_act", "silu"),
