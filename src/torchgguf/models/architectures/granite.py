@@ -87,8 +87,6 @@ MULTIPLIER_RULES = (
     Multipliers(),
     Implied("attention_bias", tables.in_first_layer("attn_output.bias")),
     NO_WINDOW,
-    # To llama.cpp, this key states whether layers rotate.
-    Only("rope.scaling.finetuned", True, "layers without rotation are unsupported for this architecture"),
     # Files of hybrids without recurrent layers state what such layers would be.
     Harmless(tuple(f"ssm.{key}" for key in _OF_RECURRENT_LAYERS)),
 )
@@ -130,6 +128,8 @@ GRANITE = Architecture(
         Harmless(("expert_shared_feed_forward_length",)),
         Implied("mlp_bias", lambda tensors: "blk.0.ffn_gate.bias" in tensors),
         Harmless(("expert_shared_feed_forward_length",)),  # of those, too: it is that of the MLP
+        # To llama.cpp, this key states whether layers rotate.
+        Only("rope.scaling.finetuned", True, "layers without rotation are unsupported for this architecture"),
     ),
     rows=LLAMA_ROWS,
 )

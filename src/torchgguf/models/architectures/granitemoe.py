@@ -15,7 +15,7 @@ from torchgguf.models.blocks.decoder import ScaledResidualLayer
 from torchgguf.models.blocks.outputs import MoeModelOutputWithPast
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Only
+from torchgguf.models.core.config_map import Harmless, Only
 from torchgguf.models.core.weight_map import OtherNames
 
 
@@ -52,6 +52,7 @@ GRANITE_MOE = Architecture(
         *MULTIPLIER_RULES,
         *tables.expert_rules("num_local_experts", size=None),
         Only("expert_shared_feed_forward_length", 0, "a shared expert is of another model"),
+        Harmless(("rope.scaling.finetuned",)),  # llama.cpp rotates in any case
     ),
     rows=(
         *tables.STREAM,
