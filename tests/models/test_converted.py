@@ -38,6 +38,7 @@ HALVES = {
     "gpt-oss": torch.bfloat16,
     "granitemoe-tied-biases": torch.bfloat16,
     "granitemoe-shared": torch.bfloat16,
+    "nemotronh-biases-odd-heads": torch.bfloat16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
 UNREADABLE = (
@@ -56,6 +57,8 @@ PUBLISHED_TOKENS = {
 }
 # Cases that llama.cpp runs as converted by its own program, and as written here.
 RUN_BY_BOTH = (
+    "kimi",
+    "kimi-odd-heads",
     "lfm2",
     "lfm2-untied-odd-heads",
     "lfm2moe",
@@ -80,6 +83,7 @@ RUN_BY_BOTH = (
     "stablelm",
     "stablelm-parallel",
     "olmo2",
+    "olmo3",
     "seed",
     "arcee",
     "ernie",
@@ -104,6 +108,9 @@ RUN_BY_BOTH = (
     "olmoe",
     "phi2",
     "phi2-odd-heads",
+    "nemotronh",
+    "nemotronh-experts",
+    "nemotronh-experts-groups",
     "mamba",
     "falcon-mamba",
     "jamba",

@@ -21,6 +21,7 @@ MIXTURES = (
     "deepseek2-yarn",
     "deepseek2-groups",
     "deepseek3-yarn-groups",
+    "nemotronh-experts-groups",
 )
 BIAS = "e_score_correction_bias"
 
@@ -45,7 +46,10 @@ def test_scores_losses_and_gradients(name):
     assert all(gradient is None for gradient in gradients.values())
 
 
-@pytest.mark.parametrize("name", ["glm4moe", "minimax", "erniemoe", "deepseek2-yarn", "deepseek3"])
+WIDE = ("glm4moe", "minimax", "erniemoe", "deepseek2-yarn", "deepseek3", "nemotronh-experts")
+
+
+@pytest.mark.parametrize("name", WIDE)
 def test_the_same_parameters_stay_wide(name, tmp_path):
     """Those that decide about experts, in models of half precision; and biases learn by no gradient."""
     reference(CASES[name]).save_pretrained(tmp_path)

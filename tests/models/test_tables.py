@@ -12,7 +12,7 @@ from tests.support import ROOT
 from torchgguf.nn.slots import slots
 
 SOURCE = ROOT / "src" / "torchgguf"
-NAMES = {name for a in ARCHITECTURES for name in (a.gguf, a.config_class.model_type)}
+NAMES = {name for a in ARCHITECTURES for name in (a.gguf, *a.other_ggufs, a.config_class.model_type)}
 
 
 # A single head of keys in a group, or of values: rows are in the same order on both sides.
@@ -40,11 +40,13 @@ def test_every_parameter_has_one_name_on_each_side(name):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.config_class.model_type)
 def test_names_are_those_of_the_format(architecture):
-    (arch,) = (key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture.gguf)
-    kinds = set(gguf.MODEL_TENSORS[arch])
+    names = (architecture.gguf, *architecture.other_ggufs)
+    archs = [key for key, value in gguf.MODEL_ARCH_NAMES.items() if value in names]
+    # The names of newer architectures are those of Llama.
+    kinds = {kind for arch in archs or [gguf.MODEL_ARCH.LLAMA] for kind in gguf.MODEL_TENSORS[arch]}
     # llama.cpp's own copy of the package knows that these have blocks that predict further tokens.
-    if architecture.gguf in ("deepseek2", "qwen35", "qwen35moe", "qwen3next"):
-        kinds |= {kind for kind in gguf.TENSOR_NAMES if kind.name.startswith("NEXTN_")}
+    if architecture.gguf in ("deepseek2", "qwen35", "qwen35moe", "qwen3next", "nemotron_h"):
+        kinds |= {kind for kind in gguf.TENSOR_NAMES if kind.name.startswith(("NEXTN_", "ATTN_POST_NORM"))}
     if architecture.gguf == "lfm2moe":  # llama.cpp reads a head that is not tied
         kinds.add(gguf.MODEL_TENSOR.OUTPUT)
     allowed = {gguf.TENSOR_NAMES[kind].replace("{bid}", "{}") for kind in kinds}
@@ -60,8 +62,9 @@ def test_names_are_those_of_the_format(architecture):
         if isinstance(value, str) and not name.startswith("_")
     }
     own = {key for rule in architecture.rules for key in rule.keys}
-    # The first two are in llama.cpp's list (llama-arch.cpp), the third in the format's description.
-    assert own - keys <= {"rope.scale_linear", "attention.recurrent_layers", "tensor_data_layout"}
+    # The last is in the format's description, the others in llama.cpp's list (llama-arch.cpp).
+    newer = {"attention.recurrent_layers", "num_loops", "rope.scale_linear", "skip_loop_final_norm"}
+    assert own - keys <= {*newer, "tensor_data_layout"}
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))

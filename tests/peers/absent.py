@@ -192,9 +192,9 @@ ABSENT: dict[str, dict[str, str]] = {
             FalconPreTrainedModel Gemma2PreTrainedModel GemmaPreTrainedModel Glm4MoePreTrainedModel
             Glm4PreTrainedModel GptOssPreTrainedModel GraniteMoePreTrainedModel
             GraniteMoeSharedPreTrainedModel GranitePreTrainedModel HunYuanDenseV1PreTrainedModel
-            Lfm2MoePreTrainedModel Lfm2PreTrainedModel
+            KimiLinearPreTrainedModel Lfm2MoePreTrainedModel Lfm2PreTrainedModel
             LlamaPreTrainedModel MiniMaxM2PreTrainedModel Ministral3PreTrainedModel
-            MistralPreTrainedModel MixtralPreTrainedModel NemotronPreTrainedModel
+            MistralPreTrainedModel MixtralPreTrainedModel NemotronHPreTrainedModel NemotronPreTrainedModel
             NomicBertPreTrainedModel Olmo2PreTrainedModel
             OlmoePreTrainedModel Phi3PreTrainedModel PhiPreTrainedModel PhimoePreTrainedModel
             Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel

@@ -6,10 +6,25 @@ from torchgguf.models.architectures.arcee import (
     ArceeForTokenClassification as ArceeForTokenClassification,
     ArceeModel as ArceeModel,
 )
+from torchgguf.models.architectures.arctic import (
+    ArcticConfig as ArcticConfig,
+    ArcticForCausalLM as ArcticForCausalLM,
+    ArcticModel as ArcticModel,
+)
 from torchgguf.models.architectures.baichuan import (
     BaichuanConfig as BaichuanConfig,
     BaichuanForCausalLM as BaichuanForCausalLM,
     BaichuanModel as BaichuanModel,
+)
+from torchgguf.models.architectures.bailing_moe import (
+    BailingMoeConfig as BailingMoeConfig,
+    BailingMoeForCausalLM as BailingMoeForCausalLM,
+    BailingMoeModel as BailingMoeModel,
+)
+from torchgguf.models.architectures.bailing_moe_v2 import (
+    BailingMoeV2Config as BailingMoeV2Config,
+    BailingMoeV2ForCausalLM as BailingMoeV2ForCausalLM,
+    BailingMoeV2Model as BailingMoeV2Model,
 )
 from torchgguf.models.architectures.bert import (
     BertConfig as BertConfig,
@@ -31,6 +46,11 @@ from torchgguf.models.architectures.codeshell import (
     CodeShellForCausalLM as CodeShellForCausalLM,
     CodeShellModel as CodeShellModel,
 )
+from torchgguf.models.architectures.cogvlm import (
+    CogVLMConfig as CogVLMConfig,
+    CogVLMForCausalLM as CogVLMForCausalLM,
+    CogVLMModel as CogVLMModel,
+)
 from torchgguf.models.architectures.cohere import (
     CohereConfig as CohereConfig,
     CohereForCausalLM as CohereForCausalLM,
@@ -46,6 +66,11 @@ from torchgguf.models.architectures.deci import (
     DeciLMConfig as DeciLMConfig,
     DeciLMForCausalLM as DeciLMForCausalLM,
     DeciLMModel as DeciLMModel,
+)
+from torchgguf.models.architectures.deepseek import (
+    DeepseekConfig as DeepseekConfig,
+    DeepseekForCausalLM as DeepseekForCausalLM,
+    DeepseekModel as DeepseekModel,
 )
 from torchgguf.models.architectures.deepseek_v2 import (
     DeepseekV2Config as DeepseekV2Config,
@@ -69,6 +94,11 @@ from torchgguf.models.architectures.ernie4_5_moe import (
     Ernie4_5_MoeConfig as Ernie4_5_MoeConfig,
     Ernie4_5_MoeForCausalLM as Ernie4_5_MoeForCausalLM,
     Ernie4_5_MoeModel as Ernie4_5_MoeModel,
+)
+from torchgguf.models.architectures.exaone import (
+    ExaoneConfig as ExaoneConfig,
+    ExaoneForCausalLM as ExaoneForCausalLM,
+    ExaoneModel as ExaoneModel,
 )
 from torchgguf.models.architectures.exaone4 import (
     Exaone4Config as Exaone4Config,
@@ -176,6 +206,11 @@ from torchgguf.models.architectures.hunyuan_v1_dense import (
     HunYuanDenseV1ForSequenceClassification as HunYuanDenseV1ForSequenceClassification,
     HunYuanDenseV1Model as HunYuanDenseV1Model,
 )
+from torchgguf.models.architectures.hunyuan_vl_text import (
+    HunYuanVLTextConfig as HunYuanVLTextConfig,
+    HunYuanVLTextForCausalLM as HunYuanVLTextForCausalLM,
+    HunYuanVLTextModel as HunYuanVLTextModel,
+)
 from torchgguf.models.architectures.internlm2 import (
     InternLM2Config as InternLM2Config,
     InternLM2ForCausalLM as InternLM2ForCausalLM,
@@ -191,6 +226,11 @@ from torchgguf.models.architectures.jamba import (
     JambaForCausalLM as JambaForCausalLM,
     JambaForSequenceClassification as JambaForSequenceClassification,
     JambaModel as JambaModel,
+)
+from torchgguf.models.architectures.kimi_linear import (
+    KimiLinearConfig as KimiLinearConfig,
+    KimiLinearForCausalLM as KimiLinearForCausalLM,
+    KimiLinearModel as KimiLinearModel,
 )
 from torchgguf.models.architectures.lfm2 import (
     Lfm2Config as Lfm2Config,
@@ -256,6 +296,11 @@ from torchgguf.models.architectures.mixtral import (
     MixtralForTokenClassification as MixtralForTokenClassification,
     MixtralModel as MixtralModel,
 )
+from torchgguf.models.architectures.nanbeige import (
+    NanbeigeConfig as NanbeigeConfig,
+    NanbeigeForCausalLM as NanbeigeForCausalLM,
+    NanbeigeModel as NanbeigeModel,
+)
 from torchgguf.models.architectures.nemotron import (
     NemotronConfig as NemotronConfig,
     NemotronForCausalLM as NemotronForCausalLM,
@@ -263,6 +308,11 @@ from torchgguf.models.architectures.nemotron import (
     NemotronForSequenceClassification as NemotronForSequenceClassification,
     NemotronForTokenClassification as NemotronForTokenClassification,
     NemotronModel as NemotronModel,
+)
+from torchgguf.models.architectures.nemotron_h import (
+    NemotronHConfig as NemotronHConfig,
+    NemotronHForCausalLM as NemotronHForCausalLM,
+    NemotronHModel as NemotronHModel,
 )
 from torchgguf.models.architectures.nomic_bert import (
     NomicBertConfig as NomicBertConfig,
@@ -276,6 +326,12 @@ from torchgguf.models.architectures.olmo2 import (
     Olmo2ForSequenceClassification as Olmo2ForSequenceClassification,
     Olmo2Model as Olmo2Model,
 )
+from torchgguf.models.architectures.olmo3 import (
+    Olmo3Config as Olmo3Config,
+    Olmo3ForCausalLM as Olmo3ForCausalLM,
+    Olmo3ForSequenceClassification as Olmo3ForSequenceClassification,
+    Olmo3Model as Olmo3Model,
+)
 from torchgguf.models.architectures.olmoe import (
     OlmoeConfig as OlmoeConfig,
     OlmoeForCausalLM as OlmoeForCausalLM,
@@ -285,6 +341,11 @@ from torchgguf.models.architectures.orion import (
     OrionConfig as OrionConfig,
     OrionForCausalLM as OrionForCausalLM,
     OrionModel as OrionModel,
+)
+from torchgguf.models.architectures.paddleocr_vl_text import (
+    PaddleOCRVLTextConfig as PaddleOCRVLTextConfig,
+    PaddleOCRVLTextForCausalLM as PaddleOCRVLTextForCausalLM,
+    PaddleOCRVLTextModel as PaddleOCRVLTextModel,
 )
 from torchgguf.models.architectures.pangu_embedded import (
     PanguEmbeddedConfig as PanguEmbeddedConfig,
@@ -337,6 +398,11 @@ from torchgguf.models.architectures.qwen2_moe import (
     Qwen2MoeForTokenClassification as Qwen2MoeForTokenClassification,
     Qwen2MoeModel as Qwen2MoeModel,
 )
+from torchgguf.models.architectures.qwen2_vl_text import (
+    Qwen2VLTextConfig as Qwen2VLTextConfig,
+    Qwen2VLTextForCausalLM as Qwen2VLTextForCausalLM,
+    Qwen2VLTextModel as Qwen2VLTextModel,
+)
 from torchgguf.models.architectures.qwen3 import (
     Qwen3Config as Qwen3Config,
     Qwen3ForCausalLM as Qwen3ForCausalLM,
@@ -372,6 +438,16 @@ from torchgguf.models.architectures.qwen3_next import (
     Qwen3NextForTokenClassification as Qwen3NextForTokenClassification,
     Qwen3NextModel as Qwen3NextModel,
 )
+from torchgguf.models.architectures.qwen3_vl_moe_text import (
+    Qwen3VLMoeTextConfig as Qwen3VLMoeTextConfig,
+    Qwen3VLMoeTextForCausalLM as Qwen3VLMoeTextForCausalLM,
+    Qwen3VLMoeTextModel as Qwen3VLMoeTextModel,
+)
+from torchgguf.models.architectures.qwen3_vl_text import (
+    Qwen3VLTextConfig as Qwen3VLTextConfig,
+    Qwen3VLTextForCausalLM as Qwen3VLTextForCausalLM,
+    Qwen3VLTextModel as Qwen3VLTextModel,
+)
 from torchgguf.models.architectures.refact import (
     RefactConfig as RefactConfig,
     RefactForCausalLM as RefactForCausalLM,
@@ -406,6 +482,10 @@ from torchgguf.models.architectures.starcoder2 import (
     Starcoder2ForSequenceClassification as Starcoder2ForSequenceClassification,
     Starcoder2ForTokenClassification as Starcoder2ForTokenClassification,
     Starcoder2Model as Starcoder2Model,
+)
+from torchgguf.models.architectures.t5 import (
+    T5Config as T5Config,
+    T5EncoderModel as T5EncoderModel,
 )
 from torchgguf.models.architectures.xverse import (
     XverseConfig as XverseConfig,

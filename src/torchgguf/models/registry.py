@@ -14,16 +14,22 @@ from torchgguf.models.core.architecture import Architecture
 # config.json is also the name of the file in `architectures/`.
 ROWS: dict[str, tuple[str, ...]] = {
     "arcee": ("arcee",),
+    "arctic": ("arctic",),
     "baichuan": ("baichuan",),
+    "bailingmoe": ("bailing_moe",),
+    "bailingmoe2": ("bailing_moe_v2",),
     "bert": ("bert",),
     "bloom": ("bloom",),
     "codeshell": ("codeshell",),
+    "cogvlm": ("cogvlm",),
     "cohere2": ("cohere2",),
     "command-r": ("cohere",),
     "deci": ("deci",),
+    "deepseek": ("deepseek",),
     "deepseek2": ("deepseek_v3", "deepseek_v2"),
     "ernie4_5": ("ernie4_5",),
     "ernie4_5-moe": ("ernie4_5_moe",),
+    "exaone": ("exaone",),
     "exaone4": ("exaone4",),
     "falcon": ("falcon",),
     "gemma": ("gemma",),
@@ -38,9 +44,11 @@ ROWS: dict[str, tuple[str, ...]] = {
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "granite": ("granite",),
     "granitemoe": ("granitemoeshared", "granitemoe"),
+    "hunyuan_vl": ("hunyuan_vl_text",),
     "internlm2": ("internlm2",),
     "jais": ("jais",),
     "jamba": ("jamba",),
+    "kimi-linear": ("kimi_linear",),
     "lfm2": ("lfm2",),
     "lfm2moe": ("lfm2_moe",),
     "llama": ("mixtral", "mistral", "llama"),
@@ -49,11 +57,15 @@ ROWS: dict[str, tuple[str, ...]] = {
     "minicpm": ("minicpm",),
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
+    "nanbeige": ("nanbeige",),
     "nemotron": ("nemotron",),
+    "nemotron_h": ("nemotron_h",),
+    "nemotron_h_moe": ("nemotron_h",),
     "nomic-bert": ("nomic_bert",),
-    "olmo2": ("olmo2",),
+    "olmo2": ("olmo3", "olmo2"),
     "olmoe": ("olmoe",),
     "orion": ("orion",),
+    "paddleocr": ("paddleocr_vl_text",),
     "pangu-embedded": ("pangu_embedded",),
     "phi2": ("phi",),
     "phi3": ("phi3",),
@@ -62,20 +74,27 @@ ROWS: dict[str, tuple[str, ...]] = {
     "qwen": ("qwen",),
     "qwen2": ("qwen2",),
     "qwen2moe": ("qwen2_moe",),
+    "qwen2vl": ("qwen2_vl_text",),
     "qwen3": ("qwen3",),
     "qwen35": ("qwen3_5_text",),
     "qwen35moe": ("qwen3_5_moe_text",),
     "qwen3moe": ("qwen3_moe",),
     "qwen3next": ("qwen3_next",),
+    "qwen3vl": ("qwen3_vl_text",),
+    "qwen3vlmoe": ("qwen3_vl_moe_text",),
     "refact": ("refact",),
     "seed_oss": ("seed_oss",),
     "smollm3": ("smollm3",),
     "stablelm": ("stablelm",),
     "starcoder2": ("starcoder2",),
+    "t5encoder": ("t5",),
     "xverse": ("xverse",),
 }
 
-MODEL_TYPES = tuple(sorted(model_type for row in ROWS.values() for model_type in row))
+# Model types of models that also read images, with those of their text parts: the field `text_config`.
+TEXT_PARTS = {"qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text"}
+
+MODEL_TYPES = tuple(sorted({model_type for row in ROWS.values() for model_type in row}))
 
 
 @cache

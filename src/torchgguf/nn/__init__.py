@@ -18,6 +18,7 @@ from torchgguf.nn.correction import CorrectedGate, CorrectionBias, WideGate
 from torchgguf.nn.experts import Experts, Gate, QuantizedExperts, load_balancing_loss
 from torchgguf.nn.file_forms import NEGATIVE_EXP, UNIT_OFFSET, FileForm, FormedLayer
 from torchgguf.nn.fused_experts import FusedExperts, QuantizedFusedExperts
+from torchgguf.nn.gated_norm import GatedGroupRMSNorm
 from torchgguf.nn.latent import LatentProjection, QuantizedLatentProjection
 from torchgguf.nn.layers import (
     Conv1D,
@@ -57,6 +58,7 @@ from torchgguf.nn.recurrence import (
 from torchgguf.nn.rotary import RotaryEmbedding, Rotation, rotate, rotate_neighbours
 from torchgguf.nn.second_names import accept_second_names
 from torchgguf.nn.slots import PackedLayer, Slot, SlottedLayer
+from torchgguf.nn.ungated_experts import QuantizedUngatedExperts, UngatedExperts
 
 __all__ = [
     "ATTENTION_FUNCTIONS",
@@ -78,6 +80,7 @@ __all__ = [
     "FormedLayer",
     "FusedExperts",
     "Gate",
+    "GatedGroupRMSNorm",
     "GatedRMSNorm",
     "HeadwiseLayerNorm",
     "KeyValues",
@@ -94,6 +97,7 @@ __all__ = [
     "QuantizedFusedExperts",
     "QuantizedLatentProjection",
     "QuantizedLinear",
+    "QuantizedUngatedExperts",
     "RMSNorm",
     "Recurrent",
     "RotaryEmbedding",
@@ -102,6 +106,7 @@ __all__ = [
     "SlottedLayer",
     "State",
     "StaticCache",
+    "UngatedExperts",
     "UnitOffsetLayerNorm",
     "UnitOffsetRMSNorm",
     "WideGate",

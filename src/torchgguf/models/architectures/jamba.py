@@ -224,12 +224,6 @@ class JambaModel(DecoderModel, architecture=JAMBA):
         router = partial(moe.softmax_then_choose, choices=config.num_experts_per_tok, normalize=False)
         return JambaMoeBlock(experts, router)
 
-    def init_weights(self, module: nn.Module) -> None:
-        """Initialize a layer."""
-        super().init_weights(module)
-        if isinstance(module, JambaMixer):
-            module.init_parameters()
-
 
 class JambaForCausalLM(moe.MoeForCausalLM, base=JambaModel): ...
 

@@ -3,21 +3,17 @@
 transformers has no such class: models come from GGUF files only, and parameters have Llama's names.
 """
 
-from torch import Tensor
-
 from torchgguf.models.blocks import heads, tables
-from torchgguf.models.blocks.attention import Attention
+from torchgguf.models.blocks.attention import AttentionNormingRotated
 from torchgguf.models.blocks.plain_decoder import (
     INTERLEAVED_ROWS,
     PLAIN_RULES,
     PlainDecoderConfig,
     PlainDecoderModel,
 )
-from torchgguf.models.blocks.step import Step
 from torchgguf.models.blocks.windows import NO_WINDOW
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.nn import RMSNorm
 
 
 @config_dataclass
@@ -42,26 +38,13 @@ MAINCODER = Architecture(
 )
 
 
-class MaincoderAttention(Attention):
-    """Attention whose norms of queries and keys follow the rotation."""
-
-    def __init__(self, config: MaincoderConfig, layer_idx: int) -> None:
-        bias, output_bias = config.attention_bias, config.attention_out_bias
-        super().__init__(config, layer_idx, bias=bias, output_bias=output_bias, qk_norm=RMSNorm)
-        self.has_norms = False  # before the rotation
-
-    def position(self, query: Tensor, key: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        """Rotate queries and keys, then normalise them."""
-        query, key = super().position(query, key, step)
-        return self.q_norm(query), self.k_norm(key)
-
-
 class MaincoderModel(PlainDecoderModel, architecture=MAINCODER):
     """Maincoder without a head."""
 
-    def make_attention(self, config: MaincoderConfig, layer_idx: int) -> Attention:
+    def make_attention(self, config: MaincoderConfig, layer_idx: int) -> AttentionNormingRotated:
         """Make the attention of a layer."""
-        return MaincoderAttention(config, layer_idx)
+        bias, output_bias = config.attention_bias, config.attention_out_bias
+        return AttentionNormingRotated(config, layer_idx, bias=bias, output_bias=output_bias)
 
 
 class MaincoderForCausalLM(heads.ForCausalLM, base=MaincoderModel): ...

@@ -186,7 +186,6 @@ class MambaModel(DecoderModel, architecture=MAMBA):
         super().init_weights(module)
         if not isinstance(module, MambaMixer):
             return
-        module.init_parameters()
         config = self.config
         bound = config.time_step_scale * config.time_step_rank**-0.5
         if config.time_step_init_scheme == "constant":

@@ -46,6 +46,8 @@ QWEN3_5_MOE_TEXT = Architecture(
     ),
     rows=(*rows.SEPARATE_ROWS, *tables.EXPERTS, *tables.SHARED_EXPERT),
     stacks=tables.EXPERT_STACKS,
+    kept_forms=rows.KEPT_FORMS,
+    unused=("visual.",),
 )
 
 

@@ -28,6 +28,8 @@ QWEN3_5_TEXT = Architecture(
         SectionedRope(),
     ),
     rows=(*rows.SEPARATE_ROWS, *tables.GATED_MLP),
+    kept_forms=rows.KEPT_FORMS,
+    unused=("visual.",),
 )
 
 

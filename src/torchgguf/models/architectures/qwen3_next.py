@@ -69,6 +69,7 @@ QWEN3_NEXT = Architecture(
     ),
     rows=(*rows.FUSED_ROWS, *tables.EXPERTS, *tables.SHARED_EXPERT),
     stacks=tables.EXPERT_STACKS,
+    kept_forms=rows.KEPT_FORMS,
 )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.step import Step
-from torchgguf.nn import Linear, rotate
+from torchgguf.nn import Linear, RMSNorm, rotate
 from torchgguf.nn.attention import score_and_mix, score_in_parts
 from torchgguf.nn.cache import KeyValues, Lengths
 
@@ -211,6 +211,19 @@ class AttentionNormingAllHeads(Attention):
         """Return queries and keys with norms, and values, as `Attention.project`."""
         query, key, value = super().project(x)
         return self.q_norm(query), self.k_norm(key), value
+
+
+class AttentionNormingRotated(Attention):
+    """Attention whose norms of queries and keys follow the rotation."""
+
+    def __init__(self, config: Any, layer_idx: int, *, bias: bool, output_bias: bool) -> None:
+        super().__init__(config, layer_idx, bias=bias, output_bias=output_bias, qk_norm=RMSNorm)
+        self.has_norms = False  # before the rotation
+
+    def position(self, query: Tensor, key: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """Rotate queries and keys, then normalise them."""
+        query, key = super().position(query, key, step)
+        return self.q_norm(query), self.k_norm(key)
 
 
 class GatedAttention(Attention):

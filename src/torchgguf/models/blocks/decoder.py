@@ -227,6 +227,12 @@ class DecoderModel(LayerStack):
     def add_modules(self, config: Any) -> None:
         """Create what the model has besides; by default nothing."""
 
+    def init_weights(self, module: nn.Module) -> None:
+        """Initialize a layer of a new model."""
+        super().init_weights(module)
+        if isinstance(module, RecurrentMixer):
+            module.init_parameters()
+
     def untrained_row(self, config: Any) -> int | None:
         """Return the token whose embedding is not trained, as in transformers: that of padding; or None."""
         padding: int | None = config.pad_token_id

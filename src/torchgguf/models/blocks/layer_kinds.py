@@ -7,7 +7,7 @@ from torchgguf.container import GGUFError
 from torchgguf.container.errors import brief
 from torchgguf.models.core.config_map import Field, Header, largest_dimension, tensor_count
 
-FULL = "full_attention"
+FULL, LINEAR = "full_attention", "linear_attention"
 _HEADS = "attention.head_count_kv"
 
 

@@ -66,6 +66,7 @@ class PlainMLP(nn.Module):
     Args:
         config: contains `hidden_size`, `intermediate_size` and `hidden_act`.
         bias: whether the projections have biases.
+        intermediate_size: replaces the config's.
 
     Attributes:
         projections: names of the projections, up and down.
@@ -74,11 +75,12 @@ class PlainMLP(nn.Module):
     layer_name: ClassVar[str] = "mlp"
     projections: ClassVar[tuple[str, str]] = ("up_proj", "down_proj")
 
-    def __init__(self, config: Any, *, bias: bool = False) -> None:
+    def __init__(self, config: Any, *, bias: bool = False, intermediate_size: int | None = None) -> None:
         super().__init__()
+        size = config.intermediate_size if intermediate_size is None else intermediate_size
         up, down = self.projections
-        self.add_module(up, Linear(config.hidden_size, config.intermediate_size, bias=bias))
-        self.add_module(down, Linear(config.intermediate_size, config.hidden_size, bias=bias))
+        self.add_module(up, Linear(config.hidden_size, size, bias=bias))
+        self.add_module(down, Linear(size, config.hidden_size, bias=bias))
         self.act_fn = find_activation("hidden_act", config.hidden_act)
 
     def forward(self, x: Tensor, step: Step | None = None) -> Tensor:

@@ -16,7 +16,15 @@ from torchgguf.models.blocks import heads
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.outputs import MoeCausalLMOutputWithPast
 from torchgguf.models.blocks.step import Step
-from torchgguf.nn import CorrectedGate, Experts, Gate, find_activation, load_balancing_loss
+from torchgguf.nn import (
+    CorrectedGate,
+    Experts,
+    Gate,
+    Linear,
+    UngatedExperts,
+    find_activation,
+    load_balancing_loss,
+)
 
 # Maps the router's scores (N, E) to the weights and the indices of the chosen experts, (N, K) each. A bias
 # (E,) with which experts are chosen is a second argument.
@@ -200,6 +208,7 @@ class SparseMoeBlock(nn.Module):
         shared: expert for all tokens; a gate of its own scales its output.
         jitter: in training, tokens are multiplied by random numbers between `1 - jitter` and `1 + jitter`.
         shared_experts: one MLP for all tokens, whose output is added as it is; None: there is none.
+        hidden_size: of the stream; by default what experts read.
 
     Attributes:
         gate_name: the attribute that holds the layer that scores experts.
@@ -214,18 +223,19 @@ class SparseMoeBlock(nn.Module):
         router: Router,
         shared: MLP | None = None,
         jitter: float = 0.0,
-        shared_experts: MLP | None = None,
+        shared_experts: nn.Module | None = None,
+        hidden_size: int | None = None,
     ) -> None:
         super().__init__()
-        count, hidden_size, _ = experts.sizes
+        count, input_size, _ = experts.sizes
         self.route = router
         self.jitter = jitter
-        self.add_module(self.gate_name, self.make_gate(hidden_size, count))
+        self.add_module(self.gate_name, self.make_gate(hidden_size or input_size, count))
         self.experts: nn.Module = experts
         self.has_shared_expert = shared is not None
         if shared is not None:
             self.shared_expert = shared
-            self.shared_expert_gate = Gate(hidden_size, 1)
+            self.shared_expert_gate = Gate(hidden_size or input_size, 1)
         self.shared_experts = shared_experts
 
     def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,6 +246,11 @@ class SparseMoeBlock(nn.Module):
         """Create the layer that scores experts."""
         return Gate(hidden_size, experts)
 
+    def mix_experts(self, tokens: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Map tokens `(N, hidden_size)` by the experts `chosen`, weighed by `weights`, `(N, K)` each."""
+        mixed: Tensor = self.experts(tokens, chosen, weights)
+        return mixed
+
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map the stream `(B, T, hidden_size)` to itself, and record the router's scores on request."""
         if self.jitter and self.training:
@@ -244,7 +259,7 @@ class SparseMoeBlock(nn.Module):
         logits: Tensor = getattr(self, self.gate_name)(tokens)
         step.record.add("router_logits", logits)
         weights, chosen = self.choose(logits)
-        mixed: Tensor = self.experts(tokens, chosen, weights.to(x.dtype)).view_as(x)
+        mixed = self.mix_experts(tokens, chosen, weights.to(x.dtype)).view_as(x)
         if self.has_shared_expert:
             share = torch.sigmoid(self.shared_expert_gate(x)).to(x.dtype)
             mixed = mixed + share * self.shared_expert(x)
@@ -270,9 +285,8 @@ class CorrectedMoeBlock(SparseMoeBlock):
         return self.route(logits, self.correction())
 
 
-def sigmoid_experts(config: Any) -> CorrectedMoeBlock:
-    """Create experts of DeepSeek-V3's kind, and those that all tokens share."""
-    router = partial(
+def _sigmoid_router(config: Any) -> Router:
+    return partial(
         sigmoid_then_choose,
         choices=config.num_experts_per_tok,
         normalize=config.norm_topk_prob,
@@ -280,8 +294,41 @@ def sigmoid_experts(config: Any) -> CorrectedMoeBlock:
         groups=config.n_group,
         chosen_groups=config.topk_group,
     )
+
+
+class LatentMoeBlock(CorrectedMoeBlock):
+    """Experts without a gate, chosen by sigmoids with a bias, that read and write vectors of another size.
+
+    Args:
+        config: contains `moe_latent_size`, the size of these vectors; None: experts read the stream.
+        shared_experts: one MLP for all tokens, which reads the stream.
+    """
+
+    def __init__(self, config: Any, shared_experts: nn.Module) -> None:
+        hidden_size, latent_size = config.hidden_size, config.moe_latent_size
+        activation = find_activation("hidden_act", config.hidden_act)
+        experts = UngatedExperts(
+            config.n_routed_experts, latent_size or hidden_size, config.moe_intermediate_size, activation
+        )
+        router = _sigmoid_router(config)
+        super().__init__(experts, router, shared_experts=shared_experts, hidden_size=hidden_size)
+        self.has_latents = latent_size is not None
+        if latent_size is not None:
+            self.fc1_latent_proj = Linear(hidden_size, latent_size, bias=config.mlp_bias)
+            self.fc2_latent_proj = Linear(latent_size, hidden_size, bias=config.mlp_bias)
+
+    def mix_experts(self, tokens: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Map tokens `(N, hidden_size)` by the experts `chosen`, weighed by `weights`, `(N, K)` each."""
+        if not self.has_latents:
+            return super().mix_experts(tokens, chosen, weights)
+        mixed: Tensor = self.fc2_latent_proj(self.experts(self.fc1_latent_proj(tokens), chosen, weights))
+        return mixed
+
+
+def sigmoid_experts(config: Any) -> CorrectedMoeBlock:
+    """Create experts of DeepSeek-V3's kind, and those that all tokens share."""
     experts = gated_experts(config, config.n_routed_experts, config.moe_intermediate_size)
-    return CorrectedMoeBlock(experts, router, shared_experts=shared_experts(config))
+    return CorrectedMoeBlock(experts, _sigmoid_router(config), shared_experts=shared_experts(config))
 
 
 def shared_experts(config: Any, bias: bool = False) -> MLP:

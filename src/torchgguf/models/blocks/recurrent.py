@@ -27,6 +27,9 @@ class RecurrentMixer(nn.Module):
     layer_name: ClassVar[str] = "mixer"
     layer_idx: int
 
+    def init_parameters(self) -> None:
+        """Initialize the parameters of a new model, except those of other layers inside."""
+
     def mix(self, x: Tensor, step: Step, padding: Padding | None) -> Tensor:
         """Map the stream `(B, T, hidden_size)` to what the layer adds to it.
 

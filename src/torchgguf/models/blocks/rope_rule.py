@@ -19,6 +19,7 @@ from torchgguf.container import GGUFError
 from torchgguf.container.errors import brief
 from torchgguf.models.core.config import LARGEST_HEAD
 from torchgguf.models.core.config_map import Header, Rule
+from torchgguf.models.core.neutral_keys import is_neutral
 from torchgguf.nn.rotary import (
     llama3_factors,
     longrope_attention_factor,
@@ -73,8 +74,10 @@ class Rope(Rule):
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the kind of scaling and its parameters."""
-        told = self.told_by_tensors and (LONG in header.tensors or SHORT in header.tensors)
-        name = header.get("rope.scaling.type", "longrope" if told else "linear")
+        divisors = {LONG, SHORT} & {*header.tensors}
+        name = header.get("rope.scaling.type", "longrope" if self.told_by_tensors and divisors else "linear")
+        if len(divisors) == 2 and name == "linear" and _factor(header) == 1.0:
+            name = "longrope"  # llama.cpp's own writer states "linear" for all kinds without a factor
         if name not in self.kinds:
             known = ", ".join(self.kinds)
             raise GGUFError(f"rope.scaling.type = {brief(name)} is not supported; these are: {known}")
@@ -187,8 +190,12 @@ class SectionedRope(PartialRope):
     """Rotary embedding whose frequencies belong to positions in time, in height and in width.
 
     Files state how many belong to each. It makes no difference to a text, where all three are equal.
+
+    Attributes:
+        interleaved: whether frequencies of time, height and width take turns.
     """
 
+    interleaved: ClassVar[bool] = True
     keys = (*PartialRope.keys, _SECTIONS)
 
     def read(self, header: Header) -> dict[str, Any]:
@@ -196,16 +203,25 @@ class SectionedRope(PartialRope):
         fields = super().read(header)
         if (sections := header.values.get(_SECTIONS)) is not None:
             numbers = isinstance(sections, list) and all(type(size) is int for size in sections)
-            if not numbers or len(sections) not in (3, 4) or any(sections[3:]):
-                raise GGUFError(f"{_SECTIONS} must be three integers and a zero, got {brief(sections)}")
-            fields["rope_parameters"] |= {"mrope_section": sections[:3], "mrope_interleaved": True}
+            if not numbers or len(sections) not in (3, 4):
+                raise GGUFError(f"{_SECTIONS} must be three or four integers, got {brief(sections)}")
+            if any(sections[3:]) and not is_neutral(_SECTIONS, header.values, has_rotation=True):
+                raise GGUFError(f"{_SECTIONS} = {brief(sections)} is unsupported: the last is not for texts")
+            kept = sections if any(sections[3:]) else sections[:3]
+            fields["rope_parameters"] |= {"mrope_section": kept, "mrope_interleaved": self.interleaved}
         return fields
 
     def write(self, config: Any) -> dict[str, Any]:
         """Write the keys of every rotary embedding, and the sections."""
         sections = config.rope_parameters.get("mrope_section", _DEFAULT_SECTIONS)
         # llama.cpp's converter writes signed integers.
-        return {**super().write(config), _SECTIONS: [*map(np.int32, (*sections, 0))]}
+        return {**super().write(config), _SECTIONS: [*map(np.int32, (*sections, 0)[:4])]}
+
+
+class ContiguousSectionsRope(SectionedRope):
+    """Rotary embedding whose frequencies of time, of height and of width follow each other."""
+
+    interleaved = False
 
 
 def part_of_head(size: int, head_dim: int) -> float:

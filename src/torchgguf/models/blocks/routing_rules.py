@@ -1,10 +1,19 @@
 """Rules of config maps for the routers of DeepSeek, GLM and their kin: groups, scales, dense first layers."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torchgguf.container import GGUFError
 from torchgguf.models.blocks import tables
-from torchgguf.models.core.config_map import Constant, Count, Header, Rule, largest_dimension, tensor_count
+from torchgguf.models.core.config_map import (
+    Constant,
+    Count,
+    Harmless,
+    Header,
+    Rule,
+    largest_dimension,
+    tensor_count,
+)
 
 # Values of `expert_gating_func`: what turns the scores of experts into weights.
 SOFTMAX, SIGMOID = 1, 2
@@ -57,6 +66,46 @@ class Gating(Constant):
     def read(self, header: Header) -> dict[str, Any]:
         """Refuse every other function."""
         return super().read(header) if header.get(GATING, 0) else {}
+
+
+class SharedExpertSize(Harmless):
+    """The size of one of the experts that all tokens share: that of the others."""
+
+    def __init__(self) -> None:
+        super().__init__(("expert_shared_feed_forward_length",))
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the size."""
+        return {self.keys[0]: config.moe_intermediate_size}
+
+
+class WithExperts(Rule):
+    """Rules that apply to models with experts only.
+
+    Args:
+        rules: the rules.
+        has_experts: returns whether a model with a config has experts. Files of such models count them.
+    """
+
+    def __init__(self, rules: Sequence[Rule], has_experts: Callable[[Any], bool]) -> None:
+        self.keys = tuple(key for rule in rules for key in rule.keys)
+        self._rules = rules
+        self._has_experts = has_experts
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Return what the rules read, if there are experts."""
+        if not header.get("expert_count", 0):
+            return {}
+        fields: dict[str, Any] = {}
+        for rule in self._rules:
+            fields |= rule.read(header)
+        return fields
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Return what the rules write, if there are experts."""
+        if not self._has_experts(config):
+            return {}
+        return {key: value for rule in self._rules for key, value in rule.write(config).items()}
 
 
 # Of models whose first layers have no experts, and whose other layers have experts that all tokens share.

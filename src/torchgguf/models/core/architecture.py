@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from torchgguf.models.core.weight_map import (
     Stack,
     WeightMap,
 )
+from torchgguf.nn import FileForm
 
 _logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class Architecture:
 
     Attributes:
         gguf: the value of `general.architecture`, and the prefix of its keys.
+        other_ggufs: other values of `general.architecture`; each with a function that returns whether files
+            of models with a config state it.
         config_class: the class of the config that the metadata become.
         rules: the config map.
         rows: of the weight map.
@@ -54,6 +57,8 @@ class Architecture:
         other_names: of modules, in Hugging Face checkpoints.
         states_head: whether files store the head even if it shares the embedding's weights, as llama.cpp
             requires.
+        kept_forms: forms of parameters of layers that models keep, but do not run, by the names of their
+            modules; layers that run know their own.
         unused: beginnings of the names of tensors in Hugging Face checkpoints that no class here has.
         unread: names of tensors in GGUF files that llama.cpp accepts, but does not use; `{}` stands for the
             number of the layer.
@@ -71,9 +76,15 @@ class Architecture:
     joined_in_checkpoints: Sequence[Joined] = ()
     other_names: OtherNames = NO_OTHER_NAMES
     states_head: bool = False
+    kept_forms: Mapping[str, FileForm] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    other_ggufs: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     classes: dict[str, type[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def gguf_of(self, config: Config) -> str:
+        """Return the value of `general.architecture` for models with a config."""
+        return next((name for name, applies in self.other_ggufs.items() if applies(config)), self.gguf)
 
     def register(self, model_class: Any) -> None:
         """Register a class under its task, such as `"base"` or `"causal_lm"`, if it is the first."""
@@ -114,6 +125,26 @@ class Architecture:
             return not in_new
         return any(rule.is_kept(config, int(layer[1]), name[layer.end() :], in_new) for rule in self.rules)
 
+    def kept_form(self, name: str) -> FileForm | None:
+        """Return the form of a parameter in files, by its name in weight maps, if its layer is kept."""
+        return self.kept_forms.get(_LAYER.sub("", name).removesuffix(".weight"))
+
+    def complete(self, config: Config, names: Collection[str]) -> None:
+        """Set fields of a config that follow from the names of a checkpoint's tensors."""
+        for rule in self.rules:
+            rule.complete(config, names)
+
+    def in_models(self, name: str, config: Config) -> str:
+        """Return the name of a tensor in weight maps, given that in checkpoints without prefix."""
+        for rule in self.rules:
+            name = rule.in_models(name, config)
+        return self.other_names.in_models(name)
+
+    def in_checkpoints(self, name: str, config: Config, prefix: str) -> str:
+        """Return the name in checkpoints of a tensor of a layer that is kept, given that in weight maps."""
+        whole = (rule.in_checkpoints(name, config) for rule in self.rules)
+        return next((found for found in whole if found is not None), prefix + name)
+
     def tensors_of(self, file: GGUFFile) -> UsualTensors:
         """Return the tensors of a file by the names in the weight map."""
         return UsualTensors(file, self.weights, self.config_tensors)
@@ -128,7 +159,8 @@ class Architecture:
         Raises:
             GGUFError: keys are missing, invalid or unknown; the message names all of them.
         """
-        prefix = f"{self.gguf}."
+        name = file.metadata["general.architecture"]
+        prefix = f"{name}."
         values = {k.removeprefix(prefix): v for k, v in file.metadata.items() if k.startswith(prefix)}
         left_out = [key for key in values if key in ignored or prefix + key in ignored]
         for key in left_out:
@@ -140,7 +172,7 @@ class Architecture:
             config = self.config_class(**fields, **_token_ids(file.metadata))
             self._check_tensors(config, header)
         except (GGUFError, ValueError) as error:
-            reason = f"the config of this {self.gguf} model is invalid: {error}"
+            reason = f"the config of this {name} model is invalid: {error}"
             raise GGUFError(reason, path=file.paths[0]) from None
         return config
 

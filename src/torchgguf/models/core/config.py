@@ -23,6 +23,7 @@ from typing import (
 import torch
 
 from torchgguf.container.errors import brief
+from torchgguf.models.core.special_floats import decoded, encoded
 
 AnyConfig = TypeVar("AnyConfig", bound="Config")
 
@@ -32,7 +33,7 @@ FLOATING_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 # Far above any model. Configs and models make something for each of these, before a tensor is read that
 # could prove the number. llama.cpp, too, loads at most 512 layers. More labels need names, in `id2label`.
-_LARGEST = {"num_labels": 1 << 16} | dict.fromkeys(("num_hidden_layers", "n_layer"), 512)
+_LARGEST = {"num_labels": 1 << 16} | dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), 512)
 # Tables of these sizes are computed, not loaded.
 LARGEST_HEAD = 1 << 16
 _LARGEST |= dict.fromkeys(("head_dim", "n_head", "num_attention_heads", "num_key_value_heads"), LARGEST_HEAD)
@@ -158,6 +159,8 @@ class Config:
     attribute_map: ClassVar[Mapping[str, str]] = {}
     # Fields of base classes that this model does not have: they are never written.
     left_out: ClassVar[tuple[str, ...]] = ()
+    # Fields that most configs do not support, but this one does.
+    also_supported: ClassVar[tuple[str, ...]] = ()
     # What transformers' Trainer leaves out when it evaluates; by default older ones look for another name.
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache"]
     _attn_implementation: ClassVar[str | None] = None
@@ -226,7 +229,7 @@ class Config:
             TypeError: `changes` name no field.
             ValueError: as the constructor.
         """
-        values, changes = _by_own_names(cls, values), _by_own_names(cls, changes)
+        values, changes = _by_own_names(cls, decoded(values)), _by_own_names(cls, changes)
         known = {*inspect.signature(cls).parameters, "attn_implementation", *_UNSUPPORTED, *values}
         if unknown := [key for key in changes if key not in known]:
             raise TypeError(f"there is no option {unknown[0]!r}, and {cls.__name__} has no such field")
@@ -258,7 +261,7 @@ class Config:
 
     def to_json_string(self, use_diff: bool = True) -> str:
         """Return the text of config.json: the fields that differ from the defaults, or all fields."""
-        return json.dumps(self._stated(use_diff), indent=2, sort_keys=True) + "\n"
+        return json.dumps(encoded(self._stated(use_diff)), indent=2, sort_keys=True) + "\n"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
@@ -282,7 +285,11 @@ def _supported(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
     if (kind := values.pop("model_type", cls.model_type)) != cls.model_type:
         raise ValueError(f"the model_type of {cls.__name__} must be {cls.model_type!r}, got {brief(kind)}")
     for key, neutral in _UNSUPPORTED.items():
-        if (value := values.get(key)) not in (None, neutral) and key not in inspect.signature(cls).parameters:
+        if (
+            key not in cls.also_supported
+            and (value := values.get(key)) not in (None, neutral)
+            and key not in inspect.signature(cls).parameters
+        ):
             raise ValueError(f"{key}={brief(value)} in a config is not supported")
     if taken := [key for key in values if callable(getattr(cls, key, None))]:
         raise ValueError(f"{taken[0]} is not a field of a config")

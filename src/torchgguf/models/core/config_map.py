@@ -1,7 +1,7 @@
 """Config maps: rules that map metadata keys to config fields, in both directions."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -109,6 +109,17 @@ class Rule:
         """Return the tensors that state the config's fields."""
         return {}
 
+    def complete(self, config: Any, names: Collection[str]) -> None:
+        """Set fields that follow from the names of a checkpoint's tensors."""
+
+    def in_models(self, name: str, config: Any) -> str:
+        """Return the name of a tensor in weight maps, given that in checkpoints without prefix."""
+        return name
+
+    def in_checkpoints(self, name: str, config: Any) -> str | None:
+        """Return the name in checkpoints of a tensor of a layer that is kept; None: as in weight maps."""
+        return None
+
     def is_kept(self, config: Any, layer_idx: int, name: str, in_new: bool) -> bool:
         """Return whether models keep a tensor of a layer, but do not run it, as in `Architecture.is_kept`."""
         return False
@@ -144,8 +155,9 @@ class Field(Rule):
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the number."""
-        if not self.required and self.key not in header.values:
-            return {}
+        stated = header.values.get(self.key, 0)
+        if not self.required and type(stated) in (int, float) and stated == 0:
+            return {}  # llama.cpp's own writer states 0 where the size follows from the tensors
         value = self.number(header)
         if self.limit is not None and value is not None and value > (limit := self.limit(header)):
             raise GGUFError(f"{self.key} = {value} is invalid: the {self.limit.__name__} is {limit}")

@@ -90,6 +90,26 @@ class Stack:
             return None
         return [[part.format(layer[1], expert) for part in self.parts] for expert in range(experts)]
 
+    def matrices(self, shape: Sequence[int]) -> int:
+        """Return the number of matrices in a parameter, given its shape."""
+        return shape[0]
+
+    def shape_of_parts(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of each part, given that of the parameter."""
+        return (shape[1] // len(self.parts), *shape[2:])
+
+
+class Concatenation(Stack):
+    """A parameter `(rows, ...)` that Hugging Face checkpoints store in parts, one above the other."""
+
+    def matrices(self, shape: Sequence[int]) -> int:
+        """Return 1: the parameter is one matrix."""
+        return 1
+
+    def shape_of_parts(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of each part, given that of the parameter."""
+        return (shape[0] // len(self.parts), *shape[1:])
+
 
 @dataclass(frozen=True, slots=True)
 class Interleaved:
@@ -166,9 +186,13 @@ class OtherNames:
         stored: templates of the names in checkpoints, by those in models. Those of a module apply to all its
             parameters, whose last name (`weight`, `bias`) stays.
         are_written: whether these are the names in new checkpoints, too.
+        prefix: what checkpoints of models with a head have in place of `base_model_prefix`; None: the same.
     """
 
-    def __init__(self, stored: Mapping[str, str], *, are_written: bool = True) -> None:
+    def __init__(
+        self, stored: Mapping[str, str], *, are_written: bool = True, prefix: str | None = None
+    ) -> None:
+        self.prefix = prefix
         self._stored = stored if are_written else {}
         self._modules = {name: module for module, name in stored.items()}
 

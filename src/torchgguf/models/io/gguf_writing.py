@@ -199,20 +199,22 @@ def _metadata(model: Model, tokenizer: Any, tensors: Mapping[str, TensorSource])
     architecture, source = model.architecture, model.gguf
     if source is not None:
         metadata = source.metadata.copy()
+        name = metadata["general.architecture"]
     else:
-        metadata = describe(architecture.gguf, model.origin, tensors)
+        name = architecture.gguf_of(model.config)
+        metadata = describe(name, model.origin, tensors)
     for rule in architecture.rules:
         stated = rule.write(model.config)
         if source is not None:
             if stated == rule.write(source.config):
                 continue
             for key in rule.keys:
-                metadata.pop(f"{architecture.gguf}.{key}", None)
+                metadata.pop(f"{name}.{key}", None)
         for key, value in stated.items():
-            full_key = f"{architecture.gguf}.{key}"
+            full_key = f"{name}.{key}"
             metadata.set(full_key, value, metadata.types.get(full_key, _type_of_integers(value)))
     if model.pooling != stated_pooling(metadata):
-        key = f"{architecture.gguf}.{POOLING_KEY}"
+        key = f"{name}.{POOLING_KEY}"
         metadata.pop(key, None)
         if model.pooling is not None:
             metadata[key] = POOLING_NAMES.index(model.pooling)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from torchgguf import kernels
 from torchgguf.container import LazyTensor, TensorSource, TensorType
+from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.model import Model
-from torchgguf.models.core.weight_map import WeightMap
+from torchgguf.models.core.weight_map import Stack
+from torchgguf.nn import FileForm
 from torchgguf.packing import stays_wide
 from torchgguf.quants import QuantType, quant_type
 
@@ -21,13 +23,16 @@ _EXPERT = re.compile(r"(?<=\.experts\.)(\d+)\.")
 _HALVES = {torch.float16: TensorType.F16, torch.bfloat16: TensorType.BF16}
 
 
-def kept_of_checkpoint(tensors: Mapping[str, LazyTensor], weights: WeightMap) -> dict[str, LazyTensor]:
-    """Return tensors of a checkpoint, given by their names without prefix, as GGUF files store them.
+def kept_of_checkpoint(
+    tensors: Mapping[str, LazyTensor], architecture: Architecture
+) -> dict[str, LazyTensor]:
+    """Return tensors of a checkpoint, given by their names in weight maps, as GGUF files store them.
 
     Those for which GGUF files have no name are left out, as are experts of different shapes.
     """
+    weights = architecture.weights
     groups: dict[str, dict[int, LazyTensor]] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in _separated(tensors, architecture.stacks):
         expert = _EXPERT.search(name)
         number = -1 if expert is None else int(expert[1])
         groups.setdefault(_EXPERT.sub("", name), {})[number] = tensor
@@ -40,8 +45,33 @@ def kept_of_checkpoint(tensors: Mapping[str, LazyTensor], weights: WeightMap) ->
         first = matrices[0]
         if -1 not in parts:
             first = LazyTensor((len(matrices), *first.shape), first.dtype, partial(_stacked, matrices))
+        if (form := architecture.kept_form(name)) is not None:
+            first = LazyTensor(first.shape, torch.float32, partial(_formed, first, form.to_file))
         kept[target[0]] = first
     return kept
+
+
+def _separated(
+    tensors: Mapping[str, LazyTensor], stacks: Sequence[Stack]
+) -> Iterator[tuple[str, LazyTensor]]:
+    """Iterate over tensors, with those matrices of experts apart that a checkpoint stores in one."""
+    for name, tensor in tensors.items():
+        found = (stack.part_names(name, 1) for stack in stacks)
+        if (names := next((parts for parts in found if parts is not None), None)) is None:
+            yield name, tensor
+            continue
+        shape = (tensor.shape[0], tensor.shape[1] // len(names[0]), *tensor.shape[2:])
+        for i, part in enumerate(names[0]):
+            load = partial(_rows, tensor, slice(i * shape[1], (i + 1) * shape[1]))
+            yield _EXPERT.sub("", part), LazyTensor(shape, tensor.dtype, load)
+
+
+def _rows(tensor: LazyTensor, rows: slice) -> Tensor:
+    return tensor.load()[:, rows].contiguous()
+
+
+def _formed(tensor: LazyTensor, form: Callable[[Tensor], Tensor]) -> Tensor:
+    return form(tensor.load().float())
 
 
 def _stacked(matrices: list[LazyTensor]) -> Tensor:
@@ -74,8 +104,9 @@ def kept_for_checkpoint(model: Model, dtype: torch.dtype) -> Iterator[tuple[str,
         found = architecture.weights.to_hf(name, model.config)
         if found is None or not architecture.is_kept(name, model.config, in_new=True):
             continue
-        hf_name = prefix + found[0].replace("_bias.bias", "_bias")
-        plain = LazyTensor(tensor.shape, dtype, partial(_plain, tensor, dtype))
+        own = found[0].replace("_bias.bias", "_bias")
+        hf_name = architecture.in_checkpoints(own, model.config, prefix)
+        plain = LazyTensor(tensor.shape, dtype, partial(_plain, tensor, dtype, architecture.kept_form(own)))
         if ".experts." not in hf_name:
             yield hf_name, plain
             continue
@@ -84,7 +115,9 @@ def kept_for_checkpoint(model: Model, dtype: torch.dtype) -> Iterator[tuple[str,
             yield part, LazyTensor(tensor.shape[1:], dtype, partial(_matrix, plain, expert))
 
 
-def _plain(tensor: LazyTensor, dtype: torch.dtype) -> Tensor:
+def _plain(tensor: LazyTensor, dtype: torch.dtype, form: FileForm | None) -> Tensor:
+    if form is not None:
+        return form.to_layer(tensor.load()).to(dtype)
     if not tensor.is_packed:
         return tensor.load().to(dtype)
     assert isinstance(tensor.type, TensorType)

@@ -14,6 +14,8 @@ from torchgguf.models.io.checkpoint import CONFIG, Checkpoint, CheckpointError
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.savable import refuse_packed
 
+# Fields of models that also read images that apply to their text parts, too.
+_OF_ALL_PARTS = ("dtype", "torch_dtype", "tie_word_embeddings", "quantization_config")
 _OF_CHECKPOINTS = (".safetensors", ".bin", ".json")
 
 
@@ -74,8 +76,10 @@ def read_config(checkpoint: Checkpoint, options: LoadOptions) -> Config:
         if options.config is not None:
             checkpoint = Checkpoint(options.config, **options.hub)
         values = checkpoint.config()
-    if not isinstance(model_type := values.get("model_type"), str):
+    if not isinstance(values.get("model_type"), str):
         raise CheckpointError(f"{checkpoint}: the config states no model_type")
+    values = _of_text(values)
+    model_type: str = values["model_type"]
     try:
         architecture = registry.architecture_of_type(model_type)
         if not isinstance(options.config, Config):
@@ -88,6 +92,17 @@ def read_config(checkpoint: Checkpoint, options: LoadOptions) -> Config:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{checkpoint}: {error}") from None
+
+
+def _of_text(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the text part of a model that also reads images; other configs as they are."""
+    kind, text = registry.TEXT_PARTS.get(values["model_type"]), values.get("text_config")
+    if kind is None or not isinstance(text, dict):
+        return dict(values)
+    shared = {name: values[name] for name in _OF_ALL_PARTS if name in values}
+    # Its class is that of the text part, with the head that such checkpoints contain.
+    names = [registry.architecture_of_type(kind).main_class.__name__]
+    return {**shared, **text, "model_type": kind, "architectures": names}
 
 
 def _is_valid(values: Mapping[str, Any]) -> bool:

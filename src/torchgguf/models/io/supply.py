@@ -36,6 +36,8 @@ from torchgguf.models.io.sentence_transformers import read_pooling
 # Ends of the names of masks, frequencies and positions that older versions of transformers saved. They follow
 # from the config, and nothing reads them.
 _DEAD = re.compile(r"(^|\.)(attn\.bias|masked_bias|rotary_emb\.inv_freq|causal_mask|position_ids)$")
+# Beginning of the names of the text part in checkpoints of models that also read images.
+_TEXT_PART = "model.language_model."
 # Ends of names that older versions of transformers saved.
 _OLDER = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -233,7 +235,9 @@ class CheckpointSupply(TensorSupply):
         tensors = checkpoint.tensors(pickles=not options.use_safetensors, passing=passing)
         architecture = model_class.architecture
         self._checkpoint, self.config, self.stacks = checkpoint, config, architecture.stacks
-        self._architecture, self._names = architecture, architecture.other_names
+        self._architecture = architecture
+        tensors = {name.replace(_TEXT_PART, "model.", 1): tensor for name, tensor in tensors.items()}
+        architecture.complete(config, tensors)
         self._interleaved = architecture.interleaved
         self._check_sizes(tensors, architecture.sizes)
         # A checkpoint of the same class must contain the head of the class, and no other head.
@@ -241,7 +245,8 @@ class CheckpointSupply(TensorSupply):
         stated = None if options.dtype == "auto" else options.dtype
         config.dtype = floating_dtype(stated or config.dtype or _first_dtype(tensors))
         # Some classes use another prefix than most of their architecture; a model without a head uses none.
-        prefixes = (f"{c.base_model_prefix}." for c in (architecture.classes["base"], model_class))
+        own = (c.base_model_prefix for c in (architecture.classes["base"], model_class))
+        prefixes = (f"{prefix}." for prefix in (architecture.other_names.prefix, *own) if prefix)
         self._prefix = next((p for p in prefixes if any(name.startswith(p) for name in tensors)), "")
         self.tensors, self.heads, self.unknown = tensors, set(), []
         self.kept: dict[str, LazyTensor] = {}
@@ -258,7 +263,7 @@ class CheckpointSupply(TensorSupply):
         of_base = {model.base_name(name) for name in parameters if model.is_in_base(name)}
         of_heads = {model.base_name(name) for name in parameters if not model.is_in_base(name)}
         for name in sorted(stored, key=lambda name: not name.startswith(self._prefix)):
-            plain = self._names.in_models(_renewed(name.removeprefix(self._prefix)))
+            plain = self._architecture.in_models(_renewed(name.removeprefix(self._prefix)), self.config)
             if self._architecture.is_kept(plain, self.config):
                 kept[plain] = stored[name]
                 continue
@@ -271,7 +276,7 @@ class CheckpointSupply(TensorSupply):
             if not in_base:
                 self.heads.add(plain)
         kept = {name: x for name, x in kept.items() if self._architecture.is_kept(name, self.config, True)}
-        self.kept.update(kept_of_checkpoint(kept, self._architecture.weights))
+        self.kept.update(kept_of_checkpoint(kept, self._architecture))
         stored, self.tensors = self.tensors, separate_matrices(self.tensors, self._interleaved, self.error)
         if stored.keys() != self.tensors.keys():
             self.layout = PACKED_EXPERTS_LAYOUT

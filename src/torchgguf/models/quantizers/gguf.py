@@ -99,11 +99,12 @@ class GGUFQuantizationConfig:
         """Choose the types of all tensors as they are in a file, because a recipe counts them."""
         if model not in _PLANS:
             architecture = model.architecture
-            metadata: dict[str, Any] = {"general.architecture": architecture.gguf}
+            prefix = architecture.gguf_of(model.config)
+            metadata: dict[str, Any] = {"general.architecture": prefix}
             for rule in architecture.rules:
                 if isinstance(rule, Field):
                     stated = rule.write(model.config).items()
-                    metadata |= {f"{architecture.gguf}.{key}": value for key, value in stated}
+                    metadata |= {f"{prefix}.{key}": value for key, value in stated}
             is_shared = model.config.tie_word_embeddings and not architecture.states_head
             head = model.get_output_embeddings() if is_shared else None
             shapes = {

@@ -5,11 +5,10 @@ from typing import Any
 from torchgguf.container import GGUFError
 from torchgguf.models.blocks import nextn, tables
 from torchgguf.models.blocks.decoder import DecoderConfig
-from torchgguf.models.blocks.layer_kinds import FULL, check_layer_types
+from torchgguf.models.blocks.layer_kinds import FULL, LINEAR, check_layer_types
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import Field, Header, Rule, Unwritable, largest_dimension
 
-LINEAR = "linear_attention"
 _INTERVAL, _RECURRENT, _INNER = "full_attention_interval", "attention.recurrent_layers", "ssm.inner_size"
 
 
@@ -102,7 +101,7 @@ class RecurrentLayers(Rule):
         return {_RECURRENT: kinds, _INTERVAL: config.full_attention_interval}
 
 
-_COUNTED = nextn.counting_others(tables.COMMON_RULES, others="mtp_num_hidden_layers", none_is_stated=False)
+_COUNTED = nextn.counting_others(tables.COMMON_RULES, nextn.SeparateLayers, others="mtp_num_hidden_layers")
 RULES = (
     *_COUNTED,
     Unwritable("hidden_act", "silu"),

@@ -6,9 +6,10 @@ from torch import nn
 
 from torchgguf.models.blocks.attention import GatedAttention
 from torchgguf.models.blocks.decoder import DecoderLayer, DecoderModel
-from torchgguf.models.blocks.gated_delta.config import LINEAR, GatedDeltaConfig
+from torchgguf.models.blocks.gated_delta.config import GatedDeltaConfig
 from torchgguf.models.blocks.gated_delta.mixers import GatedDeltaNet, SeparateGatedDeltaNet
 from torchgguf.models.blocks.gemma.unit_offset import unit_offset_norm
+from torchgguf.models.blocks.layer_kinds import LINEAR
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.nn import UnitOffsetRMSNorm
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchgguf.models.blocks import nextn, tables
 from torchgguf.models.blocks.gated_delta.config import GatedDeltaConfig
 from torchgguf.models.core.weight_map import ParameterRow, Row, RowPermutation
+from torchgguf.nn import UNIT_OFFSET
 from torchgguf.nn.tiled import tiled
 
 
@@ -30,6 +31,19 @@ def _heads(config: GatedDeltaConfig, rows: int) -> Tensor:
     return _tiled_heads(config, 1)
 
 
+# Norms in blocks that predict further tokens.
+KEPT_FORMS = dict.fromkeys(
+    (
+        "input_layernorm",
+        "post_attention_layernorm",
+        "self_attn.q_norm",
+        "self_attn.k_norm",
+        "enorm",
+        "hnorm",
+        "shared_head.norm",
+    ),
+    UNIT_OFFSET,
+)
 _COMMON = (
     *tables.STREAM,
     Row("blk.{}.attn_norm", "layers.{}.input_layernorm"),

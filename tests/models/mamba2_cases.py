@@ -1,0 +1,54 @@
+"""Cases of tiny models with layers of Mamba 2."""
+
+from tests.models.case import Case
+
+MAMBA, ATTENTION = "linear_attention", "full_attention"
+
+# Texts are longer than a chunk. The converter wants heads of 64 numbers in all, or a multiple.
+NEMOTRON_H = {
+    "mamba_num_heads": 6,
+    "mamba_head_dim": 32,
+    "n_groups": 3,
+    "ssm_state_size": 8,
+    "chunk_size": 16,
+}
+NEMOTRON_EXPERTS = {
+    **NEMOTRON_H,
+    "layers_block_type": [MAMBA, "moe", ATTENTION, "moe"],
+    "n_routed_experts": 7,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "moe_shared_expert_intermediate_size": 40,
+    "routed_scaling_factor": 1.7,
+}
+
+MAMBA2 = {
+    "nemotronh": Case(
+        "NemotronH", {**NEMOTRON_H, "layers_block_type": [MAMBA, ATTENTION, "mlp", MAMBA, "mlp"]}
+    ),
+    "nemotronh-biases-odd-heads": Case(
+        "NemotronH",
+        {
+            **NEMOTRON_H,
+            "layers_block_type": ["mlp", MAMBA, MAMBA, ATTENTION],
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "n_groups": 1,
+            "conv_kernel": 3,
+            "mlp_bias": True,
+        },
+    ),
+    "nemotronh-experts": Case("NemotronH", {**NEMOTRON_EXPERTS, "moe_latent_size": 32}),
+    "nemotronh-experts-groups": Case(
+        "NemotronH",
+        {
+            **NEMOTRON_EXPERTS,
+            "n_routed_experts": 8,
+            "n_group": 4,
+            "topk_group": 2,
+            "norm_topk_prob": False,
+            "num_key_value_heads": 1,
+        },
+    ),
+}
