@@ -72,7 +72,7 @@ UNIGRAM = ("t5", "umt5")
 # Tokens that the converter looks for.
 MORE_TOKENS = {"glm4_moe": ("[gMASK]", "<|observation|>")}
 # Models whose vocabulary of sentencepiece puts no space before a text.
-UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
+UNPREFIXED = ("gemma", "gemma2", "gemma3_text", "gemma3n_text")
 
 # Of models whose blocks for multi-token prediction the converter expects, and transformers does not have.
 WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), "--no-mtp")

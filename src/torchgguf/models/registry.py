@@ -35,6 +35,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "gemma": ("gemma",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3_text",),
+    "gemma3n": ("gemma3n_text",),
     "gemma4": ("gemma4_text",),
     "glm4": ("glm4",),
     "glm4moe": ("glm4_moe",),

@@ -148,6 +148,36 @@ class Joined:
         template, layer, suffix = _split(name)
         return f"{self.name.format(layer)}.{suffix}" if template == self.parts[0] else None
 
+    def shape(self, parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Return the shape of the one tensor, given those of its parts."""
+        return (sum(part[0] for part in parts), *parts[0][1:])
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the one tensor."""
+        return torch.cat([*parts])
+
+
+class StackedModules(Joined):
+    """Modules outside the layers whose matrices are one tensor `(parts, rows, columns)` of a file."""
+
+    def names(self, name: str) -> tuple[str, ...] | None:
+        """Return the names of the parts of a tensor, as `Joined.names`."""
+        module, _, suffix = name.rpartition(".")
+        return tuple(f"{part}.{suffix}" for part in self.parts) if module == self.name else None
+
+    def whole(self, name: str) -> str | None:
+        """Return the name of the tensor of which one of this name is the first part, as `Joined.whole`."""
+        module, _, suffix = name.rpartition(".")
+        return f"{self.name}.{suffix}" if module == self.parts[0] else None
+
+    def shape(self, parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Return the shape of the one tensor, given those of its parts."""
+        return (len(parts), *parts[0])
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the one tensor."""
+        return torch.stack([*parts])
+
 
 class OtherNames:
     """Modules and parameters that Hugging Face checkpoints store under other names.
