@@ -109,7 +109,7 @@ class JambaConfig(DecoderConfig):
         )
 
 
-class Heads(Field):
+class AttentionHeads(Field):
     """The number of heads in layers with attention; files may state it for each layer, 0 for the others."""
 
     def number(self, header: Header) -> int:
@@ -120,7 +120,7 @@ class Heads(Field):
         return int(super().number(header))
 
 
-class Experts(Field):
+class ExpertNumber(Field):
     """A number of experts; 0, as files of models without experts state, is 1 here."""
 
     def number(self, header: Header) -> int:
@@ -161,14 +161,14 @@ JAMBA = Architecture(
         Field("context_length", "max_position_embeddings"),
         Field("embedding_length", "hidden_size", limit=largest_dimension),
         Field("feed_forward_length", "intermediate_size", limit=largest_dimension),
-        Heads("attention.head_count", "num_attention_heads", limit=largest_dimension),
+        AttentionHeads("attention.head_count", "num_attention_heads", limit=largest_dimension),
         *(Field(key, "head_dim", required=False, limit=largest_dimension) for key in _HEAD_SIZES),
         Harmless(("attention.recurrent_layers", "expert_feed_forward_length")),
         Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float),
         PeriodicLayers(_MAMBA),
         *mixer_rules("mamba_d_conv", "mamba_d_state", "mamba_dt_rank", "mamba_expand"),
-        Experts("expert_count", "num_experts", limit=largest_dimension),
-        Experts("expert_used_count", "num_experts_per_tok", limit=largest_dimension),
+        ExpertNumber("expert_count", "num_experts", limit=largest_dimension),
+        ExpertNumber("expert_used_count", "num_experts_per_tok", limit=largest_dimension),
         *tables.IMPLIED_RULES,
         Unwritable("hidden_act", "silu"),
         Unwritable("mamba_proj_bias", False),
