@@ -44,11 +44,13 @@ BYTE_LEVEL = {
     "minimax_m2": "minimax-m2",
     "nemotron_h": "pixtral",
     "olmo2": "dbrx",
+    "olmo3": "dbrx",
     "olmoe": "olmo",
     "phi": "phi-2",
     "gpt_oss": "gpt-4o",
     "granite": "refact",
     "granitemoe": "refact",
+    "granitemoehybrid": "refact",
     "granitemoeshared": "refact",
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2",
@@ -65,10 +67,12 @@ BYTE_LEVEL = {
 WORDPIECE = {"bert": "bert-bge", "nomic_bert": "bert-bge"}
 # Models whose vocabulary is one of sentencepiece with a list of merges.
 LISTED = ("gemma4_text",)
+# Models with a unigram vocabulary of sentencepiece.
+UNIGRAM = ("t5", "umt5")
 # Tokens that the converter looks for.
 MORE_TOKENS = {"glm4_moe": ("[gMASK]", "<|observation|>")}
 # Models whose vocabulary of sentencepiece puts no space before a text.
-UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
+UNPREFIXED = ("gemma", "gemma2", "gemma3_text", "gemma3n_text")
 
 # Of models whose blocks for multi-token prediction the converter expects, and transformers does not have.
 WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), "--no-mtp")
@@ -91,8 +95,15 @@ def _without_experts(config: dict[str, Any]) -> None:
             del config[key]
 
 
+def _older_layer_types(config: dict[str, Any]) -> None:
+    """Name the kinds of layers as released configs do; transformers' config would rename them."""
+    names = {"linear_attention": "mamba", "full_attention": "attention"}
+    config["layer_types"] = [names[kind] for kind in config["layer_types"]]
+    del config["model_type"]
+
+
 # Models whose released configs state something in another way, the only one that the converter knows.
-AS_RELEASED = {"nemotron_h": _without_experts}
+AS_RELEASED = {"granitemoehybrid": _older_layer_types, "nemotron_h": _without_experts}
 
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
@@ -156,6 +167,11 @@ def add_tokenizer(folder: Path, model_type: str) -> None:
         _byte_level(MORE_TOKENS.get(model_type, ())).save(str(folder / "tokenizer.json"))
         # Not the class of the architecture, which adds its own special tokens.
         (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    elif model_type in UNIGRAM:
+        (folder / "spiece.model").write_bytes(_unigram())
+        names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        stated = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, **names}
+        (folder / "tokenizer_config.json").write_text(json.dumps(stated))
     elif model_type in LISTED:
         names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
         listed = transformers.PreTrainedTokenizerFast(tokenizer_object=_listed(), **names)
@@ -241,6 +257,21 @@ def _wordpiece() -> dict[str, int]:
     tokenizer = tokenizers.BertWordPieceTokenizer()
     tokenizer.train_from_iterator(TEXT.splitlines(), VOCAB_SIZE, show_progress=False)
     return tokenizer.get_vocab()
+
+
+@cache
+def _unigram() -> bytes:
+    out = io.BytesIO()
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.splitlines()),
+        model_writer=out,
+        vocab_size=VOCAB_SIZE,
+        model_type="unigram",
+        minloglevel=2,
+        **ids,
+    )
+    return out.getvalue()
 
 
 @cache

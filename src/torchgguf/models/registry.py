@@ -35,6 +35,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "gemma": ("gemma",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3_text",),
+    "gemma3n": ("gemma3n_text",),
     "gemma4": ("gemma4_text",),
     "glm4": ("glm4",),
     "glm4moe": ("glm4_moe",),
@@ -42,6 +43,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "gpt2": ("gpt2",),
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "granite": ("granite",),
+    "granitehybrid": ("granitemoehybrid",),
     "granitemoe": ("granitemoeshared", "granitemoe"),
     "hunyuan_vl": ("hunyuan_vl_text",),
     "internlm2": ("internlm2",),
@@ -61,7 +63,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "nemotron_h": ("nemotron_h",),
     "nemotron_h_moe": ("nemotron_h",),
     "nomic-bert": ("nomic_bert",),
-    "olmo2": ("olmo2",),
+    "olmo2": ("olmo3", "olmo2"),
     "olmoe": ("olmoe",),
     "orion": ("orion",),
     "paddleocr": ("paddleocr_vl_text",),
@@ -86,6 +88,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "smollm3": ("smollm3",),
     "stablelm": ("stablelm",),
     "starcoder2": ("starcoder2",),
+    "t5encoder": ("t5",),
     "xverse": ("xverse",),
 }
 

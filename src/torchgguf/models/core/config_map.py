@@ -165,8 +165,9 @@ class Field(Rule):
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the number."""
-        if not self.required and self.key not in header.values:
-            return {}
+        stated = header.values.get(self.key, 0)
+        if not self.required and type(stated) in (int, float) and stated == 0:
+            return {}  # llama.cpp's own writer states 0 where the size follows from the tensors
         value = self.number(header)
         if self.limit is not None and value is not None and value > (limit := self.limit(header)):
             raise GGUFError(f"{self.key} = {value} is invalid: the {self.limit.__name__} is {limit}")
