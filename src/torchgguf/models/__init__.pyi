@@ -85,6 +85,11 @@ from torchgguf.models.architectures.deepseek_v3 import (
     DeepseekV3ForTokenClassification as DeepseekV3ForTokenClassification,
     DeepseekV3Model as DeepseekV3Model,
 )
+from torchgguf.models.architectures.dots1 import (
+    Dots1Config as Dots1Config,
+    Dots1ForCausalLM as Dots1ForCausalLM,
+    Dots1Model as Dots1Model,
+)
 from torchgguf.models.architectures.ernie4_5 import (
     Ernie4_5Config as Ernie4_5Config,
     Ernie4_5ForCausalLM as Ernie4_5ForCausalLM,
@@ -216,6 +221,11 @@ from torchgguf.models.architectures.jais import (
     JaisForCausalLM as JaisForCausalLM,
     JaisModel as JaisModel,
 )
+from torchgguf.models.architectures.jais2 import (
+    Jais2Config as Jais2Config,
+    Jais2ForCausalLM as Jais2ForCausalLM,
+    Jais2Model as Jais2Model,
+)
 from torchgguf.models.architectures.jamba import (
     JambaConfig as JambaConfig,
     JambaForCausalLM as JambaForCausalLM,
@@ -314,6 +324,12 @@ from torchgguf.models.architectures.nomic_bert import (
     NomicBertForSequenceClassification as NomicBertForSequenceClassification,
     NomicBertForTokenClassification as NomicBertForTokenClassification,
     NomicBertModel as NomicBertModel,
+)
+from torchgguf.models.architectures.olmo import (
+    OlmoConfig as OlmoConfig,
+    OlmoForCausalLM as OlmoForCausalLM,
+    OlmoForSequenceClassification as OlmoForSequenceClassification,
+    OlmoModel as OlmoModel,
 )
 from torchgguf.models.architectures.olmo2 import (
     Olmo2Config as Olmo2Config,

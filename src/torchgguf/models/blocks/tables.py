@@ -80,6 +80,9 @@ GATED_MLP = (
     *MLP_OUTPUT,
 )
 
+# Factors beside the matrices of MLPs, which llama.cpp does not apply in models of some architectures.
+UNAPPLIED_FACTORS = tuple(f"blk.{{}}.ffn_{part}.scale" for part in ("gate", "up", "down"))
+
 
 def expert_rows(block: str = "mlp", gate: str = "gate") -> tuple[Row, ...]:
     """Return the rows of experts, given the names of the module that contains them and of its gate."""
