@@ -344,8 +344,8 @@ def top_tokens(path: Path, ids: Sequence[int], every: int, threads: int) -> tupl
     return [each["id"] for each in found], [each["logprob"] for each in found]
 
 
-def embeddings(path: Path, texts: Sequence[str], pooling: str | None = None) -> torch.Tensor:
-    """llama.cpp's normalised vectors of texts; by default pooled as the file states."""
+def embeddings(path: Path, texts: Sequence[str | list[int]], pooling: str | None = None) -> torch.Tensor:
+    """llama.cpp's normalised vectors of texts, or of their tokens; by default pooled as the file states."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()

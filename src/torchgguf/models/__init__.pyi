@@ -90,6 +90,11 @@ from torchgguf.models.architectures.dots1 import (
     Dots1ForCausalLM as Dots1ForCausalLM,
     Dots1Model as Dots1Model,
 )
+from torchgguf.models.architectures.dream import (
+    DreamConfig as DreamConfig,
+    DreamForCausalLM as DreamForCausalLM,
+    DreamModel as DreamModel,
+)
 from torchgguf.models.architectures.ernie4_5 import (
     Ernie4_5Config as Ernie4_5Config,
     Ernie4_5ForCausalLM as Ernie4_5ForCausalLM,
@@ -246,6 +251,16 @@ from torchgguf.models.architectures.lfm2_moe import (
     Lfm2MoeConfig as Lfm2MoeConfig,
     Lfm2MoeForCausalLM as Lfm2MoeForCausalLM,
     Lfm2MoeModel as Lfm2MoeModel,
+)
+from torchgguf.models.architectures.llada import (
+    LLaDAConfig as LLaDAConfig,
+    LLaDAForCausalLM as LLaDAForCausalLM,
+    LLaDAModel as LLaDAModel,
+)
+from torchgguf.models.architectures.llada_moe import (
+    LLaDAMoeConfig as LLaDAMoeConfig,
+    LLaDAMoeForCausalLM as LLaDAMoeForCausalLM,
+    LLaDAMoeModel as LLaDAMoeModel,
 )
 from torchgguf.models.architectures.llama import (
     LlamaConfig as LlamaConfig,
@@ -463,6 +478,11 @@ from torchgguf.models.architectures.refact import (
     RefactConfig as RefactConfig,
     RefactForCausalLM as RefactForCausalLM,
     RefactModel as RefactModel,
+)
+from torchgguf.models.architectures.rnd1 import (
+    RND1Config as RND1Config,
+    RND1ForCausalLM as RND1ForCausalLM,
+    RND1Model as RND1Model,
 )
 from torchgguf.models.architectures.seed_oss import (
     SeedOssConfig as SeedOssConfig,
