@@ -53,6 +53,7 @@ BYTE_LEVEL = {
     "gpt_oss": "gpt-4o",
     "granite": "refact",
     "granitemoe": "refact",
+    "granitemoehybrid": "refact",
     "granitemoeshared": "refact",
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2",
@@ -74,7 +75,7 @@ UNIGRAM = ("t5", "umt5")
 # Tokens that the converter looks for.
 MORE_TOKENS = {"glm4_moe": ("[gMASK]", "<|observation|>")}
 # Models whose vocabulary of sentencepiece puts no space before a text.
-UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
+UNPREFIXED = ("gemma", "gemma2", "gemma3_text", "gemma3n_text")
 
 # Of models whose blocks for multi-token prediction the converter expects, and transformers does not have.
 WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), "--no-mtp")
@@ -97,8 +98,15 @@ def _without_experts(config: dict[str, Any]) -> None:
             del config[key]
 
 
+def _older_layer_types(config: dict[str, Any]) -> None:
+    """Name the kinds of layers as released configs do; transformers' config would rename them."""
+    names = {"linear_attention": "mamba", "full_attention": "attention"}
+    config["layer_types"] = [names[kind] for kind in config["layer_types"]]
+    del config["model_type"]
+
+
 # Models whose released configs state something in another way, the only one that the converter knows.
-AS_RELEASED = {"nemotron_h": _without_experts}
+AS_RELEASED = {"granitemoehybrid": _older_layer_types, "nemotron_h": _without_experts}
 
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:

@@ -153,6 +153,11 @@ from torchgguf.models.architectures.gemma3_text import (
     Gemma3TextForSequenceClassification as Gemma3TextForSequenceClassification,
     Gemma3TextModel as Gemma3TextModel,
 )
+from torchgguf.models.architectures.gemma3n_text import (
+    Gemma3nForCausalLM as Gemma3nForCausalLM,
+    Gemma3nTextConfig as Gemma3nTextConfig,
+    Gemma3nTextModel as Gemma3nTextModel,
+)
 from torchgguf.models.architectures.gemma4_text import (
     Gemma4ForCausalLM as Gemma4ForCausalLM,
     Gemma4TextConfig as Gemma4TextConfig,
@@ -199,6 +204,11 @@ from torchgguf.models.architectures.granitemoe import (
     GraniteMoeConfig as GraniteMoeConfig,
     GraniteMoeForCausalLM as GraniteMoeForCausalLM,
     GraniteMoeModel as GraniteMoeModel,
+)
+from torchgguf.models.architectures.granitemoehybrid import (
+    GraniteMoeHybridConfig as GraniteMoeHybridConfig,
+    GraniteMoeHybridForCausalLM as GraniteMoeHybridForCausalLM,
+    GraniteMoeHybridModel as GraniteMoeHybridModel,
 )
 from torchgguf.models.architectures.granitemoeshared import (
     GraniteMoeSharedConfig as GraniteMoeSharedConfig,

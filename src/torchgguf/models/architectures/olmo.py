@@ -63,7 +63,7 @@ OLMO = Architecture(
         Unwritable("attention_bias", False),
     ),
     rows=(*tables.STREAM[::2], *tables.INTERLEAVED_ATTENTION, *tables.GATED_MLP),
-    unread=tables.UNAPPLIED_FACTORS,
+    unread=tables.GATED_MLP_FACTORS,
 )
 
 
