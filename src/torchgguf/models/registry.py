@@ -33,6 +33,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "exaone4": ("exaone4",),
     "falcon": ("falcon",),
     "gemma": ("gemma",),
+    "gemma-embedding": ("gemma3_text",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3_text",),
     "gemma3n": ("gemma3n_text",),

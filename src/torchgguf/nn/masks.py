@@ -69,23 +69,32 @@ def causal_mask(
     return _explicit_mask(padding, torch.arange(past, total, device=device), total, window)
 
 
-def bidirectional_mask(attention_mask: Tensor | None, inputs_embeds: Tensor) -> AttentionMask:
+def bidirectional_mask(
+    attention_mask: Tensor | None, inputs_embeds: Tensor, window: int | None = None
+) -> AttentionMask:
     """Make the mask of one forward in which every position sees all others, except padding.
 
     Args:
         attention_mask: `(B, T)`, zero where a position is padding; or None.
         inputs_embeds: what goes into the first layer, `(B, T, hidden_size)`.
+        window: how many positions back and forth, itself included, a query may look; None: all.
 
     Raises:
         ValueError: `attention_mask` has another shape.
     """
     batch, length, _ = inputs_embeds.shape
-    if attention_mask is None:
-        return AttentionMask(None, causal=False)
-    _check_shape(attention_mask, batch, length, length)
-    if not torch.compiler.is_compiling() and bool(attention_mask.all()):
-        return AttentionMask(None, causal=False)
-    return AttentionMask(attention_mask.to(inputs_embeds.device).bool()[:, None, None], causal=False)
+    if attention_mask is not None:
+        _check_shape(attention_mask, batch, length, length)
+        if not torch.compiler.is_compiling() and bool(attention_mask.all()):
+            attention_mask = None
+    allowed = (
+        None if attention_mask is None else attention_mask.to(inputs_embeds.device).bool()[:, None, None]
+    )
+    if window is not None and window < length:
+        places = torch.arange(length, device=inputs_embeds.device)
+        near = ((places[:, None] - places).abs() < window)[None, None]
+        allowed = near if allowed is None else allowed & near
+    return AttentionMask(allowed, causal=False)
 
 
 def static_mask(padding: Tensor | None, queries: Tensor, capacity: int, window: int | None) -> AttentionMask:
