@@ -70,14 +70,14 @@ def causal_mask(
 
 
 def bidirectional_mask(
-    attention_mask: Tensor | None, inputs_embeds: Tensor, window: int | None = None
+    attention_mask: Tensor | None, inputs_embeds: Tensor, reach: int | None = None
 ) -> AttentionMask:
     """Make the mask of one forward in which every position sees all others, except padding.
 
     Args:
         attention_mask: `(B, T)`, zero where a position is padding; or None.
         inputs_embeds: what goes into the first layer, `(B, T, hidden_size)`.
-        window: how many positions back and forth, itself included, a query may look; None: all.
+        reach: how many positions before and after itself a position sees; None: all.
 
     Raises:
         ValueError: `attention_mask` has another shape.
@@ -85,16 +85,17 @@ def bidirectional_mask(
     batch, length, _ = inputs_embeds.shape
     if attention_mask is not None:
         _check_shape(attention_mask, batch, length, length)
-        if not torch.compiler.is_compiling() and bool(attention_mask.all()):
-            attention_mask = None
-    allowed = (
-        None if attention_mask is None else attention_mask.to(inputs_embeds.device).bool()[:, None, None]
-    )
-    if window is not None and window < length:
+    if reach is not None:
         places = torch.arange(length, device=inputs_embeds.device)
-        near = ((places[:, None] - places).abs() < window)[None, None]
-        allowed = near if allowed is None else allowed & near
-    return AttentionMask(allowed, causal=False)
+        near = ((places[:, None] - places).abs() <= reach)[None, None]
+        if attention_mask is not None:
+            near = near & attention_mask.to(near.device).bool()[:, None, None]
+        return AttentionMask(near, causal=False)
+    if attention_mask is None:
+        return AttentionMask(None, causal=False)
+    if not torch.compiler.is_compiling() and bool(attention_mask.all()):
+        return AttentionMask(None, causal=False)
+    return AttentionMask(attention_mask.to(inputs_embeds.device).bool()[:, None, None], causal=False)
 
 
 def static_mask(padding: Tensor | None, queries: Tensor, capacity: int, window: int | None) -> AttentionMask:

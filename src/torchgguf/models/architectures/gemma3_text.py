@@ -157,7 +157,8 @@ class Gemma3TextModel(UnitOffsetModel, TwoRotationsModel, architecture=GEMMA3):
             return super().make_masks(attention_mask, x, cache)
         if cache is not None and cache.known_length != 0:
             raise ValueError(f"cache must be empty: this {type(self).__name__} sees all positions at once")
-        return {window: bidirectional_mask(attention_mask, x, window) for window in self.windows}
+        reach = {window: None if window is None else window - 1 for window in self.windows}
+        return {window: bidirectional_mask(attention_mask, x, reach[window]) for window in self.windows}
 
 
 class Gemma3ForCausalLM(heads.CappedForCausalLM, base=Gemma3TextModel): ...

@@ -223,7 +223,9 @@ class WeightMap:
         self._by_gguf: dict[str, list[Row]] = {}
         for row in self.rows:
             self._by_gguf.setdefault(_key(row, row.gguf), []).append(row)
-        self._by_hf = {_key(row, row.hf): row for row in self.rows}
+        self._by_hf: dict[str, list[Row]] = {}
+        for row in self.rows:
+            self._by_hf.setdefault(_key(row, row.hf), []).append(row)
         of_layers = {re.escape(row.hf.partition("{}")[0]) for row in self.rows if "{}" in row.hf}
         self._layer = re.compile(rf"(?:^|\.)(?:{'|'.join(sorted(of_layers))})(\d+)\.")
 
@@ -237,10 +239,14 @@ class WeightMap:
         """Return whether there is a row for a GGUF tensor."""
         return _find(name, self._by_gguf)[0] in self._by_gguf
 
-    def to_gguf(self, name: str) -> tuple[str, Row] | None:
-        """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches."""
+    def to_gguf(self, name: str, config: Any) -> tuple[str, Row] | None:
+        """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches.
+
+        Where several rows have one name in models, and none applies, it is the first.
+        """
         key, layer, suffix = _find(name, self._by_hf)
-        row = self._by_hf.get(key)
+        rows = self._by_hf.get(key, [])
+        row = next((row for row in rows if row.applies(config)), rows[0] if rows else None)
         return None if row is None else (row.gguf.format(layer) + suffix, _row_of(name, row))
 
     def count_layers(self, names: Iterable[str]) -> int:

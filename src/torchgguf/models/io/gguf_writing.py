@@ -110,7 +110,7 @@ def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
     tensors = {name: TensorSource.of(tensor) for name, tensor in _config_tensors(model).items()}
     for place in tensor_places(model, slots, left_out=None if _states_head(model) else model.tied_head):
         hf_name = model.base_name(place.name)
-        if (target := model.architecture.weights.to_gguf(hf_name)) is None:
+        if (target := model.architecture.weights.to_gguf(hf_name, model.config)) is None:
             raise ValueError(f"GGUF files have no tensor for the parameter {hf_name}")
         name, row = target
         tensors[name] = _source(place, name, row.transform, model.config, types.get(name), layers)
