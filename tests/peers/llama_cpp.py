@@ -32,6 +32,7 @@ BYTE_LEVEL = {
     "deepseek_v3": "deepseek-v3",
     "exaone4": "exaone4",
     "falcon": "falcon",
+    "falcon_h1": "falcon-h1",
     "falcon_mamba": "falcon",
     "glm4": "glm4",
     "glm4_moe": "glm4",

@@ -116,6 +116,11 @@ from torchgguf.models.architectures.falcon import (
     FalconForTokenClassification as FalconForTokenClassification,
     FalconModel as FalconModel,
 )
+from torchgguf.models.architectures.falcon_h1 import (
+    FalconH1Config as FalconH1Config,
+    FalconH1ForCausalLM as FalconH1ForCausalLM,
+    FalconH1Model as FalconH1Model,
+)
 from torchgguf.models.architectures.falcon_mamba import (
     FalconMambaCausalLMOutput as FalconMambaCausalLMOutput,
     FalconMambaConfig as FalconMambaConfig,

@@ -32,6 +32,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "exaone": ("exaone",),
     "exaone4": ("exaone4",),
     "falcon": ("falcon",),
+    "falcon-h1": ("falcon_h1",),
     "gemma": ("gemma",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3_text",),
