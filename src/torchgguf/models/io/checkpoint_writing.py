@@ -185,12 +185,10 @@ def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, L
     for stack in model.architecture.stacks:
         count = stack.matrices(tensor.shape)
         if (names := stack.part_names(base_name, count)) is not None:
-            rows, *others = shape = stack.shape_of_parts(tensor.shape)
+            rows, *rest = shape = stack.shape_of_parts(tensor.shape)
             for expert, row in enumerate(names):
                 for i, part in enumerate(row):
-                    load = partial(
-                        _part, tensor, (count, -1, *others), expert, slice(i * rows, (i + 1) * rows)
-                    )
+                    load = partial(_part, tensor, (count, -1, *rest), expert, slice(i * rows, (i + 1) * rows))
                     yield prefix + part, LazyTensor(shape, tensor.dtype, load)
             return
     yield prefix + other_names.in_checkpoints(base_name), tensor
