@@ -64,6 +64,7 @@ def test_names_are_those_of_the_format(architecture):
     own = {key for rule in architecture.rules for key in rule.keys}
     # The last is in the format's description, the others in llama.cpp's list (llama-arch.cpp).
     newer = {"attention.recurrent_layers", "num_loops", "rope.scale_linear", "skip_loop_final_norm"}
+    newer |= {"hidden_activation", "classifier.pooling_type"}
     assert own - keys <= {*newer, "tensor_data_layout"}
 
 

@@ -196,7 +196,7 @@ ABSENT: dict[str, dict[str, str]] = {
             Lfm2PreTrainedModel
             LlamaPreTrainedModel MiniMaxM2PreTrainedModel Ministral3PreTrainedModel
             MistralPreTrainedModel MixtralPreTrainedModel NemotronHPreTrainedModel NemotronPreTrainedModel
-            NomicBertPreTrainedModel Olmo2PreTrainedModel
+            ModernBertPreTrainedModel NomicBertPreTrainedModel Olmo2PreTrainedModel
             OlmoePreTrainedModel Phi3PreTrainedModel PhiPreTrainedModel PhimoePreTrainedModel
             Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel
             Qwen3NextPreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel
@@ -239,7 +239,7 @@ ABSENT: dict[str, dict[str, str]] = {
         """,
         "TODO": """
             BertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction BertForPreTraining
-            BertLMHeadModel NomicBertForMaskedLM
+            BertLMHeadModel ModernBertForMaskedLM ModernBertForMultipleChoice NomicBertForMaskedLM
         """,
     },
 }

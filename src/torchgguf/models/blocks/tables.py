@@ -76,6 +76,7 @@ PLAIN_MLP = (Row("blk.{}.ffn_up", "layers.{}.mlp.up_proj"), *MLP_OUTPUT)
 
 # Factors on the products of a plain MLP, which llama.cpp does not use in some architectures.
 PLAIN_MLP_FACTORS = tuple(f"blk.{{}}.ffn_{part}.scale" for part in ("up", "down"))
+GATED_MLP_FACTORS = ("blk.{}.ffn_gate.scale", *PLAIN_MLP_FACTORS)
 
 GATED_MLP = (
     Row("blk.{}.ffn_gate", "layers.{}.mlp.gate_proj"),
