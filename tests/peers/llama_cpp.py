@@ -83,7 +83,7 @@ UNPREFIXED = ("gemma", "gemma2", "gemma3_text", "gemma3n_text")
 WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), "--no-mtp")
 
 # Classes whose names in released checkpoints are the only ones that the converter knows.
-RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM"}
+RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM", "UMT5EncoderModel": "T5EncoderModel"}
 
 
 def _without_experts(config: dict[str, Any]) -> None:

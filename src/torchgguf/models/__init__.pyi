@@ -540,6 +540,10 @@ from torchgguf.models.architectures.t5 import (
     T5Config as T5Config,
     T5EncoderModel as T5EncoderModel,
 )
+from torchgguf.models.architectures.umt5 import (
+    UMT5Config as UMT5Config,
+    UMT5EncoderModel as UMT5EncoderModel,
+)
 from torchgguf.models.architectures.xverse import (
     XverseConfig as XverseConfig,
     XverseForCausalLM as XverseForCausalLM,
