@@ -100,6 +100,8 @@ CASES = {
             },
         },
     ),
+    "jais2": Case("Jais2", SHORT_IDS),
+    "olmo": Case("Olmo", {**SHORT_IDS, "clip_qkv": 0.4}),
     "olmo2": Case("Olmo2", {"pad_token_id": None, "eos_token_id": 2}),
     "olmo3": Case(
         "Olmo3",
