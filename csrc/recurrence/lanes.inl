@@ -42,6 +42,17 @@ inline float sum(F v) { return sum_of<kLanes>(v); }
 
 constexpr int64_t round_up(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
+// Hands out parts of a workspace.
+struct Room {
+    float* end;
+
+    float* take(int64_t floats) {
+        float* begin = end;
+        end += round_up(floats);
+        return begin;
+    }
+};
+
 // e^x, right to about one unit of the last place: 0 where it would be subnormal, infinity from x = 88.4 on.
 inline F exp(F x) {
     constexpr float lowest = -87.3f, highest = 88.4f;

@@ -23,6 +23,20 @@ struct DeltaRule {
     float* new_state;    // (B, H, N, V)
 };
 
+// Its gradients. Those of queries and keys are sums over the heads of values that share them, of a slice at a time.
+struct DeltaRuleBackward {
+    DeltaRule forward;  // with neither outputs
+    int64_t slices;     // of the heads that share keys
+    const float* grad_out;
+    const float* grad_state;
+    float* query;  // (B, T, K, slices, N)
+    float* key;    // (B, T, K, slices, N)
+    float* value;
+    float* decay;
+    float* beta;
+    float* state;
+};
+
 // s <- exp(step a) s + step x b; output c s. For few positions.
 struct StateSpaceStep {
     int64_t batch, length, groups, heads, n, v;
@@ -49,6 +63,20 @@ struct SelectiveScan {
     float* new_state;    // (B, C, N)
 };
 
+// Its gradients. Those of b and c are sums over the channels, of a slice at a time.
+struct SelectiveScanBackward {
+    SelectiveScan forward;  // with neither outputs
+    int64_t slices;         // of the channels
+    const float* grad_out;
+    const float* grad_state;
+    float* x;
+    float* step;
+    float* a;  // (B, C, N)
+    float* b;  // (B, slices, T, N)
+    float* c;  // (B, slices, T, N)
+    float* state;
+};
+
 struct CausalConvolution {
     int64_t batch, channels, length, size;
     const float* x;       // (B, C, size - 1 + T)
@@ -68,8 +96,10 @@ struct TaskKernel {
 
 struct RecurrenceKernels {
     TaskKernel<DeltaRule> delta_rule;
+    TaskKernel<DeltaRuleBackward> delta_rule_backward;
     TaskKernel<StateSpaceStep> state_space_step;
     TaskKernel<SelectiveScan> selective_scan;
+    TaskKernel<SelectiveScanBackward> selective_scan_backward;
     TaskKernel<CausalConvolution> causal_convolution;
 };
 

@@ -65,17 +65,6 @@ inline void multiply_lower(int64_t rows, int64_t columns, Elements a, Rows b, Ro
     }
 }
 
-// Solves (1 - a) x = x in place, where a is (rows, rows) and zero on and above the diagonal.
-inline void solve_lower(int64_t rows, int64_t columns, Elements a, Rows x) {
-    for (int64_t i = 0; i < rows; i += kTileRows) {
-        const int64_t count = rows - i < kTileRows ? rows - i : kTileRows;
-        multiply(count, columns, i, a.from(i, 0), x, x.from(i, 0), true);
-        for (int64_t late = 1; late < count; ++late) {
-            multiply(1, columns, late, a.from(i + late, i), x.from(i, 0), x.from(i + late, 0), true);
-        }
-    }
-}
-
 inline void copy_rows(const float* src, int64_t src_row, float* dst, int64_t dst_row, int64_t rows, int64_t columns) {
     for (int64_t i = 0; i < rows; ++i) __builtin_memcpy(dst + i * dst_row, src + i * src_row, columns * sizeof(float));
 }

@@ -82,6 +82,31 @@ def delta_rule(
     (B, T, H, V), decay (B, T, H) or (B, T, H, N), beta (B, T, H), state, new_state (B, H, N, V).
     """
 
+def delta_rule_backward(
+    grad_out: torch.Tensor,
+    grad_state: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    decay: torch.Tensor,
+    beta: torch.Tensor,
+    state: torch.Tensor,
+    by_query: torch.Tensor,
+    by_key: torch.Tensor,
+    by_value: torch.Tensor,
+    by_decay: torch.Tensor,
+    by_beta: torch.Tensor,
+    by_state: torch.Tensor,
+    corrected: bool,
+    threads: int,
+) -> None:
+    """
+    Compute the gradients of delta_rule from those of its outputs.
+
+    by_query and by_key, (B, T, K, slices, N), are sums over slices of the heads that share keys; the others
+    have the shapes of what they are the gradients of.
+    """
+
 def state_space_step(
     x: torch.Tensor,
     step: torch.Tensor,
@@ -115,6 +140,30 @@ def selective_scan(
     Read a text by s <- exp(step a) s + step x b; out = c s.
 
     All are float32: x, step, out (B, T, C), a (C, N), b, c (B, T, N), state, new_state (B, C, N).
+    """
+
+def selective_scan_backward(
+    grad_out: torch.Tensor,
+    grad_state: torch.Tensor,
+    x: torch.Tensor,
+    step: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    c: torch.Tensor,
+    state: torch.Tensor,
+    by_x: torch.Tensor,
+    by_step: torch.Tensor,
+    by_a: torch.Tensor,
+    by_b: torch.Tensor,
+    by_c: torch.Tensor,
+    by_state: torch.Tensor,
+    threads: int,
+) -> None:
+    """
+    Compute the gradients of selective_scan from those of its outputs.
+
+    by_a, (B, C, N), is of each text; by_b and by_c, (B, slices, T, N), are sums over slices of channels; the
+    others have the shapes of what they are the gradients of.
     """
 
 def causal_convolution(

@@ -35,11 +35,22 @@ def test_what_needs_no_model_is_there_at_once(arguments, shown):
     assert shown in result.stdout
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "torchgguf.cli" in imported
-    assert "torch" not in imported
+    assert not {"torch", "transformers", "tokenizers", "torchgguf.models"} & imported
 
 
 def test_the_package_imports_nothing_until_asked():
-    code = "import torchgguf, sys; assert 'torch' not in sys.modules; torchgguf.open_gguf"
+    """A name imports what defines it: a file's class no torch, an architecture's class no other one."""
+    code = """
+import sys, torchgguf
+OWN = [name for name in sys.modules if name.startswith("torchgguf.")]
+assert OWN == ["torchgguf._lazy", "torchgguf._module_paths"], OWN
+torchgguf.open_gguf
+assert not {"torch", "torchgguf.models"} & sys.modules.keys()
+torchgguf.Qwen3Config
+names = [name for name in sys.modules if name.startswith("torchgguf.models.architectures.")]
+assert names == ["torchgguf.models.architectures.qwen3"], names
+assert "transformers" not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True, timeout=TIMEOUT)
 
 

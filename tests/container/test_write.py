@@ -1,6 +1,7 @@
 """Files we write, read by gguf-py and by llama.cpp."""
 
 import resource
+from itertools import product
 
 import gguf
 import numpy as np
@@ -191,6 +192,18 @@ def test_metadata_that_gguf_cannot_hold(tmp_path, metadata, options, message):
     with pytest.raises(GGUFError, match=message):
         write_gguf(tmp_path / "x.gguf", metadata, {}, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_as_many_entries_as_files_are_read_with(tmp_path):
+    for count, kind in product((1 << 15, (1 << 15) + 1), ("tensors", "metadata keys")):
+        contents = {str(i): torch.ones(1) if kind == "tensors" else i for i in range(count)}
+        both = ({}, contents) if kind == "tensors" else (contents, {})
+        if count == 1 << 15:
+            write_gguf(tmp_path / "x.gguf", *both)
+            open_gguf(tmp_path / "x.gguf").close()
+        else:
+            with pytest.raises(GGUFError, match=f"32769 {kind} exceed the limit of 32768"):
+                write_gguf(tmp_path / "x.gguf", *both)
 
 
 def test_a_list_spoilt_after_it_was_set_is_found_when_writing(tmp_path):

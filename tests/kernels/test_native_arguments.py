@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.kernels.test_recurrence_native import SHAPES as RECURRENCES
 from torchgguf.quants import quant_type, quantize
 
 _native = pytest.importorskip("torchgguf._native")
@@ -44,12 +45,6 @@ def arguments(function: str) -> dict:
 
 
 FUNCTIONS = ("linear", "dequantize", "embedding", "quantize")
-RECURRENCES = (
-    "delta_rule",
-    "state_space_step",
-    "selective_scan",
-    "causal_convolution",
-)  # test_recurrence_native
 TENSORS = [(f, name) for f in FUNCTIONS for name in arguments(f) if name not in ("type", "threads")]
 each_tensor = pytest.mark.parametrize(("function", "name"), TENSORS)
 
@@ -261,4 +256,4 @@ def test_no_reference_is_kept_or_lost():
 
 def test_every_function_that_takes_tensors_is_tried_here():
     takes_tensors = {n for n, f in inspect.getmembers(_native, callable) if "Tensor" in (f.__doc__ or "")}
-    assert takes_tensors == {*FUNCTIONS, *RECURRENCES}
+    assert takes_tensors == {*FUNCTIONS, *RECURRENCES}  # these in test_recurrence_native

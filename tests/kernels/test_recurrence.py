@@ -149,6 +149,21 @@ def test_gradients(case, kind, length, isa):
         assert_close(actual, right, 3e-5)
 
 
+def test_gradients_that_many_heads_or_channels_share():
+    """They are summed over slices of these, of which some are smaller than others."""
+    many = (
+        ("gated_delta_rule", gated_delta_rule(20, "middle", keys=2, values=12)),
+        ("gated_delta_rule", gated_delta_rule(20, "middle", keys=1, values=5)),
+        ("state_space_scan", state_space_scan(20, "middle", heads=16)),
+        ("selective_scan", selective_scan(70, "middle", channels=650)),
+    )
+    for case, arguments in many:
+        inputs = [x.float() for x in arguments.values()]
+        expected = gradients(getattr(loops, case), [x.double() for x in inputs])
+        for actual, right in zip(gradients(operator(case), inputs), expected, strict=True):
+            assert_close(actual, right, 3e-5)
+
+
 @each_case
 @pytest.mark.parametrize("length", [0, 3, 70])
 def test_the_reference_and_its_gradients_are_exact(case, length):

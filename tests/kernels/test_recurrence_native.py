@@ -42,6 +42,38 @@ SHAPES = {
         "out": (B, T, C),
         "new_state": (B, C, N),
     },
+    "delta_rule_backward": {
+        "grad_out": (B, T, H, V),
+        "grad_state": (B, H, N, V),
+        "query": (B, T, K, N),
+        "key": (B, T, K, N),
+        "value": (B, T, H, V),
+        "decay": (B, T, H, N),
+        "beta": (B, T, H),
+        "state": (B, H, N, V),
+        "by_query": (B, T, K, 1, N),
+        "by_key": (B, T, K, 1, N),
+        "by_value": (B, T, H, V),
+        "by_decay": (B, T, H, N),
+        "by_beta": (B, T, H),
+        "by_state": (B, H, N, V),
+    },
+    "selective_scan_backward": {
+        "grad_out": (B, T, C),
+        "grad_state": (B, C, N),
+        "x": (B, T, C),
+        "step": (B, T, C),
+        "a": (C, N),
+        "b": (B, T, N),
+        "c": (B, T, N),
+        "state": (B, C, N),
+        "by_x": (B, T, C),
+        "by_step": (B, T, C),
+        "by_a": (B, C, N),
+        "by_b": (B, 2, T, N),
+        "by_c": (B, 2, T, N),
+        "by_state": (B, C, N),
+    },
     "causal_convolution": {"x": (B, C, T + 3), "weight": (C, 4), "bias": (C,), "out": (B, C, T)},
 }
 TENSORS = [(function, name) for function, shapes in SHAPES.items() for name in shapes]
@@ -55,7 +87,7 @@ def arguments(function: str) -> dict[str, Tensor]:
 
 
 def call(function: str, tensors: dict[str, Tensor]) -> None:
-    corrected = {"corrected": True} if function == "delta_rule" else {}
+    corrected = {"corrected": True} if function.startswith("delta_rule") else {}
     getattr(_native, function)(**tensors, **corrected, threads=2)
 
 
@@ -72,9 +104,11 @@ def test_no_byte_behind_a_tensor_is_touched(function, isa):
     call(function, right)
     with ExitStack() as stack:
         guards = {name: stack.enter_context(guarded(tensor)) for name, tensor in right.items()}
-        guards["out"].fill_(torch.nan)
+        filled = [name for name in guards if name in ("out", "new_state") or name.startswith("by_")]
+        for name in filled:
+            guards[name].fill_(torch.nan)
         call(function, guards)
-        assert torch.equal(guards["out"], right["out"])
+        assert all(torch.equal(guards[name], right[name]) for name in filled)
 
 
 @each_tensor
@@ -96,3 +130,6 @@ def test_heads_are_whole_groups():
     assert refused("delta_rule", **odd) == "heads of value must be a multiple of 3, got 4"
     odd = {"b": torch.rand(B, T, 3, N), "c": torch.rand(B, T, 3, N)}
     assert refused("state_space_step", **odd) == "heads of x must be a multiple of 3, got 4"
+    three = torch.rand(B, T, K, 3, N)
+    odd = {"by_query": three, "by_key": three}
+    assert refused("delta_rule_backward", **odd) == "heads of value must be a multiple of 6, got 4"

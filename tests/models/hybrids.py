@@ -1,6 +1,6 @@
 """Cases of tiny models with layers that are no attention: convolutions and recurrences."""
 
-from tests.models.case import Case
+from tests.models.case import SHORT_IDS, Case
 from tests.models.gated_delta import GATED_DELTA, GATED_DELTA_UNWRITABLE
 from tests.models.mamba2_cases import MAMBA2
 
@@ -15,8 +15,42 @@ _JAMBA = {
     "pad_token_id": None,
 }
 
+_KIMI = {
+    **SHORT_IDS,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 4,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "linear_num_heads": 4,
+    "linear_head_dim": 16,
+    "num_local_experts": 7,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 24,
+}
+
 HYBRIDS = {
     **MAMBA2,
+    "kimi": Case("KimiLinear", _KIMI),
+    "kimi-odd-heads": Case(
+        "KimiLinear",
+        {
+            **_KIMI,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "linear_num_heads": 3,
+            "linear_conv_kernel_dim": 3,
+            "num_hidden_layers": 4,
+            "layer_types": ["full_attention", "linear_attention", "linear_attention", "full_attention"],
+            "mlp_layer_types": ["dense", "dense", "sparse", "sparse"],
+            "num_local_experts": 4,
+            "num_experts_per_tok": 1,
+            "n_shared_experts": 2,
+        },
+    ),
     **GATED_DELTA,
     "lfm2": Case("Lfm2", {"layer_types": ["conv", "full_attention", "conv"]}),
     "lfm2-untied-odd-heads": Case(
@@ -82,6 +116,20 @@ HYBRIDS = {
 }
 UNWRITABLE_HYBRIDS = {
     **GATED_DELTA_UNWRITABLE,
+    "kimi-other": Case(
+        "KimiLinear",
+        {
+            **_KIMI,
+            "linear_num_heads": 2,
+            "num_local_experts": 8,
+            "n_group": 4,  # which the converter does not read
+            "topk_group": 2,
+            "mlp_layer_types": ["sparse", "dense", "sparse"],
+            "norm_topk_prob": False,
+            "q_lora_rank": 48,
+            "attention_bias": True,
+        },
+    ),
     "lfm2-biases": Case(
         "Lfm2",
         {

@@ -1,6 +1,6 @@
 """Cases of tiny models with layers of Mamba 2."""
 
-from tests.models.case import Case
+from tests.models.case import MULTIPLIERS, SHORT_IDS, Case
 
 MAMBA, ATTENTION = "linear_attention", "full_attention"
 
@@ -22,7 +22,38 @@ NEMOTRON_EXPERTS = {
     "routed_scaling_factor": 1.7,
 }
 
+# The converter states 2^20 as the longest text. llama.cpp wants mixers of twice the width.
+GRANITE = {
+    **MULTIPLIERS,
+    **SHORT_IDS,
+    "layer_types": [MAMBA, ATTENTION, MAMBA],
+    "max_position_embeddings": 2**20,
+    "num_local_experts": 0,
+    "num_experts_per_tok": 0,
+    "shared_intermediate_size": 96,
+    "mamba_n_heads": 8,
+    "mamba_d_state": 8,
+    "mamba_chunk_size": 16,
+}
+
 MAMBA2 = {
+    "granitehybrid": Case("GraniteMoeHybrid", {**GRANITE, "mamba_n_groups": 2}),
+    "granitehybrid-experts": Case(
+        "GraniteMoeHybrid",
+        {
+            **GRANITE,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "shared_intermediate_size": 80,
+            "mamba_n_heads": 6,
+            "mamba_d_conv": 3,
+            "attention_bias": True,
+            "tie_word_embeddings": True,
+        },
+    ),
     "nemotronh": Case(
         "NemotronH", {**NEMOTRON_H, "layers_block_type": [MAMBA, ATTENTION, "mlp", MAMBA, "mlp"]}
     ),

@@ -29,7 +29,7 @@ def llama():
 def test_every_class(model_class):
     model_type = model_class.architecture.config_class.model_type
     sizes = {"gpt2": OWN_SIZES["GPT2"], "bloom": OWN_SIZES["Bloom"]}.get(model_type, SIZES)
-    if model_type.startswith("deepseek"):  # all heads share what is compressed
+    if model_type.startswith(("deepseek", "kimi")):  # all heads share what is compressed
         sizes = {**sizes, "num_key_value_heads": sizes["num_attention_heads"], "num_experts_per_tok": 2}
     model = model_class(AutoConfig.for_model(model_type, **{**sizes, "pad_token_id": 1})).eval()
     expected = model(IDS)[0]

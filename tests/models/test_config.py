@@ -16,6 +16,7 @@ from torchgguf.models import (
     GPT2Config,
     LlamaConfig,
     LlamaModel,
+    Ministral3Config,
     Qwen2Config,
 )
 from torchgguf.models.registry import MODEL_TYPES
@@ -162,6 +163,12 @@ def test_names_from_before_transformers_5():
     # Also where a config.json of today is to be changed by the older name.
     changed = LlamaConfig.from_dict(config.to_dict(), rope_scaling={"type": "linear", "factor": 3.0})
     assert changed.rope_parameters == {"rope_type": "linear", "factor": 3.0, "rope_theta": 5e5}
+
+
+def test_a_base_beside_a_default_scaling():
+    """It applies, as in transformers to gpt-oss; there, Ministral 3 ignores it."""
+    config, default = Ministral3Config(rope_theta=5e5), Ministral3Config()
+    assert config.rope_parameters == {**default.rope_parameters, "rope_theta": 5e5}
 
 
 def test_changes_by_name():

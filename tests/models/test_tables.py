@@ -26,11 +26,11 @@ def test_every_parameter_has_one_name_on_each_side(name):
     layers = model.named_modules()
     names = [model.base_name(f"{path}.{slot.name}") for path, layer in layers for slot in slots(layer)]
     names = [name for name in names if not (tied and name == "lm_head.weight")]
-    there = [weights.to_gguf(name)[0] for name in names]
+    there = [weights.to_gguf(name, model.config)[0] for name in names]
     assert len(set(there)) == len(there)
     assert [weights.to_hf(name, model.config)[0] for name in there] == names
     for parameter, value in model.named_parameters():
-        if (target := weights.to_gguf(model.base_name(parameter))) is not None and (
+        if (target := weights.to_gguf(model.base_name(parameter), model.config)) is not None and (
             row := target[1]
         ).transform is not None:
             changed = row.transform.to_gguf(value.detach(), model.config)

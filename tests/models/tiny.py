@@ -101,6 +101,20 @@ CASES = {
         },
     ),
     "olmo2": Case("Olmo2", {"pad_token_id": None, "eos_token_id": 2}),
+    "olmo3": Case(
+        "Olmo3",
+        {
+            "pad_token_id": None,
+            "eos_token_id": 2,
+            "sliding_window": 7,
+            "num_hidden_layers": 5,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1000.0}
+                | {"original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1000.0},
+            },
+        },
+    ),
     "seed": Case("SeedOss", {"head_dim": 32, **SHORT_IDS, **NO_DROPOUT}),
     "seed-biases": Case(
         "SeedOss", {"head_dim": 32, **SHORT_IDS, **NO_DROPOUT, "attention_out_bias": True, "mlp_bias": True}

@@ -3,6 +3,7 @@
 import atexit
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import sentencepiece
 import tokenizers
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from tests.support import LLAMA_CPP, ROOT
 
@@ -35,17 +37,20 @@ BYTE_LEVEL = {
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
     "hunyuan_v1_dense": "hunyuan-dense",
+    "kimi_linear": "kimi-k2",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
     "mamba": "mpt",
     "minimax_m2": "minimax-m2",
     "nemotron_h": "pixtral",
     "olmo2": "dbrx",
+    "olmo3": "dbrx",
     "olmoe": "olmo",
     "phi": "phi-2",
     "gpt_oss": "gpt-4o",
     "granite": "refact",
     "granitemoe": "refact",
+    "granitemoehybrid": "refact",
     "granitemoeshared": "refact",
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2",
@@ -62,10 +67,12 @@ BYTE_LEVEL = {
 WORDPIECE = {"bert": "bert-bge", "nomic_bert": "bert-bge"}
 # Models whose vocabulary is one of sentencepiece with a list of merges.
 LISTED = ("gemma4_text",)
+# Models with a unigram vocabulary of sentencepiece.
+UNIGRAM = ("t5", "umt5")
 # Tokens that the converter looks for.
 MORE_TOKENS = {"glm4_moe": ("[gMASK]", "<|observation|>")}
 # Models whose vocabulary of sentencepiece puts no space before a text.
-UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
+UNPREFIXED = ("gemma", "gemma2", "gemma3_text", "gemma3n_text")
 
 # Of models whose blocks for multi-token prediction the converter expects, and transformers does not have.
 WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), "--no-mtp")
@@ -88,8 +95,15 @@ def _without_experts(config: dict[str, Any]) -> None:
             del config[key]
 
 
+def _older_layer_types(config: dict[str, Any]) -> None:
+    """Name the kinds of layers as released configs do; transformers' config would rename them."""
+    names = {"linear_attention": "mamba", "full_attention": "attention"}
+    config["layer_types"] = [names[kind] for kind in config["layer_types"]]
+    del config["model_type"]
+
+
 # Models whose released configs state something in another way, the only one that the converter knows.
-AS_RELEASED = {"nemotron_h": _without_experts}
+AS_RELEASED = {"granitemoehybrid": _older_layer_types, "nemotron_h": _without_experts}
 
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
@@ -98,6 +112,8 @@ def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -
     stated: dict[Path, str] = {}
     for name, model in models.items():
         model.save_pretrained(folder / name)
+        if model.config.model_type == "kimi_linear":
+            _release_kimi(folder / name)
         if (stored := type(model).__name__) in RELEASED:
             config = folder / name / "config.json"
             config.write_text(config.read_text().replace(stored, RELEASED[stored]))
@@ -122,12 +138,40 @@ def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -
     return files
 
 
+def _release_kimi(folder: Path) -> None:
+    """State config and names as released checkpoints do: the converter does not know transformers' own."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    full = [i + 1 for i, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
+    config["linear_attn_config"] = {
+        "full_attn_layers": full,
+        "kda_layers": [i + 1 for i in range(config["num_hidden_layers"]) if i + 1 not in full],
+        "head_dim": config["linear_head_dim"],
+        "num_heads": config["linear_num_heads"],
+        "short_conv_kernel_size": config["linear_conv_kernel_dim"],
+    }
+    config["first_k_dense_replace"] = config["mlp_layer_types"].count("dense")
+    config["moe_router_activation_func"] = "sigmoid"
+    path.write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    dense = re.compile(r"block_sparse_moe\.(gate|up|down)_proj")
+    save_file(
+        {dense.sub(r"mlp.\1_proj", name): each for name, each in tensors.items()},
+        folder / "model.safetensors",
+    )
+
+
 def add_tokenizer(folder: Path, model_type: str) -> None:
     """Give a folder a tokenizer of the kind that its architecture has."""
     if model_type in BYTE_LEVEL:
         _byte_level(MORE_TOKENS.get(model_type, ())).save(str(folder / "tokenizer.json"))
         # Not the class of the architecture, which adds its own special tokens.
         (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    elif model_type in UNIGRAM:
+        (folder / "spiece.model").write_bytes(_unigram())
+        names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+        stated = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, **names}
+        (folder / "tokenizer_config.json").write_text(json.dumps(stated))
     elif model_type in LISTED:
         names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
         listed = transformers.PreTrainedTokenizerFast(tokenizer_object=_listed(), **names)
@@ -213,6 +257,21 @@ def _wordpiece() -> dict[str, int]:
     tokenizer = tokenizers.BertWordPieceTokenizer()
     tokenizer.train_from_iterator(TEXT.splitlines(), VOCAB_SIZE, show_progress=False)
     return tokenizer.get_vocab()
+
+
+@cache
+def _unigram() -> bytes:
+    out = io.BytesIO()
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.splitlines()),
+        model_writer=out,
+        vocab_size=VOCAB_SIZE,
+        model_type="unigram",
+        minloglevel=2,
+        **ids,
+    )
+    return out.getvalue()
 
 
 @cache

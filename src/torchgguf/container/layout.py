@@ -8,6 +8,8 @@ MAX_ALIGNMENT = (
     1 << 21
 )  # bytes, a huge page; no known file has more, and each tensor may cost as much padding
 MAX_KEY_BYTES = 2**16 - 1
+# Pairs or tensors: ten times as many as any real file has; they are read in less than a second.
+MAX_ENTRIES = 1 << 15
 
 
 def padded(size: int, alignment: int) -> int:

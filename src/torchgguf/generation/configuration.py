@@ -12,9 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from torchgguf.container import open_gguf
 from torchgguf.container.atomic import atomic_write
-from torchgguf.container.reading.recognition import is_gguf_file
 from torchgguf.generation.foreign import (
     FOREIGN,
     UNSUPPORTED,
@@ -22,13 +20,12 @@ from torchgguf.generation.foreign import (
     asks_for_unsupported,
     refuse_unsupported,
 )
-from torchgguf.generation.gguf_settings import gguf_settings
 from torchgguf.generation.ranges import CHECKS, as_tokens, is_read, is_usable, meaning_of, stop_texts
-from torchgguf.hub import HubOptions, find_file, find_gguf
+from torchgguf.generation.stored_settings import FILE_NAME, read_settings
+from torchgguf.hub import HubOptions
 
 _logger = getLogger(__name__)
 
-FILE_NAME = "generation_config.json"
 # In a model's own config these are settings of `forward`, not of `generate`.
 _OF_FORWARD = {"use_cache", "output_attentions", "output_hidden_states"}
 _ABOUT_THE_FILE = ("transformers_version", "_from_model_config", "_commit_hash")
@@ -250,13 +247,7 @@ class GenerationConfig(ForeignSettings):
         if unused and not wants_unused:
             raise TypeError(f"GenerationConfig has no {', '.join(sorted(unused))}")
         name = "/".join(part for part in (subfolder, config_file_name or FILE_NAME) if part)
-        place = Path(pretrained_model_name)
-        if gguf_file is not None or (place.is_file() and is_gguf_file(place)):
-            with open_gguf(find_gguf(pretrained_model_name, gguf_file, **hub)) as file:
-                config = cls.stored(gguf_settings(file.metadata), str(file.paths[0]), **options)
-        else:
-            path = place if place.is_file() else find_file(pretrained_model_name, name, **hub)
-            config = cls.stored(_json_object(path), str(path), **options)
+        config = cls.stored(*read_settings(pretrained_model_name, name, gguf_file, **hub), **options)
         return (config, unused) if wants_unused else config
 
     @classmethod
@@ -391,13 +382,3 @@ FIELDS = tuple(field.name for field in fields(GenerationConfig) if field.name no
 @cache  # each text once
 def _warn_once(text: str) -> None:
     _logger.warning(text)
-
-
-def _json_object(file: Path) -> dict[str, Any]:
-    try:
-        contents = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON: {error}") from None
-    if not isinstance(contents, dict):
-        raise ValueError(f"{file} holds no JSON object")
-    return contents

@@ -143,6 +143,11 @@ from torchgguf.models.architectures.gemma3_text import (
     Gemma3TextForSequenceClassification as Gemma3TextForSequenceClassification,
     Gemma3TextModel as Gemma3TextModel,
 )
+from torchgguf.models.architectures.gemma3n_text import (
+    Gemma3nForCausalLM as Gemma3nForCausalLM,
+    Gemma3nTextConfig as Gemma3nTextConfig,
+    Gemma3nTextModel as Gemma3nTextModel,
+)
 from torchgguf.models.architectures.gemma4_text import (
     Gemma4ForCausalLM as Gemma4ForCausalLM,
     Gemma4TextConfig as Gemma4TextConfig,
@@ -190,6 +195,11 @@ from torchgguf.models.architectures.granitemoe import (
     GraniteMoeForCausalLM as GraniteMoeForCausalLM,
     GraniteMoeModel as GraniteMoeModel,
 )
+from torchgguf.models.architectures.granitemoehybrid import (
+    GraniteMoeHybridConfig as GraniteMoeHybridConfig,
+    GraniteMoeHybridForCausalLM as GraniteMoeHybridForCausalLM,
+    GraniteMoeHybridModel as GraniteMoeHybridModel,
+)
 from torchgguf.models.architectures.granitemoeshared import (
     GraniteMoeSharedConfig as GraniteMoeSharedConfig,
     GraniteMoeSharedForCausalLM as GraniteMoeSharedForCausalLM,
@@ -221,6 +231,11 @@ from torchgguf.models.architectures.jamba import (
     JambaForCausalLM as JambaForCausalLM,
     JambaForSequenceClassification as JambaForSequenceClassification,
     JambaModel as JambaModel,
+)
+from torchgguf.models.architectures.kimi_linear import (
+    KimiLinearConfig as KimiLinearConfig,
+    KimiLinearForCausalLM as KimiLinearForCausalLM,
+    KimiLinearModel as KimiLinearModel,
 )
 from torchgguf.models.architectures.lfm2 import (
     Lfm2Config as Lfm2Config,
@@ -315,6 +330,12 @@ from torchgguf.models.architectures.olmo2 import (
     Olmo2ForCausalLM as Olmo2ForCausalLM,
     Olmo2ForSequenceClassification as Olmo2ForSequenceClassification,
     Olmo2Model as Olmo2Model,
+)
+from torchgguf.models.architectures.olmo3 import (
+    Olmo3Config as Olmo3Config,
+    Olmo3ForCausalLM as Olmo3ForCausalLM,
+    Olmo3ForSequenceClassification as Olmo3ForSequenceClassification,
+    Olmo3Model as Olmo3Model,
 )
 from torchgguf.models.architectures.olmoe import (
     OlmoeConfig as OlmoeConfig,
@@ -466,6 +487,10 @@ from torchgguf.models.architectures.starcoder2 import (
     Starcoder2ForSequenceClassification as Starcoder2ForSequenceClassification,
     Starcoder2ForTokenClassification as Starcoder2ForTokenClassification,
     Starcoder2Model as Starcoder2Model,
+)
+from torchgguf.models.architectures.t5 import (
+    T5Config as T5Config,
+    T5EncoderModel as T5EncoderModel,
 )
 from torchgguf.models.architectures.xverse import (
     XverseConfig as XverseConfig,

@@ -54,9 +54,10 @@ class AutoModel:
         found: type[PreTrainedModel] | None = architecture.classes.get(cls._task)
         if found is None:
             model_type = architecture.config_class.model_type
-            known = ", ".join(registry.architectures_with(cls._task))
+            known = ", ".join(each.__name__ for each in architecture.classes.values())
             raise ValueError(
-                f"{cls.__name__} has no class for model_type {model_type!r}; it has one for: {known}"
+                f"{cls.__name__} has no class for model_type {model_type!r}, which has: {known} "
+                "(docs/models.md lists the heads of all models)"
             )
         return found
 

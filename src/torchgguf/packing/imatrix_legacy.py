@@ -20,9 +20,9 @@ import torch
 
 from torchgguf.container import GGUFError
 from torchgguf.container.atomic import atomic_write
+from torchgguf.container.layout import MAX_ENTRIES
 from torchgguf.container.reading.cursor import Cursor
 from torchgguf.container.reading.lookalike import guess_format
-from torchgguf.container.reading.parser import MAX_ENTRIES
 from torchgguf.container.tensors import MAX_NAME_BYTES
 from torchgguf.packing.column_statistics import Activations, Statistics
 

@@ -19,6 +19,7 @@ from torchgguf.container.layout import (
     DEFAULT_ALIGNMENT,
     MAGIC,
     MAX_ALIGNMENT,
+    MAX_ENTRIES,
     MAX_KEY_BYTES,
     is_alignment,
     padded,
@@ -31,7 +32,6 @@ from torchgguf.container.tensors import MAX_DIMS, MAX_NAME_BYTES, TensorInfo, ch
 from torchgguf.container.value_types import ValueType, type_name
 
 VERSIONS = (2, 3)
-MAX_ENTRIES = 1 << 15  # pairs or tensors: ten times as many as any real file has; read in less than a second
 
 _LEAST_PAIR = 8 + 1 + 4 + 1  # length and one byte of a key, type and one byte of a value
 _LEAST_TENSOR = 8 + 4 + 4 + 8  # length of the name, number of dimensions, type, offset

@@ -18,6 +18,7 @@ from torchgguf.container.layout import (
     DEFAULT_ALIGNMENT,
     MAGIC,
     MAX_ALIGNMENT,
+    MAX_ENTRIES,
     MAX_KEY_BYTES,
     is_alignment,
     padded,
@@ -140,9 +141,12 @@ def encode_header(
         The bytes of the header.
 
     Raises:
-        GGUFError: a key or a string is invalid.
+        GGUFError: a key or a string is invalid, or there are more keys or tensors than files are read with.
     """
     tensors = list(tensors)
+    for count, what in ((len(metadata), "metadata keys"), (len(tensors), "tensors")):
+        if count > MAX_ENTRIES:
+            raise GGUFError(f"{count} {what} exceed the limit of {MAX_ENTRIES}")
     parts = [MAGIC, struct.pack("<IQQ", version, len(tensors), len(metadata))]
     for key, value in metadata.items():
         try:

@@ -7,6 +7,7 @@ state is transposed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from torchgguf.kernels.recurrence.ops import RECURRENCE_REFERENCE, RECURRENCES
 
 # From this many positions on, chunks of them beat a pass over the state for each.
 _CHUNKS_FROM = 8
+
+# Channels of a task in the gradients of Mamba. Each has its own sums of the gradients of b and c.
+_CHANNELS_PER_SLICE = 320
 
 
 def _plain(x: Tensor) -> Tensor:
@@ -82,6 +86,91 @@ def _state_space_scan(
     return out, new_transposed.mT.contiguous()
 
 
+def _slices(shared: int) -> int:
+    """Return in how many slices the heads that share keys are differentiated; a slice is one task."""
+    largest = next(size for size in (4, 3, 2, 1) if shared % size == 0)
+    return shared // largest
+
+
+def _delta_backward(
+    corrected: bool,
+    grad_output: Tensor,
+    grad_state: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    decay: Tensor,
+    beta: Tensor,
+    state: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return the gradients of query, key, value, decay, beta and state."""
+    inputs = (grad_output, grad_state, query, key, value, decay, beta, state)
+    slices = _slices(value.shape[2] // query.shape[2])
+    shape = (*query.shape[:3], slices, query.shape[3])
+    by_query, by_key = query.new_empty(shape), key.new_empty(shape)
+    by_value, by_decay, by_beta, by_state = (x.new_empty(x.shape) for x in inputs[4:])
+    grads = (by_query, by_key, by_value, by_decay, by_beta, by_state)
+    _native.delta_rule_backward(*inputs, *grads, corrected, torch.get_num_threads())
+    shared = (x[:, :, :, 0] if slices == 1 else x.sum(3) for x in (by_query, by_key))
+    return (*shared, by_value, by_decay, by_beta, by_state)
+
+
+def _state_space_backward(
+    grad_output: Tensor,
+    grad_state: Tensor,
+    x: Tensor,
+    step: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    state: Tensor,
+) -> tuple[Tensor, ...]:
+    before, after = (each.mT.contiguous() for each in (state, grad_state))
+    by_c, by_b, by_x, by_decay, by_step, by_state = _delta_backward(
+        False, grad_output, after, c, b, x, step * a, step, before
+    )
+    by_a = (by_decay * step).sum((0, 1))
+    return by_x, by_step + by_decay * a, by_a, by_b, by_c, by_state.mT.contiguous()
+
+
+def _selective_backward(
+    grad_output: Tensor,
+    grad_state: Tensor,
+    x: Tensor,
+    step: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    state: Tensor,
+) -> tuple[Tensor, ...]:
+    batch, length, channels = x.shape
+    slices = max(1, -(-channels // _CHANNELS_PER_SLICE))
+    by_x, by_step, by_state = (each.new_empty(each.shape) for each in (x, step, state))
+    by_a = a.new_empty((batch, *a.shape))
+    by_b, by_c = (each.new_empty((batch, slices, length, a.shape[1])) for each in (b, c))
+    inputs = (grad_output, grad_state, x, step, a, b, c, state)
+    _native.selective_scan_backward(
+        *inputs, by_x, by_step, by_a, by_b, by_c, by_state, torch.get_num_threads()
+    )
+    return by_x, by_step, by_a.sum(0), by_b.sum(1), by_c.sum(1), by_state
+
+
+def _differentiated(
+    name: str, compute: Callable[..., tuple[Tensor, ...]]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """Compute natively the gradients where the state is float32, in the dtypes of the arguments."""
+    like = RECURRENCES[name][1]
+
+    def implementation(*arguments: Tensor) -> tuple[Tensor, ...]:
+        inputs = arguments[2:]
+        if inputs[-1].dtype is not torch.float32 or inputs[like].numel() == 0:
+            return RECURRENCE_REFERENCE[f"{name}_backward"](*arguments)  # type: ignore[no-any-return]
+        grads = compute(*(_plain(x) for x in arguments))
+        return tuple(grad.to(x.dtype) for grad, x in zip(grads, inputs, strict=True))
+
+    return implementation
+
+
 def _causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x.dtype is torch.float64 or x.dim() != 3 or weight.dim() != 2:
         return RECURRENCE_REFERENCE["causal_convolution"](x, weight, bias)  # type: ignore[no-any-return]
@@ -96,10 +185,11 @@ def _causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -
     return out.to(x.dtype)
 
 
-for _name, _compute in (
-    ("gated_delta_rule", _gated_delta_rule),
-    ("selective_scan", _selective_scan),
-    ("state_space_scan", _state_space_scan),
+for _name, _compute, _backward in (
+    ("gated_delta_rule", _gated_delta_rule, partial(_delta_backward, True)),
+    ("selective_scan", _selective_scan, _selective_backward),
+    ("state_space_scan", _state_space_scan, _state_space_backward),
 ):
     LIBRARY.impl(_name, _checked(_name, _compute), "CPU")
+    LIBRARY.impl(f"{_name}_backward", _differentiated(_name, _backward), "CPU")
 LIBRARY.impl("causal_convolution", _causal_convolution, "CPU")

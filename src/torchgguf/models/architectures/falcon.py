@@ -174,6 +174,7 @@ FALCON = Architecture(
         Row("blk.{}.ffn_up", "h.{}.mlp.dense_h_to_4h"),
         Row("blk.{}.ffn_down", "h.{}.mlp.dense_4h_to_h"),
     ),
+    unread=tables.PLAIN_MLP_FACTORS,
 )
 
 _norm = partial(layer_norm, eps="layer_norm_epsilon")

@@ -139,6 +139,7 @@ GPT2 = Architecture(
         Row("blk.{}.ffn_up", "h.{}.mlp.c_fc"),
         Row("blk.{}.ffn_down", "h.{}.mlp.c_proj"),
     ),
+    unread=tables.PLAIN_MLP_FACTORS,
 )
 
 

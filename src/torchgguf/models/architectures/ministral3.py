@@ -59,9 +59,11 @@ class Ministral3Config(UniformlyWindowedConfig):
 
     def __post_init__(self, *legacy: Any) -> None:
         """Complete `rope_parameters`: transformers reads growth and length of every kind of scaling."""
-        _, _, older_scaling, *_ = legacy
+        _, theta, older_scaling, *_ = legacy
         if self.rope_parameters is None and not older_scaling:
             stated = {"max_position_embeddings": self.max_position_embeddings}
+            if theta is not None:  # without the scaling, it is of the default one
+                stated["rope_theta"] = theta
             self.rope_parameters = {**_DEFAULT_ROPE, **stated}
         super().__post_init__(*legacy)
         assert self.rope_parameters is not None

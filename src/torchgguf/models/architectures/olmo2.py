@@ -24,17 +24,19 @@ class Olmo2Config(DecoderConfig):
     attention_bias: bool = False
 
 
+OLMO2_ROWS = (
+    *tables.STREAM,
+    *tables.POST_NORMS,
+    *tables.ATTENTION,
+    *tables.QK_NORMS,
+    *tables.GATED_MLP,
+)
+
 OLMO2 = Architecture(
     gguf="olmo2",
     config_class=Olmo2Config,
     rules=(*tables.DECODER_RULES, Unwritable("attention_bias", False), NO_WINDOW),
-    rows=(
-        *tables.STREAM,
-        *tables.POST_NORMS,
-        *tables.ATTENTION,
-        *tables.QK_NORMS,
-        *tables.GATED_MLP,
-    ),
+    rows=OLMO2_ROWS,
 )
 
 

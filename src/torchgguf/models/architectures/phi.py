@@ -71,6 +71,7 @@ PHI = Architecture(
         Row("blk.{}.ffn_up", "layers.{}.mlp.fc1"),
         Row("blk.{}.ffn_down", "layers.{}.mlp.fc2"),
     ),
+    unread=tables.PLAIN_MLP_FACTORS,
 )
 
 

@@ -69,6 +69,7 @@ STARCODER2 = Architecture(
         Row("blk.{}.ffn_up", "layers.{}.mlp.c_fc"),
         Row("blk.{}.ffn_down", "layers.{}.mlp.c_proj"),
     ),
+    unread=tables.PLAIN_MLP_FACTORS,
 )
 
 

@@ -74,8 +74,10 @@ class Rope(Rule):
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the kind of scaling and its parameters."""
-        told = self.told_by_tensors and (LONG in header.tensors or SHORT in header.tensors)
-        name = header.get("rope.scaling.type", "longrope" if told else "linear")
+        divisors = {LONG, SHORT} & {*header.tensors}
+        name = header.get("rope.scaling.type", "longrope" if self.told_by_tensors and divisors else "linear")
+        if len(divisors) == 2 and name == "linear" and _factor(header) == 1.0:
+            name = "longrope"  # llama.cpp's own writer states "linear" for all kinds without a factor
         if name not in self.kinds:
             known = ", ".join(self.kinds)
             raise GGUFError(f"rope.scaling.type = {brief(name)} is not supported; these are: {known}")

@@ -1,7 +1,7 @@
 """`RotaryConfig`: the fields of configs for rotary position embedding."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import InitVar
 from typing import Any, ClassVar
 
@@ -9,7 +9,14 @@ from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.pretrained.config import PreTrainedConfig
 from torchgguf.nn.rotary import PROPORTIONAL
 
-_ABOVE_ZERO = ("rope_theta", "factor", "original_max_position_embeddings", "short_factor", "long_factor")
+# The values that a parameter may have, in words and as a function; others are 0 or above.
+_BOUNDS: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(
+        ("rope_theta", "factor", "original_max_position_embeddings"), ("above 0", lambda number: number > 0)
+    ),
+    # Divisors of frequencies: a negative one turns the other way.
+    **dict.fromkeys(("short_factor", "long_factor"), ("other than 0", lambda number: number != 0)),
+}
 _LISTS = ("short_factor", "long_factor", "mrope_section")
 
 
@@ -109,10 +116,9 @@ def _check_numbers(parameters: Mapping[str, Any]) -> None:
     for key, value in parameters.items():
         if key == "rope_type":
             continue
-        least = math.nextafter(0, 1) if key in _ABOVE_ZERO else 0
+        bound, is_valid = _BOUNDS.get(key, ("0 or above", lambda number: number >= 0))
         for number in value if isinstance(value, list) and key in _LISTS else [value]:
-            if not isinstance(number, int | float) or not least <= number < math.inf:
-                bound = "above 0" if least else "0 or above"
+            if not isinstance(number, int | float) or not math.isfinite(number) or not is_valid(number):
                 raise ValueError(f"rope_parameters[{key!r}] must be {bound} and finite, got {number!r}")
 
 

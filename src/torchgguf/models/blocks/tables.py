@@ -74,6 +74,9 @@ MLP_OUTPUT = (Row("blk.{}.ffn_down", "layers.{}.mlp.down_proj"),)
 # The MLP of two layers, by the names of `PlainMLP`.
 PLAIN_MLP = (Row("blk.{}.ffn_up", "layers.{}.mlp.up_proj"), *MLP_OUTPUT)
 
+# Factors on the products of a plain MLP, which llama.cpp does not use in some architectures.
+PLAIN_MLP_FACTORS = tuple(f"blk.{{}}.ffn_{part}.scale" for part in ("up", "down"))
+
 GATED_MLP = (
     Row("blk.{}.ffn_gate", "layers.{}.mlp.gate_proj"),
     Row("blk.{}.ffn_up", "layers.{}.mlp.up_proj"),

@@ -33,7 +33,7 @@ FLOATING_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 # Far above any model. Configs and models make something for each of these, before a tensor is read that
 # could prove the number. llama.cpp, too, loads at most 512 layers. More labels need names, in `id2label`.
-_LARGEST = {"num_labels": 1 << 16} | dict.fromkeys(("num_hidden_layers", "n_layer"), 512)
+_LARGEST = {"num_labels": 1 << 16} | dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), 512)
 # Tables of these sizes are computed, not loaded.
 LARGEST_HEAD = 1 << 16
 _LARGEST |= dict.fromkeys(("head_dim", "n_head", "num_attention_heads", "num_key_value_heads"), LARGEST_HEAD)
@@ -159,6 +159,8 @@ class Config:
     attribute_map: ClassVar[Mapping[str, str]] = {}
     # Fields of base classes that this model does not have: they are never written.
     left_out: ClassVar[tuple[str, ...]] = ()
+    # Fields that most configs do not support, but this one does.
+    also_supported: ClassVar[tuple[str, ...]] = ()
     # What transformers' Trainer leaves out when it evaluates; by default older ones look for another name.
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache"]
     _attn_implementation: ClassVar[str | None] = None
@@ -283,7 +285,11 @@ def _supported(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
     if (kind := values.pop("model_type", cls.model_type)) != cls.model_type:
         raise ValueError(f"the model_type of {cls.__name__} must be {cls.model_type!r}, got {brief(kind)}")
     for key, neutral in _UNSUPPORTED.items():
-        if (value := values.get(key)) not in (None, neutral) and key not in inspect.signature(cls).parameters:
+        if (
+            key not in cls.also_supported
+            and (value := values.get(key)) not in (None, neutral)
+            and key not in inspect.signature(cls).parameters
+        ):
             raise ValueError(f"{key}={brief(value)} in a config is not supported")
     if taken := [key for key in values if callable(getattr(cls, key, None))]:
         raise ValueError(f"{taken[0]} is not a field of a config")

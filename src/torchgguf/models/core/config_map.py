@@ -76,9 +76,19 @@ _PER_LAYER = (
 )
 
 
+# Whether each layer has a state instead of attention; llama.cpp's own writer states no heads for these.
+RECURRENT_LAYERS = "attention.recurrent_layers"
+_HEADS = _PER_LAYER[0]
+
+
 def with_equal_layers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an architecture's keys, with one number where each layer has the same."""
+    """Return an architecture's keys, with one number where each layer has the same, or has no attention."""
     layers, merged = values.get("block_count"), dict(values)
+    heads, recurrent = values.get(_HEADS), values.get(RECURRENT_LAYERS)
+    if isinstance(heads, list) and isinstance(recurrent, list) and any(recurrent):
+        without = {number for number, is_recurrent in zip(heads, recurrent, strict=False) if is_recurrent}
+        if without == {0} and len(numbers := {*heads} - without) == 1:
+            merged[_HEADS] = numbers.pop()
     for key in _PER_LAYER:
         number = values.get(key)
         if isinstance(number, list) and len(number) == layers and number == number[:1] * layers:
@@ -155,8 +165,9 @@ class Field(Rule):
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the number."""
-        if not self.required and self.key not in header.values:
-            return {}
+        stated = header.values.get(self.key, 0)
+        if not self.required and type(stated) in (int, float) and stated == 0:
+            return {}  # llama.cpp's own writer states 0 where the size follows from the tensors
         value = self.number(header)
         if self.limit is not None and value is not None and value > (limit := self.limit(header)):
             raise GGUFError(f"{self.key} = {value} is invalid: the {self.limit.__name__} is {limit}")

@@ -8,7 +8,7 @@ prepend a prefix.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,6 +90,26 @@ class Stack:
             return None
         return [[part.format(layer[1], expert) for part in self.parts] for expert in range(experts)]
 
+    def matrices(self, shape: Sequence[int]) -> int:
+        """Return the number of matrices in a parameter, given its shape."""
+        return shape[0]
+
+    def shape_of_parts(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of each part, given that of the parameter."""
+        return (shape[1] // len(self.parts), *shape[2:])
+
+
+class Concatenation(Stack):
+    """A parameter `(rows, ...)` that Hugging Face checkpoints store in parts, one above the other."""
+
+    def matrices(self, shape: Sequence[int]) -> int:
+        """Return 1: the parameter is one matrix."""
+        return 1
+
+    def shape_of_parts(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of each part, given that of the parameter."""
+        return (shape[0] // len(self.parts), *shape[1:])
+
 
 @dataclass(frozen=True, slots=True)
 class Interleaved:
@@ -127,6 +147,36 @@ class Joined:
         """Return the name of the tensor of which one of this name is the first part; None: it is not."""
         template, layer, suffix = _split(name)
         return f"{self.name.format(layer)}.{suffix}" if template == self.parts[0] else None
+
+    def shape(self, parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Return the shape of the one tensor, given those of its parts."""
+        return (sum(part[0] for part in parts), *parts[0][1:])
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the one tensor."""
+        return torch.cat([*parts])
+
+
+class StackedModules(Joined):
+    """Modules outside the layers whose matrices are one tensor `(parts, rows, columns)` of a file."""
+
+    def names(self, name: str) -> tuple[str, ...] | None:
+        """Return the names of the parts of a tensor, as `Joined.names`."""
+        module, _, suffix = name.rpartition(".")
+        return tuple(f"{part}.{suffix}" for part in self.parts) if module == self.name else None
+
+    def whole(self, name: str) -> str | None:
+        """Return the name of the tensor of which one of this name is the first part, as `Joined.whole`."""
+        module, _, suffix = name.rpartition(".")
+        return f"{self.name}.{suffix}" if module == self.parts[0] else None
+
+    def shape(self, parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Return the shape of the one tensor, given those of its parts."""
+        return (len(parts), *parts[0])
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the one tensor."""
+        return torch.stack([*parts])
 
 
 class OtherNames:
@@ -173,7 +223,9 @@ class WeightMap:
         self._by_gguf: dict[str, list[Row]] = {}
         for row in self.rows:
             self._by_gguf.setdefault(_key(row, row.gguf), []).append(row)
-        self._by_hf = {_key(row, row.hf): row for row in self.rows}
+        self._by_hf: dict[str, list[Row]] = {}
+        for row in self.rows:
+            self._by_hf.setdefault(_key(row, row.hf), []).append(row)
         of_layers = {re.escape(row.hf.partition("{}")[0]) for row in self.rows if "{}" in row.hf}
         self._layer = re.compile(rf"(?:^|\.)(?:{'|'.join(sorted(of_layers))})(\d+)\.")
 
@@ -187,10 +239,14 @@ class WeightMap:
         """Return whether there is a row for a GGUF tensor."""
         return _find(name, self._by_gguf)[0] in self._by_gguf
 
-    def to_gguf(self, name: str) -> tuple[str, Row] | None:
-        """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches."""
+    def to_gguf(self, name: str, config: Any) -> tuple[str, Row] | None:
+        """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches.
+
+        Where several rows have one name in models, and none applies, it is the first.
+        """
         key, layer, suffix = _find(name, self._by_hf)
-        row = self._by_hf.get(key)
+        rows = self._by_hf.get(key, [])
+        row = next((row for row in rows if row.applies(config)), rows[0] if rows else None)
         return None if row is None else (row.gguf.format(layer) + suffix, _row_of(name, row))
 
     def count_layers(self, names: Iterable[str]) -> int:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -179,22 +179,23 @@ def _exact(packed: PackedLayer, name: str) -> Tensor:
 def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
     """Split a tensor that checkpoints store in parts."""
     base_name = model.base_name(name)
-    prefix, others = name.removesuffix(base_name), model.architecture.other_names
-    if prefix and others.prefix:
-        prefix = f"{others.prefix}."
+    prefix, other_names = name.removesuffix(base_name), model.architecture.other_names
+    if prefix and other_names.prefix:
+        prefix = f"{other_names.prefix}."
     for stack in model.architecture.stacks:
-        if (names := stack.part_names(base_name, tensor.shape[0])) is not None:
-            rows = tensor.shape[1] // len(stack.parts)
+        count = stack.matrices(tensor.shape)
+        if (names := stack.part_names(base_name, count)) is not None:
+            rows, *rest = shape = stack.shape_of_parts(tensor.shape)
             for expert, row in enumerate(names):
                 for i, part in enumerate(row):
-                    load = partial(_part, tensor, expert, slice(i * rows, (i + 1) * rows))
-                    yield prefix + part, LazyTensor((rows, *tensor.shape[2:]), tensor.dtype, load)
+                    load = partial(_part, tensor, (count, -1, *rest), expert, slice(i * rows, (i + 1) * rows))
+                    yield prefix + part, LazyTensor(shape, tensor.dtype, load)
             return
-    yield prefix + others.in_checkpoints(base_name), tensor
+    yield prefix + other_names.in_checkpoints(base_name), tensor
 
 
-def _part(tensor: LazyTensor, expert: int, rows: slice) -> Tensor:
-    return tensor.load()[expert, rows]
+def _part(tensor: LazyTensor, shape: Sequence[int], expert: int, rows: slice) -> Tensor:
+    return tensor.load().view(*shape)[expert, rows]
 
 
 def write_safetensors(

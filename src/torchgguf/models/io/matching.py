@@ -111,7 +111,7 @@ def _remove_copy(model: Model, supply: TensorSupply) -> None:
 
 def _widened(tensor: LazyTensor, shapes: Sequence[Shape | None]) -> LazyTensor:
     """Return a tensor with dimensions of size 1 in front if it lacks only those, as in some GGUF files."""
-    for shape in shapes:
+    for shape in shapes if tensor.shape not in shapes else ():
         more = len(shape or ()) - len(tensor.shape)
         if shape is not None and more > 0 and (1,) * more + tensor.shape == shape:
             return replace(tensor, shape=shape, load=partial(_in_shape, tensor.load, shape))
@@ -130,10 +130,10 @@ def _parts(
 
     `most` bounds the names of missing parts: a config may state any number of experts in each layer.
     """
-    if name not in supply.tensors and slot.shape[0] <= min(most, len(supply.tensors)):
-        for stack in supply.stacks:
-            if (rows := stack.part_names(name, slot.shape[0])) is not None:
-                return rows, [(slot.shape[1] // len(stack.parts), *slot.shape[2:])]
+    for stack in supply.stacks if name not in supply.tensors else ():
+        count = stack.matrices(slot.shape)
+        if count <= min(most, len(supply.tensors)) and (rows := stack.part_names(name, count)) is not None:
+            return rows, [stack.shape_of_parts(slot.shape)]
     return [[name]], [slot.shape, slot.also]
 
 
@@ -170,7 +170,7 @@ def _type_name(tensor: LazyTensor) -> str:
 
 
 def _joined(rows: Sequence[Sequence[str]], tensors: dict[str, LazyTensor], shape: Shape) -> LazyTensor:
-    """Return the tensor `(E, rows, columns)` whose matrices consist of parts, one above the other.
+    """Return the tensor whose matrices consist of parts, one above the other.
 
     Its dtype is the widest of the parts.
     """
@@ -181,7 +181,8 @@ def _joined(rows: Sequence[Sequence[str]], tensors: dict[str, LazyTensor], shape
 
 def _load_parts(parts: Sequence[Sequence[LazyTensor]], shape: Shape, dtype: torch.dtype) -> Tensor:
     whole = torch.empty(shape, dtype=dtype)
-    for matrix, row in zip(whole, parts, strict=True):
+    matrices = whole.view(len(parts), -1, *parts[0][0].shape[1:])
+    for matrix, row in zip(matrices, parts, strict=True):
         for place, part in zip(matrix.chunk(len(row)), row, strict=True):
             place.copy_(part.load())
     return whole

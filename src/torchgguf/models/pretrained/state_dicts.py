@@ -42,13 +42,14 @@ def _join_parts(
     base_name = model.base_name(name)
     prefix = name.removesuffix(base_name)
     for stack in model.architecture.stacks:
-        rows = stack.part_names(base_name, len(parameter)) or ()
+        rows = stack.part_names(base_name, stack.matrices(parameter.shape)) or ()
         parts = [[prefix + part for part in row] for row in rows]
         found = [part in values for row in parts for part in row]
         if not any(found) or (strict and not all(found)):
             continue
         whole = parameter.detach().clone()
-        for matrix, row in zip(whole, parts, strict=True):
+        matrices = whole.view(len(parts), -1, *stack.shape_of_parts(whole.shape)[1:])
+        for matrix, row in zip(matrices, parts, strict=True):
             for place, part in zip(matrix.chunk(len(row)), row, strict=True):
                 if part in values:
                     place.copy_(values.pop(part))
