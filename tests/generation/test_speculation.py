@@ -41,7 +41,7 @@ def keep(model: Any, block: Any, value: Any = None) -> None:
         for slot in slots(layer):
             name = f"layers.{number}.{path.removeprefix('layer.')}.{slot.name}"
             tensor = slot.read().clone() if value is None else value(slot.shape)
-            kept[model.architecture.weights.to_gguf(name)[0]] = LazyTensor(
+            kept[model.architecture.weights.to_gguf(name, model.config)[0]] = LazyTensor(
                 tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor
             )
     model.kept = kept

@@ -40,7 +40,7 @@ def _tensors(path: str, layer: nn.Module, model: Model, layer_idx: int) -> list[
     found = []
     for slot in slots(layer):
         name = f"layers.{layer_idx}.{path.removeprefix('layer.')}.{slot.name}"
-        target = model.architecture.weights.to_gguf(name)
+        target = model.architecture.weights.to_gguf(name, model.config)
         tensor = None if target is None else model.kept.get(target[0])
         if tensor is None or tensor.shape not in (slot.shape, slot.also):
             wrong = "is missing" if tensor is None else f"has shape {tensor.shape}, expected {slot.shape}"
