@@ -34,6 +34,7 @@ BYTE_LEVEL = {
     "exaone4": "exaone4",
     "falcon": "falcon",
     "falcon_mamba": "falcon",
+    "glm": "chatglm-bpe",
     "glm4": "glm4",
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
