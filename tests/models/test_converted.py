@@ -112,6 +112,8 @@ RUN_BY_BOTH = (
     "olmoe",
     "phi2",
     "phi2-odd-heads",
+    "falconh1",
+    "falconh1-tied-odd-heads",
     "granitehybrid",
     "granitehybrid-experts",
     "nemotronh",

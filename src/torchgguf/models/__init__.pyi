@@ -126,6 +126,11 @@ from torchgguf.models.architectures.falcon import (
     FalconForTokenClassification as FalconForTokenClassification,
     FalconModel as FalconModel,
 )
+from torchgguf.models.architectures.falcon_h1 import (
+    FalconH1Config as FalconH1Config,
+    FalconH1ForCausalLM as FalconH1ForCausalLM,
+    FalconH1Model as FalconH1Model,
+)
 from torchgguf.models.architectures.falcon_mamba import (
     FalconMambaCausalLMOutput as FalconMambaCausalLMOutput,
     FalconMambaConfig as FalconMambaConfig,
@@ -333,6 +338,13 @@ from torchgguf.models.architectures.mixtral import (
     MixtralForTokenClassification as MixtralForTokenClassification,
     MixtralModel as MixtralModel,
 )
+from torchgguf.models.architectures.modernbert import (
+    ModernBertConfig as ModernBertConfig,
+    ModernBertForQuestionAnswering as ModernBertForQuestionAnswering,
+    ModernBertForSequenceClassification as ModernBertForSequenceClassification,
+    ModernBertForTokenClassification as ModernBertForTokenClassification,
+    ModernBertModel as ModernBertModel,
+)
 from torchgguf.models.architectures.nanbeige import (
     NanbeigeConfig as NanbeigeConfig,
     NanbeigeForCausalLM as NanbeigeForCausalLM,
@@ -535,6 +547,10 @@ from torchgguf.models.architectures.t5 import (
     T5Config as T5Config,
     T5EncoderModel as T5EncoderModel,
 )
+from torchgguf.models.architectures.umt5 import (
+    UMT5Config as UMT5Config,
+    UMT5EncoderModel as UMT5EncoderModel,
+)
 from torchgguf.models.architectures.xverse import (
     XverseConfig as XverseConfig,
     XverseForCausalLM as XverseForCausalLM,
@@ -555,6 +571,7 @@ from torchgguf.models.auto import (
     AutoModelForTokenClassification as AutoModelForTokenClassification,
 )
 from torchgguf.models.blocks.outputs import (
+    BaseModelOutput as BaseModelOutput,
     BaseModelOutputWithPast as BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions as BaseModelOutputWithPastAndCrossAttentions,
     BaseModelOutputWithPooling as BaseModelOutputWithPooling,
