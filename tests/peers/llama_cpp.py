@@ -30,9 +30,12 @@ BYTE_LEVEL = {
     "cohere2": "command-r",
     "deepseek_v2": "deepseek-llm",
     "deepseek_v3": "deepseek-v3",
+    "dots1": "qwen2",
     "exaone4": "exaone4",
     "falcon": "falcon",
+    "falcon_h1": "falcon-h1",
     "falcon_mamba": "falcon",
+    "glm": "chatglm-bpe",
     "glm4": "glm4",
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
@@ -41,8 +44,11 @@ BYTE_LEVEL = {
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
     "mamba": "mpt",
+    "jais2": "gpt-2",
     "minimax_m2": "minimax-m2",
+    "olmo": "olmo",
     "nemotron_h": "pixtral",
+    "modernbert": "modern-bert",
     "olmo2": "dbrx",
     "olmo3": "dbrx",
     "olmoe": "olmo",
@@ -78,7 +84,7 @@ UNPREFIXED = ("gemma", "gemma2", "gemma3_text", "gemma3n_text")
 WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), "--no-mtp")
 
 # Classes whose names in released checkpoints are the only ones that the converter knows.
-RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM"}
+RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM", "UMT5EncoderModel": "T5EncoderModel"}
 
 
 def _without_experts(config: dict[str, Any]) -> None:
@@ -349,8 +355,8 @@ def top_tokens(path: Path, ids: Sequence[int], every: int, threads: int) -> tupl
     return [each["id"] for each in found], [each["logprob"] for each in found]
 
 
-def embeddings(path: Path, texts: Sequence[str], pooling: str | None = None) -> torch.Tensor:
-    """llama.cpp's normalised vectors of texts; by default pooled as the file states."""
+def embeddings(path: Path, texts: Sequence[str | list[int]], pooling: str | None = None) -> torch.Tensor:
+    """llama.cpp's normalised vectors of texts, or of their tokens; by default pooled as the file states."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()

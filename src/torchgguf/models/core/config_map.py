@@ -16,11 +16,12 @@ from torchgguf.models.core.neutral_keys import is_neutral
 
 @dataclass(frozen=True)
 class Header:
-    """What rules read: the architecture's keys without their prefix, and the headers of tensors."""
+    """What rules read: the architecture's keys without their prefix, the headers of tensors, and its name."""
 
     values: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     load: Callable[[str], Tensor]
+    architecture: str = ""
 
     @cached_property
     def largest_dimension(self) -> int:
