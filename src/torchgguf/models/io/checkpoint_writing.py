@@ -179,9 +179,9 @@ def _exact(packed: PackedLayer, name: str) -> Tensor:
 def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
     """Split a tensor that checkpoints store in parts."""
     base_name = model.base_name(name)
-    prefix, others = name.removesuffix(base_name), model.architecture.other_names
-    if prefix and others.prefix:
-        prefix = f"{others.prefix}."
+    prefix, names_there = name.removesuffix(base_name), model.architecture.other_names
+    if prefix and names_there.prefix:
+        prefix = f"{names_there.prefix}."
     for stack in model.architecture.stacks:
         count = stack.matrices(tensor.shape)
         if (names := stack.part_names(base_name, count)) is not None:
@@ -193,7 +193,7 @@ def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, L
                     )
                     yield prefix + part, LazyTensor(shape, tensor.dtype, load)
             return
-    yield prefix + others.in_checkpoints(base_name), tensor
+    yield prefix + names_there.in_checkpoints(base_name), tensor
 
 
 def _part(tensor: LazyTensor, shape: Sequence[int], expert: int, rows: slice) -> Tensor:
