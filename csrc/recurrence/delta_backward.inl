@@ -292,9 +292,8 @@ inline void compute_delta_backward(const DeltaRuleBackward& b, int64_t task, flo
 }
 
 inline int64_t delta_backward_workspace(const DeltaRuleBackward& b) {
-    float* none = nullptr;
-    Room room{none};
+    Room room{nullptr};
     const DeltaChunk chunk(b.forward, room);
     const DeltaGradients gradients(b.forward, room);
-    return room.end - none;
+    return room.used;
 }

@@ -74,8 +74,7 @@ inline int64_t delta_rule_tasks(const DeltaRule& p) { return p.batch * p.heads; 
 
 inline int64_t delta_rule_workspace(const DeltaRule& p) {
     if (p.length < kFewPositions) return (p.n + 2) * round_up(p.v) + round_up(p.n);
-    float* none = nullptr;
-    Room room{none};
+    Room room{nullptr};
     const DeltaChunk chunk(p, room);
-    return room.end - none;
+    return room.used;
 }

@@ -42,13 +42,14 @@ inline float sum(F v) { return sum_of<kLanes>(v); }
 
 constexpr int64_t round_up(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
-// Hands out parts of a workspace.
+// Hands out parts of a workspace; without memory it only counts what is used.
 struct Room {
-    float* end;
+    float* memory;
+    int64_t used = 0;
 
     float* take(int64_t floats) {
-        float* begin = end;
-        end += round_up(floats);
+        float* begin = memory ? memory + used : nullptr;
+        used += round_up(floats);
         return begin;
     }
 };

@@ -69,9 +69,22 @@ inline void copy_rows(const float* src, int64_t src_row, float* dst, int64_t dst
     for (int64_t i = 0; i < rows; ++i) __builtin_memcpy(dst + i * dst_row, src + i * src_row, columns * sizeof(float));
 }
 
-// dst(j, i) = src(i, j).
+// dst(j, i) = src(i, j): four by four at a time.
 inline void transpose(const float* src, int64_t src_row, float* dst, int64_t dst_row, int64_t rows, int64_t columns) {
-    for (int64_t j = 0; j < columns; ++j) {
-        for (int64_t i = 0; i < rows; ++i) dst[j * dst_row + i] = src[i * src_row + j];
+    using Four = Floats<4>;
+    for (int64_t j = 0; j < columns; j += 4) {
+        const int64_t across = columns - j < 4 ? columns - j : 4;
+        int64_t i = 0;
+        for (; i + 4 <= rows && across == 4; i += 4) {
+            Four from[4];
+            for (int k = 0; k < 4; ++k) __builtin_memcpy(&from[k], src + (i + k) * src_row + j, sizeof(Four));
+            for (int k = 0; k < 4; ++k) {
+                const Four column = {from[0][k], from[1][k], from[2][k], from[3][k]};
+                __builtin_memcpy(dst + (j + k) * dst_row + i, &column, sizeof(Four));
+            }
+        }
+        for (; i < rows; ++i) {
+            for (int64_t k = 0; k < across; ++k) dst[(j + k) * dst_row + i] = src[i * src_row + j + k];
+        }
     }
 }

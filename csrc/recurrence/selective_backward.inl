@@ -144,8 +144,7 @@ inline void compute_selective_backward(const SelectiveScanBackward& w, int64_t t
 inline int64_t selective_backward_tasks(const SelectiveScanBackward& w) { return w.forward.batch * w.slices; }
 
 inline int64_t selective_backward_workspace(const SelectiveScanBackward& w) {
-    float* none = nullptr;
-    Room room{none};
+    Room room{nullptr};
     const ScanGradients gradients(w.forward, blocks_of_slice(w), room);
-    return room.end - none;
+    return room.used;
 }

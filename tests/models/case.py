@@ -29,7 +29,9 @@ MAMBA = {
 
 # Of models whose configs have other fields. `n_ctx` is what llama.cpp's converter asks for.
 OWN_SIZES = {
-    **{kind: {} for kind in ("Bert", "NomicBert")},  # encoders state all of theirs: tests/models/test_bert.py
+    **{
+        kind: {} for kind in ("Bert", "ModernBert", "NomicBert")
+    },  # encoders state all of theirs: tests/models/test_bert.py
     "GPT2": {
         "vocab_size": 400,
         "n_embd": 64,

@@ -21,7 +21,47 @@ GEMMA4 = {
     },
 }
 
+_GEMMA3N = {
+    "vocab_size_per_layer_input": 400,
+    "initializer_range": 0.15,
+    "sliding_window": 7,
+    "head_dim": 16,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 1000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+    },
+}
+
 GEMMA = {
+    "gemma3n-shared": Case(
+        "Gemma3nText",
+        {
+            **_GEMMA3N,
+            "num_hidden_layers": 6,
+            "num_key_value_heads": 1,
+            "layer_types": [*_TWO_KINDS, *_TWO_KINDS, *_TWO_KINDS],
+            "num_kv_shared_layers": 2,
+            "vocab_size_per_layer_input": 390,
+            "hidden_size_per_layer_input": 24,
+            "laurel_rank": 8,
+            "altup_active_idx": 2,
+            "final_logit_softcapping": 5.0,
+            "activation_sparsity_pattern": [0.6, 0.0, 0.3, 0.0, 0.0, 0.95],
+        },
+    ),
+    # As few layers as llama.cpp runs, which counts those with keys of their own by itself.
+    "gemma3n": Case(
+        "Gemma3nText",
+        {
+            **_GEMMA3N,
+            "head_dim": 4,
+            "num_hidden_layers": 20,
+            "num_kv_shared_layers": 0,
+            "initializer_range": 0.02,  # so many sparse layers magnify what FP32 rounds
+            "hidden_size_per_layer_input": 256,
+            "laurel_rank": 64,
+        },
+    ),
     # As E2B and E4B.
     "gemma4": Case(
         "Gemma4Text",

@@ -176,6 +176,17 @@ MIXTURES = {
             "tie_word_embeddings": True,
         },
     ),
+    # llama.cpp has as many heads of keys as of queries.
+    "dots1": Case(
+        "Dots1",
+        {
+            **SIGMOIDS,
+            "num_key_value_heads": 4,
+            "first_k_dense_replace": 1,
+            "scoring_func": "sigmoid",
+            "sliding_window": None,
+        },
+    ),
     "minimax": Case("MiniMaxM2", {**MINIMAX, "rotary_dim": 16}),
     "minimax-tied-odd-heads": Case(
         "MiniMaxM2",

@@ -5,8 +5,11 @@ import torch
 from torch.testing import assert_close
 
 from tests.models.files import edited
-from tests.models.tiny import CASES, counterpart, reference
-from torchgguf.container import GGUFError
+from tests.models.mamba2_cases import ATTENTION, GRANITE
+from tests.models.tiny import CASES, Case, counterpart, reference
+from tests.peers.llama_cpp import convert
+from tests.support import LLAMA_CPP
+from torchgguf.container import GGUFError, open_gguf
 from torchgguf.models import AutoModelForCausalLM, GraniteConfig
 
 KEYS = ("attention.scale", "embedding_scale", "residual_scale", "logit_scale")
@@ -59,3 +62,34 @@ def test_embedded_tokens_are_multiplied_wherever_they_come_from(ours):
         ours(inputs_embeds=embedded).logits, theirs(inputs_embeds=embedded).logits, atol=1e-4, rtol=0
     )
     assert_close(ours(inputs_embeds=embedded).logits, ours(ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LLAMA_CPP.exists(), reason="llama.cpp's converter is not there")
+@pytest.mark.parametrize("experts", [0, 5])
+@torch.no_grad()
+def test_a_hybrid_of_attention_alone_is_a_granite(experts, tmp_path):
+    """To llama.cpp's converter, which states so in the file; and to us, who write the same tensors."""
+    options = {
+        **GRANITE,
+        "layer_types": [ATTENTION] * 3,
+        "position_embedding_type": "rope",
+        "num_local_experts": experts,
+        "num_experts_per_tok": 2 if experts else 0,
+    }
+    original = reference(Case("GraniteMoeHybrid", options))
+    (file,) = convert({"granite": original}, tmp_path, {}).values()
+    model = AutoModelForCausalLM.from_pretrained(file)
+    assert type(model).__name__ == ("GraniteMoeSharedForCausalLM" if experts else "GraniteForCausalLM")
+    ids = torch.randint(0, 400, (2, 24), generator=torch.Generator().manual_seed(0))
+    assert_close(model(ids).logits, original(ids).logits, atol=1e-4, rtol=0)
+    ours = AutoModelForCausalLM.from_pretrained(file.with_suffix(""))
+    assert type(ours).__name__ == "GraniteMoeHybridForCausalLM"
+    assert_close(ours(ids).logits, original(ids).logits, atol=1e-4, rtol=0)
+    ours.save_gguf(tmp_path / "ours.gguf")
+    with open_gguf(tmp_path / "ours.gguf") as written, open_gguf(file) as expected:
+        assert written.metadata["general.architecture"] == expected.metadata["general.architecture"]
+        assert written.tensors.keys() == expected.tensors.keys()
+        assert all(torch.equal(written[name], expected[name]) for name in expected.tensors)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours.gguf")
+    assert_close(again(ids).logits, original(ids).logits, atol=1e-4, rtol=0)

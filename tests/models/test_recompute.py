@@ -36,7 +36,7 @@ def step(model, **inputs):
 def runs(model, work) -> Counter:
     """How often each layer runs while `work` is done."""
     count: Counter = Counter()
-    layers = model.get_submodule(f"{model.base_model_prefix}.{layers_name(model)}")
+    layers = model.get_submodule(f"{model.base_model_prefix}.{model.base_model.layers_name}")
     hooks = [
         layer.register_forward_pre_hook(lambda layer, args, i=i: count.update([i]))
         for i, layer in enumerate(layers)
@@ -46,11 +46,6 @@ def runs(model, work) -> Counter:
         hook.remove()
     assert set(count) == set(range(len(layers)))
     return count
-
-
-def layers_name(model) -> str:
-    (name,) = (n for n, m in model.base_model.named_children() if isinstance(m, torch.nn.ModuleList))
-    return name
 
 
 @pytest.mark.parametrize(("every", "expected"), [(1, [2, 2, 2]), (2, [2, 1, 2]), (3, [2, 1, 1])])

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from tests.models.files import edited
-from tests.models.without_peer import CASES, FOR_IMAGES, sizes
-from tests.peers.llama_cpp import add_tokenizer, next_log_probabilities
+from tests.models.without_peer import BIDIRECTIONAL, CASES, FOR_IMAGES, sizes
+from tests.peers.llama_cpp import add_tokenizer, embeddings, next_log_probabilities
 from torchgguf import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 TEXTS = torch.randint(3, 400, (3, 40), generator=torch.Generator().manual_seed(0))
@@ -52,6 +53,19 @@ def file(model, name, tokenizer, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", BIDIRECTIONAL, indirect=True)
+@torch.no_grad()
+def test_llama_cpp_has_the_same_last_states(model, file):
+    """Of models that see texts in both directions it returns no scores: vectors of texts are compared."""
+    texts = [TEXTS[0, :7], TEXTS[1]]
+    theirs = embeddings(file, [text.tolist() for text in texts], pooling="mean")
+    for text, expected in zip(texts, theirs, strict=True):
+        states = model.model(text[None]).last_hidden_state
+        assert_close(normalize(states.mean(1), dim=-1)[0], expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if name not in BIDIRECTIONAL], indirect=True)
 @torch.no_grad()
 def test_llama_cpp_scores_tokens_alike(model, name, file):
     lengths = (5, 17, 40)  # within windows, and beyond
@@ -85,7 +99,8 @@ def test_a_checkpoint_is_the_same_model(model, tmp_path):
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @torch.no_grad()
-def test_padded_and_in_pieces_it_scores_as_at_once(model, implementation):
+def test_padded_and_in_pieces_it_scores_as_at_once(model, name, implementation):
+    pieces = [47] if name in BIDIRECTIONAL else [20, 19, 1, 1, 6]
     twin = type(model)(model.config, attn_implementation=implementation).eval()
     twin.load_state_dict(model.state_dict())
     expected = model(TEXTS).logits
@@ -97,7 +112,7 @@ def test_padded_and_in_pieces_it_scores_as_at_once(model, implementation):
         ids[mask] = TEXTS.flatten()
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         cache, logits = None, []
-        for part in torch.arange(47).split([20, 19, 1, 1, 6]):
+        for part in torch.arange(47).split(pieces):
             start, end = int(part[0]), int(part[-1]) + 1
             output = twin(
                 ids[:, start:end],
@@ -109,6 +124,13 @@ def test_padded_and_in_pieces_it_scores_as_at_once(model, implementation):
             cache = output.cache
             logits.append(output.logits)
         assert_close(torch.cat(logits, 1)[mask], expected.flatten(0, 1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", BIDIRECTIONAL, indirect=True)
+def test_a_model_that_sees_both_directions_refuses_a_cache(model):
+    cache = model(TEXTS, use_cache=True).cache
+    with pytest.raises(ValueError, match="both directions does not support a cache"):
+        model(TEXTS[:, :1], cache=cache)
 
 
 def test_gradients_reach_every_parameter(model):

@@ -53,6 +53,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "paddleocr": ("paddleocr_vl_text", {"head_dim": 32, **SECTIONS}),
     "bailingmoe": ("bailing_moe", {**SHARED, "n_shared_experts": 2}),
     "bailingmoe2": ("bailing_moe_v2", {**SHARED, "n_routed_experts": 8, "n_group": 4, "topk_group": 2}),
+    "dream": ("dream", {}),
+    "llada": ("llada", {}),
+    "lladamoe": ("llada_moe", {**ROUTED, "num_key_value_heads": 4}),
+    "rnd1": ("rnd1", {**ROUTED, "head_dim": 32}),
     "arctic": ("arctic", {"num_experts": 7, "num_experts_per_tok": 3}),
     "deepseek": (
         "deepseek",
@@ -76,6 +80,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "deci": ("deci", UNEQUAL_LAYERS),
 }
 
+# Models that see texts in both directions, and have no cache.
+BIDIRECTIONAL = ("dream", "llada", "lladamoe", "rnd1")
 # Tensors that llama.cpp wants in files, though they are for images only: shapes by names in a layer.
 FOR_IMAGES = {
     "cogvlm": {

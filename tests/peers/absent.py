@@ -189,13 +189,15 @@ ABSENT: dict[str, dict[str, str]] = {
             ArceePreTrainedModel BertPreTrainedModel BloomPreTrainedModel Cohere2PreTrainedModel
             CoherePreTrainedModel DeepseekV2PreTrainedModel DeepseekV3PreTrainedModel
             Ernie4_5PreTrainedModel Ernie4_5_MoePreTrainedModel Exaone4PreTrainedModel
-            FalconPreTrainedModel Gemma2PreTrainedModel GemmaPreTrainedModel Glm4MoePreTrainedModel
+            FalconH1PreTrainedModel FalconPreTrainedModel Gemma2PreTrainedModel GemmaPreTrainedModel
+            Glm4MoePreTrainedModel
             Glm4PreTrainedModel GptOssPreTrainedModel GraniteMoePreTrainedModel
-            GraniteMoeSharedPreTrainedModel GranitePreTrainedModel HunYuanDenseV1PreTrainedModel
-            KimiLinearPreTrainedModel Lfm2MoePreTrainedModel Lfm2PreTrainedModel
+            GraniteMoeHybridPreTrainedModel GraniteMoeSharedPreTrainedModel GranitePreTrainedModel
+            HunYuanDenseV1PreTrainedModel KimiLinearPreTrainedModel Lfm2MoePreTrainedModel
+            Lfm2PreTrainedModel
             LlamaPreTrainedModel MiniMaxM2PreTrainedModel Ministral3PreTrainedModel
             MistralPreTrainedModel MixtralPreTrainedModel NemotronHPreTrainedModel NemotronPreTrainedModel
-            NomicBertPreTrainedModel Olmo2PreTrainedModel
+            ModernBertPreTrainedModel NomicBertPreTrainedModel Olmo2PreTrainedModel
             OlmoePreTrainedModel Phi3PreTrainedModel PhiPreTrainedModel PhimoePreTrainedModel
             Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel
             Qwen3NextPreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel
@@ -238,7 +240,7 @@ ABSENT: dict[str, dict[str, str]] = {
         """,
         "TODO": """
             BertForMaskedLM BertForMultipleChoice BertForNextSentencePrediction BertForPreTraining
-            BertLMHeadModel NomicBertForMaskedLM
+            BertLMHeadModel ModernBertForMaskedLM ModernBertForMultipleChoice NomicBertForMaskedLM
         """,
     },
 }

@@ -30,9 +30,12 @@ BYTE_LEVEL = {
     "cohere2": "command-r",
     "deepseek_v2": "deepseek-llm",
     "deepseek_v3": "deepseek-v3",
+    "dots1": "qwen2",
     "exaone4": "exaone4",
     "falcon": "falcon",
+    "falcon_h1": "falcon-h1",
     "falcon_mamba": "falcon",
+    "glm": "chatglm-bpe",
     "glm4": "glm4",
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
@@ -41,8 +44,11 @@ BYTE_LEVEL = {
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
     "mamba": "mpt",
+    "jais2": "gpt-2",
     "minimax_m2": "minimax-m2",
+    "olmo": "olmo",
     "nemotron_h": "pixtral",
+    "modernbert": "modern-bert",
     "olmo2": "dbrx",
     "olmo3": "dbrx",
     "olmoe": "olmo",
@@ -50,6 +56,7 @@ BYTE_LEVEL = {
     "gpt_oss": "gpt-4o",
     "granite": "refact",
     "granitemoe": "refact",
+    "granitemoehybrid": "refact",
     "granitemoeshared": "refact",
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2",
@@ -71,13 +78,13 @@ UNIGRAM = ("t5", "umt5")
 # Tokens that the converter looks for.
 MORE_TOKENS = {"glm4_moe": ("[gMASK]", "<|observation|>")}
 # Models whose vocabulary of sentencepiece puts no space before a text.
-UNPREFIXED = ("gemma", "gemma2", "gemma3_text")
+UNPREFIXED = ("gemma", "gemma2", "gemma3_text", "gemma3n_text")
 
 # Of models whose blocks for multi-token prediction the converter expects, and transformers does not have.
 WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), "--no-mtp")
 
 # Classes whose names in released checkpoints are the only ones that the converter knows.
-RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM"}
+RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM", "UMT5EncoderModel": "T5EncoderModel"}
 
 
 def _without_experts(config: dict[str, Any]) -> None:
@@ -94,8 +101,15 @@ def _without_experts(config: dict[str, Any]) -> None:
             del config[key]
 
 
+def _older_layer_types(config: dict[str, Any]) -> None:
+    """Name the kinds of layers as released configs do; transformers' config would rename them."""
+    names = {"linear_attention": "mamba", "full_attention": "attention"}
+    config["layer_types"] = [names[kind] for kind in config["layer_types"]]
+    del config["model_type"]
+
+
 # Models whose released configs state something in another way, the only one that the converter knows.
-AS_RELEASED = {"nemotron_h": _without_experts}
+AS_RELEASED = {"granitemoehybrid": _older_layer_types, "nemotron_h": _without_experts}
 
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:
@@ -341,8 +355,8 @@ def top_tokens(path: Path, ids: Sequence[int], every: int, threads: int) -> tupl
     return [each["id"] for each in found], [each["logprob"] for each in found]
 
 
-def embeddings(path: Path, texts: Sequence[str], pooling: str | None = None) -> torch.Tensor:
-    """llama.cpp's normalised vectors of texts; by default pooled as the file states."""
+def embeddings(path: Path, texts: Sequence[str | list[int]], pooling: str | None = None) -> torch.Tensor:
+    """llama.cpp's normalised vectors of texts, or of their tokens; by default pooled as the file states."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()

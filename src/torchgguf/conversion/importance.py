@@ -281,7 +281,7 @@ def _watched(model: PreTrainedModel, process_output: bool) -> Iterator[tuple[nn.
 
 def _gguf_name(model: PreTrainedModel, name: str) -> str | None:
     """Return the GGUF name of a tensor, or None if GGUF has no name for it."""
-    target = model.architecture.weights.to_gguf(model.base_name(name))
+    target = model.architecture.weights.to_gguf(model.base_name(name), model.config)
     return None if target is None else target[0]
 
 

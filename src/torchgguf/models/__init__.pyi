@@ -85,6 +85,16 @@ from torchgguf.models.architectures.deepseek_v3 import (
     DeepseekV3ForTokenClassification as DeepseekV3ForTokenClassification,
     DeepseekV3Model as DeepseekV3Model,
 )
+from torchgguf.models.architectures.dots1 import (
+    Dots1Config as Dots1Config,
+    Dots1ForCausalLM as Dots1ForCausalLM,
+    Dots1Model as Dots1Model,
+)
+from torchgguf.models.architectures.dream import (
+    DreamConfig as DreamConfig,
+    DreamForCausalLM as DreamForCausalLM,
+    DreamModel as DreamModel,
+)
 from torchgguf.models.architectures.ernie4_5 import (
     Ernie4_5Config as Ernie4_5Config,
     Ernie4_5ForCausalLM as Ernie4_5ForCausalLM,
@@ -116,6 +126,11 @@ from torchgguf.models.architectures.falcon import (
     FalconForTokenClassification as FalconForTokenClassification,
     FalconModel as FalconModel,
 )
+from torchgguf.models.architectures.falcon_h1 import (
+    FalconH1Config as FalconH1Config,
+    FalconH1ForCausalLM as FalconH1ForCausalLM,
+    FalconH1Model as FalconH1Model,
+)
 from torchgguf.models.architectures.falcon_mamba import (
     FalconMambaCausalLMOutput as FalconMambaCausalLMOutput,
     FalconMambaConfig as FalconMambaConfig,
@@ -143,10 +158,22 @@ from torchgguf.models.architectures.gemma3_text import (
     Gemma3TextForSequenceClassification as Gemma3TextForSequenceClassification,
     Gemma3TextModel as Gemma3TextModel,
 )
+from torchgguf.models.architectures.gemma3n_text import (
+    Gemma3nForCausalLM as Gemma3nForCausalLM,
+    Gemma3nTextConfig as Gemma3nTextConfig,
+    Gemma3nTextModel as Gemma3nTextModel,
+)
 from torchgguf.models.architectures.gemma4_text import (
     Gemma4ForCausalLM as Gemma4ForCausalLM,
     Gemma4TextConfig as Gemma4TextConfig,
     Gemma4TextModel as Gemma4TextModel,
+)
+from torchgguf.models.architectures.glm import (
+    GlmConfig as GlmConfig,
+    GlmForCausalLM as GlmForCausalLM,
+    GlmForSequenceClassification as GlmForSequenceClassification,
+    GlmForTokenClassification as GlmForTokenClassification,
+    GlmModel as GlmModel,
 )
 from torchgguf.models.architectures.glm4 import (
     Glm4Config as Glm4Config,
@@ -190,6 +217,11 @@ from torchgguf.models.architectures.granitemoe import (
     GraniteMoeForCausalLM as GraniteMoeForCausalLM,
     GraniteMoeModel as GraniteMoeModel,
 )
+from torchgguf.models.architectures.granitemoehybrid import (
+    GraniteMoeHybridConfig as GraniteMoeHybridConfig,
+    GraniteMoeHybridForCausalLM as GraniteMoeHybridForCausalLM,
+    GraniteMoeHybridModel as GraniteMoeHybridModel,
+)
 from torchgguf.models.architectures.granitemoeshared import (
     GraniteMoeSharedConfig as GraniteMoeSharedConfig,
     GraniteMoeSharedForCausalLM as GraniteMoeSharedForCausalLM,
@@ -216,6 +248,11 @@ from torchgguf.models.architectures.jais import (
     JaisForCausalLM as JaisForCausalLM,
     JaisModel as JaisModel,
 )
+from torchgguf.models.architectures.jais2 import (
+    Jais2Config as Jais2Config,
+    Jais2ForCausalLM as Jais2ForCausalLM,
+    Jais2Model as Jais2Model,
+)
 from torchgguf.models.architectures.jamba import (
     JambaConfig as JambaConfig,
     JambaForCausalLM as JambaForCausalLM,
@@ -236,6 +273,16 @@ from torchgguf.models.architectures.lfm2_moe import (
     Lfm2MoeConfig as Lfm2MoeConfig,
     Lfm2MoeForCausalLM as Lfm2MoeForCausalLM,
     Lfm2MoeModel as Lfm2MoeModel,
+)
+from torchgguf.models.architectures.llada import (
+    LLaDAConfig as LLaDAConfig,
+    LLaDAForCausalLM as LLaDAForCausalLM,
+    LLaDAModel as LLaDAModel,
+)
+from torchgguf.models.architectures.llada_moe import (
+    LLaDAMoeConfig as LLaDAMoeConfig,
+    LLaDAMoeForCausalLM as LLaDAMoeForCausalLM,
+    LLaDAMoeModel as LLaDAMoeModel,
 )
 from torchgguf.models.architectures.llama import (
     LlamaConfig as LlamaConfig,
@@ -291,6 +338,13 @@ from torchgguf.models.architectures.mixtral import (
     MixtralForTokenClassification as MixtralForTokenClassification,
     MixtralModel as MixtralModel,
 )
+from torchgguf.models.architectures.modernbert import (
+    ModernBertConfig as ModernBertConfig,
+    ModernBertForQuestionAnswering as ModernBertForQuestionAnswering,
+    ModernBertForSequenceClassification as ModernBertForSequenceClassification,
+    ModernBertForTokenClassification as ModernBertForTokenClassification,
+    ModernBertModel as ModernBertModel,
+)
 from torchgguf.models.architectures.nanbeige import (
     NanbeigeConfig as NanbeigeConfig,
     NanbeigeForCausalLM as NanbeigeForCausalLM,
@@ -314,6 +368,12 @@ from torchgguf.models.architectures.nomic_bert import (
     NomicBertForSequenceClassification as NomicBertForSequenceClassification,
     NomicBertForTokenClassification as NomicBertForTokenClassification,
     NomicBertModel as NomicBertModel,
+)
+from torchgguf.models.architectures.olmo import (
+    OlmoConfig as OlmoConfig,
+    OlmoForCausalLM as OlmoForCausalLM,
+    OlmoForSequenceClassification as OlmoForSequenceClassification,
+    OlmoModel as OlmoModel,
 )
 from torchgguf.models.architectures.olmo2 import (
     Olmo2Config as Olmo2Config,
@@ -448,6 +508,11 @@ from torchgguf.models.architectures.refact import (
     RefactForCausalLM as RefactForCausalLM,
     RefactModel as RefactModel,
 )
+from torchgguf.models.architectures.rnd1 import (
+    RND1Config as RND1Config,
+    RND1ForCausalLM as RND1ForCausalLM,
+    RND1Model as RND1Model,
+)
 from torchgguf.models.architectures.seed_oss import (
     SeedOssConfig as SeedOssConfig,
     SeedOssForCausalLM as SeedOssForCausalLM,
@@ -482,6 +547,10 @@ from torchgguf.models.architectures.t5 import (
     T5Config as T5Config,
     T5EncoderModel as T5EncoderModel,
 )
+from torchgguf.models.architectures.umt5 import (
+    UMT5Config as UMT5Config,
+    UMT5EncoderModel as UMT5EncoderModel,
+)
 from torchgguf.models.architectures.xverse import (
     XverseConfig as XverseConfig,
     XverseForCausalLM as XverseForCausalLM,
@@ -502,6 +571,7 @@ from torchgguf.models.auto import (
     AutoModelForTokenClassification as AutoModelForTokenClassification,
 )
 from torchgguf.models.blocks.outputs import (
+    BaseModelOutput as BaseModelOutput,
     BaseModelOutputWithPast as BaseModelOutputWithPast,
     BaseModelOutputWithPastAndCrossAttentions as BaseModelOutputWithPastAndCrossAttentions,
     BaseModelOutputWithPooling as BaseModelOutputWithPooling,

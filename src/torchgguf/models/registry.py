@@ -20,6 +20,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "bailingmoe2": ("bailing_moe_v2",),
     "bert": ("bert",),
     "bloom": ("bloom",),
+    "chatglm": ("glm",),
     "codeshell": ("codeshell",),
     "cogvlm": ("cogvlm",),
     "cohere2": ("cohere2",),
@@ -27,14 +28,19 @@ ROWS: dict[str, tuple[str, ...]] = {
     "deci": ("deci",),
     "deepseek": ("deepseek",),
     "deepseek2": ("deepseek_v3", "deepseek_v2"),
+    "dots1": ("dots1",),
+    "dream": ("dream",),
     "ernie4_5": ("ernie4_5",),
     "ernie4_5-moe": ("ernie4_5_moe",),
     "exaone": ("exaone",),
     "exaone4": ("exaone4",),
     "falcon": ("falcon",),
+    "falcon-h1": ("falcon_h1",),
     "gemma": ("gemma",),
+    "gemma-embedding": ("gemma3_text",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3_text",),
+    "gemma3n": ("gemma3n_text",),
     "gemma4": ("gemma4_text",),
     "glm4": ("glm4",),
     "glm4moe": ("glm4_moe",),
@@ -42,14 +48,18 @@ ROWS: dict[str, tuple[str, ...]] = {
     "gpt2": ("gpt2",),
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "granite": ("granite",),
+    "granitehybrid": ("granitemoehybrid",),
     "granitemoe": ("granitemoeshared", "granitemoe"),
     "hunyuan_vl": ("hunyuan_vl_text",),
     "internlm2": ("internlm2",),
     "jais": ("jais",),
+    "jais2": ("jais2",),
     "jamba": ("jamba",),
     "kimi-linear": ("kimi_linear",),
     "lfm2": ("lfm2",),
     "lfm2moe": ("lfm2_moe",),
+    "llada": ("llada",),
+    "llada-moe": ("llada_moe",),
     "llama": ("mixtral", "mistral", "llama"),
     "maincoder": ("maincoder",),
     "mamba": ("mamba", "falcon_mamba"),
@@ -57,10 +67,12 @@ ROWS: dict[str, tuple[str, ...]] = {
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
     "nanbeige": ("nanbeige",),
+    "modern-bert": ("modernbert",),
     "nemotron": ("nemotron",),
     "nemotron_h": ("nemotron_h",),
     "nemotron_h_moe": ("nemotron_h",),
     "nomic-bert": ("nomic_bert",),
+    "olmo": ("olmo",),
     "olmo2": ("olmo3", "olmo2"),
     "olmoe": ("olmoe",),
     "orion": ("orion",),
@@ -82,11 +94,12 @@ ROWS: dict[str, tuple[str, ...]] = {
     "qwen3vl": ("qwen3_vl_text",),
     "qwen3vlmoe": ("qwen3_vl_moe_text",),
     "refact": ("refact",),
+    "rnd1": ("rnd1",),
     "seed_oss": ("seed_oss",),
     "smollm3": ("smollm3",),
     "stablelm": ("stablelm",),
     "starcoder2": ("starcoder2",),
-    "t5encoder": ("t5",),
+    "t5encoder": ("umt5", "t5"),
     "xverse": ("xverse",),
 }
 
@@ -126,7 +139,9 @@ def architecture_of_file(file: GGUFFile) -> Architecture:
     if (kind := file.metadata.get("general.type", "model")) != "model":
         raise GGUFError(f"the file contains no model: its general.type is {brief(kind)}", path=file.paths[0])
     for model_type in ROWS.get(actual, ()) if isinstance(actual, str) else ():
-        if (architecture := _import(model_type)).matches(file.metadata):
+        architecture = _import(model_type)
+        has_marker = architecture.marker is None or architecture.marker in file.tensors
+        if has_marker and architecture.matches(file.metadata):
             return architecture
     reason = f"architecture {brief(actual)} is not supported{_like(actual, ROWS)}"
     raise GGUFError(reason, path=file.paths[0])

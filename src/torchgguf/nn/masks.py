@@ -69,20 +69,30 @@ def causal_mask(
     return _explicit_mask(padding, torch.arange(past, total, device=device), total, window)
 
 
-def bidirectional_mask(attention_mask: Tensor | None, inputs_embeds: Tensor) -> AttentionMask:
+def bidirectional_mask(
+    attention_mask: Tensor | None, inputs_embeds: Tensor, reach: int | None = None
+) -> AttentionMask:
     """Make the mask of one forward in which every position sees all others, except padding.
 
     Args:
         attention_mask: `(B, T)`, zero where a position is padding; or None.
         inputs_embeds: what goes into the first layer, `(B, T, hidden_size)`.
+        reach: how many positions before and after itself a position sees; None: all.
 
     Raises:
         ValueError: `attention_mask` has another shape.
     """
     batch, length, _ = inputs_embeds.shape
+    if attention_mask is not None:
+        _check_shape(attention_mask, batch, length, length)
+    if reach is not None:
+        places = torch.arange(length, device=inputs_embeds.device)
+        near = ((places[:, None] - places).abs() <= reach)[None, None]
+        if attention_mask is not None:
+            near = near & attention_mask.to(near.device).bool()[:, None, None]
+        return AttentionMask(near, causal=False)
     if attention_mask is None:
         return AttentionMask(None, causal=False)
-    _check_shape(attention_mask, batch, length, length)
     if not torch.compiler.is_compiling() and bool(attention_mask.all()):
         return AttentionMask(None, causal=False)
     return AttentionMask(attention_mask.to(inputs_embeds.device).bool()[:, None, None], causal=False)

@@ -23,6 +23,7 @@ from torchgguf.models.blocks.gemma.shared_keys import (
     SharedKeys,
     SharedKeysConfig,
     sharing_attention,
+    wide_norm,
 )
 from torchgguf.models.blocks.gemma.two_rotations import ProportionalRope, TwoRotationsModel
 from torchgguf.models.blocks.layer_kinds import FULL
@@ -42,7 +43,7 @@ from torchgguf.models.core.config_map import (
     tensor_count,
 )
 from torchgguf.models.core.weight_map import ParameterRow, Row
-from torchgguf.nn import FusedExperts, Gate, WideRMSNorm, find_activation, unweighted_rms_norm
+from torchgguf.nn import FusedExperts, Gate, find_activation, unweighted_rms_norm
 from torchgguf.nn.rotary import PROPORTIONAL
 
 
@@ -214,11 +215,6 @@ GEMMA4 = Architecture(
         Row("blk.{}.post_ffw_norm_2", "layers.{}.post_feedforward_layernorm_2"),
     ),
 )
-
-
-def wide_norm(config: Any) -> nn.Module:
-    """Create a norm of the stream: a `NormOfStream`."""
-    return WideRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
 
 class Gemma4TextRouter(nn.Module):

@@ -38,6 +38,9 @@ class StreamMultipliers(DecoderConfig):
             raise ValueError("logits_scaling must not be 0")
 
 
+_OF_RECURRENT_LAYERS = ("conv_kernel", "group_count", "inner_size", "state_size", "time_step_rank")
+
+
 @config_dataclass
 class MultiplierFields(StreamMultipliers):
     """The four multipliers of Granite's models; `attention_multiplier` applies to scores of positions."""
@@ -84,6 +87,8 @@ MULTIPLIER_RULES = (
     Multipliers(),
     Implied("attention_bias", tables.in_first_layer("attn_output.bias")),
     NO_WINDOW,
+    # Files of hybrids without recurrent layers state what such layers would be.
+    Harmless(tuple(f"ssm.{key}" for key in _OF_RECURRENT_LAYERS)),
 )
 
 
@@ -122,6 +127,7 @@ GRANITE = Architecture(
         *NO_EXPERTS,
         Harmless(("expert_shared_feed_forward_length",)),
         Implied("mlp_bias", lambda tensors: "blk.0.ffn_gate.bias" in tensors),
+        Harmless(("expert_shared_feed_forward_length",)),  # of those, too: it is that of the MLP
         # To llama.cpp, this key states whether layers rotate.
         Only("rope.scaling.finetuned", True, "layers without rotation are unsupported for this architecture"),
     ),

@@ -15,7 +15,7 @@ from torchgguf.models.blocks.decoder import ScaledResidualLayer
 from torchgguf.models.blocks.outputs import MoeModelOutputWithPast
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Only
+from torchgguf.models.core.config_map import Harmless, Only
 from torchgguf.models.core.weight_map import OtherNames
 
 
@@ -33,6 +33,10 @@ class GraniteMoeConfig(MultiplierFields):
     def __post_init__(self, *legacy: Any) -> None:
         """Check the number of experts."""
         super().__post_init__(*legacy)
+        self.check_experts()
+
+    def check_experts(self) -> None:
+        """Check the number of experts."""
         moe.check_choices(self.num_experts_per_tok, self.num_local_experts)
 
 
@@ -48,6 +52,7 @@ GRANITE_MOE = Architecture(
         *MULTIPLIER_RULES,
         *tables.expert_rules("num_local_experts", size=None),
         Only("expert_shared_feed_forward_length", 0, "a shared expert is of another model"),
+        Harmless(("rope.scaling.finetuned",)),  # llama.cpp rotates in any case
     ),
     rows=(
         *tables.STREAM,

@@ -61,14 +61,14 @@ GRANITE_MOE_SHARED = Architecture(
 class SharedExpert(nn.Module):
     """The expert that all tokens share."""
 
-    def __init__(self, config: GraniteMoeSharedConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         size = config.shared_intermediate_size
         self.input_linear = StackedLinear(config.hidden_size, 2 * size, ("gate_proj", "up_proj"))
         self.output_linear = Linear(size, config.hidden_size, bias=False)
         self.act_fn = find_activation("hidden_act", config.hidden_act)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, step: Step | None = None) -> Tensor:
         """Map `(..., hidden_size)` to itself."""
         gate, up = self.input_linear(x).chunk(2, dim=-1)
         output: Tensor = self.output_linear(self.act_fn(gate) * up)
@@ -78,7 +78,7 @@ class SharedExpert(nn.Module):
 class GraniteMoeSharedLayer(ScaledResidualLayer):
     """A layer that adds the output of the shared expert to that of the others."""
 
-    def __init__(self, config: GraniteMoeSharedConfig, mixer: Any, mlp: Any) -> None:
+    def __init__(self, config: Any, mixer: Any, mlp: Any) -> None:
         super().__init__(config, mixer, mlp)
         self.shared_mlp = SharedExpert(config) if config.shared_intermediate_size else None
 

@@ -1,6 +1,7 @@
 """Jamba (Lieber et al. 2024, arXiv 2403.19887): layers of Mamba, some of attention, some with experts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
     Field,
+    Harmless,
     Header,
     Unwritable,
     largest_dimension,
@@ -34,6 +36,7 @@ from torchgguf.models.core.weight_map import Row, Stack
 from torchgguf.nn import RMSNorm
 
 _MAMBA = "linear_attention"
+_HEAD_SIZES = ("attention.key_length", "attention.value_length")
 # Beginnings of the names of fields.
 _ATTENTION, _EXPERTS = "attn_layer", "expert_layer"
 
@@ -48,7 +51,7 @@ class JambaConfig(DecoderConfig):
 
     model_type = "jamba"
     attribute_map: ClassVar[Mapping[str, str]] = {"num_local_experts": "num_experts"}
-    left_out = ("head_dim", "rope_parameters")
+    left_out = ("rope_parameters",)
 
     vocab_size: int = 65536
     hidden_size: int = 4096
@@ -106,6 +109,25 @@ class JambaConfig(DecoderConfig):
         )
 
 
+class AttentionHeads(Field):
+    """The number of heads in layers with attention; files may state it for each layer, 0 for the others."""
+
+    def number(self, header: Header) -> int:
+        """Return the number, which is the same in all layers with attention."""
+        stated = header.values.get(self.key)
+        if isinstance(stated, list) and len(numbers := {*stated} - {0}) == 1:
+            header = replace(header, values={**header.values, self.key: numbers.pop()})
+        return int(super().number(header))
+
+
+class ExpertNumber(Field):
+    """A number of experts; 0, as files of models without experts state, is 1 here."""
+
+    def number(self, header: Header) -> int:
+        """Return the number, at least 1."""
+        return max(1, int(header.get(self.key, 0)))
+
+
 class PeriodicLayers(HeadsByLayer):
     """The layers with attention, by their numbers of heads, and those with experts, by their routers."""
 
@@ -139,11 +161,14 @@ JAMBA = Architecture(
         Field("context_length", "max_position_embeddings"),
         Field("embedding_length", "hidden_size", limit=largest_dimension),
         Field("feed_forward_length", "intermediate_size", limit=largest_dimension),
-        Field("attention.head_count", "num_attention_heads", limit=largest_dimension),
+        AttentionHeads("attention.head_count", "num_attention_heads", limit=largest_dimension),
+        *(Field(key, "head_dim", required=False, limit=largest_dimension) for key in _HEAD_SIZES),
+        Harmless(("attention.recurrent_layers", "expert_feed_forward_length")),
         Field("attention.layer_norm_rms_epsilon", "rms_norm_eps", float),
         PeriodicLayers(_MAMBA),
         *mixer_rules("mamba_d_conv", "mamba_d_state", "mamba_dt_rank", "mamba_expand"),
-        *tables.expert_rules(size=None),
+        ExpertNumber("expert_count", "num_experts", limit=largest_dimension),
+        ExpertNumber("expert_used_count", "num_experts_per_tok", limit=largest_dimension),
         *tables.IMPLIED_RULES,
         Unwritable("hidden_act", "silu"),
         Unwritable("mamba_proj_bias", False),

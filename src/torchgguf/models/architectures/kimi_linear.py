@@ -19,7 +19,15 @@ from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.outputs import MoeModelOutputWithPast
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Count, Field, Header, Rule, Unwritable, largest_dimension
+from torchgguf.models.core.config_map import (
+    RECURRENT_LAYERS,
+    Count,
+    Field,
+    Header,
+    Rule,
+    Unwritable,
+    largest_dimension,
+)
 from torchgguf.models.core.weight_map import Concatenation, OtherNames, ParameterRow, Row
 
 _LINEAR, _DENSE, _SPARSE = "linear_attention", "dense", "sparse"
@@ -96,6 +104,8 @@ class KimiLinearConfig(LatentConfig):
 
 class KimiSizes(LatentSizes):
     """Maps sizes of queries and keys, and the kinds of layers: those without attention have 0 heads."""
+
+    keys = (*LatentSizes.keys, RECURRENT_LAYERS)
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the sizes of expanded heads and the kinds of layers."""

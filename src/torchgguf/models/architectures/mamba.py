@@ -23,6 +23,7 @@ from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
     Constant,
     Field,
+    Harmless,
     Stated,
     Unwritable,
     largest_dimension,
@@ -93,7 +94,9 @@ MAMBA_RULES = (
     Field("attention.layer_norm_rms_epsilon", "layer_norm_epsilon", float),
     *mixer_rules("conv_kernel", "state_size", "time_step_rank", "expand"),
     Stated("context_length", 1 << 20),  # there is no longest text
-    *(Constant(key, 0, "there is no such part") for key in ("attention.head_count", "feed_forward_length")),
+    # There are neither heads nor MLPs.
+    *(Stated(key, 0) for key in ("attention.head_count", "feed_forward_length")),
+    Harmless(("attention.head_count_kv", "attention.recurrent_layers")),
     *tables.IMPLIED_RULES,
     Unwritable("hidden_act", "silu"),
     Unwritable("use_bias", False),

@@ -70,7 +70,13 @@ class EncoderStack(LayerStack):
     ends_with_context = True
     norm_name = "unchanged"
     output_class: ClassVar[type[Any]] = BaseModelOutputWithPoolingAndCrossAttentions
-    argument_order = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
+    argument_order: ClassVar[tuple[str, ...]] = (
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+        "position_ids",
+        "inputs_embeds",
+    )
     embeddings: Any
 
     def unchanged(self, x: Tensor) -> Tensor:
@@ -90,8 +96,8 @@ class EncoderStack(LayerStack):
     def make_masks(
         self, attention_mask: Tensor | None, x: Tensor, cache: Cache | None
     ) -> Mapping[int | None, AttentionMask]:
-        """Create the mask of padding."""
-        return {None: bidirectional_mask(attention_mask, x)}
+        """Create the masks, by how many positions on either side the layers see."""
+        return {reach: bidirectional_mask(attention_mask, x, reach) for reach in self.windows}
 
     def forward(  # type: ignore[override]  # transformers has this order
         self,

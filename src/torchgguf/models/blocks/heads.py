@@ -71,10 +71,14 @@ class ModelWithHead(PreTrainedModel):
         return self.head_bias
 
     @property
-    def head(self) -> nn.Module:
+    def scorer(self) -> nn.Module:
         """The layer on the last states."""
-        head: nn.Module = getattr(self, self.head_name)
-        return head
+        scorer: nn.Module = getattr(self, self.head_name)
+        return scorer
+
+    def prepare(self, states: Tensor) -> Tensor:
+        """Map last states to what the layer reads; by default they are that."""
+        return states
 
 
 class ForCausalLM(ModelWithHead, LanguageModeling, GenerationMixin):
@@ -91,6 +95,11 @@ class ForCausalLM(ModelWithHead, LanguageModeling, GenerationMixin):
     accepts_loss_kwargs = True
     loss_type = "ForCausalLM"  # transformers' Trainer: the first label of a text is not predicted
     lm_head: nn.Module
+
+    @property
+    def head(self) -> nn.Module:
+        """The layer that scores tokens."""
+        return self.scorer
 
     def head_size(self, config: Any) -> int:
         """Return the size of the vocabulary."""
@@ -210,7 +219,7 @@ class ForSequenceClassification(ModelWithHead):
         decoded = self.base_model(input_ids, attention_mask=attention_mask, **inputs)
         states: Tensor = decoded.last_hidden_state
         rows = torch.arange(len(states), device=states.device)
-        logits = self.head(states[rows, self._last_tokens(input_ids, states)])
+        logits = self.scorer(states[rows, self._last_tokens(input_ids, states)])
         output = SequenceClassifierOutputWithPast(
             loss=None if labels is None else sequence_loss(logits, labels, self.config),
             logits=logits,
@@ -248,11 +257,21 @@ class HeadWithDropout(ModelWithHead):
         )
         self.dropout = nn.Dropout(next((p for p in stated if p is not None), 0.1))
 
+    def prepare(self, states: Tensor) -> Tensor:
+        """Return what is left of the states in training."""
+        left: Tensor = self.dropout(states)
+        return left
+
 
 class ForPooledClassification(HeadWithDropout):
     """Scores a text by what the pooler of an encoder returns."""
 
     task = "sequence_classification"
+
+    def pool(self, encoded: Any, attention_mask: Tensor | None) -> Tensor:
+        """Return the states of texts `(B, hidden_size)`, given the output of the model without a head."""
+        pooled: Tensor = encoded.pooler_output
+        return pooled
 
     def forward(
         self,
@@ -273,7 +292,7 @@ class ForPooledClassification(HeadWithDropout):
             inputs: more arguments of the model without a head.
         """
         encoded = self.base_model(input_ids, attention_mask=attention_mask, **inputs)
-        logits = self.head(self.dropout(encoded.pooler_output))
+        logits = self.scorer(self.prepare(self.pool(encoded, attention_mask)))
         output = SequenceClassifierOutputWithPast(
             loss=None if labels is None else sequence_loss(logits, labels, self.config),
             logits=logits,
@@ -308,7 +327,7 @@ class ForTokenClassification(HeadWithDropout):
             inputs: more arguments of the model without a head.
         """
         decoded = self.base_model(input_ids, attention_mask=attention_mask, **inputs)
-        logits = self.head(self.dropout(decoded.last_hidden_state))
+        logits = self.scorer(self.prepare(decoded.last_hidden_state))
         output = TokenClassifierOutput(
             loss=None if labels is None else token_loss(logits, labels),
             logits=logits,
@@ -349,7 +368,7 @@ class ForQuestionAnswering(ModelWithHead):
             inputs: more arguments of the model without a head.
         """
         decoded = self.base_model(input_ids, attention_mask=attention_mask, **inputs)
-        start_logits, end_logits = self.head(decoded.last_hidden_state).unbind(dim=-1)
+        start_logits, end_logits = self.scorer(self.prepare(decoded.last_hidden_state)).unbind(dim=-1)
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start_logits, end_logits, start_positions, end_positions)

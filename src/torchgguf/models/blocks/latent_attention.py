@@ -6,7 +6,7 @@ size of a value.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -145,7 +145,10 @@ _KEY, _KEY_MLA = "attention.key_length", "attention.key_length_mla"
 class LatentSizes(Rule):
     """Maps sizes of queries and keys: files state those of a head that all share, and of expanded heads."""
 
-    keys = ("attention.head_count_kv", _KEY, "attention.value_length", _KEY_MLA, ROTATED, _QUERY_RANK)
+    keys: Sequence[str] = (
+        *("attention.head_count_kv", _KEY, "attention.value_length"),
+        *(_KEY_MLA, ROTATED, _QUERY_RANK),
+    )
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the sizes of expanded heads, and check the others."""

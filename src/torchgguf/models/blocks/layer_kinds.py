@@ -5,7 +5,13 @@ from typing import Any
 
 from torchgguf.container import GGUFError
 from torchgguf.container.errors import brief
-from torchgguf.models.core.config_map import Field, Header, largest_dimension, tensor_count
+from torchgguf.models.core.config_map import (
+    RECURRENT_LAYERS,
+    Field,
+    Header,
+    largest_dimension,
+    tensor_count,
+)
 
 FULL, LINEAR = "full_attention", "linear_attention"
 _HEADS = "attention.head_count_kv"
@@ -41,6 +47,8 @@ class HeadsByLayer(Field):
 
     def __init__(self, other: str, attention: str = FULL) -> None:
         super().__init__(_HEADS, "num_key_value_heads", limit=largest_dimension)
+        # Some files state the kinds a second time.
+        object.__setattr__(self, "keys", (_HEADS, RECURRENT_LAYERS))
         self.other, self.attention = other, attention
 
     def read(self, header: Header) -> dict[str, Any]:
@@ -56,6 +64,9 @@ class HeadsByLayer(Field):
             raise GGUFError(f"{_HEADS} must be {layers} integers from 0 to {limit}, got {brief(stated)}")
         if len(numbers := {*heads} - {0}) > 1:
             raise GGUFError(f"{_HEADS} must be 0 or the same in all layers, got {brief(stated)}")
+        is_recurrent = [not number for number in heads]
+        if (again := header.values.get(RECURRENT_LAYERS, is_recurrent)) != is_recurrent:
+            raise GGUFError(f"{RECURRENT_LAYERS} = {brief(again)} contradicts {_HEADS} = {brief(stated)}")
         kinds = [self.attention if number else self.other for number in heads]
         return {"layer_types": kinds, self.name: next(iter(numbers), None)}
 

@@ -4,6 +4,7 @@ Shape letters: B batch, T new positions, H heads, P size of a head, G groups, N 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -199,6 +200,22 @@ class HeadSizes(Rule):
         """Write both."""
         heads, head_dim = getattr(config, self.heads), getattr(config, self.head_dim)
         return {_INNER: heads * head_dim, _HEADS: heads}
+
+
+class LongestText(Field):
+    """The length of the longest text, which new files of recurrent models state as 2^20.
+
+    Args:
+        is_recurrent: returns whether a config describes such a model.
+    """
+
+    def __init__(self, is_recurrent: Callable[[Any], bool] = lambda config: True) -> None:
+        super().__init__("context_length", "max_position_embeddings")
+        self.is_recurrent = is_recurrent
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the number."""
+        return {self.key: 1 << 20} if self.is_recurrent(config) else super().write(config)
 
 
 def mamba2_rules(

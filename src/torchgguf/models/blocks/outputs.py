@@ -25,6 +25,15 @@ class BaseModelOutputWithPastAndCrossAttentions(BaseModelOutputWithPast):
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
+class BaseModelOutput(ModelOutput):
+    """Output of an encoder without a head or a pooler: `last_hidden_state` `(B, T, hidden_size)`."""
+
+    last_hidden_state: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cache: Cache | None = None
+
+
 class BaseModelOutputWithPooling(ModelOutput):
     """Output of an encoder without a head: `last_hidden_state` `(B, T, hidden_size)`; `cache` is None.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,14 @@ from torch import Tensor, nn
 from torchgguf.models.bridge.from_transformers import SOURCE, Source, from_transformers
 from torchgguf.models.core.model import Model
 from torchgguf.nn import Gate, PackedLayer
+
+# Buffers that are single numbers, in modules with weights of their own: those of Gemma 3n, given the size of
+# its stream.
+_NUMBERS: dict[str, Callable[[int], float]] = {
+    "router_input_scale": lambda size: size**-1.0,
+    "per_layer_projection_scale": lambda size: size**-0.5,
+    "per_layer_input_scale": lambda size: 2**-0.5,
+}
 
 
 def to_transformers(model: Model) -> Any:
@@ -83,7 +92,13 @@ def _in_dtype_of_weight(gate: Any, x: Tensor) -> Any:
 def _compute_buffers(theirs: Any, device: torch.device) -> None:
     """Compute the buffers that transformers derives from the config: they are in no checkpoint."""
     for path, module in list(theirs.named_modules()):
-        if not any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+        empty = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
+        if not empty:
+            continue
+        if _NUMBERS.keys() >= {*empty}:
+            for name in empty:
+                number = torch.tensor(_NUMBERS[name](module.config.hidden_size), device=device)
+                setattr(module, name, nn.Buffer(number, persistent=False))
             continue
         if (scale := getattr(module, "scalar_embed_scale", None)) is not None:  # of Gemma's embeddings
             module.embed_scale = nn.Buffer(torch.tensor(scale, device=device), persistent=False)

@@ -16,11 +16,12 @@ from torchgguf.models.core.neutral_keys import is_neutral
 
 @dataclass(frozen=True)
 class Header:
-    """What rules read: the architecture's keys without their prefix, and the headers of tensors."""
+    """What rules read: the architecture's keys without their prefix, the headers of tensors, and its name."""
 
     values: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     load: Callable[[str], Tensor]
+    architecture: str = ""
 
     @cached_property
     def largest_dimension(self) -> int:
@@ -76,9 +77,19 @@ _PER_LAYER = (
 )
 
 
+# Whether each layer has a state instead of attention; llama.cpp's own writer states no heads for these.
+RECURRENT_LAYERS = "attention.recurrent_layers"
+_HEADS = _PER_LAYER[0]
+
+
 def with_equal_layers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an architecture's keys, with one number where each layer has the same."""
+    """Return an architecture's keys, with one number where each layer has the same, or has no attention."""
     layers, merged = values.get("block_count"), dict(values)
+    heads, recurrent = values.get(_HEADS), values.get(RECURRENT_LAYERS)
+    if isinstance(heads, list) and isinstance(recurrent, list) and any(recurrent):
+        without = {number for number, is_recurrent in zip(heads, recurrent, strict=False) if is_recurrent}
+        if without == {0} and len(numbers := {*heads} - without) == 1:
+            merged[_HEADS] = numbers.pop()
     for key in _PER_LAYER:
         number = values.get(key)
         if isinstance(number, list) and len(number) == layers and number == number[:1] * layers:
@@ -191,6 +202,17 @@ class SecondKey(Field):
     def read(self, header: Header) -> dict[str, Any]:
         """Read the number."""
         return super().read(header) if header.get(self.key, self.kind()) else {}
+
+
+@dataclass(frozen=True)
+class MaybeZero(Field):
+    """Maps one key to one config field of the same value; zero is as no key, if tensors imply the field."""
+
+    required: bool = False
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the number, unless it is zero."""
+        return super().read(header) if header.values.get(self.key) != 0 else {}
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ _REPEATS: Mapping[str, Callable[[Values], Any]] = {
     "attention.value_length": _head_size,
     "attention.value_length_swa": _value_length,
     "embedding_length_out": lambda values: values.get("embedding_length"),
+    "leading_dense_block_count": lambda values: values.get("block_count"),
     "rope.dimension_count": _key_length,
     "rope.dimension_count_swa": _rotated,
     "rope.freq_base_swa": lambda values: values.get("rope.freq_base"),

@@ -27,6 +27,7 @@ _GATE_UP = ("ffn_gate_exps", "ffn_up_exps")
 _IN_LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(\w+)")
 _ONE_EXPERT = re.compile(r"(blk\.\d+\.ffn_(?:gate|up|down))\.(\d+)\.weight")
 _HEAD = "output.weight"
+_MOST = 64  # matrices of a tensor that are modules of their own
 _PATTERN = "attention.sliding_window_pattern"
 EMBEDDING = "token_embd.weight"
 
@@ -92,7 +93,7 @@ class UsualTensors:
         """Find the tensors that are made of unusual ones: all that consist of the same parts, or none."""
         forms = (
             *(self._named, self._stacked, self._split_gate_up, self._joined_gate_up),
-            *(self._split_qkv, self._joined_qkv),
+            *(self._split_qkv, self._joined_qkv, self._unstacked),
         )
         for group in (group for form in forms for group in form(unusual)):
             if all(self._knows(name) and name not in self._file.tensors for name in group):
@@ -184,6 +185,16 @@ class UsualTensors:
                     shape = (sum(unusual[part].shape[0] for part in parts), *unusual[name].shape[1:])
                     yield {f"blk.{found[1]}.{_FUSED_QKV}.{found[3]}": _Made(shape, parts, _concatenated)}
 
+    def _unstacked(self, unusual: Infos) -> Iterator[_Group]:
+        """Take the matrices of a tensor that are modules of their own."""
+        for name, info in unusual.items():
+            module, _, suffix = name.rpartition(".")
+            if len(info.shape) == 3 and self._knows(f"{module}.0.{suffix}") and info.shape[0] <= _MOST:
+                yield {
+                    f"{module}.{i}.{suffix}": _Made(info.shape[1:], (name,), partial(_taken, number=i))
+                    for i in range(info.shape[0])
+                }
+
     def _heights(self, layer: int) -> tuple[int, ...] | None:
         """Return the rows of queries, keys and values that the metadata state; None: they do not."""
         heads = self._number("attention.head_count", layer)
@@ -236,6 +247,10 @@ def _make(made: _Made, parts: list[TensorSource]) -> Tensor:
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _taken(tensor: Tensor, number: int) -> Tensor:
+    return tensor[number]
 
 
 def _stack(*parts: Tensor) -> Tensor:

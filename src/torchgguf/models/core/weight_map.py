@@ -51,6 +51,38 @@ def _take_rows(tensor: Tensor, index: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """Multiplies a tensor by factors of the config, which files contain in the weights alone.
+
+    Configs of files state factors of 1, so that what was read is never scaled.
+
+    Attributes:
+        factors: returns the factors of a config; each is a number, or a vector with a number for each row.
+    """
+
+    factors: Callable[[Any], Sequence[float | Tensor]]
+
+    def _applied(self, config: Any) -> list[float | Tensor]:
+        return [x for x in self.factors(config) if isinstance(x, Tensor) or x != 1.0]
+
+    def to_gguf(self, tensor: Tensor, config: Any) -> Tensor:
+        """Return the products, in float32 or wider, as llama.cpp's converter calculates them."""
+        factors = self._applied(config)
+        if factors and tensor.dtype is torch.uint8:
+            raise ValueError("GGUF does not support packed weights beside factors: call dequantize() first")
+        wide = tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if factors else tensor
+        for factor in factors:
+            wide = wide * (factor[:, None].to(wide) if isinstance(factor, Tensor) else factor)
+        return wide
+
+    def to_hf(self, tensor: Tensor, config: Any) -> Tensor:
+        """Return the quotients."""
+        for factor in reversed(self._applied(config)):
+            tensor = tensor / (factor[:, None].to(tensor) if isinstance(factor, Tensor) else factor)
+        return tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One module: its names on both sides, and the transform of its tensors if their layouts differ.
 
@@ -61,7 +93,7 @@ class Row:
 
     gguf: str
     hf: str
-    transform: RowPermutation | None = None
+    transform: RowPermutation | Scaling | None = None
     applies: Callable[[Any], bool] = lambda config: True
 
 
@@ -148,6 +180,36 @@ class Joined:
         template, layer, suffix = _split(name)
         return f"{self.name.format(layer)}.{suffix}" if template == self.parts[0] else None
 
+    def shape(self, parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Return the shape of the one tensor, given those of its parts."""
+        return (sum(part[0] for part in parts), *parts[0][1:])
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the one tensor."""
+        return torch.cat([*parts])
+
+
+class StackedModules(Joined):
+    """Modules outside the layers whose matrices are one tensor `(parts, rows, columns)` of a file."""
+
+    def names(self, name: str) -> tuple[str, ...] | None:
+        """Return the names of the parts of a tensor, as `Joined.names`."""
+        module, _, suffix = name.rpartition(".")
+        return tuple(f"{part}.{suffix}" for part in self.parts) if module == self.name else None
+
+    def whole(self, name: str) -> str | None:
+        """Return the name of the tensor of which one of this name is the first part, as `Joined.whole`."""
+        module, _, suffix = name.rpartition(".")
+        return f"{self.name}.{suffix}" if module == self.parts[0] else None
+
+    def shape(self, parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Return the shape of the one tensor, given those of its parts."""
+        return (len(parts), *parts[0])
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the one tensor."""
+        return torch.stack([*parts])
+
 
 class OtherNames:
     """Modules and parameters that Hugging Face checkpoints store under other names.
@@ -193,7 +255,9 @@ class WeightMap:
         self._by_gguf: dict[str, list[Row]] = {}
         for row in self.rows:
             self._by_gguf.setdefault(_key(row, row.gguf), []).append(row)
-        self._by_hf = {_key(row, row.hf): row for row in self.rows}
+        self._by_hf: dict[str, list[Row]] = {}
+        for row in self.rows:
+            self._by_hf.setdefault(_key(row, row.hf), []).append(row)
         of_layers = {re.escape(row.hf.partition("{}")[0]) for row in self.rows if "{}" in row.hf}
         self._layer = re.compile(rf"(?:^|\.)(?:{'|'.join(sorted(of_layers))})(\d+)\.")
 
@@ -207,10 +271,14 @@ class WeightMap:
         """Return whether there is a row for a GGUF tensor."""
         return _find(name, self._by_gguf)[0] in self._by_gguf
 
-    def to_gguf(self, name: str) -> tuple[str, Row] | None:
-        """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches."""
+    def to_gguf(self, name: str, config: Any) -> tuple[str, Row] | None:
+        """Return the GGUF name of a Hugging Face tensor and its row, or None if no row matches.
+
+        Where several rows have one name in models, and none applies, it is the first.
+        """
         key, layer, suffix = _find(name, self._by_hf)
-        row = self._by_hf.get(key)
+        rows = self._by_hf.get(key, [])
+        row = next((row for row in rows if row.applies(config)), rows[0] if rows else None)
         return None if row is None else (row.gguf.format(layer) + suffix, _row_of(name, row))
 
     def count_layers(self, names: Iterable[str]) -> int:

@@ -33,7 +33,7 @@ def add_biases(model: Model, tensors: Container[str]) -> None:
     lacking = defaultdict[str, list[str]](list)
     for path, layer in model.named_modules():
         if isinstance(layer, Linear) and layer.bias is None:
-            row = model.architecture.weights.to_gguf(f"{model.base_name(path)}.bias")
+            row = model.architecture.weights.to_gguf(f"{model.base_name(path)}.bias", model.config)
             if row is not None and row[1].gguf in _PROJECTIONS:
                 lacking[row[1].gguf].append(f"{path}.bias")
     for names in lacking.values():

@@ -179,21 +179,19 @@ def _exact(packed: PackedLayer, name: str) -> Tensor:
 def _parts(model: Model, name: str, tensor: LazyTensor) -> Iterator[tuple[str, LazyTensor]]:
     """Split a tensor that checkpoints store in parts."""
     base_name = model.base_name(name)
-    prefix, names_there = name.removesuffix(base_name), model.architecture.other_names
-    if prefix and names_there.prefix:
-        prefix = f"{names_there.prefix}."
+    prefix, other_names = name.removesuffix(base_name), model.architecture.other_names
+    if prefix and other_names.prefix:
+        prefix = f"{other_names.prefix}."
     for stack in model.architecture.stacks:
         count = stack.matrices(tensor.shape)
         if (names := stack.part_names(base_name, count)) is not None:
-            rows, *others = shape = stack.shape_of_parts(tensor.shape)
+            rows, *rest = shape = stack.shape_of_parts(tensor.shape)
             for expert, row in enumerate(names):
                 for i, part in enumerate(row):
-                    load = partial(
-                        _part, tensor, (count, -1, *others), expert, slice(i * rows, (i + 1) * rows)
-                    )
+                    load = partial(_part, tensor, (count, -1, *rest), expert, slice(i * rows, (i + 1) * rows))
                     yield prefix + part, LazyTensor(shape, tensor.dtype, load)
             return
-    yield prefix + names_there.in_checkpoints(base_name), tensor
+    yield prefix + other_names.in_checkpoints(base_name), tensor
 
 
 def _part(tensor: LazyTensor, shape: Sequence[int], expert: int, rows: slice) -> Tensor:

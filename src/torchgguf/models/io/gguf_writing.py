@@ -28,7 +28,7 @@ from torchgguf.models.core.config import Config
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.narrowing import narrow, refuse_too_large
 from torchgguf.models.core.pooling import POOLING_KEY, POOLING_NAMES, stated_pooling
-from torchgguf.models.core.weight_map import Joined, RowPermutation
+from torchgguf.models.core.weight_map import Joined, RowPermutation, Scaling
 from torchgguf.models.io.description import describe
 from torchgguf.models.io.devices import Layers, at_hand
 from torchgguf.models.io.kept import kept_for_gguf
@@ -110,7 +110,7 @@ def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
     tensors = {name: TensorSource.of(tensor) for name, tensor in _config_tensors(model).items()}
     for place in tensor_places(model, slots, left_out=None if _states_head(model) else model.tied_head):
         hf_name = model.base_name(place.name)
-        if (target := model.architecture.weights.to_gguf(hf_name)) is None:
+        if (target := model.architecture.weights.to_gguf(hf_name, model.config)) is None:
             raise ValueError(f"GGUF files have no tensor for the parameter {hf_name}")
         name, row = target
         tensors[name] = _source(place, name, row.transform, model.config, types.get(name), layers)
@@ -120,35 +120,33 @@ def _tensors(model: Model, layers: Layers) -> dict[str, TensorSource]:
 
 def _joined(tensors: dict[str, TensorSource], joined: Sequence[Joined]) -> dict[str, TensorSource]:
     """Return tensors with those that files store as one joined, unless their types differ."""
-    groups: dict[str, tuple[str, tuple[str, ...]]] = {}
+    groups: dict[str, tuple[Joined, str, tuple[str, ...]]] = {}
     for one, name in product(joined, tensors):
         if (whole := one.whole(name)) is not None:
             parts = one.names(whole) or ()
-            if (
-                len({(tensors[part].type, *tensors[part].shape[1:]) for part in parts if part in tensors})
-                == 1
-            ):
-                groups[name] = whole, parts
-    dropped = {part for _, parts in groups.values() for part in parts[1:]}
+            kinds = {(tensors[part].type, *tensors[part].shape[1:]) for part in parts if part in tensors}
+            if len(kinds) == 1 and all(part in tensors for part in parts):
+                groups[name] = one, whole, parts
+    dropped = {part for _, _, parts in groups.values() for part in parts[1:]}
     made = dict[str, TensorSource]()
     for name, source in tensors.items():
         if name in groups:
-            whole, parts = groups[name]
-            made[whole] = _concatenated([tensors[part] for part in parts])
+            one, whole, parts = groups[name]
+            made[whole] = _made(one, [tensors[part] for part in parts])
         elif name not in dropped:
             made[name] = source
     return made
 
 
-def _concatenated(parts: Sequence[TensorSource]) -> TensorSource:
-    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    return TensorSource(shape, parts[0].type, lambda: torch.cat([part.load() for part in parts]))
+def _made(one: Joined, parts: Sequence[TensorSource]) -> TensorSource:
+    shape = one.shape([part.shape for part in parts])
+    return TensorSource(shape, parts[0].type, lambda: one.join([part.load() for part in parts]))
 
 
 def _source(
     place: ParameterPlace,
     name: str,
-    transform: RowPermutation | None,
+    transform: RowPermutation | Scaling | None,
     config: Config,
     old: TensorType | None,
     layers: Layers,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchgguf import kernels
 from torchgguf.container import LazyTensor, TensorSource, TensorType
 from torchgguf.models.core.architecture import Architecture
+from torchgguf.models.core.config import Config
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.weight_map import Stack
 from torchgguf.nn import FileForm
@@ -24,7 +25,7 @@ _HALVES = {torch.float16: TensorType.F16, torch.bfloat16: TensorType.BF16}
 
 
 def kept_of_checkpoint(
-    tensors: Mapping[str, LazyTensor], architecture: Architecture
+    tensors: Mapping[str, LazyTensor], architecture: Architecture, config: Config
 ) -> dict[str, LazyTensor]:
     """Return tensors of a checkpoint, given by their names in weight maps, as GGUF files store them.
 
@@ -38,7 +39,7 @@ def kept_of_checkpoint(
         groups.setdefault(_EXPERT.sub("", name), {})[number] = tensor
     kept = {}
     for name, parts in groups.items():
-        target = weights.to_gguf(f"{name}.bias") or weights.to_gguf(name)
+        target = weights.to_gguf(f"{name}.bias", config) or weights.to_gguf(name, config)
         if target is None or len({(part.shape, part.dtype) for part in parts.values()}) > 1:
             continue
         matrices = [parts[number] for number in sorted(parts)]

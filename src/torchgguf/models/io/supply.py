@@ -163,12 +163,12 @@ class GGUFSupply(TensorSupply):
 
     def shown(self, name: str, in_base: bool) -> str:
         """Return the GGUF name, or `name` if the weight map contains none."""
-        target = self._weights.to_gguf(name)
+        target = self._weights.to_gguf(name, self.config)
         return name if target is None else target[0]
 
     def may_lack(self, name: str) -> bool:
         """Return whether GGUF files never store the parameter."""
-        return self._weights.to_gguf(name) is None
+        return self._weights.to_gguf(name, self.config) is None
 
     def may_ignore(self, name: str, model: Model) -> bool:
         """Return whether the tensor belongs to a head that scores tokens, and the model lacks that head."""
@@ -276,7 +276,7 @@ class CheckpointSupply(TensorSupply):
             if not in_base:
                 self.heads.add(plain)
         kept = {name: x for name, x in kept.items() if self._architecture.is_kept(name, self.config, True)}
-        self.kept.update(kept_of_checkpoint(kept, self._architecture))
+        self.kept.update(kept_of_checkpoint(kept, self._architecture, self.config))
         stored, self.tensors = self.tensors, separate_matrices(self.tensors, self._interleaved, self.error)
         if stored.keys() != self.tensors.keys():
             self.layout = PACKED_EXPERTS_LAYOUT

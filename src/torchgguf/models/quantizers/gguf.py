@@ -122,7 +122,8 @@ class GGUFQuantizationConfig:
 
 def _gguf_name(model: Model, path: str, slot: Slot) -> str | None:
     """Return the name of a tensor in GGUF files, or None if they have no such tensor."""
-    target = model.architecture.weights.to_gguf(model.base_name(f"{path}.{slot.name}".removeprefix(".")))
+    hf_name = model.base_name(f"{path}.{slot.name}".removeprefix("."))
+    target = model.architecture.weights.to_gguf(hf_name, model.config)
     return None if target is None else target[0]
 
 

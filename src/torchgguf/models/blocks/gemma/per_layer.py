@@ -3,15 +3,19 @@
 Shape letters: B batch, T new positions, L layers, P size of a layer's vector.
 """
 
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf.models.blocks.decoder import DecoderModel
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.weight_map import Row
-from torchgguf.nn import Cache, Embedding, Linear, WideRMSNorm, find_activation
+from torchgguf.nn import Cache, Embedding, Linear, Slot, WideRMSNorm, find_activation
 
 PER_LAYER_ROWS = (
     Row("per_layer_token_embd", "embed_tokens_per_layer"),
@@ -22,6 +26,26 @@ PER_LAYER_ROWS = (
     Row("blk.{}.post_norm", "layers.{}.post_per_layer_input_norm"),
 )
 _SOME = 4096  # rows of a table that are unpacked at a time
+
+
+class TallEmbedding(Embedding):
+    """An `Embedding` that files store with further rows of zeros.
+
+    Attributes:
+        rows: the number of rows in files, at least.
+    """
+
+    rows: int = 0
+
+    def slots(self) -> Iterable[Slot]:
+        """List the table as it is in files."""
+        height = max(self.rows, self.num_embeddings)
+        for slot in super().slots():
+            yield replace(slot, shape=(height, self.embedding_dim), read=partial(self._read, height))
+
+    def _read(self, height: int) -> Tensor:
+        table = self.weight.detach()
+        return F.pad(table, (0, 0, 0, height - len(table))) if height > len(table) else table
 
 
 class PerLayerModel(DecoderModel):

@@ -198,3 +198,8 @@ def sharing_attention(
     if source != layer_idx:
         return BorrowingAttention(config, layer_idx, window, source=source, **options)
     return kind(config, layer_idx, window, lends=config.lends_keys(layer_idx), **options)
+
+
+def wide_norm(config: Any) -> nn.Module:
+    """Create a norm of the stream: a `NormOfStream`."""
+    return WideRMSNorm(config.hidden_size, eps=config.rms_norm_eps)

@@ -12,7 +12,8 @@ from torchgguf.container import GGUFError
 from torchgguf.models.blocks.decoder import DecoderModel
 from torchgguf.models.blocks.layer_kinds import FULL
 from torchgguf.models.blocks.rope_rule import FACTORS, Rope, part_of_head
-from torchgguf.models.blocks.windows import SLIDING, LayerTypesConfig
+from torchgguf.models.blocks.rotary_config import RotaryConfig
+from torchgguf.models.blocks.windows import SLIDING
 from torchgguf.models.core.config_map import Header
 from torchgguf.nn import RotaryEmbedding, Rotation
 from torchgguf.nn.rotary import PROPORTIONAL, proportional_rotations
@@ -30,7 +31,7 @@ class TwoBasesRope(Rope):
 
     keys = (*Rope.keys, _LOCAL_BASE)
 
-    def __init__(self, config_class: type[LayerTypesConfig]) -> None:
+    def __init__(self, config_class: type[RotaryConfig]) -> None:
         assert config_class.default_thetas is not None
         self._bases = config_class.default_thetas
 
