@@ -189,7 +189,8 @@ ABSENT: dict[str, dict[str, str]] = {
             ArceePreTrainedModel BertPreTrainedModel BloomPreTrainedModel Cohere2PreTrainedModel
             CoherePreTrainedModel DeepseekV2PreTrainedModel DeepseekV3PreTrainedModel
             Ernie4_5PreTrainedModel Ernie4_5_MoePreTrainedModel Exaone4PreTrainedModel
-            FalconPreTrainedModel Gemma2PreTrainedModel GemmaPreTrainedModel Glm4MoePreTrainedModel
+            FalconH1PreTrainedModel FalconPreTrainedModel Gemma2PreTrainedModel GemmaPreTrainedModel
+            Glm4MoePreTrainedModel
             Glm4PreTrainedModel GptOssPreTrainedModel GraniteMoePreTrainedModel
             GraniteMoeHybridPreTrainedModel GraniteMoeSharedPreTrainedModel GranitePreTrainedModel
             HunYuanDenseV1PreTrainedModel KimiLinearPreTrainedModel Lfm2MoePreTrainedModel

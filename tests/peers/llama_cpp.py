@@ -33,7 +33,9 @@ BYTE_LEVEL = {
     "dots1": "qwen2",
     "exaone4": "exaone4",
     "falcon": "falcon",
+    "falcon_h1": "falcon-h1",
     "falcon_mamba": "falcon",
+    "glm": "chatglm-bpe",
     "glm4": "glm4",
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
@@ -82,7 +84,7 @@ UNPREFIXED = ("gemma", "gemma2", "gemma3_text", "gemma3n_text")
 WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), "--no-mtp")
 
 # Classes whose names in released checkpoints are the only ones that the converter knows.
-RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM"}
+RELEASED = {"PhimoeForCausalLM": "PhiMoEForCausalLM", "UMT5EncoderModel": "T5EncoderModel"}
 
 
 def _without_experts(config: dict[str, Any]) -> None:

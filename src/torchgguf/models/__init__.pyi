@@ -126,6 +126,11 @@ from torchgguf.models.architectures.falcon import (
     FalconForTokenClassification as FalconForTokenClassification,
     FalconModel as FalconModel,
 )
+from torchgguf.models.architectures.falcon_h1 import (
+    FalconH1Config as FalconH1Config,
+    FalconH1ForCausalLM as FalconH1ForCausalLM,
+    FalconH1Model as FalconH1Model,
+)
 from torchgguf.models.architectures.falcon_mamba import (
     FalconMambaCausalLMOutput as FalconMambaCausalLMOutput,
     FalconMambaConfig as FalconMambaConfig,
@@ -162,6 +167,13 @@ from torchgguf.models.architectures.gemma4_text import (
     Gemma4ForCausalLM as Gemma4ForCausalLM,
     Gemma4TextConfig as Gemma4TextConfig,
     Gemma4TextModel as Gemma4TextModel,
+)
+from torchgguf.models.architectures.glm import (
+    GlmConfig as GlmConfig,
+    GlmForCausalLM as GlmForCausalLM,
+    GlmForSequenceClassification as GlmForSequenceClassification,
+    GlmForTokenClassification as GlmForTokenClassification,
+    GlmModel as GlmModel,
 )
 from torchgguf.models.architectures.glm4 import (
     Glm4Config as Glm4Config,
@@ -534,6 +546,10 @@ from torchgguf.models.architectures.starcoder2 import (
 from torchgguf.models.architectures.t5 import (
     T5Config as T5Config,
     T5EncoderModel as T5EncoderModel,
+)
+from torchgguf.models.architectures.umt5 import (
+    UMT5Config as UMT5Config,
+    UMT5EncoderModel as UMT5EncoderModel,
 )
 from torchgguf.models.architectures.xverse import (
     XverseConfig as XverseConfig,
