@@ -20,6 +20,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "bailingmoe2": ("bailing_moe_v2",),
     "bert": ("bert",),
     "bloom": ("bloom",),
+    "chatglm": ("glm",),
     "codeshell": ("codeshell",),
     "cogvlm": ("cogvlm",),
     "cohere2": ("cohere2",),

@@ -205,6 +205,17 @@ class SecondKey(Field):
 
 
 @dataclass(frozen=True)
+class MaybeZero(Field):
+    """Maps one key to one config field of the same value; zero is as no key, if tensors imply the field."""
+
+    required: bool = False
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the number, unless it is zero."""
+        return super().read(header) if header.values.get(self.key) != 0 else {}
+
+
+@dataclass(frozen=True)
 class Count(Field):
     """Maps one key to one config field of the same value, which may be zero."""
 
