@@ -119,6 +119,7 @@ RUN_BY_BOTH = (
     "nemotronh-experts",
     "nemotronh-experts-groups",
     "mamba",
+    "mamba2",
     "falcon-mamba",
     "jamba",
 )
