@@ -51,7 +51,7 @@ ADDED = {
 }
 PUBLISHED_TOKENS = {
     "gemma": ("prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_sep", "fsep", "eot"),
-    "glm4": ("bos", "eos", "eot", "unknown"),
+    **dict.fromkeys(("glm", "glm4"), ("bos", "eos", "eot", "unknown")),
     **dict.fromkeys(("glm4moe", "glm4moe-groups"), ("bos", "eot", "eom", "unknown")),
     "nemotron": ("padding", "unknown"),
 }
@@ -92,6 +92,7 @@ RUN_BY_BOTH = (
     "ernie",
     "exaone4",
     "hunyuan",
+    "glm",
     "glm4",
     "glm4moe",
     "glm4moe-groups",

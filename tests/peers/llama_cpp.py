@@ -35,6 +35,7 @@ BYTE_LEVEL = {
     "falcon": "falcon",
     "falcon_h1": "falcon-h1",
     "falcon_mamba": "falcon",
+    "glm": "chatglm-bpe",
     "glm4": "glm4",
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",

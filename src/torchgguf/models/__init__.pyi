@@ -168,6 +168,13 @@ from torchgguf.models.architectures.gemma4_text import (
     Gemma4TextConfig as Gemma4TextConfig,
     Gemma4TextModel as Gemma4TextModel,
 )
+from torchgguf.models.architectures.glm import (
+    GlmConfig as GlmConfig,
+    GlmForCausalLM as GlmForCausalLM,
+    GlmForSequenceClassification as GlmForSequenceClassification,
+    GlmForTokenClassification as GlmForTokenClassification,
+    GlmModel as GlmModel,
+)
 from torchgguf.models.architectures.glm4 import (
     Glm4Config as Glm4Config,
     Glm4ForCausalLM as Glm4ForCausalLM,

@@ -152,7 +152,7 @@ class Mamba2Mixer(FormedLayer, RecurrentMixer):
         state = self.read_state(
             (batch, options.heads, options.head_dim, options.state_size), step, device=x.device
         )
-        output, state = state_space_scan(u, step_size, -self.A_log.float().exp(), b, c, state)
+        output, state = state_space_scan(u, step_size, self.in_file_form("A_log").squeeze(-1), b, c, state)
         self.write_state(state, step, new)
         output = output + (self.D[:, None] * u).to(u.dtype)
         mapped: Tensor = self.out_proj(self.norm(output.flatten(2), gate))

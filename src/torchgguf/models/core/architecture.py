@@ -168,7 +168,7 @@ class Architecture:
         for key in left_out:
             _logger.warning("%s: %s%s = %s is ignored", file.paths[0], prefix, key, brief(values.pop(key)))
         tensors = self.tensors_of(file)
-        header = Header(with_equal_layers(values), tensors.infos, tensors.load)
+        header = Header(with_equal_layers(values), tensors.infos, tensors.load, str(name))
         try:
             fields = read_fields(self.rules, header)
             config = self.config_class(**fields, **_token_ids(file.metadata))

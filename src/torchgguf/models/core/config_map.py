@@ -16,11 +16,12 @@ from torchgguf.models.core.neutral_keys import is_neutral
 
 @dataclass(frozen=True)
 class Header:
-    """What rules read: the architecture's keys without their prefix, and the headers of tensors."""
+    """What rules read: the architecture's keys without their prefix, the headers of tensors, and its name."""
 
     values: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     load: Callable[[str], Tensor]
+    architecture: str = ""
 
     @cached_property
     def largest_dimension(self) -> int:
@@ -201,6 +202,17 @@ class SecondKey(Field):
     def read(self, header: Header) -> dict[str, Any]:
         """Read the number."""
         return super().read(header) if header.get(self.key, self.kind()) else {}
+
+
+@dataclass(frozen=True)
+class MaybeZero(Field):
+    """Maps one key to one config field of the same value; zero is as no key, if tensors imply the field."""
+
+    required: bool = False
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the number, unless it is zero."""
+        return super().read(header) if header.values.get(self.key) != 0 else {}
 
 
 @dataclass(frozen=True)
