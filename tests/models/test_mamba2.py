@@ -42,7 +42,7 @@ def test_letters_of_released_configs():
 
 
 def test_mlps_beside_experts_are_not_in_files(tmp_path):
-    sizes = {"hidden_size": 64, "head_dim": 16, "num_attention_heads": 4, "vocab_size": 64}
+    sizes = {"hidden_size": 64, "head_dim": 16, "num_attention_heads": 8, "vocab_size": 64}
     experts = {"moe_intermediate_size": 8, "moe_shared_expert_intermediate_size": 8, "intermediate_size": 8}
     config = NemotronHConfig(hybrid_override_pattern="M-E", **NEMOTRON_H, **sizes, **experts)
     with pytest.raises(ValueError, match="GGUF does not support layers of MLPs beside layers of experts"):

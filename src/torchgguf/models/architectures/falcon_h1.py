@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderConfig, DecoderLayer, DecoderModel, NormNames
-from torchgguf.models.blocks.mamba2 import UNLIMITED, Mamba2Mixer, Mamba2Options, mamba2_rows, mamba2_rules
+from torchgguf.models.blocks.mamba2 import (
+    UNLIMITED_STEPS,
+    Mamba2Mixer,
+    Mamba2Options,
+    mamba2_rows,
+    mamba2_rules,
+)
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.architecture import Architecture
@@ -157,7 +163,7 @@ FALCON_H1 = Architecture(
         *tables.DECODER_RULES,
         *mamba2_rules("mamba_n_heads", "mamba_d_head", "mamba_n_groups", "mamba_d_state", "mamba_d_conv"),
         MixerSize(),
-        UNLIMITED,
+        UNLIMITED_STEPS,
         TiedMultipliers(),
         Implied("mamba_conv_bias", lambda tensors: "blk.0.ssm_conv1d.bias" in tensors),
         Implied("mamba_rms_norm", lambda tensors: "blk.0.ssm_norm.weight" in tensors),

@@ -23,7 +23,7 @@ from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import ScaledResidualLayer
 from torchgguf.models.blocks.layer_kinds import FULL, LINEAR, HeadsByLayer, check_layer_types
 from torchgguf.models.blocks.mamba2 import (
-    UNLIMITED,
+    UNLIMITED_STEPS,
     Expand,
     LongestText,
     Mamba2Mixer,
@@ -155,7 +155,7 @@ GRANITE_MOE_HYBRID = Architecture(
         StatedRotation(),
         *mamba2_rules("mamba_n_heads", "mamba_d_head", "mamba_n_groups", "mamba_d_state", "mamba_d_conv"),
         Expand("mamba_expand"),
-        UNLIMITED,
+        UNLIMITED_STEPS,
         Implied("mamba_conv_bias", lambda tensors: any(name.endswith("ssm_conv1d.bias") for name in tensors)),
         Unwritable("mamba_proj_bias", False),
     ),

@@ -12,7 +12,7 @@ from torchgguf.models.architectures.mamba import (
 )
 from torchgguf.models.blocks import tables
 from torchgguf.models.blocks.mamba2 import (
-    UNLIMITED,
+    UNLIMITED_STEPS,
     Expand,
     Mamba2Mixer,
     Mamba2Options,
@@ -88,7 +88,7 @@ MAMBA2 = Architecture(
             MAMBA_RULES, *mamba2_rules("num_heads", "head_dim", "n_groups", "state_size", "conv_kernel")
         ),
         Expand("expand"),
-        UNLIMITED,
+        UNLIMITED_STEPS,
     ),
     rows=(
         Row("token_embd", "embeddings"),

@@ -203,7 +203,7 @@ class HeadSizes(Rule):
 
 
 # Step sizes have no bounds in files.
-UNLIMITED = Unwritable("time_step_limit", [0.0, math.inf])
+UNLIMITED_STEPS = Unwritable("time_step_limit", [0.0, math.inf])
 
 
 @dataclass(frozen=True)
