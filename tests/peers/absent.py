@@ -202,6 +202,13 @@ ABSENT: dict[str, dict[str, str]] = {
             Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel
             Qwen3NextPreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel
             SmolLM3PreTrainedModel StableLmPreTrainedModel Starcoder2PreTrainedModel
+            FalconMambaPreTrainedModel JambaPreTrainedModel MambaPreTrainedModel T5PreTrainedModel
+            UMT5PreTrainedModel
+        """,
+        "of T5 and UMT5 there are the encoders: T5EncoderModel, UMT5EncoderModel": """
+            T5ForConditionalGeneration T5ForQuestionAnswering T5ForSequenceClassification
+            T5ForTokenClassification T5Model UMT5ForConditionalGeneration UMT5ForQuestionAnswering
+            UMT5ForSequenceClassification UMT5ForTokenClassification UMT5Model
         """,
         "parts of models are shared: torchgguf.nn.RMSNorm": """
             Qwen2RMSNorm
