@@ -68,6 +68,7 @@ OWN_SIZES = {
     },
     "Qwen3_5MoeText": {name: size for name, size in SIZES.items() if name != "intermediate_size"},
     "Mamba": MAMBA,
+    "Mamba2": MAMBA,
     "FalconMamba": MAMBA,
     # The length that llama.cpp's converter states whatever the config does.
     "NemotronH": {

@@ -220,3 +220,19 @@ def test_a_checkpoint_with_values_beside_keys_that_are_values(tmp_path: Path):
     save_file(stored, file, {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"unused tensors: model\.layers\.1\.self_attn\.v_proj"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gemma4", "gemma4-experts", "gemma3n-shared"])
+def test_a_larger_vocabulary(name, tmp_path):
+    """Of both tables, as in transformers; and it is saved."""
+    theirs = reference(CASES[name])
+    ours = counterpart(theirs)
+    theirs.resize_token_embeddings(410)
+    ours.resize_token_embeddings(410)
+    assert {n: p.shape for n, p in ours.state_dict().items()} == {
+        n: p.shape for n, p in theirs.state_dict().items()
+    }
+    assert ours.config.vocab_size_per_layer_input == theirs.config.vocab_size_per_layer_input
+    ours.save_gguf(tmp_path / "x.gguf")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "x.gguf")
+    assert again(IDS + 9).logits.shape == (1, 24, 410)

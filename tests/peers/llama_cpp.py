@@ -45,6 +45,7 @@ BYTE_LEVEL = {
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
     "mamba": "mpt",
+    "mamba2": "mpt",
     "jais2": "gpt-2",
     "minimax_m2": "minimax-m2",
     "olmo": "olmo",

@@ -312,6 +312,13 @@ from torchgguf.models.architectures.mamba import (
     MambaModel as MambaModel,
     MambaOutput as MambaOutput,
 )
+from torchgguf.models.architectures.mamba2 import (
+    Mamba2CausalLMOutput as Mamba2CausalLMOutput,
+    Mamba2Config as Mamba2Config,
+    Mamba2ForCausalLM as Mamba2ForCausalLM,
+    Mamba2Model as Mamba2Model,
+    Mamba2Output as Mamba2Output,
+)
 from torchgguf.models.architectures.minicpm import (
     MiniCPMConfig as MiniCPMConfig,
     MiniCPMForCausalLM as MiniCPMForCausalLM,

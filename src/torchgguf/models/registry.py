@@ -64,6 +64,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "llama": ("mixtral", "mistral", "llama"),
     "maincoder": ("maincoder",),
     "mamba": ("mamba", "falcon_mamba"),
+    "mamba2": ("mamba2",),
     "minicpm": ("minicpm",),
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
