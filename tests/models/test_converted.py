@@ -94,6 +94,8 @@ RUN_BY_BOTH = (
     "ernie",
     "exaone4",
     "hunyuan",
+    "neox",
+    "neox-sequential-odd-heads",
     "glm",
     "glm4",
     "glm4moe",
@@ -122,6 +124,7 @@ RUN_BY_BOTH = (
     "nemotronh-experts",
     "nemotronh-experts-groups",
     "mamba",
+    "mamba2",
     "falcon-mamba",
     "jamba",
 )

@@ -194,7 +194,7 @@ ABSENT: dict[str, dict[str, str]] = {
             Glm4PreTrainedModel GptOssPreTrainedModel GraniteMoePreTrainedModel
             GraniteMoeHybridPreTrainedModel GraniteMoeSharedPreTrainedModel GranitePreTrainedModel
             HunYuanDenseV1PreTrainedModel KimiLinearPreTrainedModel Lfm2MoePreTrainedModel
-            Lfm2PreTrainedModel
+            Lfm2PreTrainedModel Mamba2PreTrainedModel
             LlamaPreTrainedModel MiniMaxM2PreTrainedModel Ministral3PreTrainedModel
             MistralPreTrainedModel MixtralPreTrainedModel NemotronHPreTrainedModel NemotronPreTrainedModel
             ModernBertPreTrainedModel NomicBertPreTrainedModel Olmo2PreTrainedModel
