@@ -16,20 +16,31 @@ inline void convolve_channel(const CausalConvolution& p, const float* x, const f
     }
 }
 
+constexpr int64_t kConvolved = 64;  // channels of a task, so that few positions are worth one
+
 inline void compute_convolution(const CausalConvolution& p, int64_t task, float*) {
-    const int64_t channel = task % p.channels;
-    const float *x = p.x + task * (p.length + p.size - 1), *weight = p.weight + channel * p.size;
-    const float bias = p.bias ? p.bias[channel] : 0.0f;
-    float* out = p.out + task * p.length;
-    switch (p.size) {
-        case 3:
-            return convolve_channel<3>(p, x, weight, bias, out);
-        case 4:
-            return convolve_channel<4>(p, x, weight, bias, out);
-        default:
-            return convolve_channel<0>(p, x, weight, bias, out);
+    const int64_t rows = p.batch * p.channels, first = task * kConvolved;
+    const int64_t last = rows - first < kConvolved ? rows : first + kConvolved;
+    for (int64_t row = first; row < last; ++row) {
+        const int64_t channel = row % p.channels;
+        const float *x = p.x + row * (p.length + p.size - 1), *weight = p.weight + channel * p.size;
+        const float bias = p.bias ? p.bias[channel] : 0.0f;
+        float* out = p.out + row * p.length;
+        switch (p.size) {
+            case 3:
+                convolve_channel<3>(p, x, weight, bias, out);
+                break;
+            case 4:
+                convolve_channel<4>(p, x, weight, bias, out);
+                break;
+            default:
+                convolve_channel<0>(p, x, weight, bias, out);
+        }
     }
 }
 
-inline int64_t convolution_tasks(const CausalConvolution& p) { return p.batch * p.channels; }
+inline int64_t convolution_tasks(const CausalConvolution& p) {
+    return (p.batch * p.channels + kConvolved - 1) / kConvolved;
+}
+
 inline int64_t convolution_workspace(const CausalConvolution&) { return 0; }

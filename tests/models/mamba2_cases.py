@@ -36,7 +36,62 @@ GRANITE = {
     "mamba_chunk_size": 16,
 }
 
+FALCON = {
+    **SHORT_IDS,
+    "mamba_d_ssm": 96,
+    "mamba_n_heads": 6,
+    "mamba_n_groups": 3,
+    "mamba_d_state": 8,
+    "mamba_chunk_size": 16,
+    "mamba_norm_before_gate": False,
+}
+
 MAMBA2 = {
+    "mamba2": Case("Mamba2", {"num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 16}),
+    "mamba2-tied": Case(
+        "Mamba2",
+        {
+            "num_heads": 6,
+            "head_dim": 32,
+            "n_groups": 1,
+            "expand": 3,
+            "conv_kernel": 3,
+            "chunk_size": 16,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "falconh1": Case(
+        "FalconH1",
+        {
+            **FALCON,
+            "head_dim": 32,
+            "mamba_rms_norm": True,
+            "lm_head_multiplier": 0.3,
+            "embedding_multiplier": 3.1,
+            "mlp_multipliers": [0.7, 0.6],
+            "key_multiplier": 0.9,
+            "attention_out_multiplier": 0.8,
+            "attention_in_multiplier": 1.3,
+            "ssm_multipliers": [0.7, 0.9, 1.2, 0.6, 0.8],
+            "ssm_in_multiplier": 1.2,
+            "ssm_out_multiplier": 0.7,
+        },
+    ),
+    "falconh1-tied-odd-heads": Case(
+        "FalconH1",
+        {
+            **FALCON,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+            "mamba_d_conv": 3,
+            "mlp_bias": True,
+            "embedding_multiplier": 1.7,
+            "lm_head_multiplier": 1.7,
+            "tie_word_embeddings": True,
+        },
+    ),
     "granitehybrid": Case("GraniteMoeHybrid", {**GRANITE, "mamba_n_groups": 2}),
     "granitehybrid-experts": Case(
         "GraniteMoeHybrid",

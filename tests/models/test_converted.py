@@ -38,6 +38,8 @@ HALVES = {
     "gpt-oss": torch.bfloat16,
     "granitemoe-tied-biases": torch.bfloat16,
     "granitemoe-shared": torch.bfloat16,
+    "jamba-tied-odd-heads": torch.bfloat16,
+    "mamba-untied-odd-sizes": torch.float16,
     "nemotronh-biases-odd-heads": torch.bfloat16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
@@ -51,7 +53,7 @@ ADDED = {
 }
 PUBLISHED_TOKENS = {
     "gemma": ("prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_sep", "fsep", "eot"),
-    "glm4": ("bos", "eos", "eot", "unknown"),
+    **dict.fromkeys(("glm", "glm4"), ("bos", "eos", "eot", "unknown")),
     **dict.fromkeys(("glm4moe", "glm4moe-groups"), ("bos", "eot", "eom", "unknown")),
     "nemotron": ("padding", "unknown"),
 }
@@ -92,6 +94,9 @@ RUN_BY_BOTH = (
     "ernie",
     "exaone4",
     "hunyuan",
+    "neox",
+    "neox-sequential-odd-heads",
+    "glm",
     "glm4",
     "glm4moe",
     "glm4moe-groups",
@@ -111,12 +116,15 @@ RUN_BY_BOTH = (
     "olmoe",
     "phi2",
     "phi2-odd-heads",
+    "falconh1",
+    "falconh1-tied-odd-heads",
     "granitehybrid",
     "granitehybrid-experts",
     "nemotronh",
     "nemotronh-experts",
     "nemotronh-experts-groups",
     "mamba",
+    "mamba2",
     "falcon-mamba",
     "jamba",
 )

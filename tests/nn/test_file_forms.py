@@ -6,6 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from torchgguf.nn import FormedLayer, UnitOffsetRMSNorm
 from torchgguf.nn.file_forms import NEGATIVE_EXP
@@ -49,3 +50,19 @@ def test_what_was_read_is_written_until_it_changes(layer, name, form, dtype):
     # In float32, as llama.cpp's converter calculates: a sum in bfloat16 would be rounded once more.
     assert torch.equal(changed, form.to_file(layer.get_parameter(name).float()))
     assert not torch.equal(changed[3], in_file[3])
+
+
+def test_numbers_that_a_parameter_does_not_represent_are_used_as_they_were_read():
+    """The logarithm of a growth is no real number."""
+    layer, shape = Decaying(), (400, 3)
+    in_file = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    layer.fill("A_log", in_file)
+    assert_close(layer.in_file_form("A_log"), in_file)
+    assert torch.equal(stored(layer, "A_log"), in_file)
+    assert_close(copy.deepcopy(layer).in_file_form("A_log"), in_file)
+    assert "_A_log_in_file" not in layer.state_dict()
+    with torch.no_grad():
+        layer.A_log.fill_(0.5)
+    assert_close(layer.in_file_form("A_log"), -torch.full(shape, 0.5).exp())
+    layer.in_file_form("A_log").sum().backward()
+    assert layer.A_log.grad.isfinite().all()

@@ -61,4 +61,5 @@ def start_session(file: str, options: Options) -> Session:
         options.generation_config(settings_of(getattr(model, "generation_config", None))),
         max_new_tokens=options.max_new_tokens or None,
         seed=options.seed,
+        assistant=None if options.speculative is None else options.speculative.value,
     )

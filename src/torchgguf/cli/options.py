@@ -35,6 +35,12 @@ class DType(StrEnum):
     float16 = "float16"
 
 
+class Speculation(StrEnum):
+    """What guesses tokens."""
+
+    mtp = "mtp"
+
+
 # These arguments stay texts, because Path("./x") is "x", which may also be a repository.
 FILE_HELP = (
     "A GGUF file (for a split model, any part), a Hugging Face folder, or on the Hugging Face Hub "
@@ -247,6 +253,10 @@ class Options:
     ignore_metadata: Annotated[
         list[str] | None,
         Option("--ignore-metadata", metavar="KEY", help="Do not read this unknown key; repeatable."),
+    ] = None
+    speculative: Annotated[
+        Speculation | None,
+        Option("--speculative", help="Guess tokens by a block of the model: same text, fewer steps."),
     ] = None
     stats: Annotated[
         bool | None, Option("--stats/--no-stats", help="Show tokens/s.", show_default="on a terminal")

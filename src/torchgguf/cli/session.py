@@ -54,6 +54,7 @@ class Session:
         generation_config: how to choose tokens; by default that of the model.
         max_new_tokens: the longest answer in tokens; by default the rest of the context.
         seed: the seed for sampling; by default answers differ each time.
+        assistant: what guesses tokens, as in `generate`.
 
     Attributes:
         stats: the speed of the last answer.
@@ -69,8 +70,10 @@ class Session:
         *,
         max_new_tokens: int | None = None,
         seed: int | None = None,
+        assistant: str | None = None,
     ) -> None:
         self.model: Any = model
+        self._assistant = assistant
         self.tokenizer = tokenizer
         self._generation_config = generation_config
         self._max_new_tokens = max_new_tokens
@@ -142,6 +145,7 @@ class Session:
                 max_new_tokens=limit,
                 generator=self._generator,
                 tokenizer=self.tokenizer,
+                assistant=self._assistant,
             ):
                 told.append(int(token))
                 if len(told) == 1:

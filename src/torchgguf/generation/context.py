@@ -115,8 +115,11 @@ class Context:
         if self.cache is not None:
             self.cache.reorder_cache(rows)
 
-    def _forward(self, end: int) -> Any:
-        """Run the model up to position `end`, from where the cache ends."""
+    def settle(self) -> None:
+        """Leave nothing in the cache that was not chosen."""
+
+    def _forward(self, end: int, scored: int = 1) -> Any:
+        """Run the model up to position `end`, from where the cache ends; score the last positions."""
         if self.cache is not None and not self.cache.holds_for(end - self._blank):
             self.cache.crop(0)
             self._seen = 0
@@ -126,7 +129,7 @@ class Context:
             **self._read(self._seen, end),
             cache=self.cache,
             use_cache=self.use_cache,
-            logits_to_keep=1,
+            logits_to_keep=scored,
             **inputs,
             **self._flags,
         )

@@ -26,8 +26,14 @@ class Decoding:
 
         A caller may stop at any point: the cache then contains all tokens but the last one yielded.
         """
-        steps: Callable[[], Iterator[Tensor]] = self.plan.mode()(self._steps)
+        steps: Callable[[], Iterator[Tensor]] = self.plan.mode()(self._settled_steps)
         return steps()
+
+    def _settled_steps(self) -> Iterator[Tensor]:
+        try:
+            yield from self._steps()
+        finally:
+            self.plan.context.settle()
 
     def _steps(self) -> Iterator[Tensor]:
         plan, context = self.plan, self.plan.context

@@ -40,6 +40,8 @@ class GenerationMixin:
       prefix_allowed_tokens_fn: `(number of the prompt, tokens so far) -> allowed token ids`;
       inputs_embeds: (batch, length, hidden_size), to read instead of the tokens of the prompts;
       position_ids: (batch or 1, length), of the prompts; new tokens count on;
+      assistant: `"mtp"`: a block for multi-token prediction guesses the next token, which the model reads
+        together with the last one. The text is the same as without, up to rounding; one prompt only;
       token_type_ids: the same for models that read them; new tokens have the type of the last one.
     Other arguments of transformers are accepted where they ask for nothing, and refused by name otherwise.
 

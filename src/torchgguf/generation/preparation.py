@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torchgguf.generation.plan import Plan
 from torchgguf.generation.processing import processors_for, warpers_for
 from torchgguf.generation.prompts import Prompts, read_prompts, vocabulary_size
 from torchgguf.generation.resolution import DEFAULT_NEW_TOKENS, resolve
+from torchgguf.generation.speculation import SpeculativeContext
 from torchgguf.generation.stopping import Criterion, EosTokenCriteria, MaxTimeCriteria, StopStringCriteria
 from torchgguf.generation.streamers import Decoder
 from torchgguf.nn import Cache, StaticCache, accept_second_names
@@ -59,6 +61,7 @@ def prepare(
     position_ids: Tensor | None = None,
     token_type_ids: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
+    assistant: str | None = None,
     **settings: Any,
 ) -> Prepared:
     """Prepare what a call asks for; arguments and errors are those of `GenerationMixin`."""
@@ -81,7 +84,8 @@ def prepare(
     if ahead and config.min_length:
         config.min_length = max(config.min_length - ahead, 0)
     record = _record(config)
-    context = Context(
+    make_context = Context if assistant is None else _speculative(model, assistant, config, prompts, repeats)
+    context = make_context(
         model=model,
         input_ids=prompts.tokens,
         padding=prompts.padding,
@@ -112,6 +116,27 @@ def prepare(
         return Prepared(given, _beam_search(model, plan, config, beams, sequences))
     pad = _filling(model, config) if plan.criteria and len(given) > 1 else None
     return Prepared(given, Decoding(plan, pad_token_id=pad))
+
+
+def _speculative(
+    model: Any, assistant: str, config: GenerationConfig, prompts: Prompts, repeats: int
+) -> Callable[..., Context]:
+    """Return what makes the context of a text whose next tokens a part of the model guesses."""
+    if assistant != "mtp":
+        raise ValueError(f"assistant must be 'mtp', got {assistant!r}")
+    if (make_drafter := getattr(model, "make_drafter", None)) is None:
+        raise ValueError(
+            f"{type(model).__name__} has no blocks for multi-token prediction: leave assistant out"
+        )
+    if len(prompts.tokens) > 1 or repeats > 1 or prompts.embeds is not None:
+        raise ValueError("assistant='mtp' continues one prompt of tokens, once")
+    if config.use_cache is False or config.cache_implementation == "static":
+        raise ValueError("assistant='mtp' needs a cache that grows")
+    if any(getattr(config, f"output_{name}") for name in _STATES):
+        raise ValueError(
+            "assistant='mtp' does not record states: leave output_hidden_states and output_attentions out"
+        )
+    return partial(SpeculativeContext, drafter=make_drafter())
 
 
 def merged(own: Sequence[Any], custom: Sequence[Any]) -> list[Any]:

@@ -126,6 +126,11 @@ from torchgguf.models.architectures.falcon import (
     FalconForTokenClassification as FalconForTokenClassification,
     FalconModel as FalconModel,
 )
+from torchgguf.models.architectures.falcon_h1 import (
+    FalconH1Config as FalconH1Config,
+    FalconH1ForCausalLM as FalconH1ForCausalLM,
+    FalconH1Model as FalconH1Model,
+)
 from torchgguf.models.architectures.falcon_mamba import (
     FalconMambaCausalLMOutput as FalconMambaCausalLMOutput,
     FalconMambaConfig as FalconMambaConfig,
@@ -163,6 +168,13 @@ from torchgguf.models.architectures.gemma4_text import (
     Gemma4TextConfig as Gemma4TextConfig,
     Gemma4TextModel as Gemma4TextModel,
 )
+from torchgguf.models.architectures.glm import (
+    GlmConfig as GlmConfig,
+    GlmForCausalLM as GlmForCausalLM,
+    GlmForSequenceClassification as GlmForSequenceClassification,
+    GlmForTokenClassification as GlmForTokenClassification,
+    GlmModel as GlmModel,
+)
 from torchgguf.models.architectures.glm4 import (
     Glm4Config as Glm4Config,
     Glm4ForCausalLM as Glm4ForCausalLM,
@@ -187,6 +199,14 @@ from torchgguf.models.architectures.gpt2 import (
 from torchgguf.models.architectures.gpt2_double_heads import (
     GPT2DoubleHeadsModel as GPT2DoubleHeadsModel,
     GPT2DoubleHeadsModelOutput as GPT2DoubleHeadsModelOutput,
+)
+from torchgguf.models.architectures.gpt_neox import (
+    GPTNeoXConfig as GPTNeoXConfig,
+    GPTNeoXForCausalLM as GPTNeoXForCausalLM,
+    GPTNeoXForQuestionAnswering as GPTNeoXForQuestionAnswering,
+    GPTNeoXForSequenceClassification as GPTNeoXForSequenceClassification,
+    GPTNeoXForTokenClassification as GPTNeoXForTokenClassification,
+    GPTNeoXModel as GPTNeoXModel,
 )
 from torchgguf.models.architectures.gpt_oss import (
     GptOssConfig as GptOssConfig,
@@ -291,6 +311,13 @@ from torchgguf.models.architectures.mamba import (
     MambaForCausalLM as MambaForCausalLM,
     MambaModel as MambaModel,
     MambaOutput as MambaOutput,
+)
+from torchgguf.models.architectures.mamba2 import (
+    Mamba2CausalLMOutput as Mamba2CausalLMOutput,
+    Mamba2Config as Mamba2Config,
+    Mamba2ForCausalLM as Mamba2ForCausalLM,
+    Mamba2Model as Mamba2Model,
+    Mamba2Output as Mamba2Output,
 )
 from torchgguf.models.architectures.minicpm import (
     MiniCPMConfig as MiniCPMConfig,
@@ -534,6 +561,10 @@ from torchgguf.models.architectures.starcoder2 import (
 from torchgguf.models.architectures.t5 import (
     T5Config as T5Config,
     T5EncoderModel as T5EncoderModel,
+)
+from torchgguf.models.architectures.umt5 import (
+    UMT5Config as UMT5Config,
+    UMT5EncoderModel as UMT5EncoderModel,
 )
 from torchgguf.models.architectures.xverse import (
     XverseConfig as XverseConfig,

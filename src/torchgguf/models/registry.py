@@ -20,6 +20,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "bailingmoe2": ("bailing_moe_v2",),
     "bert": ("bert",),
     "bloom": ("bloom",),
+    "chatglm": ("glm",),
     "codeshell": ("codeshell",),
     "cogvlm": ("cogvlm",),
     "cohere2": ("cohere2",),
@@ -34,7 +35,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "exaone": ("exaone",),
     "exaone4": ("exaone4",),
     "falcon": ("falcon",),
+    "falcon-h1": ("falcon_h1",),
     "gemma": ("gemma",),
+    "gemma-embedding": ("gemma3_text",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3_text",),
     "gemma3n": ("gemma3n_text",),
@@ -43,6 +46,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "glm4moe": ("glm4_moe",),
     "gpt-oss": ("gpt_oss",),
     "gpt2": ("gpt2",),
+    "gptneox": ("gpt_neox",),
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "granite": ("granite",),
     "granitehybrid": ("granitemoehybrid",),
@@ -60,6 +64,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "llama": ("mixtral", "mistral", "llama"),
     "maincoder": ("maincoder",),
     "mamba": ("mamba", "falcon_mamba"),
+    "mamba2": ("mamba2",),
     "minicpm": ("minicpm",),
     "minimax-m2": ("minimax_m2",),
     "mistral3": ("ministral3",),
@@ -96,7 +101,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "smollm3": ("smollm3",),
     "stablelm": ("stablelm",),
     "starcoder2": ("starcoder2",),
-    "t5encoder": ("t5",),
+    "t5encoder": ("umt5", "t5"),
     "xverse": ("xverse",),
 }
 
@@ -136,7 +141,9 @@ def architecture_of_file(file: GGUFFile) -> Architecture:
     if (kind := file.metadata.get("general.type", "model")) != "model":
         raise GGUFError(f"the file contains no model: its general.type is {brief(kind)}", path=file.paths[0])
     for model_type in ROWS.get(actual, ()) if isinstance(actual, str) else ():
-        if (architecture := _import(model_type)).matches(file.metadata):
+        architecture = _import(model_type)
+        has_marker = architecture.marker is None or architecture.marker in file.tensors
+        if has_marker and architecture.matches(file.metadata):
             return architecture
     reason = f"architecture {brief(actual)} is not supported{_like(actual, ROWS)}"
     raise GGUFError(reason, path=file.paths[0])

@@ -60,13 +60,36 @@ class FormedLayer(SlottedLayer):
         if (form := self.file_forms.get(name)) is not None:
             self._read_from_file[name] = stored = tensor.detach().cpu()
             # On the CPU, as it is calculated again: a GPU may round in another way.
-            tensor = form.to_layer(stored).to(tensor.device)
+            parameter = form.to_layer(stored)
+            beyond = bool(parameter.isnan().any())
+            self.register_buffer(_beyond(name), tensor.detach().float() if beyond else None, persistent=False)
+            tensor = parameter.to(tensor.device)
         super().fill(name, tensor)
+
+    def in_file_form(self, name: str) -> Tensor:
+        """Return a parameter in the form of files, in float32, for layers that calculate with that form.
+
+        Numbers of a file that have no counterpart in the parameter, such as a rate of decay above 0, are NaN
+        there. They are returned as they were read, and are not trained.
+        """
+        parameter: Tensor = getattr(self, name)
+        formed = self.file_forms[name].to_file(parameter.float())
+        beyond: Tensor | None = getattr(self, _beyond(name), None)
+        return formed if beyond is None else torch.where(formed.isnan(), beyond, formed)
 
     def _in_file(self, name: str) -> Tensor:
         form, parameter = self.file_forms[name], parameter_of(self, name)
         stored = self._read_from_file.get(name)
-        if stored is not None and torch.equal(form.to_layer(stored).to(parameter.dtype), parameter.cpu()):
+        if stored is not None and _are_same(form.to_layer(stored).to(parameter.dtype), parameter.cpu()):
             return stored
         # llama.cpp's converter calculates in float16, but not in bfloat16.
         return form.to_file(parameter.float() if parameter.dtype is torch.bfloat16 else parameter)
+
+
+def _are_same(one: Tensor, other: Tensor) -> bool:
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def _beyond(name: str) -> str:
+    """Return the name of the buffer with numbers that a parameter does not represent."""
+    return f"_{name}_in_file"

@@ -55,3 +55,20 @@ class GatedGroupRMSNorm(SlottedLayer):
     def extra_repr(self) -> str:
         """Show the sizes and the epsilon."""
         return f"{tuple(self.weight.shape)}, groups={self.groups}, eps={self.eps}"
+
+
+class GroupRMSNormThenGate(GatedGroupRMSNorm):
+    """RMSNorm of each group of `x`, times `silu(gate)`, computed in float32."""
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        """Normalise `(..., I)`, in the dtype of `x`."""
+        normed = self.weight.float() * self.normalised(x.float())
+        return (normed * F.silu(gate.float())).to(x.dtype)
+
+
+class GateAlone(nn.Module):
+    """`x * silu(gate)`, in the place of a norm."""
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        """Scale `(..., I)`, in the dtype of `x`."""
+        return (x * F.silu(gate)).to(x.dtype)

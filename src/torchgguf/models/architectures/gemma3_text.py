@@ -1,12 +1,16 @@
 """Gemma 3, its text part (Gemma Team 2025, arXiv 2503.19786): windows in five layers of six.
 
-Layers with a window rotate by other frequencies than those that see all positions.
+Layers with a window rotate by other frequencies than those that see all positions. EmbeddingGemma (Google
+2025, arXiv 2509.20354) is a Gemma 3 whose queries see later positions, too.
 """
 
 from collections.abc import Mapping
 from dataclasses import InitVar
 from typing import Any, ClassVar
 
+from torch import Tensor
+
+from torchgguf.container import GGUFError
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderLayer, SandwichLayer
@@ -22,8 +26,10 @@ from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.windows import SLIDING, LayerTypesConfig, LayerWindows
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import NoneIfZero, Unwritable
-from torchgguf.nn import UnitOffsetRMSNorm
+from torchgguf.models.core.config_map import Header, NoneIfZero, Rule, Unwritable
+from torchgguf.nn import AttentionMask, Cache, UnitOffsetRMSNorm, bidirectional_mask
+
+EMBEDDER = "gemma-embedding"
 
 
 @config_dataclass
@@ -31,7 +37,8 @@ class Gemma3TextConfig(LayerTypesConfig):
     """Fields beyond those of all decoders, and other defaults.
 
     Every sixth layer sees all positions, others see `sliding_window`. `rope_parameters` contain those of both
-    kinds of layers.
+    kinds of layers. With `use_bidirectional_attention`, queries see later positions, too, and half of
+    `sliding_window` in each direction; then the attribute is that half and 1, as in transformers.
     """
 
     left_out = ("hidden_act",)
@@ -70,15 +77,41 @@ class Gemma3TextConfig(LayerTypesConfig):
             self.layer_types = self.types_by_period(pattern)
         super().__post_init__(*others)
         self.hidden_act = self.hidden_activation
-        if self.use_bidirectional_attention:
-            raise ValueError("use_bidirectional_attention=True is unsupported")
+        if self.use_bidirectional_attention and self.sliding_window is not None:
+            self.sliding_window = self.sliding_window // 2 + 1  # half of it in each direction
+
+    @property
+    def stated_window(self) -> int | None:
+        """The window as files state it: in both directions together."""
+        if not self.use_bidirectional_attention or self.sliding_window is None:
+            return self.sliding_window
+        return 2 * (self.sliding_window - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contents of config.json."""
+        return {**super().to_dict(), "sliding_window": self.stated_window}
+
+
+class Directions(Rule):
+    """Whether queries see later positions, too: in files of another architecture."""
+
+    keys = ("attention.causal",)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Return what the name of the architecture states, and refuse a key that contradicts it."""
+        embeds = header.architecture == EMBEDDER
+        if header.get(self.keys[0], not embeds) is embeds:
+            raise GGUFError(f"{self.keys[0]} = {embeds} contradicts the architecture, {header.architecture}")
+        return {"use_bidirectional_attention": embeds}
 
 
 GEMMA3 = Architecture(
     gguf="gemma3",
+    other_ggufs={EMBEDDER: lambda config: bool(config.use_bidirectional_attention)},
     config_class=Gemma3TextConfig,
     rules=(
-        *tables.COMMON_RULES,
+        *(rule for rule in tables.COMMON_RULES if "attention.causal" not in rule.keys),
+        Directions(),
         tables.ROTATED_SIZE,
         TwoBasesRope(Gemma3TextConfig),
         LayerWindows(Gemma3TextConfig),
@@ -115,6 +148,17 @@ class Gemma3TextModel(UnitOffsetModel, TwoRotationsModel, architecture=GEMMA3):
             softcap=config.attn_logit_softcapping,
         )
         return SandwichLayer(config, attention, MLP(config), unit_offset_norm)
+
+    def make_masks(
+        self, attention_mask: Tensor | None, x: Tensor, cache: Cache | None
+    ) -> Mapping[int | None, AttentionMask]:
+        """Create the masks of one forward pass, one for each window of the layers."""
+        if not self.config.use_bidirectional_attention:
+            return super().make_masks(attention_mask, x, cache)
+        if cache is not None and cache.known_length != 0:
+            raise ValueError(f"cache must be empty: this {type(self).__name__} sees all positions at once")
+        reach = {window: None if window is None else window - 1 for window in self.windows}
+        return {window: bidirectional_mask(attention_mask, x, reach[window]) for window in self.windows}
 
 
 class Gemma3ForCausalLM(heads.CappedForCausalLM, base=Gemma3TextModel): ...

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from torchgguf.models.blocks import moe, tables
 from torchgguf.models.blocks.gated_delta import rows
 from torchgguf.models.blocks.gated_delta.config import RULES, GatedDeltaConfig
+from torchgguf.models.blocks.gated_delta.drafting import Drafting
 from torchgguf.models.blocks.gated_delta.experts import EXPERT_RULES, GatedDeltaMoeModel, without_mlp
 from torchgguf.models.blocks.rope_rule import SectionedRope
 from torchgguf.models.core.architecture import Architecture
@@ -55,4 +56,4 @@ class Qwen3_5MoeTextModel(GatedDeltaMoeModel, architecture=QWEN3_5_MOE_TEXT):
     """Qwen3.5-MoE without a head."""
 
 
-class Qwen3_5MoeForCausalLM(moe.MoeForCausalLM, base=Qwen3_5MoeTextModel): ...
+class Qwen3_5MoeForCausalLM(Drafting, moe.MoeForCausalLM, base=Qwen3_5MoeTextModel): ...

@@ -3,6 +3,7 @@
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.gated_delta import rows
 from torchgguf.models.blocks.gated_delta.config import RULES, GatedDeltaConfig
+from torchgguf.models.blocks.gated_delta.drafting import Drafting
 from torchgguf.models.blocks.gated_delta.model import GatedDeltaModel
 from torchgguf.models.blocks.rope_rule import SectionedRope
 from torchgguf.models.core.architecture import Architecture
@@ -37,7 +38,7 @@ class Qwen3_5TextModel(GatedDeltaModel, architecture=QWEN3_5_TEXT):
     """Qwen3.5 without a head."""
 
 
-class Qwen3_5ForCausalLM(heads.ForCausalLM, base=Qwen3_5TextModel): ...
+class Qwen3_5ForCausalLM(Drafting, heads.ForCausalLM, base=Qwen3_5TextModel): ...
 
 
 class Qwen3_5TextForSequenceClassification(heads.ForSequenceClassification, base=Qwen3_5TextModel): ...

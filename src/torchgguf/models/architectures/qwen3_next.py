@@ -7,6 +7,7 @@ from torch import nn
 from torchgguf.models.blocks import heads, moe, tables
 from torchgguf.models.blocks.gated_delta import rows
 from torchgguf.models.blocks.gated_delta.config import RULES, GatedDeltaConfig
+from torchgguf.models.blocks.gated_delta.drafting import Drafting
 from torchgguf.models.blocks.gated_delta.experts import EXPERT_RULES, GatedDeltaMoeModel
 from torchgguf.models.blocks.gated_delta.mixers import FusedGatedDeltaNet
 from torchgguf.models.blocks.mlp import MLP
@@ -83,7 +84,7 @@ class Qwen3NextModel(GatedDeltaMoeModel, architecture=QWEN3_NEXT):
         return super().make_mlp(config, layer_idx) if config.is_sparse(layer_idx) else MLP(config)
 
 
-class Qwen3NextForCausalLM(moe.MoeForCausalLM, base=Qwen3NextModel): ...
+class Qwen3NextForCausalLM(Drafting, moe.MoeForCausalLM, base=Qwen3NextModel): ...
 
 
 class Qwen3NextForSequenceClassification(heads.ForSequenceClassification, base=Qwen3NextModel): ...

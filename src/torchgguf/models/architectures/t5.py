@@ -3,7 +3,7 @@
 The decoder is not here. Checkpoints of whole models load without it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -115,50 +115,67 @@ class FeedForward(Rule):
 _LAYER = "encoder.block.{}.layer"
 _MLP = f"{_LAYER}.1.DenseReluDense"
 
+T5_RULES = (
+    Field("block_count", "num_layers", limit=tensor_count),
+    Field("context_length", "n_positions"),
+    Field("embedding_length", "d_model", limit=largest_dimension),
+    Field("feed_forward_length", "d_ff", limit=largest_dimension),
+    Field("attention.head_count", "num_heads", limit=largest_dimension),
+    Field("attention.key_length", "d_kv", limit=largest_dimension),
+    Field("attention.value_length", "d_kv", limit=largest_dimension),
+    Field("attention.relative_buckets_count", "relative_attention_num_buckets", limit=largest_dimension),
+    Field("attention.layer_norm_rms_epsilon", "layer_norm_epsilon", float),
+    Field("attention.layer_norm_epsilon", "layer_norm_epsilon", float, required=False),
+    *tables.VOCABULARY_RULES,
+    tables.NOT_CAUSAL,
+    FeedForward(),
+    Unwritable("relative_attention_max_distance", 128),
+)
+
+T5_ROWS = (
+    Row("token_embd", "shared"),
+    Row("enc.output_norm", "encoder.final_layer_norm"),
+    Row("enc.blk.{}.attn_norm", f"{_LAYER}.0.layer_norm"),
+    *(Row(f"enc.blk.{{}}.attn_{part}", f"{_LAYER}.0.SelfAttention.{part}") for part in "qkvo"),
+    Row("enc.blk.{}.attn_rel_b", f"{_LAYER}.0.SelfAttention.relative_attention_bias"),
+    Row("enc.blk.{}.ffn_norm", f"{_LAYER}.1.layer_norm"),
+    Row("enc.blk.{}.ffn_gate", f"{_MLP}.wi_0"),
+    Row("enc.blk.{}.ffn_up", f"{_MLP}.wi_1", applies=lambda config: config.is_gated_act),
+    Row("enc.blk.{}.ffn_up", f"{_MLP}.wi", applies=lambda config: not config.is_gated_act),
+    Row("enc.blk.{}.ffn_down", f"{_MLP}.wo"),
+)
+
+# Beginnings of the names of tensors in checkpoints of whole models.
+OF_WHOLE_MODELS = ("decoder.", "encoder.embed_tokens.", "lm_head.")
+
 T5 = Architecture(
-    gguf="t5encoder",
-    config_class=T5Config,
-    rules=(
-        Field("block_count", "num_layers", limit=tensor_count),
-        Field("context_length", "n_positions"),
-        Field("embedding_length", "d_model", limit=largest_dimension),
-        Field("feed_forward_length", "d_ff", limit=largest_dimension),
-        Field("attention.head_count", "num_heads", limit=largest_dimension),
-        Field("attention.key_length", "d_kv", limit=largest_dimension),
-        Field("attention.value_length", "d_kv", limit=largest_dimension),
-        Field("attention.relative_buckets_count", "relative_attention_num_buckets", limit=largest_dimension),
-        Field("attention.layer_norm_rms_epsilon", "layer_norm_epsilon", float),
-        Field("attention.layer_norm_epsilon", "layer_norm_epsilon", float, required=False),
-        *tables.ENCODER_RULES,
-        FeedForward(),
-        Unwritable("relative_attention_max_distance", 128),
-    ),
-    rows=(
-        Row("token_embd", "shared"),
-        Row("enc.output_norm", "encoder.final_layer_norm"),
-        Row("enc.blk.{}.attn_norm", f"{_LAYER}.0.layer_norm"),
-        *(Row(f"enc.blk.{{}}.attn_{part}", f"{_LAYER}.0.SelfAttention.{part}") for part in "qkvo"),
-        Row("enc.blk.{}.attn_rel_b", f"{_LAYER}.0.SelfAttention.relative_attention_bias"),
-        Row("enc.blk.{}.ffn_norm", f"{_LAYER}.1.layer_norm"),
-        Row("enc.blk.{}.ffn_gate", f"{_MLP}.wi_0"),
-        Row("enc.blk.{}.ffn_up", f"{_MLP}.wi_1", applies=lambda config: config.is_gated_act),
-        Row("enc.blk.{}.ffn_up", f"{_MLP}.wi", applies=lambda config: not config.is_gated_act),
-        Row("enc.blk.{}.ffn_down", f"{_MLP}.wo"),
-    ),
-    unused=("decoder.", "encoder.embed_tokens.", "lm_head."),
+    gguf="t5encoder", config_class=T5Config, rules=T5_RULES, rows=T5_ROWS, unused=OF_WHOLE_MODELS
 )
 
 
-class T5Attention(SelfAttention):
-    """Attention whose scores are not scaled; that of the first layer has the biases of all layers."""
+def biased(mask: AttentionMask, bias: Tensor) -> AttentionMask:
+    """Return a mask of padding with biases on scores `(1, H, T, T)`."""
+    if mask.allowed is not None:
+        bias = bias.masked_fill(~mask.allowed, -torch.inf)
+    return AttentionMask(None, False, bias)
 
-    def __init__(self, config: T5Config, layer_idx: int) -> None:
+
+class T5Attention(SelfAttention):
+    """Attention whose scores are not scaled.
+
+    Args:
+        config: contains the sizes.
+        layer_idx: number of the layer.
+        has_biases: whether the layer contains biases by relative positions.
+    """
+
+    def __init__(self, config: T5Config, layer_idx: int, has_biases: bool) -> None:
         super().__init__(layer_idx, 1.0, config.dropout_rate)
         self.heads = config.num_heads
         size = config.num_heads * config.d_kv
         self.q, self.k, self.v = (Linear(config.d_model, size, bias=False) for _ in range(3))
         self.o = Linear(size, config.d_model, bias=False)
-        if layer_idx == 0:
+        if has_biases:
             self.relative_attention_bias = RelativeBias(
                 config.relative_attention_num_buckets,
                 config.num_heads,
@@ -213,10 +230,10 @@ class T5Residual(nn.Module):
 class T5Block(nn.Module):
     """A layer: attention, then an MLP."""
 
-    def __init__(self, config: T5Config, layer_idx: int) -> None:
+    def __init__(self, config: T5Config, attention: T5Attention) -> None:
         super().__init__()
-        attention = T5Residual(config, "SelfAttention", T5Attention(config, layer_idx))
-        self.layer = nn.ModuleList((attention, T5Residual(config, "DenseReluDense", T5MLP(config))))
+        parts = {"SelfAttention": attention, "DenseReluDense": T5MLP(config)}
+        self.layer = nn.ModuleList(T5Residual(config, name, part) for name, part in parts.items())
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map the stream `(B, T, d_model)` to the next layer's."""
@@ -228,10 +245,10 @@ class T5Block(nn.Module):
 class T5Stack(nn.Module):
     """The layers and the last norm, and the embedding of the model."""
 
-    def __init__(self, config: T5Config, embedding: nn.Module) -> None:
+    def __init__(self, config: T5Config, embedding: nn.Module, attentions: Iterable[T5Attention]) -> None:
         super().__init__()
         self.embed_tokens = embedding
-        self.block = nn.ModuleList(T5Block(config, i) for i in range(config.num_layers))
+        self.block = nn.ModuleList(T5Block(config, attention) for attention in attentions)
         self.final_layer_norm = RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
         self.dropout = nn.Dropout(config.dropout_rate)
 
@@ -246,8 +263,13 @@ class T5EncoderModel(LayerStack, architecture=T5):
     def __init__(self, config: T5Config, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
         self.shared: nn.Module = Embedding(config.vocab_size, config.d_model)
-        self.encoder = T5Stack(config, self.shared)
+        attentions = (self.make_attention(config, i) for i in range(config.num_layers))
+        self.encoder = T5Stack(config, self.shared, attentions)
         self.post_init()
+
+    def make_attention(self, config: Any, layer_idx: int) -> T5Attention:
+        """Make the attention of a layer: the first one contains the biases of all layers."""
+        return T5Attention(config, layer_idx, has_biases=layer_idx == 0)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -281,12 +303,8 @@ class T5EncoderModel(LayerStack, architecture=T5):
         self, attention_mask: Tensor | None, x: Tensor, cache: Cache | None
     ) -> Mapping[int | None, AttentionMask]:
         """Create one mask for all layers, with the biases of relative positions."""
-        attention = self.encoder.block[0].get_submodule("layer.0.SelfAttention")
-        bias = attention.get_submodule("relative_attention_bias")(x.shape[1]).to(x)
-        seen = bidirectional_mask(attention_mask, x).allowed
-        return {
-            None: AttentionMask(None, False, bias if seen is None else bias.masked_fill(~seen, -torch.inf))
-        }
+        biases = self.encoder.block[0].get_submodule("layer.0.SelfAttention.relative_attention_bias")
+        return {None: biased(bidirectional_mask(attention_mask, x), biases(x.shape[1]).to(x))}
 
     def forward(  # type: ignore[override]  # transformers has this order
         self,

@@ -105,7 +105,7 @@ class MambaMixer(FormedLayer, RecurrentMixer):
         step_size = F.softplus(self.dt_proj(rank).float())
         if padding is not None:
             step_size = step_size.masked_fill(~padding.real[..., None], 0.0)  # leaves the state as it is
-        decay = -self.A_log.float().exp()
+        decay = self.in_file_form("A_log")
         state = self.read_state((batch, *decay.shape), step, x.device)
         output, state = selective_scan(u, step_size, decay, b, c, state)
         self.write_state(state, step, new)

@@ -153,7 +153,7 @@ def _expert_size(tensors: Mapping[str, TensorInfo]) -> int:
     return tensors[next(names, "blk.0.ffn_down_exps.weight")].shape[-1]
 
 
-_VOCABULARY_RULES = (
+VOCABULARY_RULES = (
     Field("vocab_size", "vocab_size", required=False, limit=largest_dimension),
     Implied("vocab_size", lambda tensors: tensors["token_embd.weight"].shape[0]),
 )
@@ -178,7 +178,7 @@ ENCODER_RULES = (
     Field("feed_forward_length", "intermediate_size", limit=largest_dimension),
     Field("attention.head_count", "num_attention_heads", limit=largest_dimension),
     Field("attention.head_count_kv", "num_attention_heads", required=False, limit=largest_dimension),
-    *_VOCABULARY_RULES,
+    *VOCABULARY_RULES,
     NOT_CAUSAL,
 )
 KINDS_RULES = (
@@ -193,7 +193,7 @@ EMBEDDED_KINDS = (
 
 # Rules of all language models: what their tensors imply, and that attention is causal.
 IMPLIED_RULES = (
-    *_VOCABULARY_RULES,
+    *VOCABULARY_RULES,
     Implied("tie_word_embeddings", lambda tensors: "output.weight" not in tensors),
     Only("attention.causal", True, "bidirectional attention is unsupported"),
 )

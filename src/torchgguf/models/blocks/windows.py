@@ -20,6 +20,11 @@ class UniformlyWindowedConfig(DecoderConfig):
 
     sliding_window: int | None = None
 
+    @property
+    def stated_window(self) -> int | None:
+        """The window as files state it."""
+        return self.sliding_window
+
     def window_of(self, layer_idx: int) -> int | None:
         """Return the window of a layer: the number of positions that a query sees; None: all."""
         return self.sliding_window
@@ -50,6 +55,11 @@ class LayerTypesConfig(DecoderConfig):
         if self.layer_types is None:
             self.layer_types = self.default_layer_types()
         check_layer_types(self.layer_types, (FULL, SLIDING), self.num_hidden_layers)
+
+    @property
+    def stated_window(self) -> int | None:
+        """The window as files state it."""
+        return self.sliding_window
 
     def default_layer_types(self) -> list[str]:
         """Return the kinds of layers if the config does not state them."""
@@ -162,7 +172,7 @@ class LayerWindows(Rule):
         windows = config.windows
         if not any(windows):
             return {_WINDOW: 0} if self._always_stated else {}
-        stated = {_WINDOW: config.sliding_window, _PATTERN: [bool(window) for window in windows]}
+        stated = {_WINDOW: config.stated_window, _PATTERN: [bool(window) for window in windows]}
         known = issubclass(self._config_class, LayerTypesConfig) and self._config_class.pattern_is_known(
             config
         )

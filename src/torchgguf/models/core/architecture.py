@@ -50,6 +50,7 @@ class Architecture:
         rules: the config map.
         rows: of the weight map.
         matches: returns whether metadata are of this one of the architectures that share `gguf`.
+        marker: a tensor that, of these, only files of this one contain; None: there is no such tensor.
         stacks: parameters that Hugging Face checkpoints store in parts.
         interleaved: parameters that Hugging Face checkpoints may store in MXFP4.
         joined: modules whose tensors converted GGUF files store as one.
@@ -70,6 +71,7 @@ class Architecture:
     rules: Sequence[Rule]
     rows: Sequence[Row]
     matches: Callable[[Metadata], bool] = lambda metadata: True
+    marker: str | None = None
     stacks: Sequence[Stack] = ()
     interleaved: Sequence[Interleaved] = ()
     joined: Sequence[Joined] = ()
@@ -166,7 +168,7 @@ class Architecture:
         for key in left_out:
             _logger.warning("%s: %s%s = %s is ignored", file.paths[0], prefix, key, brief(values.pop(key)))
         tensors = self.tensors_of(file)
-        header = Header(with_equal_layers(values), tensors.infos, tensors.load)
+        header = Header(with_equal_layers(values), tensors.infos, tensors.load, str(name))
         try:
             fields = read_fields(self.rules, header)
             config = self.config_class(**fields, **_token_ids(file.metadata))

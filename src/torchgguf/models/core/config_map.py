@@ -16,11 +16,12 @@ from torchgguf.models.core.neutral_keys import is_neutral
 
 @dataclass(frozen=True)
 class Header:
-    """What rules read: the architecture's keys without their prefix, and the headers of tensors."""
+    """What rules read: the architecture's keys without their prefix, the headers of tensors, and its name."""
 
     values: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     load: Callable[[str], Tensor]
+    architecture: str = ""
 
     @cached_property
     def largest_dimension(self) -> int:
@@ -165,13 +166,17 @@ class Field(Rule):
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the number."""
-        stated = header.values.get(self.key, 0)
-        if not self.required and type(stated) in (int, float) and stated == 0:
-            return {}  # llama.cpp's own writer states 0 where the size follows from the tensors
+        if not self.required and not self.is_stated(header):
+            return {}
         value = self.number(header)
         if self.limit is not None and value is not None and value > (limit := self.limit(header)):
             raise GGUFError(f"{self.key} = {value} is invalid: the {self.limit.__name__} is {limit}")
         return {self.name: value}
+
+    def is_stated(self, header: Header) -> bool:
+        """Return whether there is a number; llama.cpp's own writer states 0 where it follows from tensors."""
+        stated = header.values.get(self.key, 0)
+        return type(stated) not in (int, float) or stated != 0
 
     def number(self, header: Header) -> Any:
         """Return the number under the key, above zero."""
@@ -204,8 +209,23 @@ class SecondKey(Field):
 
 
 @dataclass(frozen=True)
+class MaybeZero(Field):
+    """Maps one key to one config field of the same value; zero is as no key, if tensors imply the field."""
+
+    required: bool = False
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the number, unless it is zero."""
+        return super().read(header) if header.values.get(self.key) != 0 else {}
+
+
+@dataclass(frozen=True)
 class Count(Field):
     """Maps one key to one config field of the same value, which may be zero."""
+
+    def is_stated(self, header: Header) -> bool:
+        """Return whether there is a number."""
+        return self.key in header.values
 
     def number(self, header: Header) -> int:
         """Return the number under the key, or zero."""

@@ -51,6 +51,38 @@ def _take_rows(tensor: Tensor, index: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """Multiplies a tensor by factors of the config, which files contain in the weights alone.
+
+    Configs of files state factors of 1, so that what was read is never scaled.
+
+    Attributes:
+        factors: returns the factors of a config; each is a number, or a vector with a number for each row.
+    """
+
+    factors: Callable[[Any], Sequence[float | Tensor]]
+
+    def _applied(self, config: Any) -> list[float | Tensor]:
+        return [x for x in self.factors(config) if isinstance(x, Tensor) or x != 1.0]
+
+    def to_gguf(self, tensor: Tensor, config: Any) -> Tensor:
+        """Return the products, in float32 or wider, as llama.cpp's converter calculates them."""
+        factors = self._applied(config)
+        if factors and tensor.dtype is torch.uint8:
+            raise ValueError("GGUF does not support packed weights beside factors: call dequantize() first")
+        wide = tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if factors else tensor
+        for factor in factors:
+            wide = wide * (factor[:, None].to(wide) if isinstance(factor, Tensor) else factor)
+        return wide
+
+    def to_hf(self, tensor: Tensor, config: Any) -> Tensor:
+        """Return the quotients."""
+        for factor in reversed(self._applied(config)):
+            tensor = tensor / (factor[:, None].to(tensor) if isinstance(factor, Tensor) else factor)
+        return tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One module: its names on both sides, and the transform of its tensors if their layouts differ.
 
@@ -61,7 +93,7 @@ class Row:
 
     gguf: str
     hf: str
-    transform: RowPermutation | None = None
+    transform: RowPermutation | Scaling | None = None
     applies: Callable[[Any], bool] = lambda config: True
 
 

@@ -28,7 +28,7 @@ from torchgguf.models.core.config import Config
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.narrowing import narrow, refuse_too_large
 from torchgguf.models.core.pooling import POOLING_KEY, POOLING_NAMES, stated_pooling
-from torchgguf.models.core.weight_map import Joined, RowPermutation
+from torchgguf.models.core.weight_map import Joined, RowPermutation, Scaling
 from torchgguf.models.io.description import describe
 from torchgguf.models.io.devices import Layers, at_hand
 from torchgguf.models.io.kept import kept_for_gguf
@@ -146,7 +146,7 @@ def _made(one: Joined, parts: Sequence[TensorSource]) -> TensorSource:
 def _source(
     place: ParameterPlace,
     name: str,
-    transform: RowPermutation | None,
+    transform: RowPermutation | Scaling | None,
     config: Config,
     old: TensorType | None,
     layers: Layers,

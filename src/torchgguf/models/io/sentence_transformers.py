@@ -28,6 +28,8 @@ def read_pooling(checkpoint: Checkpoint) -> str | None:
     A pooling that GGUF files do not support is a warning.
     """
     modules = _read(checkpoint, MODULES)
+    if any(isinstance(m, dict) and str(m.get("type", "")).endswith("Dense") for m in modules or ()):
+        _logger.warning("%s: layers after the pooling (Dense) are ignored, so vectors are others", checkpoint)
     for module in modules if isinstance(modules, list) else ():
         if not isinstance(module, dict) or not str(module.get("type", "")).endswith("Pooling"):
             continue

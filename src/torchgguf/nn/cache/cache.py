@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchgguf.container import GGUFError
-from torchgguf.nn.cache.checkpoints import Checkpoints
+from torchgguf.nn.cache.checkpoints import Checkpoints, Snapshots
 from torchgguf.nn.cache.files import read_states, write_states
 from torchgguf.nn.cache.kv import KeyValues
 from torchgguf.nn.cache.lengths import Lengths
@@ -152,10 +152,29 @@ class Cache(ABC):
 
         Of keys and values there are no copies. The oldest checkpoint is dropped if there are too many.
         """
-        states = ((key, state.snapshot()) for key, state in self._by_place())
-        snapshots = {key: copy for key, copy in states if copy is not None}
-        if snapshots:
+        if snapshots := self.snapshot():
             self._checkpoints.add(self.get_seq_length(), snapshots)
+
+    def snapshot(self) -> Snapshots:
+        """Return copies of the states that cannot be cropped, for `restore`; checkpoints stay as they are."""
+        states = ((key, state.snapshot()) for key, state in self._by_place())
+        return {key: copy for key, copy in states if copy is not None}
+
+    def restore(self, snapshots: Snapshots, length: int) -> None:
+        """Go back to a length.
+
+        Args:
+            snapshots: what `snapshot` returned at this length.
+            length: the number of positions stored then.
+        """
+        # Decided before anything changes: states of a fixed size share their length.
+        restored = {place for place, state in self._by_place() if not state.can_crop(length)}
+        for place, state in self._by_place():
+            if place in restored:
+                state.restore(snapshots[place], length)
+            else:
+                state.crop(length)
+        self._checkpoints.crop(length)
 
     def can_crop(self, max_length: int) -> bool:
         """Return whether `crop(max_length)` is possible."""
@@ -184,14 +203,7 @@ class Cache(ABC):
                     f"the {kind.__name__} state of layer {i} must be cropped to {possible} or to "
                     f"{points[-1]}, got {length}"
                 )
-        # Decided before anything changes: states of a fixed size share their length.
-        restored = {place for place, state in self._by_place() if not state.can_crop(length)}
-        for place, state in self._by_place():
-            if place in restored:
-                state.restore(snapshots[place], length)
-            else:
-                state.crop(length)
-        self._checkpoints.crop(length)
+        self.restore(snapshots, length)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write all states to a file, from which `load` restores them. Checkpoints are not in it.

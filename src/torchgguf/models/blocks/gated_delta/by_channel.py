@@ -73,7 +73,7 @@ class ForgetGate(FormedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logarithms of factors on the state, `(B, T, H, N)` float32."""
         steps: Tensor = F.softplus(self.f_b_proj(self.f_a_proj(x)).float() + self.dt_bias.float())
-        decay: Tensor = -self.A_log.float().exp() * steps.unflatten(-1, (-1, self.head_dim))
+        decay: Tensor = self.in_file_form("A_log") * steps.unflatten(-1, (-1, self.head_dim))
         return decay
 
     def slots(self) -> Iterable[Slot]:

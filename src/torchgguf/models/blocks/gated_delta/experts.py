@@ -10,14 +10,14 @@ from torchgguf.models.blocks import moe, tables
 from torchgguf.models.blocks.gated_delta.model import GatedDeltaModel
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.outputs import MoeModelOutputWithPast
-from torchgguf.models.core.config_map import Field, Harmless, Implied, Rule, largest_dimension
+from torchgguf.models.core.config_map import Harmless, Implied, MaybeZero, Rule, largest_dimension
 
 _MLP = "feed_forward_length"
 _SHARED = "shared_expert_intermediate_size"
 
 EXPERT_RULES = (
     *tables.expert_rules(),
-    Field("expert_shared_feed_forward_length", _SHARED, required=False, limit=largest_dimension),
+    MaybeZero("expert_shared_feed_forward_length", _SHARED, limit=largest_dimension),
     Implied(_SHARED, lambda tensors: tensors["blk.0.ffn_gate_shexp.weight"].shape[0]),
 )
 

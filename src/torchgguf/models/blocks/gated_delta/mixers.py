@@ -82,7 +82,7 @@ class GatedDeltaNet(FormedLayer, RecurrentMixer):
         query, key, value = qkv.split(self.sizes, dim=-1)
         query, key = (unit(x.unflatten(-1, (-1, self.key_dim))) for x in (query, key))
         value = value.unflatten(-1, (-1, self.value_dim))
-        decay = -self.A_log.float().exp() * F.softplus(a.float() + self.dt_bias.float())
+        decay = self.in_file_form("A_log") * F.softplus(a.float() + self.dt_bias.float())
         beta = b.sigmoid()
         if padding is not None:
             real = padding.real.to(x.device)[..., None]

@@ -37,6 +37,12 @@ class GatedDeltaModel(DecoderModel):
             mixer = GatedAttention(config, layer_idx, bias=config.attention_bias, qk_norm=UnitOffsetRMSNorm)
         return DecoderLayer(config, mixer, self.make_mlp(config, layer_idx), unit_offset_norm)
 
+    def make_further_layer(self, config: GatedDeltaConfig) -> DecoderLayer:
+        """Make the layer of a block that predicts further tokens, which has a cache of its own."""
+        attention = GatedAttention(config, 0, bias=config.attention_bias, qk_norm=UnitOffsetRMSNorm)
+        mlp = self.make_mlp(config, config.num_hidden_layers)
+        return DecoderLayer(config, attention, mlp, unit_offset_norm)
+
     def make_mlp(self, config: Any, layer_idx: int) -> nn.Module:
         """Create the MLP of a layer."""
         return MLP(config)
