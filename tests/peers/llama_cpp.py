@@ -385,3 +385,21 @@ def embeddings(path: Path, texts: Sequence[str | list[int]], pooling: str | None
     answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
     assert "data" in answer, answer
     return torch.tensor([each["embedding"] for each in answer["data"]])
+
+
+def rerank(path: Path, query: str, documents: Sequence[str]) -> torch.Tensor:
+    """llama.cpp's scores of documents for a query."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = params.n_batch = params.n_ubatch = 512
+    params.n_parallel = params.cpuparams.n_threads = 1
+    params.warmup = False
+    params.embedding = True
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    answer = xllamacpp.Server(params).handle_rerank({"query": query, "documents": [*documents]})
+    answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
+    assert "results" in answer, answer
+    ordered = sorted(answer["results"], key=lambda each: each["index"])
+    return torch.tensor([each["relevance_score"] for each in ordered])

@@ -1,7 +1,8 @@
 """BERT (Devlin et al. 2018, arXiv 1810.04805), as an encoder: what embeds texts.
 
-Only the model that classifies texts has a pooler: GGUF files store none. Files of RoBERTa and DistilBERT
-are of this architecture, too: llama.cpp's converter removes the positions that they do not use.
+Only the model that classifies texts has a pooler, and only GGUF files of such models store one. Files of
+RoBERTa and DistilBERT are of this architecture, too: llama.cpp's converter removes the positions that they do
+not use, and its rerankers are of that model, whose layers RoBERTa has by other names.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import SelfAttention
 from torchgguf.models.blocks.encoder import EncoderEmbeddings, EncoderStack, WithPooler
+from torchgguf.models.blocks.encoder_rules import Labels
 from torchgguf.models.blocks.stack import check_positions
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.architecture import Architecture
@@ -63,6 +65,7 @@ BERT = Architecture(
         *tables.ENCODER_RULES,
         Field("context_length", "max_position_embeddings", limit=largest_dimension),
         *tables.KINDS_RULES,
+        Labels(),
         Unwritable("hidden_act", "gelu"),
     ),
     rows=(
@@ -76,7 +79,10 @@ BERT = Architecture(
         Row("blk.{}.ffn_up", "encoder.layer.{}.intermediate.dense"),
         Row("blk.{}.ffn_down", "encoder.layer.{}.output.dense"),
         Row("blk.{}.layer_output_norm", "encoder.layer.{}.output.LayerNorm"),
+        Row("cls", "pooler.dense"),
+        Row("cls.output", "classifier"),
     ),
+    classifier=("pooler.dense", "classifier"),
     unused=("pooler.", "cls."),
 )
 

@@ -17,6 +17,7 @@ from torchgguf.models.blocks.encoder import EncoderStack
 from torchgguf.models.blocks.encoder_rules import (
     ClassifierPooling,
     GateActivation,
+    Labels,
     SymmetricWindows,
     UnscaledBasesRope,
     layers_by_period,
@@ -119,6 +120,7 @@ MODERNBERT = Architecture(
         tables.layer_norm_epsilon("norm_eps"),
         Field("attention.layer_norm_rms_epsilon", "norm_eps", float, required=False),  # as converted files
         ClassifierPooling(),
+        Labels(),
         SymmetricWindows(),
         GateActivation(),
         UnscaledBasesRope(ModernBertConfig),
@@ -134,7 +136,11 @@ MODERNBERT = Architecture(
         Row("blk.{}.ffn_up", "layers.{}.mlp.Wi"),
         Row("blk.{}.ffn_down", "layers.{}.mlp.Wo"),
         Row("output_norm", "final_norm"),
+        Row("cls", "head.dense"),
+        Row("cls.norm", "head.norm"),
+        Row("cls.output", "classifier"),
     ),
+    classifier=("head.dense", "head.norm", "classifier"),
     unused=("head.", "decoder."),
 )
 

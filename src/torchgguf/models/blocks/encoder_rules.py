@@ -1,8 +1,9 @@
-"""Rules of config maps for encoders with windows on both sides of a position."""
+"""Rules of config maps for encoders: windows on both sides of a position, and what classifies texts."""
 
 from typing import Any
 
 from torchgguf.container import GGUFError
+from torchgguf.container.errors import brief
 from torchgguf.models.blocks.gemma.two_rotations import TwoBasesRope
 from torchgguf.models.blocks.layer_kinds import FULL
 from torchgguf.models.blocks.windows import SLIDING
@@ -11,6 +12,7 @@ from torchgguf.models.core.pooling import POOLING_NAMES
 
 _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
 _ACTIVATION, _POOLING = "hidden_activation", "classifier.pooling_type"
+_LABELS = "classifier.output_labels"
 _WRITABLE = ("gelu", "silu")
 
 
@@ -89,3 +91,25 @@ class ClassifierPooling(Rule):
     def write(self, config: Any) -> dict[str, Any]:
         """Write the number."""
         return {_POOLING: POOLING_NAMES.index(config.classifier_pooling)}
+
+
+class Labels(Rule):
+    """The names of the labels, or their number alone, of files whose model classifies texts."""
+
+    keys = (_LABELS,)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Read the names; without them, the number of rows that score."""
+        scores = header.tensors.get("cls.output.weight")
+        if (names := header.values.get(_LABELS)) is None:
+            return {} if scores is None else {"num_labels": scores.shape[0]}
+        if not isinstance(names, list) or not names or any(type(name) is not str for name in names):
+            raise GGUFError(f"{_LABELS} must be strings, got {brief(names)}")
+        if scores is not None and scores.shape[0] != len(names):
+            raise GGUFError(f"{_LABELS} are {len(names)}, but cls.output.weight has {scores.shape[0]} rows")
+        return {"id2label": dict(enumerate(names))}
+
+    def write(self, config: Any) -> dict[str, Any]:
+        """Write the names, unless they are the two that a config has by default."""
+        names = [config.id2label[id] for id in sorted(config.id2label)]
+        return {} if names == ["LABEL_0", "LABEL_1"] else {_LABELS: names}

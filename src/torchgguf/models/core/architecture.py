@@ -53,6 +53,7 @@ class Architecture:
         marker: a tensor that, of these, only files of this one contain; None: there is no such tensor.
         stacks: parameters that Hugging Face checkpoints store in parts.
         interleaved: parameters that Hugging Face checkpoints may store in MXFP4.
+        classifier: modules that only models which classify texts have, and only some files.
         joined: modules whose tensors converted GGUF files store as one.
         joined_in_checkpoints: modules whose tensors Hugging Face checkpoints may store as one.
         other_names: of modules, in Hugging Face checkpoints.
@@ -74,6 +75,7 @@ class Architecture:
     marker: str | None = None
     stacks: Sequence[Stack] = ()
     interleaved: Sequence[Interleaved] = ()
+    classifier: tuple[str, ...] = ()
     joined: Sequence[Joined] = ()
     joined_in_checkpoints: Sequence[Joined] = ()
     other_names: OtherNames = NO_OTHER_NAMES

@@ -122,7 +122,7 @@ class GGUFSupply(TensorSupply):
         options.without_checkpoint()
         architecture = model_class.architecture
         config = architecture.read_config(file, options.ignore_metadata)
-        self._file, self._weights = file, architecture.weights
+        self._file, self._weights, self._classifier = file, architecture.weights, architecture.classifier
         tensors = architecture.tensors_of(file)
         self._source = GGUFSource.of(
             file.metadata, tensors, copy.deepcopy(config), architecture.config_tensors
@@ -151,7 +151,7 @@ class GGUFSupply(TensorSupply):
                 load = partial(_transformed, transform.to_hf, tensor.load, config)
                 tensor = replace(tensor, load=load, read=None)
             self.tensors[hf_name] = tensor
-            if row.hf == HEAD:
+            if row.hf == HEAD or row.hf in architecture.classifier:
                 self.heads.add(hf_name)
 
     def separate(self, model: Model) -> None:
@@ -167,8 +167,9 @@ class GGUFSupply(TensorSupply):
         return name if target is None else target[0]
 
     def may_lack(self, name: str) -> bool:
-        """Return whether GGUF files never store the parameter."""
-        return self._weights.to_gguf(name, self.config) is None
+        """Return whether GGUF files never store the parameter, or only some do."""
+        in_some = name.rpartition(".")[0] in self._classifier
+        return in_some or self._weights.to_gguf(name, self.config) is None
 
     def may_ignore(self, name: str, model: Model) -> bool:
         """Return whether the tensor belongs to a head that scores tokens, and the model lacks that head."""
