@@ -94,6 +94,8 @@ RUN_BY_BOTH = (
     "ernie",
     "exaone4",
     "hunyuan",
+    "neox",
+    "neox-sequential-odd-heads",
     "glm",
     "glm4",
     "glm4moe",

@@ -46,6 +46,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "glm4moe": ("glm4_moe",),
     "gpt-oss": ("gpt_oss",),
     "gpt2": ("gpt2",),
+    "gptneox": ("gpt_neox",),
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "granite": ("granite",),
     "granitehybrid": ("granitemoehybrid",),
