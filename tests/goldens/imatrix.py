@@ -40,6 +40,29 @@ CASES = {
     "gpt2": Case("GPT2", {"n_embd": 32, "n_layer": 1, "n_positions": CHUNK_SIZE, "n_ctx": CHUNK_SIZE}),
     "bloom": Case("Bloom", {"hidden_size": 32, "n_layer": 1, "seq_length": 256}),
     "phi": Case("Phi3", {**SMALL, "tie_word_embeddings": True}),
+    "kimi": Case(
+        "KimiLinear",
+        {
+            **SMALL,
+            "num_hidden_layers": 2,
+            "num_key_value_heads": 4,
+            "layer_types": ["full_attention", "linear_attention"],
+            "mlp_layer_types": ["dense", "sparse"],
+            "linear_num_heads": 4,
+            "linear_head_dim": 8,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 4,
+            "v_head_dim": 8,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": None,
+            "rms_norm_eps": 1e-6,  # llama.cpp's for lengths of queries and keys, too
+        },
+    ),
     "lfm2moe": Case(
         "Lfm2Moe",
         {

@@ -68,6 +68,7 @@ OWN_SIZES = {
     },
     "Qwen3_5MoeText": {name: size for name, size in SIZES.items() if name != "intermediate_size"},
     "Mamba": MAMBA,
+    "Mamba2": MAMBA,
     "FalconMamba": MAMBA,
     # The length that llama.cpp's converter states whatever the config does.
     "NemotronH": {
@@ -83,6 +84,7 @@ OWN_SIZES = {
         "eos_token_id": 2,
         "pad_token_id": None,
     },
+    "GPTNeoX": {key: size for key, size in SIZES.items() if key != "num_key_value_heads"},
     "Phi3": {**SIZES, "original_max_position_embeddings": 256, "eos_token_id": 2, "pad_token_id": None},
 }
 

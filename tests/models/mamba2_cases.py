@@ -47,6 +47,19 @@ FALCON = {
 }
 
 MAMBA2 = {
+    "mamba2": Case("Mamba2", {"num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 16}),
+    "mamba2-tied": Case(
+        "Mamba2",
+        {
+            "num_heads": 6,
+            "head_dim": 32,
+            "n_groups": 1,
+            "expand": 3,
+            "conv_kernel": 3,
+            "chunk_size": 16,
+            "tie_word_embeddings": True,
+        },
+    ),
     "falconh1": Case(
         "FalconH1",
         {

@@ -38,6 +38,8 @@ HALVES = {
     "gpt-oss": torch.bfloat16,
     "granitemoe-tied-biases": torch.bfloat16,
     "granitemoe-shared": torch.bfloat16,
+    "jamba-tied-odd-heads": torch.bfloat16,
+    "mamba-untied-odd-sizes": torch.float16,
     "nemotronh-biases-odd-heads": torch.bfloat16,
 }
 # Without a head, which llama.cpp wants in files of this architecture: we write the embedding a second time.
@@ -92,6 +94,8 @@ RUN_BY_BOTH = (
     "ernie",
     "exaone4",
     "hunyuan",
+    "neox",
+    "neox-sequential-odd-heads",
     "glm",
     "glm4",
     "glm4moe",
@@ -120,6 +124,7 @@ RUN_BY_BOTH = (
     "nemotronh-experts",
     "nemotronh-experts-groups",
     "mamba",
+    "mamba2",
     "falcon-mamba",
     "jamba",
 )

@@ -220,3 +220,31 @@ def test_a_checkpoint_with_values_beside_keys_that_are_values(tmp_path: Path):
     save_file(stored, file, {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"unused tensors: model\.layers\.1\.self_attn\.v_proj"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gemma4", "gemma4-experts", "gemma3n-shared"])
+def test_a_larger_vocabulary(name, tmp_path):
+    """Of both tables, as in transformers; and it is saved."""
+    theirs = reference(CASES[name])
+    ours = counterpart(theirs)
+    theirs.resize_token_embeddings(410)
+    ours.resize_token_embeddings(410)
+    assert {n: p.shape for n, p in ours.state_dict().items()} == {
+        n: p.shape for n, p in theirs.state_dict().items()
+    }
+    assert ours.config.vocab_size_per_layer_input == theirs.config.vocab_size_per_layer_input
+    ours.save_gguf(tmp_path / "x.gguf")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "x.gguf")
+    assert again(IDS + 9).logits.shape == (1, 24, 410)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["gemma4", "gemma4-experts", "gemma3n-shared"])
+def test_packed_in_blocks(name, tmp_path, exact_products):
+    """Tables, experts and all: the same numbers as unpacked, and the same file again."""
+    file = saved(name, tmp_path / "x.gguf", "Q8_0")
+    model = AutoModelForCausalLM.from_pretrained(file)
+    plain = AutoModelForCausalLM.from_pretrained(file, dequantize=True)
+    assert_close(model(IDS).logits, plain(IDS).logits, atol=1e-3, rtol=0)
+    model.save_gguf(tmp_path / "again.gguf")
+    assert (tmp_path / "again.gguf").read_bytes() == file.read_bytes()

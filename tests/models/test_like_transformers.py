@@ -10,7 +10,7 @@ from tests.models.tiny import CASES, LONGROPE, UNWRITABLE, counterpart, referenc
 from tests.peers.transformers import cache_of, given_cache
 
 # After the first piece of a text, transformers scans pieces of several tokens as if nothing were before them.
-FORGETFUL = ("falcon_mamba", "jamba", "mamba")
+FORGETFUL = ("falcon_mamba", "jamba", "mamba", "mamba2")
 ALL = {**CASES, **UNWRITABLE, "llama-longrope": LONGROPE}
 
 

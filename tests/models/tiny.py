@@ -125,6 +125,23 @@ CASES = {
     "ernie": Case("Ernie4_5", {"head_dim": 32}),
     "exaone4": Case("Exaone4", {**SHORT_IDS, "sliding_window": None, "layer_types": ["full_attention"] * 3}),
     "hunyuan": Case("HunYuanDenseV1", {**SHORT_IDS, "head_dim": 16, "eod_token_id": 2}),
+    "neox": Case(
+        "GPTNeoX",
+        {
+            **SHORT_IDS,
+            **rope("default", rope_theta=10000.0, partial_rotary_factor=0.5),
+        },
+    ),
+    "neox-sequential-odd-heads": Case(
+        "GPTNeoX",
+        {
+            **SHORT_IDS,
+            **rope("default", rope_theta=10000.0, partial_rotary_factor=0.25),
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "use_parallel_residual": False,
+        },
+    ),
     # The converter states the width as the length, a fixed epsilon and a fixed base.
     "glm": Case(
         "Glm",

@@ -194,7 +194,7 @@ ABSENT: dict[str, dict[str, str]] = {
             Glm4PreTrainedModel GptOssPreTrainedModel GraniteMoePreTrainedModel
             GraniteMoeHybridPreTrainedModel GraniteMoeSharedPreTrainedModel GranitePreTrainedModel
             HunYuanDenseV1PreTrainedModel KimiLinearPreTrainedModel Lfm2MoePreTrainedModel
-            Lfm2PreTrainedModel
+            Lfm2PreTrainedModel Mamba2PreTrainedModel
             LlamaPreTrainedModel MiniMaxM2PreTrainedModel Ministral3PreTrainedModel
             MistralPreTrainedModel MixtralPreTrainedModel NemotronHPreTrainedModel NemotronPreTrainedModel
             ModernBertPreTrainedModel NomicBertPreTrainedModel Olmo2PreTrainedModel
@@ -202,6 +202,13 @@ ABSENT: dict[str, dict[str, str]] = {
             Qwen2MoePreTrainedModel Qwen2PreTrainedModel Qwen3MoePreTrainedModel
             Qwen3NextPreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel
             SmolLM3PreTrainedModel StableLmPreTrainedModel Starcoder2PreTrainedModel
+            FalconMambaPreTrainedModel JambaPreTrainedModel MambaPreTrainedModel T5PreTrainedModel
+            UMT5PreTrainedModel
+        """,
+        "of T5 and UMT5 there are the encoders: T5EncoderModel, UMT5EncoderModel": """
+            T5ForConditionalGeneration T5ForQuestionAnswering T5ForSequenceClassification
+            T5ForTokenClassification T5Model UMT5ForConditionalGeneration UMT5ForQuestionAnswering
+            UMT5ForSequenceClassification UMT5ForTokenClassification UMT5Model
         """,
         "parts of models are shared: torchgguf.nn.RMSNorm": """
             Qwen2RMSNorm

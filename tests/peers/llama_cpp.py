@@ -39,11 +39,13 @@ BYTE_LEVEL = {
     "glm4": "glm4",
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
+    "gpt_neox": "olmo",
     "hunyuan_v1_dense": "hunyuan-dense",
     "kimi_linear": "kimi-k2",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
     "mamba": "mpt",
+    "mamba2": "mpt",
     "jais2": "gpt-2",
     "minimax_m2": "minimax-m2",
     "olmo": "olmo",
@@ -108,8 +110,18 @@ def _older_layer_types(config: dict[str, Any]) -> None:
     del config["model_type"]
 
 
+def _older_rotated_part(config: dict[str, Any]) -> None:
+    """Name the rotated part as released configs do; transformers' config would rename it."""
+    config["rotary_pct"] = config["rope_parameters"]["partial_rotary_factor"]
+    del config["model_type"]
+
+
 # Models whose released configs state something in another way, the only one that the converter knows.
-AS_RELEASED = {"granitemoehybrid": _older_layer_types, "nemotron_h": _without_experts}
+AS_RELEASED = {
+    "gpt_neox": _older_rotated_part,
+    "granitemoehybrid": _older_layer_types,
+    "nemotron_h": _without_experts,
+}
 
 
 def convert(models: Mapping[str, Any], folder: Path, types: Mapping[str, str]) -> dict[str, Path]:

@@ -270,7 +270,7 @@ def _watched(model: PreTrainedModel, process_output: bool) -> Iterator[tuple[nn.
             yield layer, [_Inputs([*filter(None, part)], experts) for part in (names[:-1], names[-1:])]
         elif isinstance(layer, LatentProjection | QuantizedLatentProjection):
             names = [_gguf_name(model, f"{path}.{matrix}.weight") for matrix in ("k", "v")]
-            yield layer, [_Inputs([*filter(None, [name])], layer.sizes[0]) for name in names]
+            yield layer, [_Inputs([*filter(None, [name])]) for name in names]
         elif isinstance(layer, _MATRICES):
             of_slots = (_gguf_name(model, f"{path}.{slot.name}") for slot in slots(layer))
             matrices = [name for name in of_slots if name is not None and name.endswith(".weight")]
@@ -294,8 +294,8 @@ def _see(thread: int, inputs: list[_Inputs], layer: nn.Module, arguments: tuple[
 def _see_heads(thread: int, inputs: list[_Inputs], layer: nn.Module, arguments: tuple[Any, ...]) -> None:
     rows, to_latent = arguments
     if get_ident() == thread:
-        for head, its_rows in enumerate(rows.unbind(1)):
-            inputs[0 if to_latent else 1].see(its_rows, head)
+        # As llama-imatrix, which has one row of sums for all heads, and one count.
+        inputs[0 if to_latent else 1].see(rows.transpose(1, 2).flatten(2))
 
 
 def _see_expert(thread: int, inputs: list[_Inputs], expert: int, *rows: Tensor) -> None:

@@ -200,6 +200,14 @@ from torchgguf.models.architectures.gpt2_double_heads import (
     GPT2DoubleHeadsModel as GPT2DoubleHeadsModel,
     GPT2DoubleHeadsModelOutput as GPT2DoubleHeadsModelOutput,
 )
+from torchgguf.models.architectures.gpt_neox import (
+    GPTNeoXConfig as GPTNeoXConfig,
+    GPTNeoXForCausalLM as GPTNeoXForCausalLM,
+    GPTNeoXForQuestionAnswering as GPTNeoXForQuestionAnswering,
+    GPTNeoXForSequenceClassification as GPTNeoXForSequenceClassification,
+    GPTNeoXForTokenClassification as GPTNeoXForTokenClassification,
+    GPTNeoXModel as GPTNeoXModel,
+)
 from torchgguf.models.architectures.gpt_oss import (
     GptOssConfig as GptOssConfig,
     GptOssForCausalLM as GptOssForCausalLM,
@@ -303,6 +311,13 @@ from torchgguf.models.architectures.mamba import (
     MambaForCausalLM as MambaForCausalLM,
     MambaModel as MambaModel,
     MambaOutput as MambaOutput,
+)
+from torchgguf.models.architectures.mamba2 import (
+    Mamba2CausalLMOutput as Mamba2CausalLMOutput,
+    Mamba2Config as Mamba2Config,
+    Mamba2ForCausalLM as Mamba2ForCausalLM,
+    Mamba2Model as Mamba2Model,
+    Mamba2Output as Mamba2Output,
 )
 from torchgguf.models.architectures.minicpm import (
     MiniCPMConfig as MiniCPMConfig,

@@ -12,12 +12,18 @@ from torch import Tensor, nn
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import DecoderConfig, DecoderLayer, DecoderModel, NormNames
-from torchgguf.models.blocks.mamba2 import Mamba2Mixer, Mamba2Options, mamba2_rows, mamba2_rules
+from torchgguf.models.blocks.mamba2 import (
+    UNLIMITED_STEPS,
+    Mamba2Mixer,
+    Mamba2Options,
+    mamba2_rows,
+    mamba2_rules,
+)
 from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Assumed, Implied, Rule, Unwritable
+from torchgguf.models.core.config_map import RECURRENT_LAYERS, Assumed, Harmless, Implied, Rule, Unwritable
 from torchgguf.models.core.weight_map import HEAD, ParameterRow, Row, Scaling
 from torchgguf.nn import GatedGroupRMSNorm, Linear
 from torchgguf.nn.gated_norm import GateAlone, GroupRMSNormThenGate
@@ -83,8 +89,7 @@ class FalconH1Config(DecoderConfig):
                 f"mamba_n_heads times mamba_d_head must be mamba_d_ssm={size}, got {self.mamba_n_heads} and "
                 f"{self.mamba_d_head}"
             )
-        if self.time_step_limit is not None:
-            self.time_step_limit = [*self.time_step_limit]
+        self.time_step_limit = [*(self.time_step_limit or (0.0, math.inf))]
 
     @property
     def mixer_size(self) -> int:
@@ -158,6 +163,8 @@ FALCON_H1 = Architecture(
         *tables.DECODER_RULES,
         *mamba2_rules("mamba_n_heads", "mamba_d_head", "mamba_n_groups", "mamba_d_state", "mamba_d_conv"),
         MixerSize(),
+        Harmless((RECURRENT_LAYERS,)),  # all are
+        UNLIMITED_STEPS,
         TiedMultipliers(),
         Implied("mamba_conv_bias", lambda tensors: "blk.0.ssm_conv1d.bias" in tensors),
         Implied("mamba_rms_norm", lambda tensors: "blk.0.ssm_norm.weight" in tensors),
@@ -222,7 +229,8 @@ class FalconH1Mixer(Mamba2Mixer):
 
     def __init__(self, config: FalconH1Config, layer_idx: int) -> None:
         assert isinstance(config.mamba_d_head, int)
-        least, largest = config.time_step_limit or (0.0, math.inf)
+        assert config.time_step_limit is not None
+        least, largest = config.time_step_limit
         options = Mamba2Options(
             config.mamba_n_heads,
             config.mamba_d_head,

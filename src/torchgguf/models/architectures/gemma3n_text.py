@@ -237,7 +237,7 @@ class Gemma3nTextModel(PerLayerModel, TwoRotationsModel, architecture=GEMMA3N):
     def make_table(self, config: Any, every: int, padding: int | None) -> nn.Module:
         """Create the table of per-layer embeddings, given the size of a row and the token of padding."""
         table = TallEmbedding(config.vocab_size_per_layer_input, every, padding)
-        table.scale, table.rows = config.hidden_size_per_layer_input**0.5, config.vocab_size
+        table.scale, table.config = config.hidden_size_per_layer_input**0.5, config
         return table
 
     def embedding_scale(self, config: Gemma3nTextConfig) -> float:

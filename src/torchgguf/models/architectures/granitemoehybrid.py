@@ -23,6 +23,8 @@ from torchgguf.models.blocks.attention import Attention
 from torchgguf.models.blocks.decoder import ScaledResidualLayer
 from torchgguf.models.blocks.layer_kinds import FULL, LINEAR, HeadsByLayer, check_layer_types
 from torchgguf.models.blocks.mamba2 import (
+    UNLIMITED_STEPS,
+    Expand,
     LongestText,
     Mamba2Mixer,
     Mamba2Options,
@@ -80,8 +82,7 @@ class GraniteMoeHybridConfig(GraniteMoeConfig):
                 f"mamba_n_heads times mamba_d_head must be mamba_expand times hidden_size, {size}, got "
                 f"{self.mamba_n_heads} and {self.mamba_d_head}"
             )
-        if self.time_step_limit is not None:
-            self.time_step_limit = [*self.time_step_limit]
+        self.time_step_limit = [*(self.time_step_limit or (0.0, math.inf))]
 
     def check_experts(self) -> None:
         """Check the number of experts; none are valid, too."""
@@ -97,18 +98,6 @@ class GraniteMoeHybridConfig(GraniteMoeConfig):
 def has_experts(config: Any) -> bool:
     """Return whether there are experts beside the MLP."""
     return bool(config.num_local_experts)
-
-
-class Expand(Rule):
-    """`mamba_expand`: how many times the width the size of a mixer is."""
-
-    keys = ("ssm.inner_size",)
-
-    def read(self, header: Header) -> dict[str, Any]:
-        """Return the quotient."""
-        return {
-            "mamba_expand": header.positive(self.keys[0], int) // header.positive("embedding_length", int)
-        }
 
 
 class SharedMLPSize(Rule):
@@ -165,7 +154,8 @@ GRANITE_MOE_HYBRID = Architecture(
         SharedMLPSize(),
         StatedRotation(),
         *mamba2_rules("mamba_n_heads", "mamba_d_head", "mamba_n_groups", "mamba_d_state", "mamba_d_conv"),
-        Expand(),
+        Expand("mamba_expand"),
+        UNLIMITED_STEPS,
         Implied("mamba_conv_bias", lambda tensors: any(name.endswith("ssm_conv1d.bias") for name in tensors)),
         Unwritable("mamba_proj_bias", False),
     ),
@@ -228,7 +218,8 @@ class GraniteMoeHybridModel(MultipliedDecoder, architecture=GRANITE_MOE_HYBRID):
 
 def _mamba_options(config: GraniteMoeHybridConfig) -> Mamba2Options:
     assert isinstance(config.mamba_d_head, int)
-    least, largest = config.time_step_limit or (0.0, math.inf)
+    assert config.time_step_limit is not None
+    least, largest = config.time_step_limit
     return Mamba2Options(
         config.mamba_n_heads,
         config.mamba_d_head,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchgguf.container import GGUFError
 from torchgguf.models.blocks.recurrent import RecurrentMixer
 from torchgguf.models.blocks.step import Step
-from torchgguf.models.core.config_map import Field, Header, Rule, largest_dimension
+from torchgguf.models.core.config_map import Field, Header, Rule, Unwritable, largest_dimension
 from torchgguf.models.core.weight_map import ParameterRow, Row
 from torchgguf.nn import CausalConv1d, FileForm, FormedLayer, Linear, Padding, state_space_scan
 from torchgguf.nn.activations import find_activation
@@ -200,6 +200,27 @@ class HeadSizes(Rule):
         """Write both."""
         heads, head_dim = getattr(config, self.heads), getattr(config, self.head_dim)
         return {_INNER: heads * head_dim, _HEADS: heads}
+
+
+# Step sizes have no bounds in files.
+UNLIMITED_STEPS = Unwritable("time_step_limit", [0.0, math.inf])
+
+
+@dataclass(frozen=True)
+class Expand(Rule):
+    """The field that states how many times the width the size of a mixer is.
+
+    Attributes:
+        name: of the field.
+    """
+
+    name: str
+    keys = (_INNER,)
+
+    def read(self, header: Header) -> dict[str, Any]:
+        """Return the quotient."""
+        size, width = (header.positive(key, int) for key in (_INNER, "embedding_length"))
+        return {self.name: size // width}
 
 
 class LongestText(Field):

@@ -166,13 +166,17 @@ class Field(Rule):
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the number."""
-        stated = header.values.get(self.key, 0)
-        if not self.required and type(stated) in (int, float) and stated == 0:
-            return {}  # llama.cpp's own writer states 0 where the size follows from the tensors
+        if not self.required and not self.is_stated(header):
+            return {}
         value = self.number(header)
         if self.limit is not None and value is not None and value > (limit := self.limit(header)):
             raise GGUFError(f"{self.key} = {value} is invalid: the {self.limit.__name__} is {limit}")
         return {self.name: value}
+
+    def is_stated(self, header: Header) -> bool:
+        """Return whether there is a number; llama.cpp's own writer states 0 where it follows from tensors."""
+        stated = header.values.get(self.key, 0)
+        return type(stated) not in (int, float) or stated != 0
 
     def number(self, header: Header) -> Any:
         """Return the number under the key, above zero."""
@@ -218,6 +222,10 @@ class MaybeZero(Field):
 @dataclass(frozen=True)
 class Count(Field):
     """Maps one key to one config field of the same value, which may be zero."""
+
+    def is_stated(self, header: Header) -> bool:
+        """Return whether there is a number."""
+        return self.key in header.values
 
     def number(self, header: Header) -> int:
         """Return the number under the key, or zero."""

@@ -41,6 +41,8 @@ class Model(GradientCheckpointing):
         pooling: how vectors of texts are made from the states of tokens, a name in `POOLING_NAMES`; or None
             if nothing states it.
         name_or_path: the argument of `from_pretrained`, or an empty text.
+        further_tables: attributes of models without a head that hold further tables with a row for each
+            token, as far as a model has them; each with the field of the config that counts the rows.
     """
 
     architecture: ClassVar[Architecture]
@@ -53,6 +55,7 @@ class Model(GradientCheckpointing):
     kept: Mapping[str, LazyTensor] = MappingProxyType({})
     added_biases: tuple[str, ...] = ()
     name_or_path: str = ""
+    further_tables: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, config: Any, attn_implementation: str | None = None) -> None:
         super().__init__()

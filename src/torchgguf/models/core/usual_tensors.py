@@ -24,6 +24,8 @@ _QKV = ("attn_q", "attn_k", "attn_v")
 _FUSED_QKV = "attn_qkv"
 _FUSED_GATE_UP = "ffn_gate_up_exps"
 _GATE_UP = ("ffn_gate_exps", "ffn_up_exps")
+_FUSED_GROUPS = "ssm_in"
+_OF_GROUPS = ("attn_qkv", "attn_gate")
 _IN_LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(\w+)")
 _ONE_EXPERT = re.compile(r"(blk\.\d+\.ffn_(?:gate|up|down))\.(\d+)\.weight")
 _HEAD = "output.weight"
@@ -93,7 +95,7 @@ class UsualTensors:
         """Find the tensors that are made of unusual ones: all that consist of the same parts, or none."""
         forms = (
             *(self._named, self._stacked, self._split_gate_up, self._joined_gate_up),
-            *(self._split_qkv, self._joined_qkv, self._unstacked),
+            *(self._split_qkv, self._joined_qkv, self._unstacked, self._split_groups),
         )
         for group in (group for form in forms for group in form(unusual)):
             if all(self._knows(name) and name not in self._file.tensors for name in group):
@@ -211,6 +213,33 @@ class UsualTensors:
         )
         return heads * size, key_heads * size, key_heads * value_size
 
+    def _split_groups(self, unusual: Infos) -> Iterator[_Group]:
+        """Split queries, keys, values and gates of the gated delta rule, whose rows come in groups."""
+        for name, info in unusual.items():
+            found = _IN_LAYER.fullmatch(name)
+            if not found or found[2] != _FUSED_GROUPS:
+                continue
+            names = [f"blk.{found[1]}.{part}.{found[3]}" for part in _OF_GROUPS]
+            if is_factor(name):
+                yield {part: _Made(info.shape, (name,), _same) for part in names}
+            elif _has_rows(info, 0) and (rows := self._rows_of_groups(int(found[1]), info.shape[0])):
+                yield {
+                    part: _Made((len(index), *info.shape[1:]), (name,), partial(_chosen, rows=index))
+                    for part, index in zip(names, rows, strict=True)
+                }
+
+    def _rows_of_groups(self, layer: int, rows: int) -> tuple[Tensor, Tensor] | None:
+        """Return the rows of queries, keys and values, and those of gates; None: not so many are stated."""
+        keys = ("ssm.group_count", "ssm.time_step_rank", "ssm.state_size", "ssm.inner_size")
+        groups, heads, size, inner = (self._number(key, layer) for key in keys)
+        if not groups or not heads or not size or not inner or heads % groups or inner % groups:
+            return None
+        sizes = (size, size, inner // groups, inner // groups)
+        if groups * sum(sizes) != rows:
+            return None
+        kinds = torch.arange(rows).view(groups, -1).split(sizes, dim=1)
+        return torch.cat([kind.flatten() for kind in kinds[:3]]), kinds[3].flatten()
+
     def _number(self, key: str, layer: int) -> int | None:
         metadata = self._file.metadata
         value = metadata.get(f"{metadata.get('general.architecture')}.{key}")
@@ -259,6 +288,10 @@ def _stack(*parts: Tensor) -> Tensor:
 
 def _concatenated(*parts: Tensor, dim: int = 0) -> Tensor:
     return torch.cat(parts, dim)
+
+
+def _chosen(tensor: Tensor, rows: Tensor) -> Tensor:
+    return tensor.index_select(0, rows)
 
 
 def _narrowed(tensor: Tensor, dim: int, start: int, rows: int) -> Tensor:

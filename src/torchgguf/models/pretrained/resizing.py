@@ -20,12 +20,16 @@ def resize_vocabulary(model: Model, size: int | None, multiple: int | None) -> n
     if size < 1:
         raise ValueError(f"the vocabulary must contain at least 1 token, got {size}")
     layers = [embedding] if head is None or head.weight is embedding.weight else [embedding, head]
+    base = model.base_model
+    layers += [getattr(base, name) for name in base.further_tables if hasattr(base, name)]
     if packed := [layer for layer in layers if isinstance(layer, PackedLayer)]:
         raise ValueError(f"resizing packed rows is unsupported: call dequantize() first ({packed[0]!r})")
     for layer in layers:
         assert isinstance(layer, nn.Embedding | nn.Linear)
         _resize_rows(layer, size)
     model.config.vocab_size = size
+    for field in base.further_tables.values():
+        setattr(model.config, field, size)
     model.tie_weights()
     return embedding
 

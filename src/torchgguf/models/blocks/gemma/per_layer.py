@@ -3,10 +3,10 @@
 Shape letters: B batch, T new positions, L layers, P size of a layer's vector.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,14 +32,14 @@ class TallEmbedding(Embedding):
     """An `Embedding` that files store with further rows of zeros.
 
     Attributes:
-        rows: the number of rows in files, at least.
+        config: its `vocab_size` is the number of rows in files, unless there are more.
     """
 
-    rows: int = 0
+    config: Any
 
     def slots(self) -> Iterable[Slot]:
         """List the table as it is in files."""
-        height = max(self.rows, self.num_embeddings)
+        height = max(self.config.vocab_size, self.num_embeddings)
         for slot in super().slots():
             yield replace(slot, shape=(height, self.embedding_dim), read=partial(self._read, height))
 
@@ -54,6 +54,8 @@ class PerLayerModel(DecoderModel):
     The vectors are those of a table, added to what a projection makes of the embedded tokens. Without
     `hidden_size_per_layer_input` there are none.
     """
+
+    further_tables: ClassVar[Mapping[str, str]] = {"embed_tokens_per_layer": "vocab_size_per_layer_input"}
 
     def add_modules(self, config: Any) -> None:
         """Create the table and the projection."""
