@@ -225,6 +225,7 @@ NEMOTRON_H = Architecture(
     ),
     other_names=OtherNames({}, prefix="backbone"),
     unused=("mtp.",),
+    scales_biases=True,
 )
 
 

@@ -241,8 +241,10 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
 def _scales_bias(model: Model, path: str, tensors: Mapping[str, LazyTensor]) -> bool:
     """Return whether a factor applies to the bias of a layer, too.
 
-    In MLPs llama.cpp multiplies sums with biases, unless the factor is that of NVFP4 blocks.
+    In MLPs of some architectures llama.cpp multiplies sums with biases, unless blocks are NVFP4.
     """
+    if not model.architecture.scales_biases:
+        return False
     row = model.architecture.weights.to_gguf(f"{model.base_name(path)}.bias", model.config)
     in_mlp = row is not None and row[1].gguf.startswith("blk.{}.ffn_")
     return in_mlp and "bias" in tensors and tensors["weight"].type is not TensorType.NVFP4
