@@ -1,5 +1,6 @@
 """Encoders: what transformers, llama.cpp's converter and its runtime make of the same tiny models."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import transformers
 from torch.testing import assert_close
 
 import torchgguf
+from tests.models.files import edited
 from tests.models.tiny import Case, counterpart, reference
 from tests.peers.llama_cpp import add_tokenizer, convert, embeddings, run_converter
 from tests.support import LLAMA_CPP
@@ -259,6 +261,25 @@ def test_heads(name, head):
     expected = dict(theirs.named_parameters())
     for parameter, value in ours.named_parameters():
         assert_close(value.grad, expected[parameter].grad, atol=1e-3, rtol=1e-3)
+
+
+def test_a_file_whose_queries_keys_and_values_are_one_tensor(files, tmp_path):
+    """As llama.cpp reads them, too."""
+    model, parts = AutoModel.from_pretrained(files["bert"]), ("attn_q", "attn_k", "attn_v")
+    with torchgguf.open_gguf(files["bert"]) as file:
+        changes: dict[str, Any] = {}
+        for i, kind in product(range(3), ("weight", "bias")):
+            names = [f"blk.{i}.{part}.{kind}" for part in parts]
+            changes |= {
+                **dict.fromkeys(names),
+                f"blk.{i}.attn_qkv.{kind}": torch.cat([file[n] for n in names]),
+            }
+        edited(files["bert"], tmp_path / "x.gguf", tensors=changes)
+    again = AutoModel.from_pretrained(tmp_path / "x.gguf")
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    vectors = embeddings(tmp_path / "x.gguf", LINES, "mean")
+    assert_close(vectors, embeddings(files["bert"], LINES, "mean"), atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

@@ -236,3 +236,15 @@ def test_a_larger_vocabulary(name, tmp_path):
     ours.save_gguf(tmp_path / "x.gguf")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "x.gguf")
     assert again(IDS + 9).logits.shape == (1, 24, 410)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["gemma4", "gemma4-experts", "gemma3n-shared"])
+def test_packed_in_blocks(name, tmp_path, exact_products):
+    """Tables, experts and all: the same numbers as unpacked, and the same file again."""
+    file = saved(name, tmp_path / "x.gguf", "Q8_0")
+    model = AutoModelForCausalLM.from_pretrained(file)
+    plain = AutoModelForCausalLM.from_pretrained(file, dequantize=True)
+    assert_close(model(IDS).logits, plain(IDS).logits, atol=1e-3, rtol=0)
+    model.save_gguf(tmp_path / "again.gguf")
+    assert (tmp_path / "again.gguf").read_bytes() == file.read_bytes()
