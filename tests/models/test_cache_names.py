@@ -9,12 +9,19 @@ from torch.testing import assert_close
 
 from tests.models.classes import CLASSES
 from tests.models.tiny import CASES, OWN_SIZES, SIZES, counterpart, reference
+from tests.models.without_peer import BIDIRECTIONAL, CASES as CONFIGS
 from torchgguf.models import AutoConfig, GPT2DoubleHeadsModel
 from torchgguf.nn import DynamicCache
 
 NAMES = ["cache", "past_key_values"]
 TWO_NAMES = "cache and past_key_values are two names of one argument: use cache only"
-DECODERS = [each for each in CLASSES if "causal_lm" in each.architecture.classes]  # encoders have no cache
+# Encoders have no cache, nor have decoders that see texts in both directions.
+DECODERS = [
+    each
+    for each in CLASSES
+    if "causal_lm" in each.architecture.classes
+    and each.architecture.config_class.model_type not in {CONFIGS[name][0] for name in BIDIRECTIONAL}
+]
 IDS = torch.arange(20, 32).view(2, 6)
 
 
@@ -31,6 +38,8 @@ def test_every_class(model_class):
     sizes = {"gpt2": OWN_SIZES["GPT2"], "bloom": OWN_SIZES["Bloom"]}.get(model_type, SIZES)
     if model_type.startswith(("deepseek", "kimi")):  # all heads share what is compressed
         sizes = {**sizes, "num_key_value_heads": sizes["num_attention_heads"], "num_experts_per_tok": 2}
+    if model_type == "dots1":  # whose config has no default numbers of experts
+        sizes = {**sizes, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
     model = model_class(AutoConfig.for_model(model_type, **{**sizes, "pad_token_id": 1})).eval()
     expected = model(IDS)[0]
     for call in (model, model.forward):

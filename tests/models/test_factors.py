@@ -20,12 +20,15 @@ from torchgguf.quants import dequantize, quantize
 IDS = torch.arange(24)[None] * 7 % 400
 # Of each kind: matrices with a factor, by the number of factors, and the type of all matrices of the file.
 KINDS = {
-    "llama-biases": ({"blk.0.attn_q": 1, "blk.1.attn_k": 1, "blk.2.ffn_down": 1, "output": 1}, "NVFP4"),
+    "llama-biases": (
+        {"blk.0.attn_q": 1, "blk.1.attn_k": 1, "blk.1.ffn_up": 1, "blk.2.ffn_down": 1, "output": 1},
+        "NVFP4",
+    ),
     "llama": ({"blk.0.attn_q": 1, "blk.1.attn_output": 1, "blk.2.ffn_up": 1, "blk.0.ffn_gate": 1}, "F32"),
     "qwen3moe": ({"blk.0.ffn_gate_exps": 7, "blk.1.ffn_up_exps": 7, "blk.2.ffn_down_exps": 7}, "Q8_0"),
     "gpt-oss": ({"blk.0.ffn_gate_exps": 5, "blk.1.ffn_up_exps": 5, "blk.2.ffn_down_exps": 5}, "Q8_0"),
     "granitemoe-shared": ({"blk.0.ffn_up_shexp": 1, "blk.1.ffn_gate_shexp": 1}, "F16"),
-    "gpt2": ({"blk.0.attn_qkv": 1, "blk.1.ffn_up": 1, "blk.2.attn_output": 1}, "F16"),
+    "gpt2": ({"blk.0.attn_qkv": 1, "blk.2.attn_output": 1}, "F16"),
 }
 
 
@@ -55,6 +58,10 @@ def with_factors(original: Path, path: Path, added: dict[str, int], type_name: s
             beside[f"{name}.scale"] = scale
             beside[f"{name}.input_scale"] = scale + 1
             multiplied[f"{name}.weight"] = values * scale.view(-1, *[1] * (values.dim() - 1))
+            # In MLPs the factor applies to the bias, too, unless it is that of NVFP4.
+            is_single = scale.numel() == 1 and source.type is not TensorType.NVFP4
+            if "ffn" in name and f"{name}.bias" in file and is_single:
+                multiplied[f"{name}.bias"] = file[f"{name}.bias"] * scale
     return (
         edited(original, path / "beside.gguf", tensors=beside),
         edited(original, path / "multiplied.gguf", tensors=multiplied),

@@ -113,6 +113,9 @@ ABSENT: dict[str, dict[str, str]] = {
         "of Gemma 4 without a head, for speed only; models with a head accept it": """
             logits_to_keep
         """,
+        "of Qwen3-VL: there are texts here, no images": """
+            deepstack_visual_embeds visual_pos_masks
+        """,
     },
     "generate": {},
     "from_pretrained": {},
@@ -203,7 +206,8 @@ ABSENT: dict[str, dict[str, str]] = {
             Qwen3NextPreTrainedModel Qwen3PreTrainedModel SeedOssPreTrainedModel
             SmolLM3PreTrainedModel StableLmPreTrainedModel Starcoder2PreTrainedModel
             FalconMambaPreTrainedModel JambaPreTrainedModel MambaPreTrainedModel T5PreTrainedModel
-            UMT5PreTrainedModel
+            UMT5PreTrainedModel Dots1PreTrainedModel GPTNeoXPreTrainedModel GlmPreTrainedModel
+            Jais2PreTrainedModel OlmoPreTrainedModel Olmo3PreTrainedModel
         """,
         "of T5 and UMT5 there are the encoders: T5EncoderModel, UMT5EncoderModel": """
             T5ForConditionalGeneration T5ForQuestionAnswering T5ForSequenceClassification
@@ -211,7 +215,7 @@ ABSENT: dict[str, dict[str, str]] = {
             UMT5ForSequenceClassification UMT5ForTokenClassification UMT5Model
         """,
         "parts of models are shared: torchgguf.nn.RMSNorm": """
-            Qwen2RMSNorm
+            GPTNeoXLayer Qwen2RMSNorm
         """,
         "a cache consists of states here: torchgguf.nn.State": """
             BertLayer CacheLayerMixin DynamicIndexedLayer DynamicLayer EncoderDecoderCache

@@ -31,6 +31,7 @@ def scaled_linear(
     quant_type: QuantType,
     bias: Tensor | None = None,
     scale: Tensor | None = None,
+    scales_bias: bool = False,
 ) -> Tensor:
     """Return `scale * (input @ dequantize(weight).T) + bias` in the input's dtype.
 
@@ -40,9 +41,12 @@ def scaled_linear(
         quant_type: of the blocks.
         bias: `(out_features,)`.
         scale: a single number; None: 1.
+        scales_bias: whether the factor applies to the bias, too.
     """
     if scale is None:
         return kernels.linear(input, weight, quant_type, bias)
+    if scales_bias and bias is not None:
+        bias = bias * scale
     # Before the factor, which is small, products are beyond the range of float16.
     wide = input.float() if input.dtype is torch.float16 else input
     product = kernels.linear(wide, weight, quant_type) * scale

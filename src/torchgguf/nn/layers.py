@@ -145,7 +145,7 @@ class QuantizedLinear(_PackedMatrixLayer):
     """`y = x @ dequantize(weight).T + bias`, the weight staying in its GGUF blocks.
 
     `weight` is uint8 `(out_features, bytes_per_row)` and has no gradient; the input and the bias have. If
-    there is a factor `scale`, it applies to the product, before the bias.
+    there is a factor `scale`, it applies to the product, before the bias, or with it if `scales_bias` is set.
 
     Args:
         in_features: size of the input's last dimension; a multiple of the type's block size.
@@ -160,6 +160,7 @@ class QuantizedLinear(_PackedMatrixLayer):
 
     bias: nn.Parameter | None
     scale: nn.Parameter | None
+    scales_bias = False
 
     def __init__(
         self,
@@ -190,7 +191,7 @@ class QuantizedLinear(_PackedMatrixLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., in_features)` to `(..., out_features)` in the input's dtype."""
-        return scaled_linear(input, self.weight, self.quant_type, self.bias, self.scale)
+        return scaled_linear(input, self.weight, self.quant_type, self.bias, self.scale, self.scales_bias)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Return a plain layer with the same weights in `dtype`, trainable."""
@@ -199,8 +200,13 @@ class QuantizedLinear(_PackedMatrixLayer):
         )
         linear.weight = nn.Parameter(unpacked(self.weight, self.quant_type, dtype, self.scale))
         if self.bias is not None:
-            linear.bias = nn.Parameter(self.bias.detach().to(dtype))
+            linear.bias = nn.Parameter(self._plain_bias(self.bias).to(dtype))
         return linear
+
+    def _plain_bias(self, bias: Tensor) -> Tensor:
+        """Return the bias of a layer without a factor."""
+        plain = bias.detach()
+        return plain if self.scale is None or not self.scales_bias else plain * self.scale.detach()
 
     def extra_repr(self) -> str:
         """Show the sizes and the type, as in `in_features=896, out_features=128, Q5_0, bias=True`."""
@@ -217,7 +223,7 @@ class QuantizedConv1D(QuantizedLinear):
             plain = Conv1D(self.out_features, self.in_features)
         plain.fill("weight", unpacked(self.weight, self.quant_type, dtype, self.scale))
         assert self.bias is not None
-        plain.fill("bias", self.bias.detach().to(dtype))
+        plain.fill("bias", self._plain_bias(self.bias).to(dtype))
         return plain
 
 

@@ -23,7 +23,7 @@ from torchgguf.models.blocks.mlp import MLP
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.models.core.config_map import Assumed, Implied, Rule, Unwritable
+from torchgguf.models.core.config_map import RECURRENT_LAYERS, Assumed, Harmless, Implied, Rule, Unwritable
 from torchgguf.models.core.weight_map import HEAD, ParameterRow, Row, Scaling
 from torchgguf.nn import GatedGroupRMSNorm, Linear
 from torchgguf.nn.gated_norm import GateAlone, GroupRMSNormThenGate
@@ -163,6 +163,7 @@ FALCON_H1 = Architecture(
         *tables.DECODER_RULES,
         *mamba2_rules("mamba_n_heads", "mamba_d_head", "mamba_n_groups", "mamba_d_state", "mamba_d_conv"),
         MixerSize(),
+        Harmless((RECURRENT_LAYERS,)),  # all are
         UNLIMITED_STEPS,
         TiedMultipliers(),
         Implied("mamba_conv_bias", lambda tensors: "blk.0.ssm_conv1d.bias" in tensors),

@@ -144,6 +144,7 @@ class GPTNeoXModel(DecoderModel, architecture=GPT_NEOX):
     """GPT-NeoX without a head."""
 
     base_model_prefix = "gpt_neox"
+    argument_order = ("input_ids", "attention_mask", "position_ids", "inputs_embeds", "cache", "use_cache")
     embedding_name = "embed_in"
     norm_name = "final_layer_norm"
 
@@ -167,14 +168,24 @@ class GPTNeoXModel(DecoderModel, architecture=GPT_NEOX):
         return nn.functional.dropout(x, self.config.hidden_dropout, self.training)
 
 
-class GPTNeoXForCausalLM(heads.ForCausalLM, base=GPTNeoXModel): ...
+class GPTNeoXForCausalLM(heads.ForCausalLM, base=GPTNeoXModel):
+    argument_order = (*GPTNeoXModel.argument_order[:-1], "labels", "use_cache")
 
 
-class GPTNeoXForSequenceClassification(heads.ForSequenceClassification, base=GPTNeoXModel): ...
+class GPTNeoXForSequenceClassification(heads.ForSequenceClassification, base=GPTNeoXModel):
+    argument_order = GPTNeoXForCausalLM.argument_order
 
 
 class GPTNeoXForTokenClassification(heads.ForTokenClassification, base=GPTNeoXModel):
     head_name = "classifier"
+    argument_order = (
+        *("input_ids", "cache", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds"),
+        *("labels", "use_cache"),
+    )
 
 
-class GPTNeoXForQuestionAnswering(heads.ForQuestionAnswering, base=GPTNeoXModel): ...
+class GPTNeoXForQuestionAnswering(heads.ForQuestionAnswering, base=GPTNeoXModel):
+    argument_order = (
+        *("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds"),
+        *("start_positions", "end_positions"),
+    )

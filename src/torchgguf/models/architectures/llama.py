@@ -46,6 +46,7 @@ LLAMA = Architecture(
     ),
     rows=LLAMA_ROWS,
     matches=lambda metadata: not metadata.get("llama.attention.sliding_window"),
+    scales_biases=True,
 )
 
 

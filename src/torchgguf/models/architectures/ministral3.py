@@ -103,6 +103,7 @@ MINISTRAL3 = Architecture(
         LayerWindows(Ministral3Config),
     ),
     rows=LLAMA_ROWS,
+    scales_biases=True,
 )
 
 

@@ -42,6 +42,7 @@ MISTRAL = Architecture(
     rules=(*LLAMA_RULES, *NO_EXPERTS, LayerWindows(MistralConfig)),
     rows=LLAMA_ROWS,
     matches=_is_mistral,
+    scales_biases=True,
 )
 
 

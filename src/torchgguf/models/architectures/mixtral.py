@@ -60,6 +60,7 @@ MIXTRAL = Architecture(
     matches=lambda metadata: bool(metadata.get("llama.expert_count")),
     stacks=MIXTRAL_STACKS,
     other_names=OtherNames({"layers.{}.mlp.gate": "layers.{}.block_sparse_moe.gate"}),
+    scales_biases=True,
 )
 
 

@@ -22,6 +22,7 @@ from torchgguf.models.blocks.single_mixers import EXPERTS_ALONE, MLP_ALONE, Mixe
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
+    RECURRENT_LAYERS,
     Count,
     Field,
     Flag,
@@ -164,6 +165,8 @@ NEMOTRON_H = Architecture(
         # Older files state the same number under this key, too.
         Field("attention.layer_norm_rms_epsilon", "layer_norm_epsilon", float, required=False),
         Unrotated(),
+        Harmless((RECURRENT_LAYERS,)),  # readers know them by the other numbers
+        Implied("attention_bias", lambda tensors: any(name.endswith("attn_q.bias") for name in tensors)),
         *mamba2_rules("mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size", "conv_kernel"),
         Unwritable("mlp_hidden_act", "relu2"),
         Unwritable("mamba_hidden_act", "silu"),
@@ -222,6 +225,7 @@ NEMOTRON_H = Architecture(
     ),
     other_names=OtherNames({}, prefix="backbone"),
     unused=("mtp.",),
+    scales_biases=True,
 )
 
 
@@ -282,7 +286,7 @@ class NemotronHModel(DecoderModel, architecture=NEMOTRON_H):
         if kind == LINEAR:
             mixer = Mamba2Mixer(config.hidden_size, layer_idx, _mamba_options(config))
         elif kind == FULL:
-            mixer = MixerAttention(config, layer_idx, rotation=None)
+            mixer = MixerAttention(config, layer_idx, bias=config.attention_bias, rotation=None)
         elif kind == MLP_ALONE:
             mixer = MixerMLP(config, bias=config.mlp_bias)
         else:

@@ -62,6 +62,7 @@ class Architecture:
         kept_forms: forms of parameters of layers that models keep, but do not run, by the names of their
             modules; layers that run know their own.
         unused: beginnings of the names of tensors in Hugging Face checkpoints that no class here has.
+        scales_biases: whether the factor of an MLP's matrix applies to the bias, too, as in llama.cpp.
         unread: names of tensors in GGUF files that llama.cpp accepts, but does not use; `{}` stands for the
             number of the layer.
         classes: the models by the name of their task; each is registered when it is defined.
@@ -83,6 +84,7 @@ class Architecture:
     kept_forms: Mapping[str, FileForm] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     other_ggufs: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+    scales_biases: bool = False
     unread: tuple[str, ...] = ()
     classes: dict[str, type[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 

@@ -98,6 +98,7 @@ _UNREAD = (
     *(
         "activation.situ_",
         "attention.indexer.kpool_",
+        "attention.recurrent_layers",  # repeats the kinds of layers where no rule reads it
         "attn_res.",
         "decoder_block_count",
         "deepstack_mapping",

@@ -29,8 +29,8 @@ from torchgguf.models.io.opening import open_source, read_config
 from torchgguf.models.io.options import LoadOptions
 from torchgguf.models.io.places import ParameterPlace
 from torchgguf.models.io.supply import CheckpointSupply, GGUFSupply, TensorSupply
-from torchgguf.nn import PackedLayer, SlottedLayer, check_attention
-from torchgguf.nn.factors import FACTOR_KINDS, factor_name, times_factor
+from torchgguf.nn import PackedLayer, QuantizedLinear, SlottedLayer, check_attention
+from torchgguf.nn.factors import FACTOR_KINDS, SCALE, factor_name, times_factor
 from torchgguf.quants import quant_type
 
 _logger = logging.getLogger(__name__)
@@ -201,6 +201,7 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
     matrices = [slot.name for slot, _ in filled if slot.factors is not None]
     of_factors = {factor_name(name, kind) for name in matrices for kind in FACTOR_KINDS}
     factors = {slot.name: tensor for slot, tensor in filled if slot.name in of_factors}
+    scales_bias = SCALE in factors and _scales_bias(model, path, {s.name: t for s, t in filled})
     for slot, tensor in filled:
         layer = model.get_submodule(path)
         if slot.name in factors:
@@ -208,6 +209,11 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
                 layer.fill(slot.name, tensor.load().to(filling.device, torch.float32))
             continue
         factor = factors.get(factor_name(slot.name)) if slot.factors else None
+        if scales_bias and slot.name == "bias":
+            if isinstance(layer, QuantizedLinear):
+                layer.scales_bias = True
+            else:
+                factor = factors[SCALE]
         # A packed layer would keep the same values.
         is_plain = tensor.dtype is filling.dtype is torch.float32 and factor is None
         keep = filling.keep_blocks or (filling.keep_packed and tensor.is_packed)
@@ -230,6 +236,18 @@ def fill_layer(opened: OpenModel[Any], path: str, filling: Filling) -> None:
                 tensor = replace(tensor, type=torch.float32, load=partial(_scaled, tensor, factor))
             plain = _load_plain(tensor, wanted, too_large)
             opened.supply.layout.fill(layer, slot.name, plain.to(filling.device))
+
+
+def _scales_bias(model: Model, path: str, tensors: Mapping[str, LazyTensor]) -> bool:
+    """Return whether a factor applies to the bias of a layer, too.
+
+    In MLPs of some architectures llama.cpp multiplies sums with biases, unless blocks are NVFP4.
+    """
+    if not model.architecture.scales_biases:
+        return False
+    row = model.architecture.weights.to_gguf(f"{model.base_name(path)}.bias", model.config)
+    in_mlp = row is not None and row[1].gguf.startswith("blk.{}.ffn_")
+    return in_mlp and "bias" in tensors and tensors["weight"].type is not TensorType.NVFP4
 
 
 def _scaled(tensor: LazyTensor, factor: LazyTensor) -> Tensor:
