@@ -176,6 +176,21 @@ MIXTURES = {
             "tie_word_embeddings": True,
         },
     ),
+    "hunyuanmoe": Case(
+        "HunYuanMoEV1", {**SHORT_IDS, "num_experts": 7, "moe_topk": 3, "head_dim": 16, "eod_token_id": 2}
+    ),
+    "hunyuanmoe-odd-heads": Case(
+        "HunYuanMoEV1",
+        {
+            **SHORT_IDS,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+            "num_experts": 3,
+            "tie_word_embeddings": True,
+        },
+    ),
     # llama.cpp has as many heads of keys as of queries.
     "dots1": Case(
         "Dots1",

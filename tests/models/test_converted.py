@@ -94,6 +94,8 @@ RUN_BY_BOTH = (
     "ernie",
     "exaone4",
     "hunyuan",
+    "hunyuanmoe",
+    "hunyuanmoe-odd-heads",
     "neox",
     "neox-sequential-odd-heads",
     "glm",

@@ -241,6 +241,12 @@ from torchgguf.models.architectures.hunyuan_v1_dense import (
     HunYuanDenseV1ForSequenceClassification as HunYuanDenseV1ForSequenceClassification,
     HunYuanDenseV1Model as HunYuanDenseV1Model,
 )
+from torchgguf.models.architectures.hunyuan_v1_moe import (
+    HunYuanMoEV1Config as HunYuanMoEV1Config,
+    HunYuanMoEV1ForCausalLM as HunYuanMoEV1ForCausalLM,
+    HunYuanMoEV1ForSequenceClassification as HunYuanMoEV1ForSequenceClassification,
+    HunYuanMoEV1Model as HunYuanMoEV1Model,
+)
 from torchgguf.models.architectures.hunyuan_vl_text import (
     HunYuanVLTextConfig as HunYuanVLTextConfig,
     HunYuanVLTextForCausalLM as HunYuanVLTextForCausalLM,

@@ -51,6 +51,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "granite": ("granite",),
     "granitehybrid": ("granitemoehybrid",),
     "granitemoe": ("granitemoeshared", "granitemoe"),
+    "hunyuan-moe": ("hunyuan_v1_moe",),
     "hunyuan_vl": ("hunyuan_vl_text",),
     "internlm2": ("internlm2",),
     "jais": ("jais",),
