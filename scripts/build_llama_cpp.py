@@ -84,8 +84,9 @@ def build(scratch: Path, targets: tuple[str, ...], flags: tuple[str, ...], advan
 
 def build_with_bar() -> Path:
     """Build what does not exist yet, with a progress bar; return the folder with `bin` and `native`."""
-    if BUILT.exists():
+    if BENCH_NATIVE.exists():
         return BUILT
+    shutil.rmtree(BUILT, ignore_errors=True)  # of a time when less was built
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     fetch_with_bar("llama.cpp-sources")
