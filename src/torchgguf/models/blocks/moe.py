@@ -246,6 +246,12 @@ class SparseMoeBlock(nn.Module):
         """Create the layer that scores experts."""
         return Gate(hidden_size, experts)
 
+    def scorer(self) -> nn.Module:
+        """Return the layer that scores experts, without the adapter that PEFT may have put around it."""
+        gate = getattr(self, self.gate_name)
+        base: nn.Module = getattr(gate, "base_layer", gate)
+        return base
+
     def mix_experts(self, tokens: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Map tokens `(N, hidden_size)` by the experts `chosen`, weighed by `weights`, `(N, K)` each."""
         mixed: Tensor = self.experts(tokens, chosen, weights)
@@ -277,8 +283,9 @@ class CorrectedMoeBlock(SparseMoeBlock):
 
     def correction(self) -> Tensor:
         """Return the bias, `(E,)`."""
-        assert isinstance(self.gate, CorrectedGate)
-        return self.gate.e_score_correction_bias
+        gate = self.scorer()
+        assert isinstance(gate, CorrectedGate)
+        return gate.e_score_correction_bias
 
     def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weights and the indices of the experts of each token, `(N, K)` each."""
