@@ -1,7 +1,7 @@
 """Values of metadata for each layer: checked before rules read them, and one number where all are equal."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from torchgguf.container import GGUFError
 from torchgguf.models.core.config_map import RECURRENT_LAYERS, Header, tensor_count
@@ -11,7 +11,7 @@ _LAYERS, _HEADS = "block_count", "attention.head_count"
 _PER_LAYER = (_HEADS, "attention.head_count_kv", "feed_forward_length", "expert_feed_forward_length")
 
 
-def is_integers(value: Any) -> bool:
+def is_integers(value: Any) -> TypeGuard[list[int]]:
     """Return whether a value is a list of integers; files may contain lists of lists, which have no hash."""
     return isinstance(value, list) and all(type(each) is int for each in value)
 
