@@ -172,7 +172,6 @@ KIMI_LINEAR = Architecture(
     rules=(
         *tables.with_own(tables.COMMON_RULES, Field("context_length", "model_max_length"), KimiSizes()),
         Field("attention.kv_lora_rank", "kv_lora_rank", limit=largest_dimension),
-        Field("attention.value_length_mla", "v_head_dim", limit=largest_dimension),
         Field("ssm.conv_kernel", "linear_conv_kernel_dim", limit=largest_dimension),
         Field("kda.head_dim", "linear_head_dim", limit=largest_dimension),
         SameHeads(),
