@@ -94,6 +94,7 @@ RUN_BY_BOTH = (
     "ernie",
     "exaone4",
     "hunyuan",
+    "exaonemoe",
     "hunyuanmoe",
     "hunyuanmoe-odd-heads",
     "neox",

@@ -32,6 +32,7 @@ BYTE_LEVEL = {
     "deepseek_v3": "deepseek-v3",
     "dots1": "qwen2",
     "exaone4": "exaone4",
+    "exaone_moe": "exaone-moe",
     "falcon": "falcon",
     "falcon_h1": "falcon-h1",
     "falcon_mamba": "falcon",

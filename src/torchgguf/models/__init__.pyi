@@ -118,6 +118,11 @@ from torchgguf.models.architectures.exaone4 import (
     Exaone4ForTokenClassification as Exaone4ForTokenClassification,
     Exaone4Model as Exaone4Model,
 )
+from torchgguf.models.architectures.exaone_moe import (
+    ExaoneMoeConfig as ExaoneMoeConfig,
+    ExaoneMoeForCausalLM as ExaoneMoeForCausalLM,
+    ExaoneMoeModel as ExaoneMoeModel,
+)
 from torchgguf.models.architectures.falcon import (
     FalconConfig as FalconConfig,
     FalconForCausalLM as FalconForCausalLM,

@@ -33,6 +33,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "ernie4_5": ("ernie4_5",),
     "ernie4_5-moe": ("ernie4_5_moe",),
     "exaone": ("exaone",),
+    "exaone-moe": ("exaone_moe",),
     "exaone4": ("exaone4",),
     "falcon": ("falcon",),
     "falcon-h1": ("falcon_h1",),

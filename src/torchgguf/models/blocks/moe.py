@@ -286,7 +286,8 @@ class CorrectedMoeBlock(SparseMoeBlock):
         return self.route(logits, self.correction())
 
 
-def _sigmoid_router(config: Any) -> Router:
+def sigmoid_router(config: Any) -> Router:
+    """Return a `Router`: `sigmoid_then_choose` with the fields of a config."""
     return partial(
         sigmoid_then_choose,
         choices=config.num_experts_per_tok,
@@ -311,7 +312,7 @@ class LatentMoeBlock(CorrectedMoeBlock):
         experts = UngatedExperts(
             config.n_routed_experts, latent_size or hidden_size, config.moe_intermediate_size, activation
         )
-        router = _sigmoid_router(config)
+        router = sigmoid_router(config)
         super().__init__(experts, router, shared_experts=shared_experts, hidden_size=hidden_size)
         self.has_latents = latent_size is not None
         if latent_size is not None:
@@ -329,7 +330,7 @@ class LatentMoeBlock(CorrectedMoeBlock):
 def sigmoid_experts(config: Any) -> CorrectedMoeBlock:
     """Create experts of DeepSeek-V3's kind, and those that all tokens share."""
     experts = gated_experts(config, config.n_routed_experts, config.moe_intermediate_size)
-    return CorrectedMoeBlock(experts, _sigmoid_router(config), shared_experts=shared_experts(config))
+    return CorrectedMoeBlock(experts, sigmoid_router(config), shared_experts=shared_experts(config))
 
 
 def shared_experts(config: Any, bias: bool = False) -> MLP:
