@@ -179,6 +179,20 @@ def test_the_reference_and_its_gradients_are_exact(case, length):
 
 
 @each_case
+def test_autocast_leaves_the_reference_alone(case):
+    """Its products would be rounded to bfloat16, and with them the state."""
+    inputs = made(case, 70, dtype=torch.float32)
+    name = CASES[case][0]
+    grads = [torch.randn_like(x) for x in RECURRENCE_REFERENCE[name](*inputs)]
+    for called, arguments in ((name, inputs), (f"{name}_backward", [*grads, *inputs])):
+        expected = RECURRENCE_REFERENCE[called](*arguments)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = RECURRENCE_REFERENCE[called](*arguments)
+        for one, other in zip(actual, expected, strict=True):
+            assert torch.equal(one, other)
+
+
+@each_case
 def test_padding_leaves_the_state(case):
     inputs = made(case, 70, dtype=torch.float32)
     still = [

@@ -8,10 +8,13 @@ from torch.testing import assert_close
 
 from tests.models.files import edited
 from tests.models.tiny import CASES, Case, counterpart, reference
-from torchgguf.container import GGUFError, open_gguf
+from tests.peers.llama_cpp import convert, greedy_text
+from tests.support import LLAMA_CPP
+from torchgguf.container import GGUFError, TensorSource, TensorType, open_gguf
 from torchgguf.conversion.importance import ImportanceCollector
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.nn import KeyValues, QuantizedLatentProjection
+from torchgguf.quants import dequantize, quantize
 
 # Sizes of which whole blocks can be made.
 CASE = Case(
@@ -40,6 +43,60 @@ def test_a_packed_model(file, tmp_path, exact_products):
     packed.save_pretrained(tmp_path / "folder")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "folder")
     assert_close(again(TEXT).logits, plain(TEXT).logits, atol=1e-5, rtol=0)
+
+
+def before_the_split(new, path):
+    """Return the file of a model as it was before 2025-04: one matrix, and sizes of expanded heads."""
+    with open_gguf(new) as opened:
+        stated = {key.partition(".")[2]: value for key, value in opened.metadata.items()}
+        tensors: dict[str, torch.Tensor | None] = {}
+        for name in (name for name in opened.tensors if "attn_k_b" in name):
+            keys, values = opened[name].float(), opened[name.replace("k_b", "v_b")].float()
+            fused = torch.cat((keys.transpose(1, 2), values), dim=1).flatten(0, 1).contiguous()
+            tensors |= {name: None, name.replace("k_b", "v_b"): None, name.replace("k_b", "kv_b"): fused}
+    sizes = {
+        "attention.head_count_kv": stated["attention.head_count"],
+        "attention.key_length": stated["attention.key_length_mla"],
+        "attention.value_length": stated["attention.value_length_mla"],
+        "attention.key_length_mla": None,
+        "attention.value_length_mla": None,
+    }
+    return edited(new, path, metadata={f"deepseek2.{key}": v for key, v in sizes.items()}, tensors=tensors)
+
+
+@torch.no_grad()
+def test_files_from_before_keys_and_values_were_apart(tmp_path, exact_products):
+    new = tmp_path / "new.gguf"
+    counterpart(reference(CASE)).save_gguf(new)
+    old = before_the_split(new, tmp_path / "old.gguf")
+    expected = AutoModelForCausalLM.from_pretrained(new)(TEXT).logits
+    model = AutoModelForCausalLM.from_pretrained(old)
+    assert_close(model(TEXT).logits, expected, atol=1e-5, rtol=0)
+    model.save_gguf(tmp_path / "again.gguf")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "again.gguf")
+    assert_close(again(TEXT).logits, expected, atol=1e-5, rtol=0)
+    # Packed: values stay in their blocks, keys are unpacked.
+    with open_gguf(old) as opened:
+        fused = {name: opened[name].clone() for name in opened.tensors if "attn_kv_b" in name}
+    blocks = {name: quantize(matrix, "Q8_0") for name, matrix in fused.items()}
+    sources = {
+        name: TensorSource(tuple(fused[name].shape), TensorType.Q8_0, lambda rows=rows: rows)
+        for name, rows in blocks.items()
+    }
+    packed = edited(old, tmp_path / "packed.gguf", tensors=sources)
+    rounded = {name: dequantize(rows, "Q8_0") for name, rows in blocks.items()}
+    plain = edited(old, tmp_path / "rounded.gguf", tensors=rounded)
+    model = AutoModelForCausalLM.from_pretrained(packed)
+    assert model.model.layers[0].self_attn.kv_b_proj.quant_types["v"].name == "Q8_0"
+    assert_close(model(TEXT).logits, AutoModelForCausalLM.from_pretrained(plain)(TEXT).logits)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LLAMA_CPP.exists(), reason="llama.cpp's converter is missing")
+def test_llama_cpp_reads_the_older_file_alike(tmp_path):
+    new = convert({"deepseek3": reference(CASES["deepseek3"])}, tmp_path, {})["deepseek3"]
+    old, prompt = before_the_split(new, tmp_path / "old.gguf"), "The licenses for most software"
+    assert greedy_text(old, prompt) == greedy_text(new, prompt)
 
 
 @torch.no_grad()
@@ -74,18 +131,14 @@ def test_a_new_model_has_finite_weights():
     assert weight.std().item() == pytest.approx(0.15, rel=0.1)  # of all tiny models
 
 
-def test_older_files_are_refused_with_a_reason(file, tmp_path):
+def test_sizes_of_older_files_with_tensors_of_newer_ones_are_refused(file, tmp_path):
     key = "deepseek2.attention.key_length_mla"
-    old = edited(file, tmp_path / "old.gguf", {key: None})
-    with pytest.raises(
-        GGUFError, match=re.escape("attention.key_length_mla is missing: files from before 2025")
-    ):
-        AutoModelForCausalLM.from_pretrained(old)
+    mixed = edited(file, tmp_path / "mixed.gguf", {key: None})
+    with pytest.raises(GGUFError, match=r"attention\.head_count_kv must be 4, got 1"):
+        AutoModelForCausalLM.from_pretrained(mixed)
     wrong = edited(file, tmp_path / "wrong.gguf", {"deepseek2.attention.value_length": 65})
-    with pytest.raises(GGUFError, match=re.escape("attention.value_length must be 64, got 65")):
+    with pytest.raises(GGUFError, match=r"attention\.value_length must be 64, got 65"):
         AutoModelForCausalLM.from_pretrained(wrong)
-    with open_gguf(file) as opened:
-        assert opened.metadata[key] == 40
 
 
 @torch.no_grad()

@@ -75,3 +75,12 @@ def test_what_is_refused(tmp_path):
     )
     with pytest.raises(GGUFError, match=r"ssm\.inner_size must be a multiple of the width 64, got 100"):
         AutoConfig.from_pretrained(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2"])
+def test_a_mask_on_another_device(name):
+    """As of attention, it moves to the states."""
+    model = counterpart(reference(HYBRIDS[name])).to("meta")
+    mask = torch.ones_like(IDS)
+    mask[0, 0] = 0
+    assert model(IDS.to("meta"), attention_mask=mask).logits.shape == (*IDS.shape, 400)

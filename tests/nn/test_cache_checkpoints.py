@@ -74,5 +74,7 @@ def test_keys_and_values_need_no_checkpoints():
 
 
 def test_invalid_intervals():
+    with pytest.raises(ValueError, match="max_checkpoints must be at least 0, got -1"):
+        DynamicCache(max_checkpoints=-1)
     with pytest.raises(ValueError, match="checkpoint_every must be at least 1, got 0"):
         DynamicCache(checkpoint_every=0)

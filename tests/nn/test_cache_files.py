@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from tests.nn.hybrid import ORIGINAL, VOCABULARY, Hybrid
 from torchgguf.container import GGUFError, open_gguf, write_gguf
-from torchgguf.nn import DynamicCache, StaticCache
+from torchgguf.nn import Convolution, DynamicCache, StaticCache
 
 MAKERS = {"dynamic": DynamicCache, "static": lambda: StaticCache(None, 40)}
 
@@ -70,9 +70,43 @@ def test_what_is_refused(tmp_path):
         DynamicCache().load(tmp_path / "absent.gguf")
 
 
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_states_without_numbers(tmp_path, make):
+    """Values of latent attention, which its keys contain, and what a kernel of size 1 remembers."""
+    saved, x = DynamicCache(), torch.ones(2, 3, 5, dtype=torch.bfloat16)
+    saved.update(x[:, None], x[:, None, :, :0], 0)
+    saved.state(1, Convolution).append(x, 0)
+    saved.save(tmp_path / "cache.gguf")
+    loaded = make().load(tmp_path / "cache.gguf")
+    assert loaded.get_seq_length() == 3
+    keys, values = loaded.update(x[:, None], x[:, None, :, :0], 0)
+    assert torch.equal(keys[:, :, :6], torch.cat((x, x), dim=1)[:, None])
+    assert values.shape == (*keys.shape[:3], 0) and values.dtype is x.dtype
+    assert torch.equal(loaded.state(1, Convolution).append(x, 0), x)
+
+
+def test_a_file_after_a_broken_one(tmp_path):
+    model, saved, ids = Hybrid(), DynamicCache(), tokens(12)
+    model(ids[:, :7], cache=saved)
+    saved.save(tmp_path / "cache.gguf")
+    with open_gguf(tmp_path / "cache.gguf") as file:
+        tensors = {name: file[name].clone() for name in file}
+        del tensors["layers.1.KeyValues.values"]
+        write_gguf(tmp_path / "broken.gguf", file.metadata | {"torchgguf.cache.length": 7}, tensors)
+    model(ids[:, 7:9], cache=saved)
+    saved.save(tmp_path / "cache.gguf")
+    loaded = StaticCache(None, 40)
+    with pytest.raises(GGUFError, match="layer 1 is broken: 'values'"):
+        loaded.load(tmp_path / "broken.gguf")
+    assert loaded.load(tmp_path / "cache.gguf").get_seq_length() == 9
+    expected = model(ids, use_cache=False).logits[:, 9:]
+    assert_close(model(ids[:, 9:], cache=loaded).logits, expected)
+
+
 BROKEN = {
     "a model's": ({"general.architecture": "llama"}, {}, "contains no cache"),
     "length": ({"torchgguf.cache.length": -1}, {}, "must be a positive number, got -1"),
+    "empty": ({"torchgguf.cache.empty": 5}, {}, "must be a list of names, got 5"),
     "name": ({}, {"layers.0.Secret.value": torch.ones(1)}, "belongs to no state"),
     "layer": ({}, {"layers.99999999999.Recurrent.value": torch.ones(1)}, "belongs to no state"),
     "missing": ({}, {"layers.0.KeyValues.keys": torch.ones(1, 1, 3, 2)}, "layer 0 is broken: 'values'"),

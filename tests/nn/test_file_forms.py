@@ -61,6 +61,12 @@ def test_numbers_that_a_parameter_does_not_represent_are_used_as_they_were_read(
     assert torch.equal(stored(layer, "A_log"), in_file)
     assert_close(copy.deepcopy(layer).in_file_form("A_log"), in_file)
     assert "_A_log_in_file" not in layer.state_dict()
+    layer.in_file_form("A_log").sum().backward()
+    assert_close(layer.A_log.grad, in_file.clamp(max=0))  # what is not represented is not trained
+    with torch.no_grad():
+        layer.A_log += 0.5
+    changed = torch.where(in_file > 0, in_file, in_file * torch.tensor(0.5).exp())
+    assert_close(stored(layer, "A_log"), changed)
     with torch.no_grad():
         layer.A_log.fill_(0.5)
     assert_close(layer.in_file_form("A_log"), -torch.full(shape, 0.5).exp())

@@ -207,7 +207,8 @@ ABSENT: dict[str, dict[str, str]] = {
             SmolLM3PreTrainedModel StableLmPreTrainedModel Starcoder2PreTrainedModel
             FalconMambaPreTrainedModel JambaPreTrainedModel MambaPreTrainedModel T5PreTrainedModel
             UMT5PreTrainedModel Dots1PreTrainedModel GPTNeoXPreTrainedModel GlmPreTrainedModel
-            Jais2PreTrainedModel OlmoPreTrainedModel Olmo3PreTrainedModel
+            Jais2PreTrainedModel OlmoPreTrainedModel Olmo3PreTrainedModel HunYuanMoEV1PreTrainedModel
+            ExaoneMoePreTrainedModel
         """,
         "of T5 and UMT5 there are the encoders: T5EncoderModel, UMT5EncoderModel": """
             T5ForConditionalGeneration T5ForQuestionAnswering T5ForSequenceClassification

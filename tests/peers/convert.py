@@ -19,6 +19,10 @@ from pathlib import Path
 def run(script: str, arguments: list[str], split: str) -> str:
     """Run the converter, and return the error that ended it."""
     from conversion.base import TextModel  # llama.cpp's, beside its script
+    from conversion.hunyuan import HunYuanMoEModel
+
+    # The vocabulary of the released model is tiktoken's, read by code of its own.
+    HunYuanMoEModel.set_vocab = TextModel._set_vocab_gpt2
 
     find = TextModel.get_vocab_base_pre
     if split:

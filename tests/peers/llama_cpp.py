@@ -32,6 +32,7 @@ BYTE_LEVEL = {
     "deepseek_v3": "deepseek-v3",
     "dots1": "qwen2",
     "exaone4": "exaone4",
+    "exaone_moe": "exaone-moe",
     "falcon": "falcon",
     "falcon_h1": "falcon-h1",
     "falcon_mamba": "falcon",
@@ -41,6 +42,7 @@ BYTE_LEVEL = {
     "gpt2": "gpt-2",
     "gpt_neox": "olmo",
     "hunyuan_v1_dense": "hunyuan-dense",
+    "hunyuan_v1_moe": "hunyuan",
     "kimi_linear": "kimi-k2",
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2",
@@ -116,10 +118,21 @@ def _older_rotated_part(config: dict[str, Any]) -> None:
     del config["model_type"]
 
 
+def _lists_of_experts(config: dict[str, Any]) -> None:
+    """State sizes and numbers of experts layer by layer."""
+    numbers = {
+        "moe_intermediate_size": config["intermediate_size"],
+        "moe_topk": config["moe_topk"],
+        "num_shared_expert": 1,
+    }
+    config |= {name: [number] * config["num_hidden_layers"] for name, number in numbers.items()}
+
+
 # Models whose released configs state something in another way, the only one that the converter knows.
 AS_RELEASED = {
     "gpt_neox": _older_rotated_part,
     "granitemoehybrid": _older_layer_types,
+    "hunyuan_v1_moe": _lists_of_experts,
     "nemotron_h": _without_experts,
 }
 

@@ -168,7 +168,8 @@ class Session:
         multiples = range(known // _CHECKPOINT_EVERY + 1, len(tokens) // _CHECKPOINT_EVERY + 1)
         for end in (*(i * _CHECKPOINT_EVERY for i in multiples), len(tokens)):
             if end > known:
-                self.model(torch.tensor([tokens[known:end]]), cache=self._cache, logits_to_keep=1)
+                new = torch.tensor([tokens[known:end]], device=self.model.device)
+                self.model(new, cache=self._cache, logits_to_keep=1)
                 self._cache.checkpoint()
                 known = end
 

@@ -118,6 +118,11 @@ from torchgguf.models.architectures.exaone4 import (
     Exaone4ForTokenClassification as Exaone4ForTokenClassification,
     Exaone4Model as Exaone4Model,
 )
+from torchgguf.models.architectures.exaone_moe import (
+    ExaoneMoeConfig as ExaoneMoeConfig,
+    ExaoneMoeForCausalLM as ExaoneMoeForCausalLM,
+    ExaoneMoeModel as ExaoneMoeModel,
+)
 from torchgguf.models.architectures.falcon import (
     FalconConfig as FalconConfig,
     FalconForCausalLM as FalconForCausalLM,
@@ -240,6 +245,12 @@ from torchgguf.models.architectures.hunyuan_v1_dense import (
     HunYuanDenseV1ForCausalLM as HunYuanDenseV1ForCausalLM,
     HunYuanDenseV1ForSequenceClassification as HunYuanDenseV1ForSequenceClassification,
     HunYuanDenseV1Model as HunYuanDenseV1Model,
+)
+from torchgguf.models.architectures.hunyuan_v1_moe import (
+    HunYuanMoEV1Config as HunYuanMoEV1Config,
+    HunYuanMoEV1ForCausalLM as HunYuanMoEV1ForCausalLM,
+    HunYuanMoEV1ForSequenceClassification as HunYuanMoEV1ForSequenceClassification,
+    HunYuanMoEV1Model as HunYuanMoEV1Model,
 )
 from torchgguf.models.architectures.hunyuan_vl_text import (
     HunYuanVLTextConfig as HunYuanVLTextConfig,

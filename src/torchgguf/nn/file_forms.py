@@ -72,10 +72,18 @@ class FormedLayer(SlottedLayer):
         Numbers of a file that have no counterpart in the parameter, such as a rate of decay above 0, are NaN
         there. They are returned as they were read, and are not trained.
         """
-        parameter: Tensor = getattr(self, name)
-        formed = self.file_forms[name].to_file(parameter.float())
+        return self._formed(name, getattr(self, name).float())
+
+    def _formed(self, name: str, parameter: Tensor) -> Tensor:
+        to_file = self.file_forms[name].to_file
         beyond: Tensor | None = getattr(self, _beyond(name), None)
-        return formed if beyond is None else torch.where(formed.isnan(), beyond, formed)
+        if beyond is None:
+            return to_file(parameter)
+        # NaN must not enter `to_file`: its gradient would be NaN, too.
+        is_beyond = to_file(parameter.detach()).isnan()
+        return torch.where(
+            is_beyond, beyond.to(parameter.dtype), to_file(parameter.masked_fill(parameter.isnan(), 0.0))
+        )
 
     def _in_file(self, name: str) -> Tensor:
         form, parameter = self.file_forms[name], parameter_of(self, name)
@@ -83,7 +91,7 @@ class FormedLayer(SlottedLayer):
         if stored is not None and _are_same(form.to_layer(stored).to(parameter.dtype), parameter.cpu()):
             return stored
         # llama.cpp's converter calculates in float16, but not in bfloat16.
-        return form.to_file(parameter.float() if parameter.dtype is torch.bfloat16 else parameter)
+        return self._formed(name, parameter.float() if parameter.dtype is torch.bfloat16 else parameter)
 
 
 def _are_same(one: Tensor, other: Tensor) -> bool:

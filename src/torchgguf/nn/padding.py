@@ -69,5 +69,5 @@ class Padding:
 
 
 def _in_order(x: Tensor, order: Tensor) -> Tensor:
-    index = order.to(x.device).view(*order.shape, *(1,) * (x.dim() - 2))
+    index = order.view(*order.shape, *(1,) * (x.dim() - 2))
     return x.take_along_dim(index, dim=1)

@@ -9,6 +9,7 @@ to the gradients of all arguments; it has no gradients itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -54,6 +55,12 @@ RECURRENCES = {
 RECURRENCE_REFERENCE: dict[str, Callable[..., Any]] = {}
 
 
+def _without_autocast(state: Tensor) -> AbstractContextManager[Any]:
+    """Return a context in which products have the precision of the state, whatever the caller's context."""
+    kind = state.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
 def _define(
     name: str,
     names: tuple[str, ...],
@@ -70,7 +77,12 @@ def _define(
 
     def checked(*arguments: Tensor) -> tuple[Tensor, Tensor]:
         check(*arguments)
-        return forward(*arguments)
+        with _without_autocast(arguments[-1]):
+            return forward(*arguments)
+
+    def differentiated(*arguments: Tensor) -> tuple[Tensor, ...]:
+        with _without_autocast(arguments[-1]):
+            return backward(*arguments)
 
     def fake(*arguments: Tensor) -> tuple[Tensor, Tensor]:
         check(*arguments)
@@ -88,7 +100,7 @@ def _define(
         return grads
 
     qualified = f"torchgguf::{name}"
-    for operator, implementation in ((name, checked), (f"{name}_backward", backward)):
+    for operator, implementation in ((name, checked), (f"{name}_backward", differentiated)):
         LIBRARY.impl(operator, implementation, "CompositeExplicitAutograd")
         RECURRENCE_REFERENCE[operator] = implementation
     torch.library.register_fake(qualified, fake, lib=LIBRARY)

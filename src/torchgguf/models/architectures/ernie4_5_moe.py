@@ -154,7 +154,7 @@ class Ernie4_5_MoeBlock(moe.SparseMoeBlock):
 
     def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weights and the indices of the experts of each token, `(N, K)` each."""
-        gate = self.scorer()
+        gate = getattr(self.gate, "base_layer", self.gate)  # PEFT's adapters contain the layer
         assert isinstance(gate, Ernie4_5_MoeGate)
         return self.route(logits, gate.moe_statics.e_score_correction_bias[0])
 

@@ -37,7 +37,7 @@ class HunYuanDenseV1Config(DecoderConfig):
     attention_bias: bool = False
 
 
-def _with_larger_base(parameters: dict[str, Any], head_dim: int) -> dict[str, Any]:
+def with_larger_base(parameters: dict[str, Any], head_dim: int) -> dict[str, Any]:
     """Return `rope_parameters` in which `alpha` is part of the base."""
     if parameters["rope_type"] != "dynamic" or not (alpha := parameters.get("alpha")):
         return parameters
@@ -50,7 +50,7 @@ class HunYuanRope(Rope):
 
     def write(self, config: Any) -> dict[str, Any]:
         """Write the keys of every rotary embedding."""
-        parameters = _with_larger_base(config.rope_parameters, config.head_dim)
+        parameters = with_larger_base(config.rope_parameters, config.head_dim)
         return super().write(SimpleNamespace(rope_parameters=parameters, head_dim=config.head_dim))
 
 
@@ -95,7 +95,7 @@ class HunYuanDenseV1Model(DecoderModel, architecture=HUNYUAN_DENSE):
     def make_rotary(self, config: HunYuanDenseV1Config) -> RotaryEmbedding:
         """Create the module that computes the angles."""
         assert config.rope_parameters and config.head_dim
-        return RotaryEmbedding(_with_larger_base(config.rope_parameters, config.head_dim), config.head_dim)
+        return RotaryEmbedding(with_larger_base(config.rope_parameters, config.head_dim), config.head_dim)
 
     def make_layer(self, config: HunYuanDenseV1Config, layer_idx: int) -> DecoderLayer:
         """Make a layer."""

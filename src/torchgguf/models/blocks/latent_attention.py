@@ -140,39 +140,52 @@ class LatentRope(YarnFactorsRope):
 
 _QUERY_RANK = "attention.q_lora_rank"
 _KEY, _KEY_MLA = "attention.key_length", "attention.key_length_mla"
+_VALUE, _VALUE_MLA = "attention.value_length", "attention.value_length_mla"
 
 
 class LatentSizes(Rule):
-    """Maps sizes of queries and keys: files state those of a head that all share, and of expanded heads."""
+    """Maps sizes of queries and keys: files state those of a head that all share, and of expanded heads.
+
+    Files from before 2025-04 state those of expanded heads only, under the keys of the others.
+    """
 
     keys: Sequence[str] = (
-        *("attention.head_count_kv", _KEY, "attention.value_length"),
-        *(_KEY_MLA, ROTATED, _QUERY_RANK),
+        *("attention.head_count_kv", _KEY, _VALUE),
+        *(_KEY_MLA, _VALUE_MLA, ROTATED, _QUERY_RANK),
     )
 
     def read(self, header: Header) -> dict[str, Any]:
         """Read the sizes of expanded heads, and check the others."""
-        if _KEY_MLA not in header.values:
-            raise GGUFError(f"{_KEY_MLA} is missing: files from before 2025-04 are unsupported, convert anew")
-        size, rotated = header.positive(_KEY_MLA, int), header.positive(ROTATED, int)
-        if not rotated < size <= largest_dimension(header):
-            raise GGUFError(f"{_KEY_MLA} = {size} is invalid: {ROTATED} is {rotated}")
-        rank = header.positive("attention.kv_lora_rank", int)
-        stated = zip(self.keys[:3], (1, rank + rotated, rank), strict=True)
-        for key, expected in stated:
-            if (value := header.get(key, expected)) != expected:
-                raise GGUFError(f"{key} must be {expected}, got {value}")
-        fields = {"qk_nope_head_dim": size - rotated, "qk_rope_head_dim": rotated}
-        fields["num_key_value_heads"] = header.positive("attention.head_count", int)
+        rank, rotated = header.positive("attention.kv_lora_rank", int), header.positive(ROTATED, int)
+        heads = header.positive("attention.head_count", int)
+        if header.get(_KEY_MLA, 0):
+            key, value, shared = _KEY_MLA, _VALUE_MLA, (1, rank + rotated, rank)
+        else:
+            key, value = _KEY, _VALUE
+            shared = (heads, header.get(_KEY, 0), header.get(_VALUE, 0))
+        size, value_size = header.positive(key, int), header.positive(value, int)
+        if not rotated < size <= (limit := largest_dimension(header)):
+            raise GGUFError(f"{key} = {size} is invalid: {ROTATED} is {rotated}")
+        if value_size > limit:
+            raise GGUFError(f"{value} = {value_size} is invalid: the largest dimension is {limit}")
+        for name, expected in zip(self.keys[:3], shared, strict=True):
+            if (stated := header.get(name, expected)) != expected:
+                raise GGUFError(f"{name} must be {expected}, got {stated}")
         query_rank = header.get(_QUERY_RANK, 0)
-        if not 0 <= query_rank <= largest_dimension(header):
+        if not 0 <= query_rank <= limit:
             raise GGUFError(f"{_QUERY_RANK} must be 0 or the size of a tensor, got {query_rank}")
-        return {**fields, "q_lora_rank": query_rank or None}
+        return {
+            "num_key_value_heads": heads,
+            "qk_nope_head_dim": size - rotated,
+            "qk_rope_head_dim": rotated,
+            "v_head_dim": value_size,
+            "q_lora_rank": query_rank or None,
+        }
 
     def write(self, config: Any) -> dict[str, Any]:
         """Write all sizes."""
         rank, rotated = config.kv_lora_rank, config.qk_rope_head_dim
-        sizes = (1, rank + rotated, rank, config.qk_nope_head_dim + rotated, rotated)
+        sizes = (1, rank + rotated, rank, config.qk_nope_head_dim + rotated, config.v_head_dim, rotated)
         stated = dict(zip(self.keys, sizes, strict=False))
         return stated if config.q_lora_rank is None else {**stated, _QUERY_RANK: config.q_lora_rank}
 
@@ -181,7 +194,6 @@ LATENT_RULES = (
     *(rule for rule in tables.COMMON_RULES if not {*rule.keys} & {*LatentSizes.keys}),
     LatentSizes(),
     Field("attention.kv_lora_rank", "kv_lora_rank", limit=largest_dimension),
-    Field("attention.value_length_mla", "v_head_dim", limit=largest_dimension),
     LatentRope(),
 )
 

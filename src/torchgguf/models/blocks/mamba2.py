@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgguf.container import GGUFError
+from torchgguf.models.blocks.mamba import in_dtype_of
 from torchgguf.models.blocks.recurrent import RecurrentMixer
 from torchgguf.models.blocks.step import Step
 from torchgguf.models.core.config_map import Field, Header, Rule, Unwritable, largest_dimension
@@ -134,7 +135,7 @@ class Mamba2Mixer(FormedLayer, RecurrentMixer):
 
     def project(self, x: Tensor) -> Tensor:
         """Map the stream to gates, channels of the convolution and step sizes, `(B, T, I + channels + H)`."""
-        projected: Tensor = self.in_proj(x)
+        projected: Tensor = self.in_proj(in_dtype_of(self.in_proj, x))
         return projected
 
     def mix(self, x: Tensor, step: Step, padding: Padding | None) -> Tensor:

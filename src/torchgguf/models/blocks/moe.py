@@ -246,12 +246,6 @@ class SparseMoeBlock(nn.Module):
         """Create the layer that scores experts."""
         return Gate(hidden_size, experts)
 
-    def scorer(self) -> nn.Module:
-        """Return the layer that scores experts, without the adapter that PEFT may have put around it."""
-        gate = getattr(self, self.gate_name)
-        base: nn.Module = getattr(gate, "base_layer", gate)
-        return base
-
     def mix_experts(self, tokens: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Map tokens `(N, hidden_size)` by the experts `chosen`, weighed by `weights`, `(N, K)` each."""
         mixed: Tensor = self.experts(tokens, chosen, weights)
@@ -283,7 +277,7 @@ class CorrectedMoeBlock(SparseMoeBlock):
 
     def correction(self) -> Tensor:
         """Return the bias, `(E,)`."""
-        gate = self.scorer()
+        gate = getattr(self.gate, "base_layer", self.gate)  # PEFT's adapters contain the layer
         assert isinstance(gate, CorrectedGate)
         return gate.e_score_correction_bias
 
@@ -292,7 +286,8 @@ class CorrectedMoeBlock(SparseMoeBlock):
         return self.route(logits, self.correction())
 
 
-def _sigmoid_router(config: Any) -> Router:
+def sigmoid_router(config: Any) -> Router:
+    """Return a `Router`: `sigmoid_then_choose` with the fields of a config."""
     return partial(
         sigmoid_then_choose,
         choices=config.num_experts_per_tok,
@@ -317,7 +312,7 @@ class LatentMoeBlock(CorrectedMoeBlock):
         experts = UngatedExperts(
             config.n_routed_experts, latent_size or hidden_size, config.moe_intermediate_size, activation
         )
-        router = _sigmoid_router(config)
+        router = sigmoid_router(config)
         super().__init__(experts, router, shared_experts=shared_experts, hidden_size=hidden_size)
         self.has_latents = latent_size is not None
         if latent_size is not None:
@@ -335,7 +330,7 @@ class LatentMoeBlock(CorrectedMoeBlock):
 def sigmoid_experts(config: Any) -> CorrectedMoeBlock:
     """Create experts of DeepSeek-V3's kind, and those that all tokens share."""
     experts = gated_experts(config, config.n_routed_experts, config.moe_intermediate_size)
-    return CorrectedMoeBlock(experts, _sigmoid_router(config), shared_experts=shared_experts(config))
+    return CorrectedMoeBlock(experts, sigmoid_router(config), shared_experts=shared_experts(config))
 
 
 def shared_experts(config: Any, bias: bool = False) -> MLP:

@@ -147,13 +147,14 @@ class LayerStack(PreTrainedModel):
         if position_ids is None:
             position_ids = next_positions(cache, x.shape[1], x.device)
         record = StepRecord([] if output_attentions else None, [] if output_router_logits else None)
+        padding = Padding.among_new(attention_mask, x.shape[1], cache) if self.is_recurrent else None
         step = Step(
             self.make_masks(attention_mask, x, cache),
             ATTENTION_FUNCTIONS[self.attn_implementation],
             self.make_rotations(position_ids, x.dtype),
             cache,
             record,
-            Padding.among_new(attention_mask, x.shape[1], cache) if self.is_recurrent else None,
+            None if padding is None else padding.to(x.device),
             layer_inputs,
         )
 

@@ -15,16 +15,19 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from torchgguf.container import GGUFFile, TensorInfo, TensorSource
+from torchgguf.container import GGUFFile, TensorInfo, TensorSource, TensorType
 from torchgguf.container.tensors import storage_nbytes
 from torchgguf.models.core.weight_map import WeightMap
 from torchgguf.nn.factors import is_factor
+from torchgguf.quants import dequantize, quant_type
 
 _QKV = ("attn_q", "attn_k", "attn_v")
 _FUSED_QKV = "attn_qkv"
 _FUSED_GATE_UP = "ffn_gate_up_exps"
 _GATE_UP = ("ffn_gate_exps", "ffn_up_exps")
 _FUSED_GROUPS = "ssm_in"
+_FUSED_LATENT = "attn_kv_b"
+_HEADS = "attention.head_count"
 _OF_GROUPS = ("attn_qkv", "attn_gate")
 _IN_LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(\w+)")
 _ONE_EXPERT = re.compile(r"(blk\.\d+\.ffn_(?:gate|up|down))\.(\d+)\.weight")
@@ -44,11 +47,13 @@ class _Made:
         shape: in elements.
         parts: names of the tensors in the file, all of one type.
         make: returns it, given the parts.
+        type: of its elements; None: that of the parts.
     """
 
     shape: tuple[int, ...]
     parts: tuple[str, ...]
     make: Callable[..., Tensor]
+    type: TensorType | None = None
 
 
 _Group: TypeAlias = dict[str, _Made]
@@ -95,7 +100,7 @@ class UsualTensors:
         """Find the tensors that are made of unusual ones: all that consist of the same parts, or none."""
         forms = (
             *(self._named, self._stacked, self._split_gate_up, self._joined_gate_up),
-            *(self._split_qkv, self._joined_qkv, self._unstacked, self._split_groups),
+            *(self._split_qkv, self._joined_qkv, self._unstacked, self._split_groups, self._split_latent),
         )
         for group in (group for form in forms for group in form(unusual)):
             if all(self._knows(name) and name not in self._file.tensors for name in group):
@@ -103,7 +108,8 @@ class UsualTensors:
 
     def _info(self, name: str, made: _Made) -> TensorInfo:
         first = self._file.tensors[made.parts[0]]
-        return replace(first, name=name, shape=made.shape, nbytes=storage_nbytes(made.shape, first.type))
+        kind = first.type if made.type is None else made.type
+        return replace(first, name=name, shape=made.shape, type=kind, nbytes=storage_nbytes(made.shape, kind))
 
     def load(self, name: str) -> Tensor:
         """Load a tensor, by its usual name."""
@@ -199,7 +205,7 @@ class UsualTensors:
 
     def _heights(self, layer: int) -> tuple[int, ...] | None:
         """Return the rows of queries, keys and values that the metadata state; None: they do not."""
-        heads = self._number("attention.head_count", layer)
+        heads = self._number(_HEADS, layer)
         width = self._number("embedding_length", layer)
         if heads is None or width is None:
             return None
@@ -239,6 +245,36 @@ class UsualTensors:
             return None
         kinds = torch.arange(rows).view(groups, -1).split(sizes, dim=1)
         return torch.cat([kind.flatten() for kind in kinds[:3]]), kinds[3].flatten()
+
+    def _split_latent(self, unusual: Infos) -> Iterator[_Group]:
+        """Split what expands latent vectors: files from before 2025-04 do not separate keys and values.
+
+        Keys are transposed, which packed rows do not support: they are unpacked.
+        """
+        for name, info in unusual.items():
+            found = _IN_LAYER.fullmatch(name)
+            if not found or found[2] != _FUSED_LATENT or len(info.shape) != 2:
+                continue
+            heads, rotated = (self._number(key, int(found[1])) for key in (_HEADS, "rope.dimension_count"))
+            key, value = (
+                self._number(f"attention.{part}_length_mla", int(found[1]))
+                or self._number(f"attention.{part}_length", int(found[1]))
+                for part in ("key", "value")
+            )
+            if not heads or not rotated or not key or not value or rotated >= key:
+                continue
+            key, (rows, rank) = key - rotated, info.shape
+            if rows == heads * (key + value):
+                sizes = {"heads": heads, "key": key}
+                keys = partial(_latent_keys, **sizes, kind=info.type)
+                yield {
+                    f"blk.{found[1]}.attn_k_b.{found[3]}": _Made(
+                        (heads, rank, key), (name,), keys, TensorType.F32
+                    ),
+                    f"blk.{found[1]}.attn_v_b.{found[3]}": _Made(
+                        (heads, value, rank), (name,), partial(_latent_values, **sizes)
+                    ),
+                }
 
     def _number(self, key: str, layer: int) -> int | None:
         metadata = self._file.metadata
@@ -296,3 +332,12 @@ def _chosen(tensor: Tensor, rows: Tensor) -> Tensor:
 
 def _narrowed(tensor: Tensor, dim: int, start: int, rows: int) -> Tensor:
     return tensor.narrow(dim, start, rows).contiguous()
+
+
+def _latent_keys(tensor: Tensor, heads: int, key: int, kind: TensorType) -> Tensor:
+    plain = dequantize(tensor.view(torch.uint8), quant_type(kind)) if tensor.dtype is torch.uint8 else tensor
+    return plain.float().unflatten(0, (heads, -1))[:, :key].transpose(1, 2).contiguous()
+
+
+def _latent_values(tensor: Tensor, heads: int, key: int) -> Tensor:
+    return tensor.unflatten(0, (heads, -1))[:, key:].contiguous()

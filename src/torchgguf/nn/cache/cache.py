@@ -33,7 +33,7 @@ class Cache(ABC):
         max_checkpoints: the number of checkpoints to keep at most; each is as large as the recurrent states.
 
     Raises:
-        ValueError: `checkpoint_every` is below 1.
+        ValueError: `checkpoint_every` is below 1, or `max_checkpoints` is below 0.
     """
 
     room: Room | None = None
@@ -41,6 +41,8 @@ class Cache(ABC):
     def __init__(self, checkpoint_every: int | None = None, max_checkpoints: int = 8) -> None:
         if checkpoint_every is not None and checkpoint_every < 1:
             raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every}")
+        if max_checkpoints < 0:
+            raise ValueError(f"max_checkpoints must be at least 0, got {max_checkpoints}")
         self.layers: list[dict[type[State], State]] = []
         self.checkpoint_every = checkpoint_every
         self._checkpoints = Checkpoints(max_checkpoints)
@@ -240,6 +242,7 @@ class Cache(ABC):
                 self.state(i, kind).fill(tensors, length)
             except (KeyError, ValueError) as error:
                 self.layers.clear()
+                self.room = None if self.room is None else Room(self.room.capacity)
                 raise GGUFError(
                     f"{path}: the {kind.__name__} state of layer {i} is broken: {error}"
                 ) from None

@@ -135,7 +135,7 @@ class KimiDeltaAttention(RecurrentMixer):
         query, key, value = convolved.unflatten(-1, (3, -1, self.head_dim)).unbind(2)
         decay, beta = self.forget_gate(x), self.b_proj(x).sigmoid()
         if padding is not None:
-            real = padding.real.to(x.device)[..., None]
+            real = padding.real[..., None]
             decay, beta = decay * real[..., None], beta * real
         state = self.read_state((batch, value.shape[2], self.head_dim, self.head_dim), step, x.device)
         query = unit(query) * self.head_dim**-0.5

@@ -85,7 +85,7 @@ class GatedDeltaNet(FormedLayer, RecurrentMixer):
         decay = self.in_file_form("A_log") * F.softplus(a.float() + self.dt_bias.float())
         beta = b.sigmoid()
         if padding is not None:
-            real = padding.real.to(x.device)[..., None]
+            real = padding.real[..., None]
             decay, beta = decay * real, beta * real
         shape = (batch, value.shape[2], self.key_dim, self.value_dim)
         state = self.read_state(shape, step, x.device)
