@@ -79,6 +79,18 @@ def latent_yarn(factor: float) -> dict[str, Any]:
     return rope("yarn", factor=4.0, original_max_position_embeddings=64, **factors)
 
 
+# The converter reads no default of the function that turns scores into weights.
+EXAONE_MOE = {
+    **SHORT_IDS,
+    "num_experts": 7,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "num_shared_experts": 2,
+    "sliding_window": 7,
+    "scoring_func": "sigmoid",
+}
+
+
 MIXTURES = {
     "qwen2moe": Case("Qwen2Moe", EXPERTS),
     "qwen2moe-mha": Case("Qwen2Moe", {**EXPERTS, "num_key_value_heads": 4, "num_experts_per_tok": 1}),
@@ -174,6 +186,28 @@ MIXTURES = {
             "topk_group": 2,
             "norm_topk_prob": False,
             "tie_word_embeddings": True,
+        },
+    ),
+    "exaonemoe": Case(
+        "ExaoneMoe",
+        {
+            **EXAONE_MOE,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "head_dim": 32,
+        },
+    ),
+    "exaonemoe-odd-heads": Case(
+        "ExaoneMoe",
+        {
+            **EXAONE_MOE,
+            "hidden_size": 96,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "num_experts": 8,
+            "n_group": 4,
+            "topk_group": 2,
+            "norm_topk_prob": False,
+            "num_shared_experts": 1,
         },
     ),
     "hunyuanmoe": Case(

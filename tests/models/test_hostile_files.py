@@ -20,7 +20,10 @@ from torchgguf.models import (
     CheckpointError,
 )
 
-NAMES = ("llama", "bloom", "phi", "qwen2moe", "gpt2", "gemma3", "cohere-norms")
+NAMES = (
+    *("llama", "bloom", "phi", "qwen2moe", "gpt2", "gemma3", "cohere-norms"),
+    *("exaone4", "gemma4", "granitehybrid", "jamba", "qwen35"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,43 @@ GGUF = {
         {"block_count": 400},
         many(400),
         "400 layers, but .* tensors of 3",
+    ),
+    "layers without end, of kinds": ("exaone4", {"block_count": 1 << 31}, {}, "block_count = 2147483648"),
+    "layers without end, of sizes": ("gemma4", {"block_count": 1 << 31}, {}, "block_count = 2147483648"),
+    "layers without end, with a window": (
+        "llama",
+        {
+            "block_count": 1 << 31,
+            "attention.sliding_window": 4,
+            "attention.sliding_window_pattern": [1, 1, 1],
+        },
+        {},
+        "block_count = 2147483648",
+    ),
+    "shared keys without end": (
+        "gemma4",
+        {"attention.shared_kv_layers": 1 << 31},
+        {},
+        "shared_kv_layers must be from 0",
+    ),
+    "sizes of layers that are lists": (
+        "gemma4",
+        {"feed_forward_length": [[96]] * 8},
+        {},
+        "must be one number or 8, got 8: ",
+    ),
+    "heads that are lists": ("jamba", {"attention.head_count": [[4]] * 4}, {}, "head_count must be one int"),
+    "heads of states that are lists": (
+        "qwen35",
+        {"attention.head_count": [[4]] * 5},
+        {},
+        "head_count must be one int",
+    ),
+    "heads of no size": (
+        "granitehybrid",
+        {"attention.head_count": 65, "attention.key_length": 0},
+        {},
+        "size of a head must be above 0",
     ),
     "layers beyond any model": ("llama", {"block_count": 20000}, many(20000), "must be at most 512"),
     "layers of one tensor each": (

@@ -21,6 +21,7 @@ MIXTURES = (
     "deepseek2-yarn",
     "deepseek2-groups",
     "deepseek3-yarn-groups",
+    "exaonemoe-odd-heads",
     "nemotronh-experts-groups",
 )
 BIAS = "e_score_correction_bias"
@@ -46,7 +47,7 @@ def test_scores_losses_and_gradients(name):
     assert all(gradient is None for gradient in gradients.values())
 
 
-WIDE = ("glm4moe", "minimax", "erniemoe", "deepseek2-yarn", "deepseek3", "nemotronh-experts")
+WIDE = ("glm4moe", "minimax", "erniemoe", "exaonemoe", "deepseek2-yarn", "deepseek3", "nemotronh-experts")
 
 
 @pytest.mark.parametrize("name", WIDE)

@@ -208,6 +208,7 @@ ABSENT: dict[str, dict[str, str]] = {
             FalconMambaPreTrainedModel JambaPreTrainedModel MambaPreTrainedModel T5PreTrainedModel
             UMT5PreTrainedModel Dots1PreTrainedModel GPTNeoXPreTrainedModel GlmPreTrainedModel
             Jais2PreTrainedModel OlmoPreTrainedModel Olmo3PreTrainedModel HunYuanMoEV1PreTrainedModel
+            ExaoneMoePreTrainedModel
         """,
         "of T5 and UMT5 there are the encoders: T5EncoderModel, UMT5EncoderModel": """
             T5ForConditionalGeneration T5ForQuestionAnswering T5ForSequenceClassification

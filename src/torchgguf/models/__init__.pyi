@@ -118,6 +118,11 @@ from torchgguf.models.architectures.exaone4 import (
     Exaone4ForTokenClassification as Exaone4ForTokenClassification,
     Exaone4Model as Exaone4Model,
 )
+from torchgguf.models.architectures.exaone_moe import (
+    ExaoneMoeConfig as ExaoneMoeConfig,
+    ExaoneMoeForCausalLM as ExaoneMoeForCausalLM,
+    ExaoneMoeModel as ExaoneMoeModel,
+)
 from torchgguf.models.architectures.falcon import (
     FalconConfig as FalconConfig,
     FalconForCausalLM as FalconForCausalLM,
@@ -199,6 +204,14 @@ from torchgguf.models.architectures.gpt2 import (
 from torchgguf.models.architectures.gpt2_double_heads import (
     GPT2DoubleHeadsModel as GPT2DoubleHeadsModel,
     GPT2DoubleHeadsModelOutput as GPT2DoubleHeadsModelOutput,
+)
+from torchgguf.models.architectures.gpt_bigcode import (
+    GPTBigCodeConfig as GPTBigCodeConfig,
+    GPTBigCodeForCausalLM as GPTBigCodeForCausalLM,
+    GPTBigCodeForSequenceClassification as GPTBigCodeForSequenceClassification,
+    GPTBigCodeForTokenClassification as GPTBigCodeForTokenClassification,
+    GPTBigCodeModel as GPTBigCodeModel,
+    GPTBigCodePreTrainedModel as GPTBigCodePreTrainedModel,
 )
 from torchgguf.models.architectures.gpt_neox import (
     GPTNeoXConfig as GPTNeoXConfig,

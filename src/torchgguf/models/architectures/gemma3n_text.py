@@ -165,9 +165,7 @@ GEMMA3N = Architecture(
         TwoBasesRope(Gemma3nTextConfig),
         Field("final_logit_softcapping", "final_logit_softcapping", float, required=False),
         Field("embedding_length_per_layer_input", "hidden_size_per_layer_input", limit=largest_dimension),
-        Implied(
-            "vocab_size_per_layer_input", lambda tensors: tensors["per_layer_token_embd.weight"].shape[0]
-        ),
+        Implied("vocab_size_per_layer_input", _table_size),
         Count("altup.active_idx", "altup_active_idx", limit=tensor_count),
         Field("altup.num_inputs", "altup_num_inputs", limit=tensor_count),
         Implied("laurel_rank", lambda tensors: tensors["blk.0.laurel_l.weight"].shape[0]),

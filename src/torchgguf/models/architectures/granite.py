@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from torchgguf.container import GGUFError
 from torchgguf.models.architectures.llama import LLAMA_ROWS, LLAMA_RULES, NO_EXPERTS
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import Attention
@@ -68,7 +69,9 @@ class Multipliers(Rule):
     def read(self, header: Header) -> dict[str, Any]:
         """Read the multipliers."""
         width, heads = (header.positive(key, int) for key in ("embedding_length", "attention.head_count"))
-        head_dim = header.get("attention.key_length", width // heads)
+        head_dim = header.get("attention.key_length", 0) or width // heads
+        if head_dim < 1:
+            raise GGUFError(f"the size of a head must be above 0, got {head_dim}")
         neutral = {"attention.scale": head_dim**-0.5}
         return {
             field: float(header.get(key, 0.0)) or neutral.get(key, 1.0) for key, field in self.fields.items()
@@ -125,7 +128,6 @@ GRANITE = Architecture(
     rules=(
         *MULTIPLIER_RULES,
         *NO_EXPERTS,
-        Harmless(("expert_shared_feed_forward_length",)),
         Implied("mlp_bias", lambda tensors: "blk.0.ffn_gate.bias" in tensors),
         Harmless(("expert_shared_feed_forward_length",)),  # of those, too: it is that of the MLP
         # To llama.cpp, this key states whether layers rotate.

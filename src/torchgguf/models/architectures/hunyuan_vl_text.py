@@ -25,6 +25,10 @@ class HunYuanVLTextConfig(PlainDecoderConfig):
 
     vocab_size: int = 290943
     rms_norm_eps: float = 1e-5
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    tie_word_embeddings: bool = True
 
 
 HUNYUAN_VL_TEXT = Architecture(

@@ -32,6 +32,7 @@ from torchgguf.models.core.config_map import (
     largest_dimension,
     tensor_count,
 )
+from torchgguf.models.core.layer_values import is_integers
 from torchgguf.models.core.weight_map import Row, Stack
 from torchgguf.nn import RMSNorm
 
@@ -115,7 +116,7 @@ class AttentionHeads(Field):
     def number(self, header: Header) -> int:
         """Return the number, which is the same in all layers with attention."""
         stated = header.values.get(self.key)
-        if isinstance(stated, list) and len(numbers := {*stated} - {0}) == 1:
+        if is_integers(stated) and len(numbers := {*stated} - {0}) == 1:
             header = replace(header, values={**header.values, self.key: numbers.pop()})
         return int(super().number(header))
 

@@ -30,7 +30,7 @@ from torchgguf.models.core.config_map import (
 )
 from torchgguf.models.core.weight_map import Concatenation, OtherNames, ParameterRow, Row
 
-_LINEAR, _DENSE, _SPARSE = "linear_attention", "dense", "sparse"
+_LINEAR, DENSE, SPARSE = "linear_attention", "dense", "sparse"
 
 
 @config_dataclass
@@ -95,9 +95,9 @@ class KimiLinearConfig(LatentConfig):
             self.layer_types = [FULL if i + 1 in full else _LINEAR for i in range(layers)]
         if self.mlp_layer_types is None:
             first = 1 if dense is None else dense
-            self.mlp_layer_types = [_DENSE if i < first else _SPARSE for i in range(layers)]
+            self.mlp_layer_types = [DENSE if i < first else SPARSE for i in range(layers)]
         check_layer_types(self.layer_types, (FULL, _LINEAR), layers)
-        check_layer_types(self.mlp_layer_types, (_DENSE, _SPARSE), layers)
+        check_layer_types(self.mlp_layer_types, (DENSE, SPARSE), layers)
         moe.check_choices(self.num_experts_per_token, self.num_experts)
         moe.check_groups(self.num_expert_group, self.topk_group, self.num_experts, self.num_experts_per_token)
 
@@ -136,8 +136,8 @@ class DenseFirst(Rule):
     def write(self, config: Any) -> dict[str, Any]:
         """Write the number; refuse others after the first layer with experts."""
         kinds = config.mlp_layer_types
-        first = kinds.index(_SPARSE) if _SPARSE in kinds else len(kinds)
-        if _DENSE in kinds[first:]:
+        first = kinds.index(SPARSE) if SPARSE in kinds else len(kinds)
+        if DENSE in kinds[first:]:
             raise ValueError("GGUF does not support layers without experts after layers with experts")
         return {self.keys[0]: first}
 
@@ -226,7 +226,7 @@ class KimiLinearModel(DecoderModel, architecture=KIMI_LINEAR):
             mixer: Any = LatentAttention(config, layer_idx, _not_rotated)
         else:
             mixer = KimiDeltaAttention(config, layer_idx)
-        is_dense = config.mlp_layer_types[layer_idx] == _DENSE
+        is_dense = config.mlp_layer_types[layer_idx] == DENSE
         return DecoderLayer(config, mixer, MLP(config) if is_dense else moe.sigmoid_experts(config))
 
 

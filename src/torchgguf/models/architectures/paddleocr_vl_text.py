@@ -21,6 +21,7 @@ class PaddleOCRVLTextConfig(PlainDecoderConfig):
     """Fields of all decoders, with other defaults."""
 
     model_type = "paddleocr_vl_text"
+    default_theta = 500000.0
 
     vocab_size: int = 103424
     hidden_size: int = 1024
@@ -31,6 +32,10 @@ class PaddleOCRVLTextConfig(PlainDecoderConfig):
     head_dim: int | None = 128
     max_position_embeddings: int = 131072
     rms_norm_eps: float = 1e-5
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    tie_word_embeddings: bool = True
 
 
 PADDLEOCR_VL_TEXT = Architecture(

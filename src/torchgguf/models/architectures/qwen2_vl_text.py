@@ -21,6 +21,7 @@ class Qwen2VLTextConfig(PlainDecoderConfig):
     """Fields of all decoders, with other defaults."""
 
     model_type = "qwen2_vl_text"
+    default_theta = 1000000.0
 
     vocab_size: int = 152064
     hidden_size: int = 8192
@@ -31,6 +32,8 @@ class Qwen2VLTextConfig(PlainDecoderConfig):
     max_position_embeddings: int = 32768
     rms_norm_eps: float = 1e-5
     attention_bias: bool = True
+    bos_token_id: int | None = 151643
+    eos_token_id: int | list[int] | None = 151645
 
 
 class Epsilon(Field):

@@ -24,6 +24,7 @@ class Qwen3VLMoeTextConfig(DecoderConfig):
     """Fields beyond those of all decoders, and other defaults."""
 
     model_type = "qwen3_vl_moe_text"
+    default_theta = 500000.0
     attribute_map: ClassVar[Mapping[str, str]] = {"num_local_experts": "num_experts"}
 
     vocab_size: int = 151936
@@ -38,6 +39,7 @@ class Qwen3VLMoeTextConfig(DecoderConfig):
     num_experts: int = 60
     output_router_logits: bool = False
     router_aux_loss_coef: float = 0.001
+    tie_word_embeddings: bool = True
 
     def __post_init__(self, *legacy: Any) -> None:
         """Check the number of experts."""

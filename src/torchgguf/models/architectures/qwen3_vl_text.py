@@ -23,6 +23,7 @@ class Qwen3VLTextConfig(PlainDecoderConfig):
     """Fields of all decoders, with other defaults."""
 
     model_type = "qwen3_vl_text"
+    default_theta = 500000.0
 
     vocab_size: int = 151936
     intermediate_size: int = 22016

@@ -277,15 +277,17 @@ class CorrectedMoeBlock(SparseMoeBlock):
 
     def correction(self) -> Tensor:
         """Return the bias, `(E,)`."""
-        assert isinstance(self.gate, CorrectedGate)
-        return self.gate.e_score_correction_bias
+        gate = getattr(self.gate, "base_layer", self.gate)  # PEFT's adapters contain the layer
+        assert isinstance(gate, CorrectedGate)
+        return gate.e_score_correction_bias
 
     def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weights and the indices of the experts of each token, `(N, K)` each."""
         return self.route(logits, self.correction())
 
 
-def _sigmoid_router(config: Any) -> Router:
+def sigmoid_router(config: Any) -> Router:
+    """Return a `Router`: `sigmoid_then_choose` with the fields of a config."""
     return partial(
         sigmoid_then_choose,
         choices=config.num_experts_per_tok,
@@ -310,7 +312,7 @@ class LatentMoeBlock(CorrectedMoeBlock):
         experts = UngatedExperts(
             config.n_routed_experts, latent_size or hidden_size, config.moe_intermediate_size, activation
         )
-        router = _sigmoid_router(config)
+        router = sigmoid_router(config)
         super().__init__(experts, router, shared_experts=shared_experts, hidden_size=hidden_size)
         self.has_latents = latent_size is not None
         if latent_size is not None:
@@ -328,7 +330,7 @@ class LatentMoeBlock(CorrectedMoeBlock):
 def sigmoid_experts(config: Any) -> CorrectedMoeBlock:
     """Create experts of DeepSeek-V3's kind, and those that all tokens share."""
     experts = gated_experts(config, config.n_routed_experts, config.moe_intermediate_size)
-    return CorrectedMoeBlock(experts, _sigmoid_router(config), shared_experts=shared_experts(config))
+    return CorrectedMoeBlock(experts, sigmoid_router(config), shared_experts=shared_experts(config))
 
 
 def shared_experts(config: Any, bias: bool = False) -> MLP:

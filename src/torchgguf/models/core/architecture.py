@@ -10,7 +10,8 @@ from typing import Any
 from torchgguf.container import GGUFError, GGUFFile, Metadata
 from torchgguf.container.errors import brief
 from torchgguf.models.core.config import Config
-from torchgguf.models.core.config_map import Field, Header, Rule, read_fields, with_equal_layers
+from torchgguf.models.core.config_map import Field, Header, Rule, read_fields
+from torchgguf.models.core.layer_values import check_layers, with_equal_layers
 from torchgguf.models.core.usual_tensors import UsualTensors
 from torchgguf.models.core.weight_map import (
     NO_OTHER_NAMES,
@@ -174,6 +175,7 @@ class Architecture:
         tensors = self.tensors_of(file)
         header = Header(with_equal_layers(values), tensors.infos, tensors.load, str(name))
         try:
+            check_layers(header)
             fields = read_fields(self.rules, header)
             config = self.config_class(**fields, **_token_ids(file.metadata))
             self._check_tensors(config, header)

@@ -70,31 +70,8 @@ class Header:
         return kind(value)
 
 
-# Keys that may contain one number for each layer, as in llama.cpp.
-_PER_LAYER = (
-    *("attention.head_count", "attention.head_count_kv"),
-    *("feed_forward_length", "expert_feed_forward_length"),
-)
-
-
 # Whether each layer has a state instead of attention; llama.cpp's own writer states no heads for these.
 RECURRENT_LAYERS = "attention.recurrent_layers"
-_HEADS = _PER_LAYER[0]
-
-
-def with_equal_layers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an architecture's keys, with one number where each layer has the same, or has no attention."""
-    layers, merged = values.get("block_count"), dict(values)
-    heads, recurrent = values.get(_HEADS), values.get(RECURRENT_LAYERS)
-    if isinstance(heads, list) and isinstance(recurrent, list) and any(recurrent):
-        without = {number for number, is_recurrent in zip(heads, recurrent, strict=False) if is_recurrent}
-        if without == {0} and len(numbers := {*heads} - without) == 1:
-            merged[_HEADS] = numbers.pop()
-    for key in _PER_LAYER:
-        number = values.get(key)
-        if isinstance(number, list) and len(number) == layers and number == number[:1] * layers:
-            merged[key] = number[0]
-    return merged
 
 
 def by_layer(numbers: Iterable[Any]) -> list[Any]:

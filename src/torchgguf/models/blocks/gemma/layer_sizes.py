@@ -5,6 +5,7 @@ from typing import Any
 from torchgguf.container import GGUFError
 from torchgguf.container.errors import brief
 from torchgguf.models.core.config_map import Header, Rule, by_layer
+from torchgguf.models.core.layer_values import is_integers
 
 
 class LayerSizes(Rule):
@@ -24,8 +25,8 @@ class LayerSizes(Rule):
         if windowed not in (None, full):
             fields["num_global_key_value_heads"] = full
         shared = header.get("attention.shared_kv_layers", 0)
-        own = header.get("block_count", 0) - shared
-        narrow, wide = self._by_kind(header, self._mlp, [True] * own + [False] * shared)
+        layers = header.get("block_count", 0)
+        narrow, wide = self._by_kind(header, self._mlp, [i < layers - shared for i in range(layers)])
         if narrow not in (None, wide) and wide != 2 * narrow:
             raise GGUFError(f"{self._mlp} must double in layers without keys, got {narrow} and {wide}")
         fields["intermediate_size"] = wide if narrow is None else narrow
@@ -48,13 +49,13 @@ class LayerSizes(Rule):
             value = header.positive(key, int)
             numbers: list[set[Any]] = [set(), {value}]
         else:
-            if len(value) != len(kinds):
-                raise GGUFError(f"{key} must be one number or {len(kinds)}, got {len(value)}")
+            if len(value) != len(kinds) or not is_integers(value):
+                raise GGUFError(f"{key} must be one number or {len(kinds)}, got {len(value)}: {brief(value)}")
             pairs = [*zip(value, kinds, strict=True)]
             numbers = [{number for number, kind in pairs if kind is which} for which in (True, False)]
         limit = header.largest_dimension
         if any(len(each) > 1 for each in numbers) or not all(
-            type(number) is int and 0 < number <= limit for each in numbers for number in each
+            0 < number <= limit for each in numbers for number in each
         ):
             raise GGUFError(f"{key} must be from 1 to {limit}, and equal in layers of a kind: {brief(value)}")
         first, second = (next(iter(each), None) for each in numbers)
