@@ -265,15 +265,14 @@ class UsualTensors:
                 continue
             key, (rows, rank) = key - rotated, info.shape
             if rows == heads * (key + value):
-                sizes = {"heads": heads, "key": key}
-                keys = partial(_latent_keys, **sizes, kind=info.type)
+                layer, suffix = found[1], found[3]
+                keys = partial(_latent_keys, heads=heads, key=key, kind=info.type)
+                values = partial(_latent_values, heads=heads, key=key)
                 yield {
-                    f"blk.{found[1]}.attn_k_b.{found[3]}": _Made(
+                    f"blk.{layer}.attn_k_b.{suffix}": _Made(
                         (heads, rank, key), (name,), keys, TensorType.F32
                     ),
-                    f"blk.{found[1]}.attn_v_b.{found[3]}": _Made(
-                        (heads, value, rank), (name,), partial(_latent_values, **sizes)
-                    ),
+                    f"blk.{layer}.attn_v_b.{suffix}": _Made((heads, value, rank), (name,), values),
                 }
 
     def _number(self, key: str, layer: int) -> int | None:
@@ -336,8 +335,12 @@ def _narrowed(tensor: Tensor, dim: int, start: int, rows: int) -> Tensor:
 
 def _latent_keys(tensor: Tensor, heads: int, key: int, kind: TensorType) -> Tensor:
     plain = dequantize(tensor.view(torch.uint8), quant_type(kind)) if tensor.dtype is torch.uint8 else tensor
-    return plain.float().unflatten(0, (heads, -1))[:, :key].transpose(1, 2).contiguous()
+    return _of_heads(plain.float(), heads)[:, :key].transpose(1, 2).contiguous()
 
 
 def _latent_values(tensor: Tensor, heads: int, key: int) -> Tensor:
-    return tensor.unflatten(0, (heads, -1))[:, key:].contiguous()
+    return _of_heads(tensor, heads)[:, key:].contiguous()
+
+
+def _of_heads(rows: Tensor, heads: int) -> Tensor:
+    return rows.view(heads, -1, rows.shape[-1])
