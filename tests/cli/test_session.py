@@ -48,3 +48,24 @@ def test_a_second_turn_goes_on_from_the_first(make):
         Session(model, tokenizer, max_new_tokens=6, seed=0).reply(other)
     )
     assert session.stats.prompt_tokens < 512
+
+
+@pytest.mark.parametrize("answers", [0, 1], ids=["first", "later"])
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_an_interrupted_forward_pass_leaves_nothing_behind(make, answers):
+    """Whether the states of later layers are older, or do not exist yet."""
+    torch.manual_seed(0)
+    model, tokenizer = make().eval(), AutoTokenizer.from_pretrained(VOCABS / "ggml-vocab-gpt-2.gguf")
+    session, fresh = (Session(model, tokenizer, max_new_tokens=4, seed=0) for _ in range(2))
+    for _ in range(answers):
+        assert "".join(session.complete("A lighthouse")) == "".join(fresh.complete("A lighthouse"))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    hook = model.base_model.layers[1].register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(session.complete("A lighthouse is a tower"))
+    hook.remove()
+    text = "A lighthouse is a tower of light"
+    assert "".join(session.complete(text)) == "".join(fresh.complete(text))

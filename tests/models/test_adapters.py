@@ -62,6 +62,24 @@ def test_as_with_transformers(name, targets, task, tmp_path):
             assert_close(model(IDS).logits, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["qwen35", "kimi", "deepseek3", "erniemoe"])
+def test_all_layers_of_other_kinds(name):
+    """Of recurrences, and of gates with biases: adapters are trained, and merged they compute the same."""
+    model = counterpart(reference(CASES[name]))
+    settings = {"target_modules": "all-linear", "r": 4, "exclude_modules": ["lm_head"]}
+    adapted = get_peft_model(model, LoraConfig(**settings))
+    optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=0.1)
+    losses = []
+    for _ in range(2):
+        losses.append(adapted.train()(input_ids=IDS, labels=IDS, use_cache=False).loss)
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[1] < losses[0]
+    with torch.no_grad():
+        expected = adapted.eval()(input_ids=IDS).logits
+        assert_close(adapted.merge_and_unload()(IDS).logits, expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -153,8 +153,10 @@ class Session:
                 yield decoder.push(told[-1])
             yield decoder.flush()
         finally:
-            if len({state.length for _, state in self._cache.states()}) > 1:
-                self._cache.reset()  # Ctrl-C came in the middle of a forward pass
+            # Ctrl-C came in the middle of a forward pass; in the first one, later layers have no states yet.
+            is_first = known == 0 and not told
+            if is_first or len({state.length for _, state in self._cache.states()}) > 1:
+                self._cache.reset()
             self._read = [*tokens, *told][: self._cache.get_seq_length()]
             took = time.perf_counter() - first
             cut_off = len(told) == limit and told[-1] not in self.tokenizer.eog_token_ids

@@ -155,8 +155,9 @@ class Ernie4_5_MoeBlock(moe.SparseMoeBlock):
 
     def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weights and the indices of the experts of each token, `(N, K)` each."""
-        assert isinstance(self.gate, Ernie4_5_MoeGate)
-        return self.route(logits, self.gate.moe_statics.e_score_correction_bias[0])
+        gate = getattr(self.gate, "base_layer", self.gate)  # PEFT's adapters contain the layer
+        assert isinstance(gate, Ernie4_5_MoeGate)
+        return self.route(logits, gate.moe_statics.e_score_correction_bias[0])
 
 
 class Ernie4_5_MoeModel(DecoderModel, architecture=ERNIE4_5_MOE):

@@ -277,8 +277,9 @@ class CorrectedMoeBlock(SparseMoeBlock):
 
     def correction(self) -> Tensor:
         """Return the bias, `(E,)`."""
-        assert isinstance(self.gate, CorrectedGate)
-        return self.gate.e_score_correction_bias
+        gate = getattr(self.gate, "base_layer", self.gate)  # PEFT's adapters contain the layer
+        assert isinstance(gate, CorrectedGate)
+        return gate.e_score_correction_bias
 
     def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weights and the indices of the experts of each token, `(N, K)` each."""
