@@ -9,10 +9,12 @@ import torch
 import transformers
 
 from tests.conversion.test_requantize import write_unknown
+from tests.models.test_t5 import CASES as T5
 from tests.models.tiny import Case, reference
-from tests.peers.llama_cpp import convert
+from tests.peers.llama_cpp import add_tokenizer, convert
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
 from torchgguf.container import TensorSource, TensorType, open_gguf, write_gguf
+from torchgguf.conversion import convert_to_gguf, verify_converted
 from torchgguf.conversion.requantize import requantize
 from torchgguf.conversion.verification import TEXT, LogitsComparison, verify, verify_requantized
 from torchgguf.packing import Quantization
@@ -172,3 +174,12 @@ def test_a_model_whose_answers_are_no_numbers(files, tmp_path):
         )
     assert "the predictions of the model are not finite" in verification.problems
     assert not isinstance(verification.logits, LogitsComparison)
+
+
+def test_a_folder_of_an_encoder(tmp_path):
+    """Its tensors are compared; it has no predictions."""
+    reference(T5["t5"], "AutoModelForTextEncoding").save_pretrained(tmp_path / "hf")
+    add_tokenizer(tmp_path / "hf", "t5")
+    convert_to_gguf(tmp_path / "hf", tmp_path / "x.gguf")
+    found = verify_converted(tmp_path / "x.gguf", tmp_path / "hf")
+    assert (found.problems, found.logits) == ((), "T5EncoderModel predicts no tokens")

@@ -161,7 +161,8 @@ def test_the_command_line(tmp_path):
     assert answers[0].exit_code == answers[1].exit_code == 0
     assert answers[0].output == answers[1].output
     refused = CliRunner().invoke(app, ["run", str(plain), *command[2:], "--speculative", "mtp"])
-    assert refused.exit_code != 0
+    assert refused.exit_code == 2
+    assert "--speculative" in refused.output and "block for multi-token prediction" in refused.output
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import transformers
 from torch.testing import assert_close
 
 import torchgguf
+from tests.models.case import SIZES
 from tests.models.tiny import CASES, LONGROPE, UNWRITABLE, counterpart, reference
 from tests.pages.pages import snippet
 from tests.support import ROOT
@@ -123,6 +124,13 @@ def test_a_model_without_a_head():
     theirs = ours.to_transformers()
     assert type(theirs) is transformers.Qwen3Model
     assert storages(theirs) == storages(ours)
+
+
+def test_a_model_that_transformers_lacks():
+    torch.manual_seed(0)
+    model = torchgguf.DeciLMForCausalLM(torchgguf.DeciLMConfig(**SIZES))
+    with pytest.raises(ValueError, match=r"needs a class that transformers has, got DeciLMForCausalLM$"):
+        model.to_transformers()
 
 
 def test_a_subclass_becomes_the_class_that_transformers_knows():

@@ -95,6 +95,8 @@ RUN_BY_BOTH = (
     "exaone4",
     "hunyuan",
     "exaonemoe",
+    "bigcode",
+    "bigcode-untied-odd-heads",
     "hunyuanmoe",
     "hunyuanmoe-odd-heads",
     "neox",

@@ -224,6 +224,8 @@ CASES = {
     "phi-short": Case("Phi3", longrope(8, original=640, longest=2560)),
     "phi-long": Case("Phi3", longrope(8, original=4, longest=256)),
     "phi-long-partial": Case("Phi3", longrope(6, original=4, longest=256, partial_rotary_factor=0.75)),
+    "bigcode": Case("GPTBigCode", {}),
+    "bigcode-untied-odd-heads": Case("GPTBigCode", {"n_embd": 96, "n_head": 3, "tie_word_embeddings": False}),
     "bloom": Case("Bloom", {"seq_length": 256}),
     "bloom-odd-heads": Case("Bloom", {"hidden_size": 80, "n_head": 5}),
     "bloom-heads-beyond-a-power": Case("Bloom", {"hidden_size": 96, "n_head": 12}),
@@ -235,6 +237,7 @@ CASES = {
 # What GGUF cannot say.
 UNWRITABLE = {
     **UNWRITABLE_HYBRIDS,
+    "bigcode-heads": Case("GPTBigCode", {"multi_query": False, "scale_attn_weights": False, "n_inner": 80}),
     "bloom-post-layernorm": Case("Bloom", {"apply_residual_connection_post_layernorm": True}),
     "gpt2-unscaled": Case("GPT2", {"scale_attn_weights": False, "activation_function": "relu"}),
     "gpt2-scaled": Case(
@@ -300,7 +303,7 @@ def reference(case: Case, auto_class: str = "AutoModelForCausalLM") -> Any:
     model = getattr(transformers, auto_class).from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for name, parameter in (*model.named_parameters(), *model.named_buffers()):
-            if name.endswith("bias"):
+            if name.endswith("bias") and parameter.is_floating_point():  # a mask may have this name, too
                 parameter.normal_(std=0.5)
             elif "norm" in name.lower() or ".ln_" in name or name.endswith(FACTORS):
                 parameter.uniform_(0.5, 1.5)

@@ -42,6 +42,20 @@ def test_types_are_kept(tmp_path, dtype):
             assert_close(other.tensors()[name], tensor, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("after", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("before", MAKERS.values(), ids=MAKERS)
+def test_keys_whose_values_are_a_part_of_them(tmp_path, before, after):
+    """As in latent attention: the values of the cache are empty, which no tensor of a file is."""
+    saved, keys = before(), torch.randn(2, 1, 9, 8)
+    saved.update(keys[:, :, :5], keys[:, :, :5, :0], 1)
+    saved.save(tmp_path / "cache.gguf")
+    loaded = after().load(tmp_path / "cache.gguf")
+    assert loaded.get_seq_length() == 5
+    found, values = loaded.update(keys[:, :, 5:], keys[:, :, 5:, :0], 1)
+    assert_close(found[:, :, :9], keys)
+    assert values.shape[-1] == 0
+
+
 def test_what_is_refused(tmp_path):
     model, cache, path = Hybrid(), DynamicCache(), tmp_path / "cache.gguf"
     with pytest.raises(ValueError, match="an empty cache must not be saved"):

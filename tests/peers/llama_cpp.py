@@ -40,6 +40,7 @@ BYTE_LEVEL = {
     "glm4": "glm4",
     "glm4_moe": "glm4",
     "gpt2": "gpt-2",
+    "gpt_bigcode": "starcoder",
     "gpt_neox": "olmo",
     "hunyuan_v1_dense": "hunyuan-dense",
     "hunyuan_v1_moe": "hunyuan",

@@ -127,7 +127,9 @@ def test_folders_without_a_tokenizer(tmp_path: Path) -> None:
     ):
         AutoTokenizer.from_pretrained(tmp_path)
     shutil.copy(VOCABS / "ggml-vocab-gpt-2.gguf", tmp_path / "model.gguf")
-    with pytest.raises(FileNotFoundError, match=r"name it, as in .*gguf_file='model\.gguf'\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"name the file: .*/model\.gguf, or in Python gguf_file='model"
+    ):
         AutoTokenizer.from_pretrained(tmp_path)
     assert len(AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")) == 50257
     with pytest.raises(TypeError, match="use_slow"):

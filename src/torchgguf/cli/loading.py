@@ -1,6 +1,7 @@
 """Load what the command line names: a model with its tokenizer, or a session with both."""
 
 import torch
+import typer
 
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
 from torchgguf.cli.options import DType, Options, split_place, wrong_usage
@@ -44,7 +45,11 @@ def load_with_tokenizer(
 
 
 def start_session(file: str, options: Options) -> Session:
-    """Load a model with these options, and start a session with it."""
+    """Load a model with these options, and start a session with it.
+
+    Raises:
+        typer.BadParameter: an option is invalid, or one that this model does not support.
+    """
     options.generation_config()  # first, so that invalid options fail before the model is loaded
     model, tokenizer = load_with_tokenizer(
         file,
@@ -55,6 +60,9 @@ def start_session(file: str, options: Options) -> Session:
         no_mmap=options.no_mmap,
         ignore_metadata=options.ignore_metadata,
     )
+    if options.speculative is not None and not getattr(model.config, "mtp_num_hidden_layers", 0):
+        wish = "the model must have a block for multi-token prediction, but it has none"
+        raise typer.BadParameter(f"{file}: {wish}", param_hint="--speculative")
     return Session(
         model,
         tokenizer,

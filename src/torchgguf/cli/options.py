@@ -256,7 +256,11 @@ class Options:
     ] = None
     speculative: Annotated[
         Speculation | None,
-        Option("--speculative", help="Guess tokens by a block of the model: same text, fewer steps."),
+        Option(
+            "--speculative",
+            metavar="mtp",
+            help="Guess tokens by a block of the model for multi-token prediction: same text, fewer steps.",
+        ),
     ] = None
     stats: Annotated[
         bool | None, Option("--stats/--no-stats", help="Show tokens/s.", show_default="on a terminal")

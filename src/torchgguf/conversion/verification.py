@@ -231,11 +231,15 @@ def _compare_models(
         return f"the larger model needs {needed:,} bytes, but {available:,.0f} are free"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        expected, tokens = _log_probabilities(load_source(), tokenizer(text)["input_ids"])
+        source = load_source()
+        if not source.can_generate():
+            return f"{type(source).__name__} predicts no tokens"
+        expected, tokens = _log_probabilities(source, tokenizer(text)["input_ids"])
     except (GGUFError, TokenizerError, ValueError) as error:
         return str(error)
     if not expected.isfinite().all():
         return "the predictions of the source are not finite"
+    del source
     gc.collect()  # free the first model before loading the second
     try:
         found, _ = _log_probabilities(AutoModelForCausalLM.from_pretrained(path), tokens)

@@ -205,6 +205,14 @@ from torchgguf.models.architectures.gpt2_double_heads import (
     GPT2DoubleHeadsModel as GPT2DoubleHeadsModel,
     GPT2DoubleHeadsModelOutput as GPT2DoubleHeadsModelOutput,
 )
+from torchgguf.models.architectures.gpt_bigcode import (
+    GPTBigCodeConfig as GPTBigCodeConfig,
+    GPTBigCodeForCausalLM as GPTBigCodeForCausalLM,
+    GPTBigCodeForSequenceClassification as GPTBigCodeForSequenceClassification,
+    GPTBigCodeForTokenClassification as GPTBigCodeForTokenClassification,
+    GPTBigCodeModel as GPTBigCodeModel,
+    GPTBigCodePreTrainedModel as GPTBigCodePreTrainedModel,
+)
 from torchgguf.models.architectures.gpt_neox import (
     GPTNeoXConfig as GPTNeoXConfig,
     GPTNeoXForCausalLM as GPTNeoXForCausalLM,

@@ -102,6 +102,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "seed_oss": ("seed_oss",),
     "smollm3": ("smollm3",),
     "stablelm": ("stablelm",),
+    "starcoder": ("gpt_bigcode",),
     "starcoder2": ("starcoder2",),
     "t5encoder": ("umt5", "t5"),
     "xverse": ("xverse",),

@@ -224,6 +224,7 @@ class GPT2PreTrainedModel(PreTrainedModel, architecture=GPT2):
 class GPT2Model(GPT2PreTrainedModel, LayerStack):
     """GPT-2 without a head."""
 
+    block_class: ClassVar[type[nn.Module]] = GPT2Block
     layers_name = "h"
     norm_name = "ln_f"
     ends_with_context = True
@@ -241,7 +242,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
         self.wte: nn.Module = Embedding(config.vocab_size, config.n_embd)
         self.wpe: nn.Module = Embedding(config.n_positions, config.n_embd)
         self.drop = nn.Dropout(config.embd_pdrop)
-        self.h = nn.ModuleList(GPT2Block(config, i) for i in range(config.n_layer))
+        self.h = nn.ModuleList(self.block_class(config, i) for i in range(config.n_layer))
         self.ln_f = LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.post_init()
 

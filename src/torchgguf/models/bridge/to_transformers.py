@@ -38,10 +38,12 @@ def to_transformers(model: Model) -> Any:
             "to_transformers() needs plain weights in this model, which transformers does not multiply by "
             "layers alone: call model.dequantize() first"
         )
+    their_class = getattr(transformers, _class_name(model), None)
+    if their_class is None or model.config.model_type not in transformers.CONFIG_MAPPING:
+        raise ValueError(f"to_transformers() needs a class that transformers has, got {_class_name(model)}")
     config = transformers.AutoConfig.for_model(**model.config.to_dict())
     config.architectures = [_class_name(model)]
     dtype = config.dtype = model.dtype
-    their_class = getattr(transformers, _class_name(model))
     attention = getattr(model.base_model, "attn_implementation", None)
     if attention == "sdpa" and not their_class._supports_sdpa:  # Bloom's biases
         attention = "eager"

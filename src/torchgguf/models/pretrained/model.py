@@ -206,8 +206,9 @@ class PreTrainedModel(TransformersAttributes):
 
         Raises:
             ImportError: transformers is not installed.
-            ValueError: some weights are on the disk, or on another device than the rest; or they are packed,
-                and transformers multiplies by some of them without a layer (Mamba).
+            ValueError: transformers has no such class; some weights are on the disk, or on another device
+                than the rest; or they are packed, and transformers multiplies by some of them without a
+                layer (Mamba).
         """
         return to_transformers(self)
 

@@ -104,11 +104,15 @@ class KeyValues(State):
         return is_within(length, self.lengths)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return keys and values `(B, K, S, D)`, and `lengths` `(2,)` int64 if they are limited."""
+        """Return keys and values `(B, K, S, D)`, and `lengths` `(2,)` int64 if they are limited.
+
+        Keys beside which nothing is stored, as values are a part of them, are called `latents`: a file has
+        no empty tensors.
+        """
         if self.keys is None or self.values is None:
             return {}
-        length = self.length
-        found = {"keys": self.keys[:, :, :length], "values": self.values[:, :, :length]}
+        keys, values = self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        found = {"keys": keys, "values": values} if values.shape[-1] else {"latents": keys}
         return found | limits_in_tensor(self._limits())
 
     def _limits(self) -> Lengths | None:
@@ -116,7 +120,10 @@ class KeyValues(State):
 
     def fill(self, tensors: dict[str, Tensor], length: int) -> None:
         """Remember `length` positions in a state that is empty."""
-        keys, values = tensors["keys"], tensors["values"]
+        latents = tensors.get("latents")
+        keys, values = (
+            (tensors["keys"], tensors["values"]) if latents is None else (latents, latents[..., :0])
+        )
         for x in (keys, values):
             if x.dim() != 4 or x.shape[:3] != (*keys.shape[:2], length) or not x.is_floating_point():
                 expected = f"floating point of shape (rows, heads, {length}, size)"

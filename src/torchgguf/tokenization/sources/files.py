@@ -119,9 +119,8 @@ def _what_is_missing(folder: Path) -> str:
         return f"there is no folder {folder}"
     what = f"{folder} holds no tokenizer: {PIPELINE}, {PIECES} and {VOCAB} are all missing"
     if gguf := sorted(path.name for path in folder.glob("*.gguf")):
-        return (
-            f"{what}; to load that of a GGUF file name it, as in from_pretrained(..., gguf_file={gguf[0]!r})"
-        )
+        name = f"{folder / gguf[0]}, or in Python gguf_file={gguf[0]!r}"
+        return f"{what}; to load that of a GGUF file, name the file: {name}"
     return what
 
 
