@@ -166,6 +166,16 @@ def test_the_command_line(tmp_path):
 
 
 @torch.no_grad()
+def test_prompts_in_pieces():
+    """The last one may be as short as what is read anew after wrong guesses."""
+    model = with_block("qwen35")
+    for size in range(1, PROMPT.shape[1]):
+        for way in ({"prefill_chunk_size": size}, {"cache": DynamicCache(checkpoint_every=size)}):
+            text, _ = run(model, do_sample=False, eos_token_id=None, **way)
+            assert torch.equal(text, greedy(model)), way
+
+
+@torch.no_grad()
 def test_checkpoints_of_the_caller_stay():
     model, cache = with_block("qwen35"), DynamicCache(max_checkpoints=1)
     model(PROMPT[:, :5], cache=cache)

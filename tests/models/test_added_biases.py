@@ -63,6 +63,22 @@ def test_they_are_written_back_and_no_checkpoint_holds_them(file, model, tmp_pat
         model.save_pretrained(tmp_path / "folder")
 
 
+@pytest.mark.parametrize("name", ["falconh1", "erniemoe"])
+@torch.no_grad()
+def test_those_of_outputs_that_llama_cpp_leaves_out_change_nothing(name, tmp_path):
+    model = counterpart(reference(CASES[name]))
+    model.save_gguf(tmp_path / "plain.gguf")
+    biases = {
+        f"blk.{i}.attn_output.bias": torch.ones(model.config.hidden_size)
+        for i in range(model.config.num_hidden_layers)
+    }
+    file = edited(tmp_path / "plain.gguf", tmp_path / "biased.gguf", tensors=biases)
+    loaded = AutoModelForCausalLM.from_pretrained(file)
+    assert_close(loaded(IDS).logits, model(IDS).logits, atol=1e-4, rtol=0)
+    loaded.save_gguf(tmp_path / "again.gguf")
+    assert (tmp_path / "again.gguf").read_bytes() == file.read_bytes()
+
+
 def test_of_another_size_they_are_an_error(file, tmp_path):
     path = edited(file, tmp_path / "x.gguf", tensors={"blk.1.attn_q.bias": torch.zeros(7)})
     with pytest.raises(GGUFError, match=r"blk\.1\.attn_q\.bias has shape \(7,\), expected \(128,\)"):

@@ -65,6 +65,10 @@ class SpeculativeContext(Context):
         pending = self.length - self._seen
         if self._states is None or self.cache is None or pending > _MOST_PENDING:
             return super().logits()
+        if (
+            self._given + self._states.shape[1] < self.length - 1
+        ):  # the last piece of a prompt is not read yet
+            return super().logits()
         self._guess = self._draft()
         self._before = self._seen, self.cache.snapshot()
         chosen, self.input_ids = self.input_ids, torch.cat((self.input_ids, self._guess), dim=1)

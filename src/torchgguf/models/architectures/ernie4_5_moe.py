@@ -123,6 +123,7 @@ ERNIE4_5_MOE = Architecture(
     ),
     stacks=tables.EXPERT_STACKS,
     other_names=OtherNames({"layers.{}.mlp.gate.moe_statics": "layers.{}.mlp.moe_statics"}),
+    unread=("blk.{}.attn_output.bias",),
 )
 
 

@@ -186,6 +186,7 @@ FALCON_H1 = Architecture(
         _row("attn_output", "self_attn.o_proj"),
         *(_row(f"ffn_{name}", f"feed_forward.{name}_proj") for name in ("gate", "up", "down")),
     ),
+    unread=("blk.{}.attn_output.bias",),
 )
 
 
