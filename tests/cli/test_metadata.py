@@ -7,7 +7,7 @@ import shutil
 import gguf
 import pytest
 
-from tests.container.test_editing import edit_and_die
+from tests.container.test_editing_faults import edit_and_die
 from tests.peers.hub import Repository, serving
 from tests.support import ROOT, SMOLLM2
 from torchgguf.container import edit_metadata

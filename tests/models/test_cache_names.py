@@ -38,6 +38,10 @@ def test_every_class(model_class):
     sizes = {"gpt2": OWN_SIZES["GPT2"], "bloom": OWN_SIZES["Bloom"]}.get(model_type, SIZES)
     if model_type.startswith(("deepseek", "kimi")):  # all heads share what is compressed
         sizes = {**sizes, "num_key_value_heads": sizes["num_attention_heads"], "num_experts_per_tok": 2}
+    if model_type == "mamba2":  # whose heads are those of its channels
+        sizes = {**sizes, "num_heads": 8, "head_dim": sizes["hidden_size"] // 4}
+    if model_type == "gemma3n_text":
+        sizes = {**sizes, "num_kv_shared_layers": 1}
     if model_type == "dots1":  # whose config has no default numbers of experts
         sizes = {**sizes, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
     model = model_class(AutoConfig.for_model(model_type, **{**sizes, "pad_token_id": 1})).eval()

@@ -58,7 +58,8 @@ def test_names_are_those_of_the_format(architecture):
     for one in architecture.joined:
         assert one.name in allowed
         allowed |= {*one.parts}
-    allowed |= {f"{name}.bias" for name in allowed}  # of a parameter that belongs to no module
+    # Of parameters that belong to no module.
+    allowed |= {f"{name}.{kind}" for name in allowed for kind in ("weight", "bias", "scale", "{}")}
     assert {row.gguf for row in architecture.weights.rows} <= allowed
     keys = {
         value.removeprefix("{arch}.")

@@ -165,7 +165,7 @@ class LayerStack(PreTrainedModel):
             if output_hidden_states:
                 states.append(x)
         x = self.finish(x)
-        kept = {name: tuple(getattr(record, name)) or None for name in record.requested()}
+        kept = {name: tuple(getattr(record, name)) for name in record.requested()}
         output = self.output_class(
             last_hidden_state=x,
             cache=cache,

@@ -118,6 +118,10 @@ class Architecture:
         """Names of the GGUF tensors that belong to the config, not to a module."""
         return frozenset(name for rule in self.rules for name in rule.tensors)
 
+    def is_unread(self, name: str) -> bool:
+        """Return whether llama.cpp accepts a tensor of a GGUF file, but does not use it."""
+        return _LAYER.sub("blk.{}.", name) in self.unread
+
     def is_kept(self, name: str, config: Config, in_new: bool = False) -> bool:
         """Return whether a tensor is one that models keep, but do not run.
 
@@ -126,10 +130,10 @@ class Architecture:
             config: of the model.
             in_new: whether a file of the other kind, made from the model, contains it, too.
         """
-        if (layer := _LAYER.match(name)) is None:
-            return name in self.unread
-        if _LAYER.sub("blk.{}.", name) in self.unread:
+        if self.is_unread(name):
             return not in_new
+        if (layer := _LAYER.match(name)) is None:
+            return False
         return any(rule.is_kept(config, int(layer[1]), name[layer.end() :], in_new) for rule in self.rules)
 
     def kept_form(self, name: str) -> FileForm | None:

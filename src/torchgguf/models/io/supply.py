@@ -139,7 +139,8 @@ class GGUFSupply(TensorSupply):
             hf_name, row = self._weights.to_hf(name, config) or ("", None)
             if name in architecture.config_tensors:
                 continue
-            if architecture.is_kept(name, self._source.config):
+            known = row is not None or architecture.is_unread(name)
+            if known and architecture.is_kept(name, self._source.config):
                 kept[name] = (
                     tensor if passing else replace(tensor, load=partial(_same, tensors.load(name)), read=None)
                 )
