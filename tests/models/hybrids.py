@@ -43,6 +43,8 @@ HYBRIDS = {
             "num_key_value_heads": 3,
             "linear_num_heads": 3,
             "linear_conv_kernel_dim": 3,
+            # With 0.15, two tokens of the text that llama.cpp continues differ by less than its rounding.
+            "initializer_range": 0.14,
             "num_hidden_layers": 4,
             "layer_types": ["full_attention", "linear_attention", "linear_attention", "full_attention"],
             "mlp_layer_types": ["dense", "dense", "sparse", "sparse"],
