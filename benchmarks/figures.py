@@ -19,6 +19,7 @@ PLACE_OF_SHAPES = LLAMA_CPP_SOURCES.parent / "shapes"
 RECURRENT_SHAPES = ("lfm2-350M", "qwen3.5-0.8B", "nemotron-h-1B")
 NEW_TOKENS = 64
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
+PEER_LENGTHS = (512, 4096)  # of prompts that the peer reads, too: each takes it minutes
 PACKED_TYPES = ("Q4_K", "Q6_K", "Q8_0", "IQ4_XS", "IQ2_XS", "IQ3_S")
 # llama.cpp compiles ggml's packing for all CPUs of this kind; compiled for this CPU, it may be faster.
 GGML_BUILDS = {"as built": GGML, "native": GGML_NATIVE}

@@ -12,7 +12,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.figures import BENCH_NATIVE, LENGTHS, NEW_TOKENS, PLACE_OF_SHAPES, prefill_metric
+from benchmarks.figures import (
+    BENCH_NATIVE,
+    LENGTHS,
+    NEW_TOKENS,
+    PEER_LENGTHS,
+    PLACE_OF_SHAPES,
+    prefill_metric,
+)
 
 Samples = dict[str, list[float]]
 
@@ -83,7 +90,7 @@ def torchgguf_shape(config: Path, threads: int) -> Samples:
 def llama_bench_shape(config: Path, threads: int) -> Samples:
     """Measure the same with llama-bench."""
     command: list[Any] = [BENCH_NATIVE, "-m", file_of(config), "-t", threads, "-o", "json", "-r", "2"]
-    command += ["-n", NEW_TOKENS, "-p", ",".join(map(str, LENGTHS))]
+    command += ["-n", NEW_TOKENS, "-p", ",".join(map(str, PEER_LENGTHS))]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=os.environ)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no output"]
