@@ -60,8 +60,8 @@ CHANGES = {
     ),
     "one layer more": (
         "llama",
-        lambda model: model.add_module("scorer", nn.Linear(2, 2)),
-        r"scorer\.weight is not in the config",
+        lambda model: model.add_module("another", nn.Linear(2, 2)),
+        r"another\.weight is not in the config",
     ),
     "config only": (
         "llama",

@@ -22,6 +22,23 @@ _NUMBERS: dict[str, Callable[[int], float]] = {
 }
 
 
+def _multipliers(config: Any) -> Tensor:
+    """Return the factors on what Falcon-H1's mixers project, `(1, 1, channels)`."""
+    from transformers.models.falcon_h1.modeling_falcon_h1 import compute_mup_vector
+
+    factors: Tensor = compute_mup_vector(config)
+    return factors
+
+
+def _causal(config: Any) -> Tensor:
+    """Return which positions a query sees in a StarCoder, bool `(positions, positions)`."""
+    return torch.ones(config.n_positions, config.n_positions, dtype=torch.bool).tril()
+
+
+# Other buffers in modules with weights of their own, given the config.
+_OF_CONFIGS: dict[str, Callable[[Any], Tensor]] = {"mup_vector": _multipliers, "bias": _causal}
+
+
 def to_transformers(model: Model) -> Any:
     """Convert a model; errors are those of `PreTrainedModel.to_transformers`."""
     try:
@@ -96,6 +113,11 @@ def _compute_buffers(theirs: Any, device: torch.device) -> None:
     for path, module in list(theirs.named_modules()):
         empty = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
         if not empty:
+            continue
+        if _OF_CONFIGS.keys() >= {*empty}:
+            for name in empty:
+                value = _OF_CONFIGS[name](theirs.config).to(device)
+                setattr(module, name, nn.Buffer(value, persistent=False))
             continue
         if _NUMBERS.keys() >= {*empty}:
             for name in empty:
