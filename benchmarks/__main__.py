@@ -25,7 +25,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="skip figures that take minutes (mostly those of transformers)"
     )
-    parser.add_argument("--only", metavar="WORD", default="", help="only figures whose title has this word")
+    parser.add_argument(
+        "--only", metavar="WORD", default="", help="only figures whose title or model has this word"
+    )
     parser.add_argument("--name", help="file name of the results (default: cpu-N-threads, quick-N-threads)")
     return parser.parse_args()
 
@@ -40,7 +42,7 @@ def main() -> int:
     described = machine.describe(args.threads)
     for what, value in described.items():
         console.print(f"[bold]{what}[/]: {value}", highlight=False)
-    figures = [figure for figure in FIGURES if args.only in figure.title]
+    figures = [figure for figure in FIGURES if args.only in f"{figure.title} {figure.model}"]
     try:
         with console.status("starting") as status:
 

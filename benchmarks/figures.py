@@ -121,7 +121,7 @@ def prefill_metric(length: int) -> str:
 def shape(name: str) -> tuple[Figure, ...]:
     """List the figures of a model of real shapes and random weights."""
     sides = {
-        OURS: (Worker("torchgguf_shape", SLEEPING, slow=True),),
+        OURS: (Worker("torchgguf_shape", slow=True),),
         "llama.cpp": (Worker("llama_bench_shape", slow=True),),
     }
     config = SHAPES / f"{name}.json"
