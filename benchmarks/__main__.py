@@ -26,7 +26,7 @@ def arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="skip figures that take minutes (mostly those of transformers)"
     )
     parser.add_argument(
-        "--only", metavar="WORD", default="", help="only figures whose title or model has this word"
+        "--only", metavar="WORD", default="", help="only figures with this word in title or model"
     )
     parser.add_argument("--name", help="file name of the results (default: cpu-N-threads, quick-N-threads)")
     return parser.parse_args()

@@ -21,6 +21,8 @@ from benchmarks.figures import (
     prefill_metric,
 )
 
+PIECE = 512  # tokens read at once, as by `generate(prefill_chunk_size=512)` and by llama-bench
+
 Samples = dict[str, list[float]]
 
 
@@ -57,9 +59,10 @@ def torchgguf_shape(config: Path, threads: int) -> Samples:
 
     @torch.inference_mode()
     def prefill(length: int) -> float:
-        tokens = torch.arange(length)[None] % vocabulary
+        tokens, cache = torch.arange(length)[None] % vocabulary, DynamicCache()
         begin = perf_counter()
-        model(tokens, cache=DynamicCache(), logits_to_keep=1)
+        for piece in tokens.split(PIECE, dim=1):
+            model(piece, cache=cache, logits_to_keep=1)
         return perf_counter() - begin
 
     def decode() -> float:
