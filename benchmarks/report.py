@@ -80,9 +80,10 @@ def cells(figure: Figure, outcome: Outcome) -> list[str]:
     return [figure.title, *values, f"{goal_text(figure)} {MARKS[verdict(figure, outcome)]}".strip()]
 
 
-def by_model() -> Iterator[tuple[str, list[Figure]]]:
-    """Yield the figures in order, in groups of successive rows with the same model."""
-    for model, group in groupby(FIGURES, key=lambda figure: figure.model.stem):
+def by_model(outcome: Outcome) -> Iterator[tuple[str, list[Figure]]]:
+    """Yield the figures that were measured in order, in groups of successive rows with the same model."""
+    measured = [row for row in FIGURES if any(outcome.of(row, side) for side in row.sides)]
+    for model, group in groupby(measured, key=lambda figure: figure.model.stem):
         yield model, list(group)
 
 
@@ -91,7 +92,7 @@ def table(outcome: Outcome) -> Table:
     out = Table(title="medians; same file, same threads, same run", box=SIMPLE_HEAD)
     for name in ("", *SIDES, "goal"):
         out.add_column(name, justify="right" if name in SIDES else "left", no_wrap=name in SIDES)
-    for model, figures in by_model():
+    for model, figures in by_model(outcome):
         out.add_row(f"[bold]{model}[/]")
         for figure in figures:
             out.add_row(*cells(figure, outcome))
@@ -108,7 +109,7 @@ def markdown(outcome: Outcome, machine: dict[str, str], pictures: Sequence[str])
     header = [line(["", *SIDES, "goal"]), line(["---", *("---:" for _ in SIDES), "---"])]
     tables = [
         "\n".join([f"## {model}\n", *header, *(line(cells(row, outcome)) for row in group)])
-        for model, group in by_model()
+        for model, group in by_model(outcome)
     ]
     parts = [
         "# Benchmarks",
