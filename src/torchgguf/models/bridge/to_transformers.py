@@ -24,9 +24,10 @@ _NUMBERS: dict[str, Callable[[int], float]] = {
 
 def _multipliers(config: Any) -> Tensor:
     """Return the factors on what Falcon-H1's mixers project, `(1, 1, channels)`."""
-    from transformers.models.falcon_h1.modeling_falcon_h1 import compute_mup_vector
+    from transformers.models.falcon_h1 import modeling_falcon_h1
 
-    factors: Tensor = compute_mup_vector(config)
+    untyped: Any = modeling_falcon_h1
+    factors: Tensor = untyped.compute_mup_vector(config)
     return factors
 
 
