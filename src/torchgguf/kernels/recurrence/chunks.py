@@ -5,6 +5,7 @@ divided by a decay since the beginning, which would underflow.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -70,6 +71,68 @@ def differentiate_chunks(
         constants.append(constant)
     joined = [torch.cat(grads, dim=1) for grads in zip(*found, strict=True)]
     return joined, [sum(grads[1:], grads[0]) for grads in zip(*constants, strict=True)], grad_state
+
+
+def scan_forward(
+    forward: Forward,
+    x: Tensor,
+    step_size: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    state: Tensor,
+    *,
+    size: int,
+) -> tuple[Tensor, Tensor]:
+    """Compute a scan of Mamba or Mamba 2, a chunk at a time.
+
+    Args:
+        forward: maps `a`, the chunk of each sequence, and the state before it, as in `scan_chunks`.
+        x: as the other tensors, as `torchgguf.nn.selective_scan` and `state_space_scan` document.
+        step_size: see `x`.
+        a: see `x`.
+        b: see `x`.
+        c: see `x`.
+        state: see `x`.
+        size: the positions of a chunk.
+    """
+    sequences = [each.to(state.dtype) for each in (x, step_size, b, c)]
+    outputs, states = scan_chunks(partial(forward, a.to(state.dtype)), sequences, state, size)
+    if not outputs:
+        return x.new_empty(x.shape), state.clone()
+    return torch.cat(outputs, dim=1).to(x.dtype).contiguous(), states[-1]
+
+
+def scan_backward(
+    forward: Forward,
+    backward: Backward,
+    grad_output: Tensor,
+    grad_state: Tensor,
+    x: Tensor,
+    step_size: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    state: Tensor,
+    *,
+    size: int,
+) -> tuple[Tensor, ...]:
+    """Return the gradients of x, step_size, a, b, c and state of `scan_forward`."""
+    inputs = (x, step_size, a, b, c)
+    if x.shape[1] == 0:
+        return (*(torch.zeros_like(each) for each in inputs), grad_state.clone())
+    factors = a.to(state.dtype)
+    (gx, gd, gb, gc), (ga,), before = differentiate_chunks(
+        partial(forward, factors),
+        partial(backward, factors),
+        [each.to(state.dtype) for each in (x, step_size, b, c)],
+        state,
+        grad_output.to(state.dtype),
+        grad_state,
+        size,
+    )
+    grads = zip((gx, gd, ga, gb, gc), inputs, strict=True)
+    return (*(grad.to(each.dtype).contiguous() for grad, each in grads), before.contiguous())
 
 
 def segment_decays(log_decay: Tensor) -> Tensor:

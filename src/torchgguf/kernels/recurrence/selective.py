@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from torchgguf.kernels.recurrence.chunks import differentiate_chunks, scan_chunks
+from torchgguf.kernels.recurrence.chunks import scan_backward, scan_forward
 
 _CHUNK = 16
 
@@ -71,40 +71,5 @@ def _backward(
     return (grad_x, grad_step, grad_b, grad_c), (grad_a,), factor[:, 0] * grads[:, 0]
 
 
-def selective_forward(
-    x: Tensor, step_size: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Compute what `torchgguf.nn.selective_scan` documents, a chunk at a time."""
-    sequences = [each.to(state.dtype) for each in (x, step_size, b, c)]
-    outputs, states = scan_chunks(partial(_forward, a.to(state.dtype)), sequences, state, _CHUNK)
-    if not outputs:
-        return x.new_empty(x.shape), state.clone()
-    return torch.cat(outputs, dim=1).to(x.dtype), states[-1]
-
-
-def selective_backward(
-    grad_output: Tensor,
-    grad_state: Tensor,
-    x: Tensor,
-    step_size: Tensor,
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    state: Tensor,
-) -> tuple[Tensor, ...]:
-    """Return the gradients of x, step_size, a, b, c and state."""
-    if x.shape[1] == 0:
-        zeros = [torch.zeros_like(each) for each in (x, step_size, a, b, c)]
-        return (*zeros, grad_state.clone())
-    factors = a.to(state.dtype)
-    (gx, gd, gb, gc), (ga,), before = differentiate_chunks(
-        partial(_forward, factors),
-        partial(_backward, factors),
-        [each.to(state.dtype) for each in (x, step_size, b, c)],
-        state,
-        grad_output.to(state.dtype),
-        grad_state,
-        _CHUNK,
-    )
-    grads = zip((gx, gd, ga, gb, gc), (x, step_size, a, b, c), strict=True)
-    return (*(grad.to(each.dtype).contiguous() for grad, each in grads), before.contiguous())
+selective_forward = partial(scan_forward, _forward, size=_CHUNK)
+selective_backward = partial(scan_backward, _forward, _backward, size=_CHUNK)

@@ -5,14 +5,13 @@ Shape letters: B batch, T positions, H heads, P size of a head, G groups, N size
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from torchgguf.kernels.recurrence.chunks import (
     decay_gradients,
-    differentiate_chunks,
     product_gradients,
-    scan_chunks,
+    scan_backward,
+    scan_forward,
     segment_decays,
     weighted_products,
 )
@@ -66,41 +65,5 @@ def _backward(a: Tensor, *arguments: Tensor) -> tuple[tuple[Tensor, ...], tuple[
     return (grad_x, grad_step.transpose(1, 2), grad_b, grad_c), (grad_a,), grad_before
 
 
-def state_space_forward(
-    x: Tensor, step_size: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Compute what `torchgguf.nn.state_space_scan` documents, a chunk at a time."""
-    sequences = [each.to(state.dtype) for each in (x, step_size, b, c)]
-    outputs, states = scan_chunks(partial(_forward, a.to(state.dtype)), sequences, state, _CHUNK)
-    if not outputs:
-        return x.new_empty(x.shape), state.clone()
-    return torch.cat(outputs, dim=1).to(x.dtype).contiguous(), states[-1]
-
-
-def state_space_backward(
-    grad_output: Tensor,
-    grad_state: Tensor,
-    x: Tensor,
-    step_size: Tensor,
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    state: Tensor,
-) -> tuple[Tensor, ...]:
-    """Return the gradients of x, step_size, a, b, c and state."""
-    inputs = (x, step_size, b, c)
-    if x.shape[1] == 0:
-        zeros = [torch.zeros_like(each) for each in (x, step_size, a, b, c)]
-        return (*zeros, grad_state.clone())
-    factors = a.to(state.dtype)
-    (gx, gd, gb, gc), (ga,), before = differentiate_chunks(
-        partial(_forward, factors),
-        partial(_backward, factors),
-        [each.to(state.dtype) for each in inputs],
-        state,
-        grad_output.to(state.dtype),
-        grad_state,
-        _CHUNK,
-    )
-    grads = zip((gx, gd, ga, gb, gc), (x, step_size, a, b, c), strict=True)
-    return (*(grad.to(each.dtype).contiguous() for grad, each in grads), before.contiguous())
+state_space_forward = partial(scan_forward, _forward, size=_CHUNK)
+state_space_backward = partial(scan_backward, _forward, _backward, size=_CHUNK)
