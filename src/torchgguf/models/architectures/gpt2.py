@@ -189,14 +189,22 @@ class GPT2MLP(nn.Module):
 
 
 class GPT2Block(nn.Module):
-    """Attention and MLP: each reads the normalised stream and adds its output to the stream."""
+    """Attention and MLP: each reads the normalised stream and adds its output to the stream.
 
-    def __init__(self, config: GPT2Config, layer_idx: int) -> None:
+    Attributes:
+        attention_class: of the attention, made from the config and the number of the layer.
+        mlp_class: of the MLP, made from the config.
+    """
+
+    attention_class: ClassVar[type[nn.Module]] = GPT2Attention
+    mlp_class: ClassVar[type[nn.Module]] = GPT2MLP
+
+    def __init__(self, config: Any, layer_idx: int) -> None:
         super().__init__()
         self.ln_1 = LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.attn = GPT2Attention(config, layer_idx)
+        self.attn = self.attention_class(config, layer_idx)
         self.ln_2 = LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.mlp = GPT2MLP(config)
+        self.mlp = self.mlp_class(config)
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map the stream `(B, T, n_embd)` to the next layer's."""

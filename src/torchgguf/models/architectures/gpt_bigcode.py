@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from torchgguf.container import GGUFError
-from torchgguf.models.architectures.gpt2 import GPT2Model, InnerSize
+from torchgguf.models.architectures.gpt2 import GPT2Block, GPT2Model, InnerSize
 from torchgguf.models.blocks import heads, tables
 from torchgguf.models.blocks.attention import SelfAttention
 from torchgguf.models.blocks.outputs import (
@@ -22,7 +22,7 @@ from torchgguf.models.core.config_map import Field, Header, Rule, Unwritable, la
 from torchgguf.models.core.weight_map import HEAD, Row, RowPermutation
 from torchgguf.models.pretrained.config import PreTrainedConfig
 from torchgguf.models.pretrained.model import PreTrainedModel
-from torchgguf.nn import LayerNorm, Linear, find_activation
+from torchgguf.nn import Linear, find_activation
 
 
 @config_dataclass
@@ -186,21 +186,11 @@ class GPTBigCodeMLP(nn.Module):
         return projected
 
 
-class GPTBigCodeBlock(nn.Module):
-    """Attention and MLP: each reads the normalised stream and adds its output to the stream."""
+class GPTBigCodeBlock(GPT2Block):
+    """A layer of GPT-2, with StarCoder's parts."""
 
-    def __init__(self, config: GPTBigCodeConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.ln_1 = LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.attn = GPTBigCodeAttention(config, layer_idx)
-        self.ln_2 = LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.mlp = GPTBigCodeMLP(config)
-
-    def forward(self, x: Tensor, step: Step) -> Tensor:
-        """Map the stream `(B, T, n_embd)` to the next layer's."""
-        x = x + self.attn(self.ln_1(x), step)
-        output: Tensor = x + self.mlp(self.ln_2(x))
-        return output
+    attention_class = GPTBigCodeAttention
+    mlp_class = GPTBigCodeMLP
 
 
 class GPTBigCodePreTrainedModel(PreTrainedModel, architecture=GPT_BIGCODE):
