@@ -6,10 +6,14 @@ Each line on standard input is a JSON list: the converter's arguments, and the r
 vocabulary splits texts. The converter finds the rule by what published vocabularies make of a text. Another
 vocabulary has to state its rule; an empty name leaves the search to the converter. Each line on standard
 output is the JSON of an error, empty if there was none. The converter's log goes to standard error.
+
+Each run is a fork of this program: the converter stores some options in its classes, where the next run would
+find them.
 """
 
 import contextlib
 import json
+import os
 import runpy
 import sys
 import traceback
@@ -24,7 +28,6 @@ def run(script: str, arguments: list[str], split: str) -> str:
     # The vocabulary of the released model is tiktoken's, read by code of its own.
     HunYuanMoEModel.set_vocab = TextModel._set_vocab_gpt2
 
-    find = TextModel.get_vocab_base_pre
     if split:
         TextModel.get_vocab_base_pre = lambda self, tokenizer: split
     sys.argv = [script, *arguments]
@@ -34,18 +37,33 @@ def run(script: str, arguments: list[str], split: str) -> str:
         return f"it ended with {end.code}" if end.code else ""
     except Exception:
         return traceback.format_exc()
-    finally:
-        TextModel.get_vocab_base_pre = find
     return ""
+
+
+def run_forked(script: str, arguments: list[str], split: str) -> str:
+    """Run the converter in a fork, and return the error that ended it."""
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        with os.fdopen(write, "w") as answer:
+            answer.write(run(script, arguments, split))
+        sys.stderr.flush()
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        error = answer.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return error or (f"its process ended with {status}" if status else "")
 
 
 def main(script: str) -> None:
     """Answer all lines."""
     sys.path.insert(0, str(Path(script).parent))
+    import conversion.base  # noqa: F401  # once, not in every fork
+
     answers = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
         for line in sys.stdin:
-            print(json.dumps(run(script, *json.loads(line))), file=answers, flush=True)
+            print(json.dumps(run_forked(script, *json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":
