@@ -83,117 +83,19 @@ inline u8x16 negate_where(u8x16 codes, uint16_t bits) {
 
 constexpr DecoderTable kDecoders(AllTypes{});
 
-struct Simd : SimdX86 {
-    using Bytes = __m256i;
-    using Floats = __m256;
-    static constexpr int64_t kWidth = 32;  // weights at a time
-    static constexpr int64_t kFloats = 8;
+inline float sum_of_lanes(__m256 v) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
 
-    static Floats zero() { return _mm256_setzero_ps(); }
-    static Floats set(float v) { return _mm256_set1_ps(v); }
-    static Floats load(const float* p) { return _mm256_loadu_ps(p); }
-    static void store(float* p, Floats v) { _mm256_storeu_ps(p, v); }
-    static Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
-    static Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
-    static float sum(Floats v) {
-        __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-        four = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
-    }
-    template <class Bits>
-    static void store_halves16(float* out, Bits bits) {
-        const Halves16 halves = gather_halves16(bits);
-        store(out, _mm256_cvtph_ps(halves.low));
-        store(out + 8, _mm256_cvtph_ps(halves.high));
-    }
-
-    // 32 weights from the 16 bytes at p: low nibbles, then high ones.
-    static Bytes nibbles16(const uint8_t* p, int64_t) {
-        const Bytes both = _mm256_broadcastsi128_si256(load16(p));
-        return mask(_mm256_srlv_epi64(both, _mm256_set_epi64x(4, 4, 0, 0)), 15);
-    }
-    static Bytes bytes32(const uint8_t* p, int64_t) { return load32(p); }
-    // The 32 bytes at the first offset, shifted right; bits that cross bytes are the caller's to mask.
-    template <int first, int first_shift, int second, int second_shift>
-    static Bytes groups(const uint8_t* p) {
-        const Bytes v = load32(p + first);
-        return first_shift == 0 ? v : _mm256_srli_epi64(v, first_shift);
-    }
-    static Bytes mask(Bytes v, char bits) { return _mm256_and_si256(v, _mm256_set1_epi8(bits)); }
-    template <int n>
-    static Bytes shift_left(Bytes v) {
-        return _mm256_slli_epi64(v, n);
-    }
-    static Bytes or_bits(Bytes a, Bytes b) { return _mm256_or_si256(a, b); }
-    // Sets `bit` in each byte whose bit among the 32 at p is set.
-    static Bytes or_where(Bytes v, const uint8_t* p, int64_t, char bit) {
-        // Each byte gets the byte of the 32 bits that holds its own, then keeps that alone.
-        const Bytes holders = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
-        const Bytes own_bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
-        const Bytes bits = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(load_u32(p))), holders);
-        const Bytes where = _mm256_cmpeq_epi8(_mm256_and_si256(bits, own_bit), own_bit);
-        return _mm256_or_si256(v, mask(where, bit));
-    }
-    static Bytes flip_sign(Bytes v) { return _mm256_xor_si256(v, _mm256_set1_epi8(-128)); }
-    static Bytes lookup(const uint8_t* table, Bytes index) {
-        return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load16(table)), index);
-    }
-
-    // Scales of consecutive sub-blocks, each in the lanes that hold its weights' sums.
-    template <int sub>
-    static Floats expand(const float* scale) {
-        if constexpr (sub == 32) {
-            return _mm256_broadcast_ss(scale);
-        } else {
-            return _mm256_set_m128(_mm_broadcast_ss(scale + 1), _mm_broadcast_ss(scale));
-        }
-    }
-
-    // Activations lie in the order in which unpacklo and unpackhi widen bytes: 0-7, 16-23, then 8-15, 24-31.
-    static void store_activations(int8_t* integers, int64_t at, const int16_t* q) {
-        auto* out = reinterpret_cast<__m256i*>(integers + 2 * at);
-        const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
-        const __m256i second = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + 16));
-        _mm256_storeu_si256(out, _mm256_permute2x128_si256(first, second, 0x20));
-        _mm256_storeu_si256(out + 1, _mm256_permute2x128_si256(first, second, 0x31));
-    }
-    static Floats dot(Bytes q, const int8_t* x) {
-        const auto* halves = reinterpret_cast<const __m256i*>(x);
-        const __m256i none = _mm256_setzero_si256();
-        const __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi8(q, none), _mm256_loadu_si256(halves));
-        const __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi8(q, none), _mm256_loadu_si256(halves + 1));
-        return _mm256_cvtepi32_ps(_mm256_add_epi32(low, high));
-    }
-
-    // 32 floats to integers of at most `max`; returns their scale, NaN if any of them is not finite.
-    static float quantize32(const float* x, float max, int16_t* q) {
-        const __m256 sign = _mm256_set1_ps(-0.0f);
-        __m256 poison = zero(), largest_of = zero();
-        for (int i = 0; i < 32; i += 8) {
-            const __m256 v = load(x + i);
-            poison = fma(v, zero(), poison);
-            largest_of = _mm256_max_ps(largest_of, _mm256_andnot_ps(sign, v));
-        }
-        alignas(32) float lanes[8];
-        store(lanes, largest_of);
-        float largest = 0.0f;
-        for (float lane : lanes) largest = lane > largest ? lane : largest;
-        const Scaling scaling = SimdX86::scaling(largest, max);
-        const __m256 inverse = _mm256_set1_ps(scaling.there);
-        for (int i = 0; i < 32; i += 16) {
-            const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(load(x + i), inverse));
-            const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(load(x + i + 8), inverse));
-            const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i), packed);
-        }
-        return scaling.back + sum(poison);
-    }
-};
+using Scaling = SimdX86::Scaling;
 
 #include "formats/dot/decoded.inl"
-#include "formats/dot/types.inl"
+#include "isa/avx2_activations.inl"
+#include "isa/avx2_dot_types.inl"
 
-#include "formats/dot/rows.inl"
+#include "isa/avx2_dot.inl"
 
 constexpr LinearTable kLinears(AllTypes{});
 

@@ -30,6 +30,11 @@ def activations(rows: int, features: int) -> Tensor:
     return torch.randn(rows, features, generator=torch.Generator().manual_seed(rows))
 
 
+def within_rounding(result: Tensor, x: Tensor, weight: Tensor) -> bool:
+    scale = x.double().norm(dim=1, keepdim=True) * weight.norm(dim=1)
+    return bool(((result - x.double() @ weight.T).abs() <= 3e-5 * scale).all())
+
+
 def linear(x: Tensor, weight: Tensor, kind: QuantType, y: Tensor) -> None:
     _native.linear(kind.id, weight, x, None, y, 1)
 
@@ -46,8 +51,20 @@ def test_nothing_is_touched_behind_the_last_weight_activation_and_result(kind):
             with guarded(packed) as w, guarded(x) as inputs, guarded(torch.empty(rows, len(packed))) as y:
                 linear(inputs, w, kind, y)
                 result = y.clone()
-            scale = x.double().norm(dim=1, keepdim=True) * weight.norm(dim=1)
-            assert ((result - x.double() @ weight.T).abs() <= 3e-5 * scale).all()
+            assert within_rounding(result, x, weight)
+
+
+@each_type
+def test_any_number_of_rows_and_threads_gives_the_product(kind):
+    """Blocks are shared by rows of activations, some at a time, and a last few blocks are fewer than usual."""
+    packed = packed_rows(kind, 576 // kind.block_size)
+    weight = dequantize(packed, kind).double()
+    for rows in range(1, 18):
+        x = activations(rows, weight.shape[1])
+        y = torch.empty(rows, len(packed))
+        for threads in (1, 3):
+            _native.linear(kind.id, packed, x, None, y, threads)
+            assert within_rounding(y, x, weight), (rows, threads)
 
 
 @each_type

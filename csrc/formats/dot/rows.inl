@@ -7,7 +7,8 @@
 // finer than the 8 bits that are usual. A weight scale of ±inf gives NaN (infinity less infinity, through kZero),
 // where a row that is decoded first may give ±inf.
 //
-// Included once by each instruction set's file, inside its unnamed namespace, after its `Simd` and types.
+// Included by the files of instruction sets that describe themselves as a `Simd` (AVX-512), inside their unnamed
+// namespaces, after it and the types. isa/avx2_dot.inl is AVX2's own.
 
 constexpr int64_t kSegment = 1024;           // weights of a row whose scales are unpacked at a time: they stay in L1
 constexpr int64_t kPrefetchDistance = 2048;  // bytes: what arrives while a load from memory is under way
