@@ -2,8 +2,8 @@
 // decimal digits, hundreds of times finer than the 8 bits that are usual.
 
 constexpr int64_t kActivationBlock = 256;
-constexpr int kScaled = 32;  // activations that share a scale
-constexpr float kActivationMax = 32767.0f;
+constexpr int kScaled = 32;                 // activations that share a scale
+constexpr float kActivationMax = 32639.0f;  // as on AVX-512: the same integers everywhere
 
 // The order in which codes come out of their bytes, with 16 of them in a vector.
 enum class Order {
