@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torchgguf.generation.outputs import Record
 from torchgguf.generation.plan import Plan
 from torchgguf.generation.processing import processors_for, warpers_for
 from torchgguf.generation.prompts import Prompts, read_prompts, vocabulary_size
+from torchgguf.generation.recorded import RecordedSteps
 from torchgguf.generation.resolution import DEFAULT_NEW_TOKENS, resolve
 from torchgguf.generation.speculation import SpeculativeContext
 from torchgguf.generation.stopping import Criterion, EosTokenCriteria, MaxTimeCriteria, StopStringCriteria
@@ -96,6 +98,7 @@ def prepare(
         wanted=() if record is None else tuple(n for n in _STATES if getattr(config, f"output_{n}")),
         embeds=prompts.embeds,
         beside=_beside(model, prompts, position_ids, token_type_ids),
+        recorded=_recorded(model, config, length + new, new) if assistant is None and beams == 1 else None,
     )
     processors = processors_for(
         config, length - ahead, length - ahead + new, paddings, prefix_allowed_tokens_fn
@@ -137,6 +140,16 @@ def _speculative(
             "assistant='mtp' does not record states: leave output_hidden_states and output_attentions out"
         )
     return partial(SpeculativeContext, drafter=make_drafter())
+
+
+def _recorded(model: Any, config: GenerationConfig, length: int, new: int) -> RecordedSteps | None:
+    """Return what replays the steps of a text that is up to `length` tokens long, `new` of which are new."""
+    states = any(getattr(config, f"output_{name}") for name in _STATES)
+    if config.use_plan is False or config.use_cache is False or states:
+        return None
+    if config.use_plan is None and os.environ.get("TORCHGGUF_PLAN", "0") == "0":
+        return None
+    return RecordedSteps(model, length, new)
 
 
 def merged(own: Sequence[Any], custom: Sequence[Any]) -> list[Any]:

@@ -4,15 +4,18 @@ from torchgguf.nn.cache.cache import Cache, DynamicCache, StaticCache
 from torchgguf.nn.cache.kv import KeyValues
 from torchgguf.nn.cache.lengths import Lengths
 from torchgguf.nn.cache.recurrent import Convolution, Recurrent
+from torchgguf.nn.cache.sharing import FixedPlaces, capacity_for
 from torchgguf.nn.cache.state import State
 
 __all__ = [
     "Cache",
     "Convolution",
     "DynamicCache",
+    "FixedPlaces",
     "KeyValues",
     "Lengths",
     "Recurrent",
     "State",
     "StaticCache",
+    "capacity_for",
 ]
