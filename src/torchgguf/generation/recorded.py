@@ -60,7 +60,7 @@ class RecordedStep:
     ) -> None:
         self.key = key
         self.places = places
-        self._inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        self._inputs = _buffers(inputs)
         bound = Bound(program, {**places.tensors, **self._inputs})
         self._output = bound.output
         self._executor = make_executor(bound)
@@ -225,7 +225,7 @@ class RecordedSteps:
         """Run a step and record it; the second time, check what was recorded. Returns as `logits`."""
         before, twin = places.snapshot(), places.twin(cache)
         if self._first is None:
-            self._inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+            self._inputs = _buffers(inputs)
         for name, tensor in inputs.items():
             self._inputs[name].copy_(tensor)
         recorder = Recorder()
@@ -259,8 +259,13 @@ class RecordedSteps:
 
 def _key(places: FixedPlaces, inputs: Inputs) -> Key:
     """Return what a program depends on: shapes of all that it reads and writes beside parameters."""
-    named = (*places.tensors.items(), *inputs.items())
-    return tuple((name, tensor.shape, tensor.stride(), tensor.dtype) for name, tensor in named)
+    states = ((name, x.shape, x.stride(), x.dtype) for name, x in places.tensors.items())
+    return (*states, *((name, x.shape, x.dtype) for name, x in inputs.items()))
+
+
+def _buffers(inputs: Inputs) -> Inputs:
+    """Return copies that lie in the same way whatever these are parts of."""
+    return {name: x.clone(memory_format=torch.contiguous_format) for name, x in inputs.items()}
 
 
 def _repeats(step: RecordedStep, before: list[Tensor], inputs: Inputs, logits: Tensor) -> bool:

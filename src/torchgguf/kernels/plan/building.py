@@ -46,8 +46,7 @@ class Builder:
         number = DTYPES.get(tensor.dtype)
         if number is None:
             raise PlanError(f"a tensor of {tensor.dtype}")
-        offset = tensor.storage_offset() * tensor.itemsize
-        address = tensor.data_ptr() - offset
+        offset, address = _place(tensor)
         memory = self._by_address.get(address)
         if memory is None:
             memory = self._new(Memory(tensor.untyped_storage().nbytes(), tensor=tensor), address)
@@ -56,8 +55,7 @@ class Builder:
     def made(self, tensor: Tensor) -> Operand:
         """Return a tensor that an operator has just made as an operand."""
         if tensor.numel():
-            address = tensor.data_ptr() - tensor.storage_offset() * tensor.itemsize
-            self._new(Memory(tensor.untyped_storage().nbytes()), address)
+            self._new(Memory(tensor.untyped_storage().nbytes()), _place(tensor)[1])
         return self.operand(tensor)
 
     def temporary(self, sizes: Sequence[int], dtype: torch.dtype) -> Operand:
@@ -68,8 +66,7 @@ class Builder:
 
     def constant(self, tensor: Tensor) -> None:
         """Take the values of a new tensor as the same in all steps, as long as nothing writes into it."""
-        address = tensor.data_ptr() - tensor.storage_offset() * tensor.itemsize
-        self._new(Memory(tensor.untyped_storage().nbytes(), constant=tensor), address)
+        self._new(Memory(tensor.untyped_storage().nbytes(), constant=tensor), _place(tensor)[1])
 
     def _new(self, memory: Memory, address: int | None = None) -> int:
         number = len(self.program.memories)
@@ -153,6 +150,12 @@ class Builder:
                 kept.append(each)
         program.instructions = kept[::-1]
         return program
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    """Return where a tensor begins in its memory, in bytes, and the address of that memory."""
+    offset = int(tensor.storage_offset()) * tensor.itemsize
+    return offset, tensor.data_ptr() - offset
 
 
 def contiguous_strides(sizes: Sequence[int]) -> tuple[int, ...]:

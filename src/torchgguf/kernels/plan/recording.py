@@ -32,14 +32,19 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._builder = Builder()
         self.refused: str | None = None
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else torch imports its compiler, which takes a second, to keep it away from the method below.
+        return False
 
     def __enter__(self) -> Self:
         """Start to record."""
         _local.recorders = getattr(_local, "recorders", 0) + 1
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
@@ -49,7 +54,7 @@ class Recorder(TorchDispatchMode):
         traceback: TracebackType | None,
     ) -> None:
         """Stop recording."""
-        super().__exit__(kind, error, traceback)
+        super().__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         _local.recorders -= 1
 
     def __torch_dispatch__(

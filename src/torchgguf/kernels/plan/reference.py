@@ -42,7 +42,7 @@ def _binary(name: str, tensors: Tensors, ints: Sequence[int], floats: Sequence[f
     alpha, *scalars = floats
     a, b = (scalars[0] if each is None else each for each in tensors[1:])
     if name in ("add", "sub"):
-        a = a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=b.dtype)
+        a = a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=b.dtype)  # type: ignore[union-attr]
         return getattr(torch, name)(a, b, alpha=alpha) if alpha != 1 else getattr(torch, name)(a, b)
     return (_BINARY.get(name) or getattr(torch, name))(a, b)
 
@@ -129,7 +129,8 @@ def _index_copy(tensors: Tensors, ints: Sequence[int], floats: Sequence[float]) 
 
 def _scatter(tensors: Tensors, ints: Sequence[int], floats: Sequence[float]) -> Any:
     out, index, source = tensors
-    out.scatter_(ints[0], index, floats[0] if source is None else source)  # type: ignore[union-attr,call-overload]
+    value: Any = floats[0] if source is None else source
+    out.scatter_(ints[0], index, value)  # type: ignore[union-attr]
 
 
 def _arange(tensors: Tensors, ints: Sequence[int], floats: Sequence[float]) -> Any:

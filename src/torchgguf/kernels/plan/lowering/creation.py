@@ -42,7 +42,7 @@ def _from_python(builder: Builder, result: Tensor, x: Tensor) -> None:
     builder.constant(result)
 
 
-CREATIONS = {
+CREATIONS: dict[Any, Any] = {
     **dict.fromkeys((_aten.zeros.default, _aten.zeros_like.default, _aten.new_zeros.default), _filled(0.0)),
     **dict.fromkeys((_aten.ones.default, _aten.ones_like.default, _aten.new_ones.default), _filled(1.0)),
     **dict.fromkeys((_aten.full.default, _aten.full_like.default, _aten.new_full.default), _full),

@@ -65,7 +65,7 @@ def write_binary(
 ) -> None:
     """Write `result = a name b` down; one of both may be a Python number."""
     floats = [float(alpha)]
-    inputs = []
+    inputs: list[Tensor | Operand] = []
     for each in (a, b):
         if isinstance(each, Tensor | Operand):
             inputs.append(each)
@@ -102,7 +102,8 @@ def _addcmul(builder: Builder, result: Tensor, x: Tensor, a: Tensor, b: Tensor, 
 
 
 def _where(builder: Builder, result: Tensor, condition: Tensor, a: Any, b: Any) -> None:
-    inputs, floats = [condition], []
+    inputs: list[Tensor | Operand] = [condition]
+    floats = []
     for each in (a, b):
         inputs.append(each if isinstance(each, Tensor) else builder.number(each))
         floats.append(0.0 if isinstance(each, Tensor) else float(each))
@@ -174,7 +175,7 @@ def _simple() -> Iterator[tuple[Any, Any]]:
                 yield overload, _binary(instruction, bool(suffix), name in _TRUTH)
 
 
-ELEMENTWISE = {
+ELEMENTWISE: dict[Any, Any] = {
     **dict(_simple()),
     _aten.__and__.Tensor: _binary("and", False, True),
     _aten.__or__.Tensor: _binary("or", False, True),

@@ -68,7 +68,7 @@ def _argsort(builder: Builder, result: Tensor, x: Tensor, *_: Any, dim: int = -1
     builder.emit("fill", [result], [], floats=[0.0])
 
 
-INDEXING = {
+INDEXING: dict[Any, Any] = {
     _aten.index_select.default: _index_select,
     _aten.gather.default: _gather,
     _aten.index.Tensor: _index,

@@ -108,7 +108,7 @@ def _packed_embedding(
     builder.emit("embedding", [result], [indices, weight], [kind])
 
 
-PRODUCTS = {
+PRODUCTS: dict[Any, Any] = {
     _aten.linear.default: _linear,
     _packed.linear.default: _packed_linear,
     **dict.fromkeys((_aten.matmul.default, _aten.mm.default, _aten.bmm.default), _matmul),

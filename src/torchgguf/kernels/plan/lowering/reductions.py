@@ -127,7 +127,7 @@ def _cumsum(builder: Builder, result: Tensor, x: Tensor, dim: int, **_: Any) -> 
     builder.emit("cumsum", [result], [x], [dim % x.dim()])
 
 
-REDUCTIONS = {
+REDUCTIONS: dict[Any, Any] = {
     **dict.fromkeys((_aten.sum.default, _aten.sum.dim_IntList), _reduce("sum")),
     **dict.fromkeys((_aten.mean.default, _aten.mean.dim), _reduce("mean")),
     **dict.fromkeys((_aten.max.default, _aten.amax.default), _reduce("max")),

@@ -87,7 +87,7 @@ def _repeat_interleave(
     builder.emit("copy", [_shaped(builder, result, each)], [each])
 
 
-COPIES = {
+COPIES: dict[Any, Any] = {
     **dict.fromkeys(
         (
             _aten._to_copy.default,
