@@ -268,5 +268,5 @@ def test_unknown_dtypes_and_alignments_are_refused():
         (x.data_ptr() + 1, 0, (3,), (1,)),
         (x.data_ptr(), 0, (-1,), (1,)),
     ):
-        with pytest.raises(ValueError, match="^copy: "):
+        with pytest.raises(ValueError, match=r"^copy: "):
             _native.Program().add("copy", [described(x), wrong], [], [])
