@@ -59,8 +59,6 @@ class GenerationConfig(ForeignSettings):
         max_cache_len: positions that a static cache has room for, if not more are needed: a model is compiled
             again for another size.
         prefill_chunk_size: read prompts so many tokens at a time.
-        use_plan: record a step of decoding and replay it without Python, on a CPU in float32; by default,
-            where that pays.
         return_dict_in_generate: return an output instead of tokens. It contains the tokens, the `cache` and
             what `output_scores`, `output_logits`, `output_attentions` and `output_hidden_states` add.
 
@@ -113,7 +111,6 @@ class GenerationConfig(ForeignSettings):
     cache_implementation: str | None = None
     max_cache_len: int | None = None
     prefill_chunk_size: int | None = None
-    use_plan: bool | None = None
     # what is returned
     return_dict_in_generate: bool | None = None
     output_scores: bool | None = None

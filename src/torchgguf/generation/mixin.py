@@ -42,6 +42,9 @@ class GenerationMixin:
       position_ids: (batch or 1, length), of the prompts; new tokens count on;
       assistant: `"mtp"`: a block for multi-token prediction guesses the next token, which the model reads
         together with the last one. The text is the same as without, up to rounding; one prompt only;
+      use_plan: record a step of decoding and replay it without Python, where that is possible: on a CPU, in
+        float32, without hooks; the text is the same, up to rounding. None: as the environment states by
+        TORCHGGUF_PLAN, 0 or 1;
       token_type_ids: the same for models that read them; new tokens have the type of the last one.
     Other arguments of transformers are accepted where they ask for nothing, and refused by name otherwise.
 

@@ -64,6 +64,7 @@ def prepare(
     token_type_ids: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
     assistant: str | None = None,
+    use_plan: bool | None = None,
     **settings: Any,
 ) -> Prepared:
     """Prepare what a call asks for; arguments and errors are those of `GenerationMixin`."""
@@ -86,6 +87,7 @@ def prepare(
     if ahead and config.min_length:
         config.min_length = max(config.min_length - ahead, 0)
     record = _record(config)
+    planned = _is_planned(use_plan, config, assistant)
     make_context = Context if assistant is None else _speculative(model, assistant, config, prompts, repeats)
     context = make_context(
         model=model,
@@ -98,7 +100,7 @@ def prepare(
         wanted=() if record is None else tuple(n for n in _STATES if getattr(config, f"output_{n}")),
         embeds=prompts.embeds,
         beside=_beside(model, prompts, position_ids, token_type_ids),
-        recorded=_recorded(model, config, length + new, new) if assistant is None and beams == 1 else None,
+        recorded=RecordedSteps(model, length + new, new) if planned else None,
     )
     processors = processors_for(
         config, length - ahead, length - ahead + new, paddings, prefix_allowed_tokens_fn
@@ -142,14 +144,13 @@ def _speculative(
     return partial(SpeculativeContext, drafter=make_drafter())
 
 
-def _recorded(model: Any, config: GenerationConfig, length: int, new: int) -> RecordedSteps | None:
-    """Return what replays the steps of a text that is up to `length` tokens long, `new` of which are new."""
+def _is_planned(use_plan: bool | None, config: GenerationConfig, assistant: str | None) -> bool:
+    """Return whether steps shall be recorded, as far as the arguments of the call decide it."""
+    if use_plan is None:
+        use_plan = os.environ.get("TORCHGGUF_PLAN", "0") != "0"
     states = any(getattr(config, f"output_{name}") for name in _STATES)
-    if config.use_plan is False or config.use_cache is False or states:
-        return None
-    if config.use_plan is None and os.environ.get("TORCHGGUF_PLAN", "0") == "0":
-        return None
-    return RecordedSteps(model, length, new)
+    in_turn = (config.num_beams or 1) > 1 or assistant is not None
+    return use_plan and config.use_cache is not False and not states and not in_turn
 
 
 def merged(own: Sequence[Any], custom: Sequence[Any]) -> list[Any]:
