@@ -201,7 +201,7 @@ def _task_name(task: str | None, model: Any, source: dict[str, Any]) -> str:
         stated, head = [type(model).__name__], model.task
     else:
         config = AutoConfig.from_pretrained(model, **source)
-        classes = registry.architecture_of_type(config.model_type).classes
+        classes = registry.architecture_of_config(config).classes
         if not (stated := config.architectures or []):  # as in GGUF files: language models, or encoders
             return "text-generation" if "causal_lm" in classes else "feature-extraction"
         head = next((task for task, found in classes.items() if found.__name__ in stated), None)
