@@ -123,4 +123,4 @@ class TransformersAttributes(Model):
         self.config.attn_implementation = attn_implementation
         for part in self.modules():
             if isinstance(part, TransformersAttributes):
-                part.attn_implementation = attn_implementation
+                vars(part)["attn_implementation"] = attn_implementation

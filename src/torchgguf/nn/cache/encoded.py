@@ -58,7 +58,7 @@ class EncodedKeyValues(State):
         return True
 
     def crop(self, length: int) -> None:
-        """Forget all but the first `length` positions; without any, the encoder's states are forgotten too."""
+        """Forget all but the first `length` positions; at 0, the encoder's states are forgotten, too."""
         self._length = min(self._length, length)
         if self.room is not None:
             self.room.crop(length)

@@ -21,7 +21,9 @@ from torchgguf.nn.cache.state import State
 # The number of a layer and the kind of its state.
 Place = tuple[int, type[State]]
 
-_KINDS: dict[str, type[State]] = {kind.__name__: kind for kind in (KeyValues, EncodedKeyValues, Recurrent, Convolution)}
+_KINDS: dict[str, type[State]] = {
+    kind.__name__: kind for kind in (KeyValues, EncodedKeyValues, Recurrent, Convolution)
+}
 _ARCHITECTURE = "torchgguf.cache"
 _LENGTH = f"{_ARCHITECTURE}.length"
 _EMPTY = f"{_ARCHITECTURE}.empty"  # the names of tensors whose last dimension is 0, not 1

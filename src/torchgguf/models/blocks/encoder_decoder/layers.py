@@ -38,7 +38,7 @@ class RelativeAttention(SelfAttention):
     def __init__(self, config: Any, layer_idx: int, *, has_biases: bool, both_sides: bool = True) -> None:
         super().__init__(layer_idx, 1.0, config.dropout_rate)
         self.heads = config.num_heads
-        add_projections(self, config)
+        self.q, self.k, self.v, self.o = projections(config)
         if has_biases:
             self.relative_attention_bias = RelativeBias(
                 config.relative_attention_num_buckets,
@@ -79,7 +79,7 @@ class CrossAttention(nn.Module):
         self.layer_idx = layer_idx
         self.heads = config.num_heads
         self.dropout = config.dropout_rate
-        add_projections(self, config)
+        self.q, self.k, self.v, self.o = projections(config)
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         """Map `(B, T, d_model)` to itself."""
@@ -100,15 +100,15 @@ class CrossAttention(nn.Module):
         return output
 
     def _in_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(2, (self.heads, -1))
+        return heads.transpose(1, 2)
 
 
-def add_projections(attention: nn.Module, config: Any) -> None:
-    """Create the layers of queries, keys, values and output in an attention."""
-    size = config.num_heads * config.d_kv
-    for name in "qkv":
-        setattr(attention, name, Linear(config.d_model, size, bias=False))
-    attention.o = Linear(size, config.d_model, bias=False)
+def projections(config: Any) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module]:
+    """Create the layers of queries, keys, values and output of an attention."""
+    width, size = config.d_model, config.num_heads * config.d_kv
+    query, key, value = (Linear(width, size, bias=False) for _ in range(3))
+    return query, key, value, Linear(size, width, bias=False)
 
 
 class PlainOrGatedMLP(nn.Module):
@@ -154,7 +154,11 @@ class Block(nn.Module):
 
     def __init__(self, config: Any, attention: RelativeAttention, cross: CrossAttention | None) -> None:
         super().__init__()
-        parts = {"SelfAttention": attention, "EncDecAttention": cross, "DenseReluDense": PlainOrGatedMLP(config)}
+        parts = {
+            "SelfAttention": attention,
+            "EncDecAttention": cross,
+            "DenseReluDense": PlainOrGatedMLP(config),
+        }
         self.layer = nn.ModuleList(
             Residual(config, name, part) for name, part in parts.items() if part is not None
         )

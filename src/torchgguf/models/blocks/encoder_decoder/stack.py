@@ -44,7 +44,6 @@ class RelativeStack(LayerStack):
         attn_implementation: as in `LayerStack`.
     """
 
-    task = None
     layers_name = "block"
     norm_name = "final_layer_norm"
     output_class = BaseModelOutputWithPastAndCrossAttentions
@@ -103,7 +102,7 @@ class RelativeStack(LayerStack):
         return {None: bidirectional_mask(attention_mask, x)}
 
     def complete_step(self, step: Step, x: Tensor) -> Step:
-        """Return a step with biases of relative positions in the mask, or with buckets for each layer's own."""
+        """Return a step with biases of relative positions in the mask, or with buckets for each layer."""
         mask, new = step.masks[None], x.shape[1]
         past = 0 if step.cache is None else step.cache.known_length or 0
         keys = past + new if mask.allowed is None else mask.allowed.shape[-1]
@@ -167,7 +166,7 @@ class RelativeStack(LayerStack):
 
 
 def initialize(module: nn.Module, config: Any) -> None:
-    """Initialize a layer of a new model as transformers does: the wider its input, the smaller its weights."""
+    """Initialize a layer as transformers does: the wider its input, the smaller its weights."""
     factor, width = config.initializer_factor, config.d_model
     if isinstance(module, RelativeAttention | CrossAttention):
         for name, fan_in in {"q": width * config.d_kv, "k": width, "v": width}.items():
