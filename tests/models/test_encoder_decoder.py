@@ -147,7 +147,7 @@ def test_ways_to_begin(originals):
     assert originals["umt5"].generate(**inputs, do_sample=True, max_new_tokens=6).tolist() == drawn.tolist()
     with pytest.raises(ValueError, match="an encoder reads input_ids, inputs_embeds or encoder_outputs"):
         model.generate()
-    with pytest.raises(ValueError, match="continues one prompt of tokens|no blocks for multi-token"):
+    with pytest.raises(ValueError, match="has no blocks for multi-token prediction"):
         model.generate(**inputs, assistant="mtp")
 
 

@@ -12,6 +12,7 @@ from tests.support import ROOT
 from torchgguf._lazy import read_stub
 from torchgguf.models import registry
 
+ENDS = ("Config", "Model", "ForCausalLM", "ForConditionalGeneration", "Output")
 FOLDER = ROOT / "src" / "torchgguf" / "models" / "architectures"
 
 
@@ -37,8 +38,7 @@ def test_every_class_is_public():
         node.name: f"torchgguf.models.architectures.{path.stem}"
         for path in FOLDER.glob("*.py")
         for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.ClassDef)
-        and node.name.endswith(("Config", "Model", "ForCausalLM", "ForConditionalGeneration", "Output"))
+        if isinstance(node, ast.ClassDef) and node.name.endswith(ENDS)
     }
     assert defined.items() <= modules.items()
     for model_class in CLASSES:

@@ -1,4 +1,4 @@
-"""The encoders of T5 and UMT5 alone: what transformers, llama.cpp's converter and its runtime make of tiny models."""
+"""The encoders of T5 and UMT5 alone, tiny ones, beside transformers, llama.cpp's converter and runtime."""
 
 from pathlib import Path
 from typing import Any

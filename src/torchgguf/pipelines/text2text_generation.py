@@ -10,8 +10,8 @@ _DEFAULT_NEW_TOKENS = 256
 class Text2TextGenerationPipeline(Pipeline):
     """Return a list of `{"generated_text": ...}` for each text, one for each requested sequence.
 
-    Options: `return_tensors=True` returns `"generated_token_ids"` instead; `truncation` goes to the tokenizer;
-    `skip_special_tokens` and `clean_up_tokenization_spaces` to the decoder. All other options go to
+    Options: `return_tensors=True` returns `"generated_token_ids"` instead; `truncation` goes to the
+    tokenizer; `skip_special_tokens` and `clean_up_tokenization_spaces` to the decoder. All other options go to
     `generate`; without any length, an answer has at most 256 tokens.
     """
 

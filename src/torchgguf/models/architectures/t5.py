@@ -12,6 +12,7 @@ from torchgguf.models.blocks.encoder_decoder.stack import RelativeStack
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
+    Assumed,
     Count,
     Field,
     Header,
@@ -136,22 +137,6 @@ class OwnHead(Rule):
         config.tie_word_embeddings = bool(config.scale_decoder_outputs) or f"{HEAD}.weight" not in names
 
 
-class WholeModel(Rule):
-    """`is_encoder_decoder`, which follows from the architecture of the file."""
-
-    def read(self, header: Header) -> dict[str, Any]:
-        """Return True."""
-        return {"is_encoder_decoder": True}
-
-
-class EncoderAlone(Rule):
-    """`is_encoder_decoder`, which follows from the architecture of the file."""
-
-    def read(self, header: Header) -> dict[str, Any]:
-        """Return False."""
-        return {"is_encoder_decoder": False}
-
-
 def _attention(gguf: str, hf: str) -> tuple[Row, ...]:
     return tuple(Row(f"{gguf}_{part}", f"{hf}.{part}") for part in "qkvo")
 
@@ -190,10 +175,10 @@ _RULES = (
     FeedForward(),
     Unwritable("relative_attention_max_distance", 128),
 )
-ENCODER_RULES = (*_RULES, EncoderAlone(), tables.NOT_CAUSAL)
+ENCODER_RULES = (*_RULES, Assumed("is_encoder_decoder", False), tables.NOT_CAUSAL)
 WHOLE_RULES = (
     *_RULES,
-    WholeModel(),
+    Assumed("is_encoder_decoder", True),
     OwnHead(),
     Field("decoder_block_count", "num_decoder_layers", required=False, limit=tensor_count),
     Count("decoder_start_token_id", "decoder_start_token_id", required=False),
