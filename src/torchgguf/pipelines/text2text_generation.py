@@ -11,8 +11,8 @@ class Text2TextGenerationPipeline(Pipeline):
     """Return a list of `{"generated_text": ...}` for each text, one for each requested sequence.
 
     Options: `return_tensors=True` returns `"generated_token_ids"` instead; `truncation` goes to the
-    tokenizer; `skip_special_tokens` and `clean_up_tokenization_spaces` to the decoder. All other options go to
-    `generate`; without any length, an answer has at most 256 tokens.
+    tokenizer; `skip_special_tokens` and `clean_up_tokenization_spaces` to the decoder. All other options go
+    to `generate`; without any length, an answer has at most 256 tokens.
     """
 
     task = "text2text-generation"

@@ -175,8 +175,8 @@ _RULES = (
     FeedForward(),
     Unwritable("relative_attention_max_distance", 128),
 )
-ENCODER_RULES = (*_RULES, Assumed("is_encoder_decoder", False), tables.NOT_CAUSAL)
-WHOLE_RULES = (
+T5_ENCODER_RULES = (*_RULES, Assumed("is_encoder_decoder", False), tables.NOT_CAUSAL)
+T5_RULES = (
     *_RULES,
     Assumed("is_encoder_decoder", True),
     OwnHead(),
@@ -186,14 +186,14 @@ WHOLE_RULES = (
 
 _ENCODER, _DECODER = "encoder.block.{}.layer", "decoder.block.{}.layer"
 
-ENCODER_ROWS = (
+T5_ENCODER_ROWS = (
     Row("token_embd", "shared"),
     *_self_attention("enc.blk.{}", f"{_ENCODER}.0"),
     *_mlp("enc.blk.{}", f"{_ENCODER}.1"),
     Row("enc.output_norm", "encoder.final_layer_norm"),
 )
-WHOLE_ROWS = (
-    *ENCODER_ROWS,
+T5_ROWS = (
+    *T5_ENCODER_ROWS,
     *_self_attention("dec.blk.{}", f"{_DECODER}.0"),
     Row("dec.blk.{}.cross_attn_norm", f"{_DECODER}.1.layer_norm"),
     *_attention("dec.blk.{}.cross_attn", f"{_DECODER}.1.EncDecAttention"),
@@ -219,8 +219,8 @@ def is_encoder_alone(config: T5Config) -> bool:
 T5 = Architecture(
     gguf="t5",
     config_class=T5Config,
-    rules=WHOLE_RULES,
-    rows=WHOLE_ROWS,
+    rules=T5_RULES,
+    rows=T5_ROWS,
     unused=UNUSED_BY_WHOLE,
     unread=UNREAD,
     of_config=lambda config: not is_encoder_alone(config),
@@ -228,8 +228,8 @@ T5 = Architecture(
 T5_ENCODER = Architecture(
     gguf="t5encoder",
     config_class=T5Config,
-    rules=ENCODER_RULES,
-    rows=ENCODER_ROWS,
+    rules=T5_ENCODER_RULES,
+    rows=T5_ENCODER_ROWS,
     unused=UNUSED_BY_ENCODER,
     of_config=is_encoder_alone,
 )

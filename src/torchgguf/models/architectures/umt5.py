@@ -3,13 +3,13 @@
 from functools import partial
 
 from torchgguf.models.architectures.t5 import (
-    ENCODER_ROWS,
-    ENCODER_RULES,
+    T5_ENCODER_ROWS,
+    T5_ENCODER_RULES,
+    T5_ROWS,
+    T5_RULES,
     UNREAD,
     UNUSED_BY_ENCODER,
     UNUSED_BY_WHOLE,
-    WHOLE_ROWS,
-    WHOLE_RULES,
     T5Config,
     T5EncoderModel,
     T5ForConditionalGeneration,
@@ -40,8 +40,8 @@ _MARKER = "enc.blk.1.attn_rel_b.weight"
 UMT5 = Architecture(
     gguf="t5",
     config_class=UMT5Config,
-    rules=WHOLE_RULES,
-    rows=WHOLE_ROWS,
+    rules=T5_RULES,
+    rows=T5_ROWS,
     marker=_MARKER,
     unused=UNUSED_BY_WHOLE,
     unread=UNREAD,
@@ -50,8 +50,8 @@ UMT5 = Architecture(
 UMT5_ENCODER = Architecture(
     gguf="t5encoder",
     config_class=UMT5Config,
-    rules=ENCODER_RULES,
-    rows=ENCODER_ROWS,
+    rules=T5_ENCODER_RULES,
+    rows=T5_ENCODER_ROWS,
     marker=_MARKER,
     unused=UNUSED_BY_ENCODER,
     of_config=is_encoder_alone,
