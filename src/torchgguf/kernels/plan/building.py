@@ -122,7 +122,11 @@ class Builder:
         return value if isinstance(value, Operand) else self.operand(value)
 
     def number(self, value: float) -> Operand:
-        """Return what stands for a Python number, whose value is among the floats."""
+        """Return what stands for a Python number, whose value is among the floats if it is exact there."""
+        if isinstance(value, int) and int(float(value)) != value:
+            tensor = torch.tensor(value)
+            self.constant(tensor)
+            return self.operand(tensor)
         return INTEGER if isinstance(value, int) else ABSENT
 
     def contiguous(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Operand:

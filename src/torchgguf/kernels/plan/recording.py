@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchgguf.kernels.plan.building import Builder
+from torchgguf.kernels.plan.fusion import fuse
 from torchgguf.kernels.plan.lowering import ROWS, VIEWS
 from torchgguf.kernels.plan.program import PlanError, Program
 
@@ -87,4 +88,6 @@ class Recorder(TorchDispatchMode):
         """
         if self.refused is not None:
             raise PlanError(self.refused)
-        return self._builder.finish(result)
+        program = self._builder.finish(result)
+        fuse(program)
+        return program

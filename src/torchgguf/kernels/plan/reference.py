@@ -25,10 +25,13 @@ _BINARY: dict[str, Callable[..., Tensor]] = {
     "and": torch.bitwise_and,
     "div": torch.div,
     "floordiv": torch.floor_divide,
+    "gelu_mul": lambda a, b: F.gelu(a) * b,
+    "gelu_tanh_mul": lambda a, b: F.gelu(a, approximate="tanh") * b,
     "max": torch.maximum,
     "min": torch.minimum,
     "mul": torch.mul,
     "or": torch.bitwise_or,
+    "silu_mul": lambda a, b: F.silu(a) * b,
 }
 _REDUCE: dict[str, Callable[..., Tensor]] = {"max": torch.amax, "min": torch.amin}
 
@@ -80,6 +83,22 @@ def _norm(tensors: Tensors, ints: Sequence[int], floats: Sequence[float]) -> Any
 def _layer_norm(tensors: Tensors, ints: Sequence[int], floats: Sequence[float]) -> Any:
     _, x, weight, bias = tensors
     return F.layer_norm(x, x.shape[-1:], weight, bias, floats[0])  # type: ignore[union-attr,arg-type]
+
+
+def _added(norm: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the norm of a sum, and the sum."""
+
+    def run(tensors: Tensors, ints: Sequence[int], floats: Sequence[float]) -> Any:
+        out, _, x, added, weight, bias = tensors
+        total = x + added  # type: ignore[operator]
+        return norm((out, total, weight, bias), ints, floats), total
+
+    return run
+
+
+def _rope(tensors: Tensors, ints: Sequence[int], floats: Sequence[float]) -> Any:
+    _, x, cos, sin = tensors
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)  # type: ignore[operator,union-attr,arg-type]
 
 
 def _product(x: Any, weight: Any, bias: Any, kind: int) -> Tensor:
@@ -173,6 +192,7 @@ _OPS: dict[str, Callable[..., Any]] = {
     "log_softmax": _dim_first(torch.log_softmax),
     "matmul": lambda t, ints, floats: torch.matmul(t[1], t[2]),
     "rms_norm": _norm,
+    "rope": _rope,
     "scatter": _scatter,
     "selective_scan": lambda t, ints, floats: torch.ops.torchgguf.selective_scan(*t[2:]),
     "softmax": _dim_first(torch.softmax),
@@ -180,6 +200,7 @@ _OPS: dict[str, Callable[..., Any]] = {
     "topk": lambda t, ints, floats: torch.topk(t[2], ints[0], ints[1], bool(ints[2]), bool(ints[3])),
     "where": _where,
 }
+_OPS |= {"layer_norm:add": _added(_layer_norm), "rms_norm:add": _added(_norm)}
 _FAMILIES = {"binary": _binary, "reduce": _reduce, "unary": _unary}
 
 
@@ -191,10 +212,10 @@ def run_instruction(instruction: Instruction, tensors: Tensors) -> None:
         tensors: its outputs, which are written into, then its inputs; None where one is absent.
     """
     family, _, name = instruction.op.partition(":")
-    if name:
+    if family in _FAMILIES:
         result = _FAMILIES[family](name, tensors, instruction.ints, instruction.floats)
     else:
-        result = _OPS[family](tensors, instruction.ints, instruction.floats)
+        result = _OPS[instruction.op](tensors, instruction.ints, instruction.floats)
     if result is None:  # in place
         return
     results = [result] if isinstance(result, Tensor) else result
