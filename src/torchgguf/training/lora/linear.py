@@ -118,6 +118,7 @@ class LoraLinear(LoraLayer):
         base = self.base_layer
         return (
             isinstance(base, QuantizedLinear)
+            and type(base).forward is QuantizedLinear.forward
             and base.scale is None
             and (base.bias is None or not base.bias.requires_grad)
             and factors.dropout is None
