@@ -4,9 +4,9 @@ Usage: python -P convert.py FOLDER_OF_THE_CONVERTER
 
 Each line on standard input is a JSON list: the path of the script to run, which is the converter or one that
 uses its parts; its arguments; and the rule by which a byte-level vocabulary splits texts. The converter
-finds the rule by what published vocabularies make of a text. Another vocabulary has to state its rule; an empty
-name leaves the search to the converter. Each line on standard output is the JSON of an error, empty if there was
-none. The converter's log goes to standard error.
+finds the rule by what published vocabularies make of a text. Another vocabulary has to state its rule; an
+empty name leaves the search to the converter. Each line on standard output is the JSON of an error, empty if
+there was none. The converter's log goes to standard error.
 
 Each run is a fork of this program: the converter stores some options in its classes, where the next run would
 find them.
