@@ -13,19 +13,16 @@ from tests.peers.llama_cpp import convert
 IDS = torch.tensor([[5, 6, 7, 8, 9, 11, 60, 80]])
 
 LINEAR: dict[str, Any] = {"target_modules": "all-linear"}
-ATTENTION: dict[str, Any] = {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 
 # What adapters change in a model: layers with rows in another order, with columns in another order, with
 # weights transposed, several in one tensor or one in several.
 TARGETS: dict[str, dict[str, Any]] = {
     "llama": LINEAR,
-    "llama-tied": ATTENTION,
     "qwen2": LINEAR,
     "gpt2": LINEAR,
     "phi": LINEAR,
     "gemma3": LINEAR,
     "bloom": LINEAR,
-    "qwen3moe": ATTENTION,
 }
 EXPERTS: dict[str, dict[str, Any]] = {
     "qwen3moe": {"target_modules": [], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]},
