@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class _Merged(NamedTuple):
 
 def merge_into_gguf(
     path: Place,
-    adapters: Place | Sequence[Place] | Mapping[Place, float],
+    adapters: Place | Sequence[Place] | Mapping[Any, float],
     out: Place,
     *,
     quantization: QuantTypeLike | None = None,
@@ -110,14 +110,14 @@ def merge_into_gguf(
     return report
 
 
-def _factors(adapters: Place | Sequence[Place] | Mapping[Place, float]) -> dict[Place, float]:
+def _factors(adapters: Place | Sequence[Place] | Mapping[Any, float]) -> dict[Place, float]:
     if isinstance(adapters, Mapping):
         return dict(adapters)
     one = isinstance(adapters, (str, PathLike))
     return dict.fromkeys([adapters] if one else adapters, 1.0)  # type: ignore[list-item,arg-type]
 
 
-def _changes(file: GGUFFile, factors: Mapping[Place, float], report: MergeReport) -> dict[str, list[Change]]:
+def _changes(file: GGUFFile, factors: Mapping[Any, float], report: MergeReport) -> dict[str, list[Change]]:
     """Return what adapters change in a file, by the names of its tensors."""
     base: Base | None = None
     changes: dict[str, list[Change]] = {}
