@@ -67,7 +67,7 @@ def merge_command(
     else:
         import torch
 
-        from torchgguf.cli.steering import find_adapter
+        from torchgguf.cli.steering import locate_adapter
         from torchgguf.cli.summaries import show_merge
         from torchgguf.quants import quant_type
         from torchgguf.training.merging import MergeReport, merge_into_gguf
@@ -79,7 +79,7 @@ def merge_command(
             for kind in (quantization, *(kind for _, kind in overrides)):
                 if kind is not None:
                     quant_type(kind)
-        adapters = {find_adapter(one): factor for one, factor in (parse_factor(x, "--lora") for x in lora)}
+        adapters = {locate_adapter(one): factor for one, factor in (parse_factor(x, "--lora") for x in lora)}
         path = find_gguf(*split_place(file))
         report = MergeReport()
         with progress_bar("merging", lambda: next(reversed(report.tensors), "")) as progress:

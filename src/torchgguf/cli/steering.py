@@ -8,7 +8,7 @@ from torchgguf.cli.options import parse_factor, parse_layers, split_place
 from torchgguf.models import PreTrainedModel
 
 
-def find_adapter(file: str) -> str:
+def locate_adapter(file: str) -> str:
     """Return the place of an adapter: a file, a folder or a repository. REPO:FILE is fetched."""
     from torchgguf.hub import find_gguf
 
@@ -24,7 +24,7 @@ def add_adapters(model: PreTrainedModel, texts: Sequence[str]) -> None:
     factors: dict[str, float] = {}
     for number, text in enumerate(texts):
         file, factor = parse_factor(text, "--lora")
-        load_adapter(model, find_adapter(file), name := f"lora{number}")
+        load_adapter(model, locate_adapter(file), name := f"lora{number}")
         factors[name] = factor
     set_adapters(model, factors)
 
