@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchgguf.generation.fingerprint import Fingerprint, fingerprint, obstacle
 from torchgguf.kernels.plan import (
-    Bound,
+    BoundProgram,
     Executor,
     NativeExecutor,
     PlanError,
@@ -56,12 +56,12 @@ class RecordedStep:
         key: Key,
         places: FixedPlaces,
         inputs: Inputs,
-        make_executor: Callable[[Bound], Executor],
+        make_executor: Callable[[BoundProgram], Executor],
     ) -> None:
         self.key = key
         self.places = places
         self._inputs = _buffers(inputs)
-        bound = Bound(program, {**places.tensors, **self._inputs})
+        bound = BoundProgram(program, {**places.tensors, **self._inputs})
         self._output = bound.output
         self._executor = make_executor(bound)
 
@@ -127,7 +127,7 @@ class RecordedSteps:
         model: Any,
         length: int,
         steps: int,
-        make_executor: Callable[[Bound], Executor] = NativeExecutor,
+        make_executor: Callable[[BoundProgram], Executor] = NativeExecutor,
     ) -> None:
         self.reason: str | None = None
         self._model = model

@@ -1,7 +1,7 @@
 """Steps of decoding, recorded once and replayed without Python: `Recorder`, `Program`, executors."""
 
 from torchgguf.kernels.plan.binding import (
-    Bound,
+    BoundProgram,
     Executor,
     NativeExecutor,
     ReferenceExecutor,
@@ -11,7 +11,7 @@ from torchgguf.kernels.plan.program import Instruction, Operand, PlanError, Prog
 from torchgguf.kernels.plan.recording import Recorder, is_recording
 
 __all__ = [
-    "Bound",
+    "BoundProgram",
     "Executor",
     "Instruction",
     "NativeExecutor",

@@ -23,7 +23,7 @@ class Executor(Protocol):
         """Run all instructions, with as many threads as torch uses."""
 
 
-class Bound:
+class BoundProgram:
     """The memories of a program, each with a place.
 
     Args:
@@ -71,7 +71,7 @@ def _bytes_of(place: Tensor | None, memory: Memory) -> Tensor:
 class ReferenceExecutor:
     """Runs a program instruction by instruction, by torch."""
 
-    def __init__(self, bound: Bound) -> None:
+    def __init__(self, bound: BoundProgram) -> None:
         self._calls = [
             (each, [bound.tensor(operand) for operand in each.tensors]) for each in bound.program.instructions
         ]
@@ -89,7 +89,7 @@ class NativeExecutor:
         PlanError: the native part does not know one of the instructions.
     """
 
-    def __init__(self, bound: Bound) -> None:
+    def __init__(self, bound: BoundProgram) -> None:
         self._bound = bound  # keeps the memory
         self._program: Any = native.Program()
         addresses = bound.addresses() | {-1: 0}

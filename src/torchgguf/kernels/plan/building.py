@@ -20,7 +20,7 @@ from torchgguf.kernels.plan.program import (
     Program,
 )
 
-Value = Tensor | Operand | None
+Argument = Tensor | Operand | None
 
 
 class Builder:
@@ -83,7 +83,7 @@ class Builder:
         self,
         op: str,
         outputs: Sequence[Tensor | Operand],
-        inputs: Sequence[Value],
+        inputs: Sequence[Argument],
         ints: Sequence[int] = (),
         floats: Sequence[float] = (),
     ) -> None:
@@ -116,7 +116,7 @@ class Builder:
         memory = self.program.memories[operand.memory]
         return memory.constant is not None and not memory.mutated
 
-    def _read(self, value: Value) -> Operand:
+    def _read(self, value: Argument) -> Operand:
         if value is None:
             return ABSENT
         return value if isinstance(value, Operand) else self.operand(value)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchgguf.kernels.plan.building import Builder
 from torchgguf.kernels.plan.fusion import fuse
-from torchgguf.kernels.plan.lowering import ROWS, VIEWS
+from torchgguf.kernels.plan.lowering import OPERATOR_ROWS, VIEWS
 from torchgguf.kernels.plan.program import PlanError, Program
 
 _local = threading.local()
@@ -65,7 +65,7 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if operator in VIEWS or self.refused is not None:
             return operator(*args, **kwargs)
-        row = ROWS.get(operator)
+        row = OPERATOR_ROWS.get(operator)
         if row is None:
             with self:
                 result = operator.decompose(*args, **kwargs)

@@ -11,20 +11,20 @@ from torchgguf.kernels.plan.lowering.creation import CREATIONS
 from torchgguf.kernels.plan.lowering.elementwise import ELEMENTWISE
 from torchgguf.kernels.plan.lowering.indexing import INDEXING
 from torchgguf.kernels.plan.lowering.products import PRODUCTS
-from torchgguf.kernels.plan.lowering.recurrences import RECURRENCES
+from torchgguf.kernels.plan.lowering.recurrences import RECURRENCE_ROWS
 from torchgguf.kernels.plan.lowering.reductions import REDUCTIONS
 from torchgguf.kernels.plan.lowering.views import COPIES, VIEWS
 
-Row = Callable[..., None]
+OperatorRow = Callable[..., None]
 
-ROWS: dict[Any, Row] = {
+OPERATOR_ROWS: dict[Any, OperatorRow] = {
     **CREATIONS,
     **COPIES,
     **ELEMENTWISE,
     **REDUCTIONS,
     **PRODUCTS,
     **INDEXING,
-    **RECURRENCES,
+    **RECURRENCE_ROWS,
 }
 
-__all__ = ["ROWS", "VIEWS", "Row"]
+__all__ = ["OPERATOR_ROWS", "VIEWS", "OperatorRow"]

@@ -13,14 +13,14 @@ from torchgguf.kernels.plan.program import ITEM_SIZES, Operand, PlanError
 _aten = torch.ops.aten
 _packed = torch.ops.torchgguf
 
-PLAIN = -1  # the type of a weight that is not packed
+_PLAIN = -1  # the type of a weight that is not packed
 # Of more rows the operator decodes the weight first: such steps are no matter of overhead.
 _MOST_ROWS = 16
 
 
 def _linear(builder: Builder, result: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
     if weight.stride(1) == 1:
-        _write_linear(builder, result, x, weight, bias, PLAIN)
+        _write_linear(builder, result, x, weight, bias, _PLAIN)
         return
     rows = x.reshape(-1, x.shape[-1])
     builder.made(result)
@@ -99,7 +99,7 @@ def _attention(
 
 
 def _embedding(builder: Builder, result: Tensor, weight: Tensor, indices: Tensor, *_: Any) -> None:
-    builder.emit("embedding", [result], [indices, weight], [PLAIN])
+    builder.emit("embedding", [result], [indices, weight], [_PLAIN])
 
 
 def _packed_embedding(

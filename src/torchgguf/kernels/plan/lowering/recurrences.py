@@ -28,7 +28,7 @@ def _convolution(
     builder.emit("causal_convolution", [result], plain)
 
 
-RECURRENCES: dict[Any, Any] = {
+RECURRENCE_ROWS: dict[Any, Any] = {
     **{
         getattr(_packed, name).default: _recurrence(name)
         for name in ("gated_delta_rule", "selective_scan", "state_space_scan")
