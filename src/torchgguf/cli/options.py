@@ -27,6 +27,13 @@ def _note_debug(context: typer.Context, wanted: bool) -> None:
     context.meta[DEBUG] = wanted or context.meta.get(DEBUG, False)
 
 
+def _log_what_is_done(wanted: bool) -> None:
+    if wanted:
+        from torchgguf.logging import set_verbosity_info
+
+        set_verbosity_info()
+
+
 class DType(StrEnum):
     """The dtype for computations."""
 
@@ -308,6 +315,15 @@ class Options:
     stats: Annotated[
         bool | None, Option("--stats/--no-stats", help="Show tokens/s.", show_default="on a terminal")
     ] = None
+    verbose: Annotated[
+        bool,
+        Option(
+            "--verbose",
+            "-v",
+            callback=_log_what_is_done,
+            help="Log what is done, such as why steps of decoding run in Python.",
+        ),
+    ] = False
     debug: DebugOption = False
 
     @property

@@ -147,9 +147,9 @@ def _index_copy(tensors: Tensors, ints: Sequence[int], floats: Sequence[float]) 
 
 
 def _scatter(tensors: Tensors, ints: Sequence[int], floats: Sequence[float]) -> Any:
-    out, index, source = tensors
-    value: Any = floats[0] if source is None else source
-    out.scatter_(ints[0], index, value)  # type: ignore[union-attr]
+    target, index, source = tensors
+    arguments: tuple[Any, ...] = (ints[0], index, floats[0] if source is None else source)
+    target.scatter_(*arguments)  # type: ignore[union-attr]
 
 
 def _arange(tensors: Tensors, ints: Sequence[int], floats: Sequence[float]) -> Any:
