@@ -49,7 +49,7 @@ def fingerprint(model: nn.Module) -> Fingerprint | str:
             return f"the forward of a {type(module).__name__} is replaced"
         if members["training"]:
             return "the model is in training mode"
-        found.append(id(module))
+        found.extend((id(module), id(type(module).forward)))
         for tensor in (*members["_parameters"].values(), *members["_buffers"].values()):
             if tensor is not None:
                 if tensor.device.type != "cpu":

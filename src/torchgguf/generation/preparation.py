@@ -171,7 +171,7 @@ def _speculative(
 def _is_planned(use_plan: bool | None, config: GenerationConfig) -> bool:
     """Return whether steps shall be recorded, as far as the arguments of the call decide it."""
     if use_plan is None:
-        use_plan = os.environ.get("TORCHGGUF_PLAN", "0") != "0"
+        use_plan = os.environ.get("TORCHGGUF_PLAN") != "0"
     states = any(getattr(config, f"output_{name}") for name in _STATES)
     return use_plan and config.use_cache is not False and not states and (config.num_beams or 1) == 1
 
