@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import conversion, fidelity, packing, shapes
+from benchmarks import conversion, fidelity, first_token, llama_bench, packing, shapes
 from benchmarks.figures import NEW_TOKENS
 
 Samples = dict[str, list[float]]
@@ -187,6 +187,12 @@ WORKERS: dict[str, Callable[[Path, int], Samples]] = {
         packing.ggml_packing,
         shapes.torchgguf_shape,
         shapes.llama_bench_shape,
+        shapes.torchgguf_typed_shape,
+        shapes.llama_bench_typed_shape,
+        llama_bench.llama_bench,
+        first_token.torchgguf_first_token,
+        first_token.llama_cpp_first_token,
+        first_token.import_torch,
     )
 }
 
