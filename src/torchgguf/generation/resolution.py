@@ -28,12 +28,12 @@ DEFAULTS = GenerationConfig(
     length_penalty=1.0,
     early_stopping=False,
     use_cache=True,
-    # Beyond, activations are so large that the system maps and clears new memory for each of them.
-    prefill_chunk_size=512,
     return_dict_in_generate=False,
     output_scores=False,
 )
 DEFAULT_NEW_TOKENS = 20
+# Beyond, activations are so large that the system maps and clears new memory for each of them.
+DEFAULT_CHUNK = 512  # tokens
 
 
 def resolve(model_config: Any, call_config: Any, arguments: dict[str, Any]) -> GenerationConfig:
@@ -55,8 +55,8 @@ def resolve(model_config: Any, call_config: Any, arguments: dict[str, Any]) -> G
     if asked.get("use_cache") is False:  # what the model's config says of the cache is not asked for
         asked = {"cache_implementation": None, "max_cache_len": None, "prefill_chunk_size": None} | asked
     stated = settings_of(model_config) | asked
-    if "prefill_chunk_size" not in stated and _reads_at_once(stated):
-        stated["prefill_chunk_size"] = None
+    if "prefill_chunk_size" not in stated and not _reads_at_once(stated):
+        stated["prefill_chunk_size"] = DEFAULT_CHUNK
     config = GenerationConfig(**DEFAULTS.settings() | stated)
     if config.do_sample and config.temperature == 0:
         if asked.get("do_sample"):
