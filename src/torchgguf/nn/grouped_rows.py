@@ -98,6 +98,11 @@ class QuantizedGroupedRowsLinear(PackedMatrices):
         super().__init__()
         self.in_features, self.groups, self.segments = in_features, groups, segments
 
+    @property
+    def out_features(self) -> int:
+        """Size of the output's last dimension."""
+        return self.groups * sum(map(sum, self.segments.values()))
+
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., in_features)` to groups, as the plain layer, in the input's dtype."""
         kinds: list[Tensor] = []

@@ -4,6 +4,7 @@ from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 from torchgguf.packing.packing import Quantization, pack_tensor, pack_tensors
 from torchgguf.packing.planning import Choice, plan_types, stays_wide
 from torchgguf.packing.recipes import RECIPES, Recipe, file_type_of, recipe
+from torchgguf.packing.repacking import repack
 from torchgguf.packing.report import PackedTensor, PackingReport
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "pack_tensors",
     "plan_types",
     "recipe",
+    "repack",
     "stays_wide",
 ]
