@@ -16,6 +16,8 @@ from typing import Any
 _REGISTRATIONS = {
     "peft.tuners.lora.model": ("torchgguf.integrations.peft", "register_layers"),
     "transformers.trainer": ("torchgguf.integrations.trainer", "register_saving"),
+    "transformers.quantizers.auto": ("torchgguf.integrations.transformers", "register_method"),
+    "trl.trainer.utils": ("torchgguf.integrations.trl", "register_heads"),
 }
 
 
