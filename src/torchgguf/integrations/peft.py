@@ -14,7 +14,7 @@ from peft.tuners.lora.model import LoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from torchgguf.integrations.peft_layers import adapt
+from torchgguf.integrations.peft_layers import ADAPTED_AS_LINEAR, adapt
 from torchgguf.nn import Conv1D, PackedLayer
 from torchgguf.nn.unpacking import containing, outline, packed_layers, unpack_layers
 
@@ -58,7 +58,7 @@ def _teach_all_linear() -> None:
         config.target_modules |= {
             path
             for path, layer in layers.items()
-            if isinstance(layer, PackedLayer | Conv1D) and hasattr(layer, "in_features")
+            if isinstance(layer, ADAPTED_AS_LINEAR)
             if not path.startswith(adapted)
         }
         config.target_modules -= {path for path, layer in layers.items() if layer is head}

@@ -17,9 +17,12 @@ from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
-from torchgguf.nn import Conv1D, PackedLayer, QuantizedConv1D, QuantizedEmbedding
+from torchgguf.nn import Conv1D, PackedLayer, QuantizedConv1D, QuantizedEmbedding, QuantizedLinear
+from torchgguf.nn.grouped_rows import QuantizedGroupedRowsLinear
 from torchgguf.nn.repacking import repacked
 
+#: The layers here that are adapted as linear ones, beside PEFT's own.
+ADAPTED_AS_LINEAR = (Conv1D, QuantizedLinear, QuantizedGroupedRowsLinear)
 # Ways to initialize adapters that do not read the weights.
 _BLIND = ("gaussian", "eva", "orthogonal")
 
@@ -38,7 +41,7 @@ def adapt(target: nn.Module, adapter_name: str, config: Any, **options: Any) -> 
         return ParamWrapper(target, adapter_name, parameter_name=name, config=config, **options)
     if isinstance(layer, QuantizedEmbedding):
         return PackedEmbedding(target, adapter_name, config=config, **options)
-    if not hasattr(layer, "in_features"):
+    if not isinstance(layer, ADAPTED_AS_LINEAR):
         return None
     # The weight of GPT-2's projections is the transpose of a linear layer's.
     config.fan_in_fan_out = isinstance(layer, Conv1D | QuantizedConv1D)

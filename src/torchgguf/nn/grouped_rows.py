@@ -97,11 +97,7 @@ class QuantizedGroupedRowsLinear(PackedMatrices):
     def __init__(self, in_features: int, groups: int, segments: Segments) -> None:
         super().__init__()
         self.in_features, self.groups, self.segments = in_features, groups, segments
-
-    @property
-    def out_features(self) -> int:
-        """Size of the output's last dimension."""
-        return self.groups * sum(map(sum, self.segments.values()))
+        self.out_features = groups * sum(map(sum, segments.values()))
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., in_features)` to groups, as the plain layer, in the input's dtype."""

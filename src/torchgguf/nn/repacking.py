@@ -6,7 +6,7 @@ import torch
 
 from torchgguf.nn.factors import is_factor
 from torchgguf.nn.slots import PackedLayer, slots
-from torchgguf.packing import repack
+from torchgguf.packing import pack_changes
 
 AnyPackedLayer = TypeVar("AnyPackedLayer", bound=PackedLayer)
 
@@ -30,7 +30,7 @@ def repacked(layer: AnyPackedLayer, plain: torch.nn.Module) -> AnyPackedLayer:
             continue
         old, value = slot.read(), changed[slot.name]
         if slot.quant_type is not None:
-            blocks = repack(old, slot.quant_type, value, layer.factor(slot.name))
+            blocks = pack_changes(old, slot.quant_type, value, layer.factor(slot.name))
             if blocks is not old:
                 new.pack(slot.name, blocks, slot.quant_type, torch.float32)
         else:

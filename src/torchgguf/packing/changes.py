@@ -1,4 +1,4 @@
-"""Pack the weights of a matrix again after some of them changed, such as by an adapter that was merged."""
+"""Pack the weights of a matrix again after some of them changed, such as by a layer's adapter."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torchgguf.quants.capacity import exceeds
 _SLAB = 1 << 21  # weights that are compared at once: 8 MB in float32
 
 
-def repack(blocks: Tensor, kind: QuantType, weights: Tensor, scale: Tensor | None = None) -> Tensor:
+def pack_changes(blocks: Tensor, kind: QuantType, weights: Tensor, scale: Tensor | None = None) -> Tensor:
     """Return blocks of changed weights, of the type that they were in. Rows without changes keep their bytes.
 
     Rows are packed from float32, all columns of a row with the same importance.
