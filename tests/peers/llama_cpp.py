@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from tests.peers.released import released
 from tests.peers.vocabularies import BYTE_LEVEL, VOCAB_SIZE, WORDPIECE, add_tokenizer
-from tests.support import LLAMA_CPP
+from tests.support import LLAMA_CPP, LLAMA_CPP_LORA
 
 # Of models whose blocks for multi-token prediction the converter expects, and transformers does not have.
 WITHOUT_BLOCKS = dict.fromkeys(("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"), "--no-mtp")
@@ -48,11 +49,19 @@ def convert_folders(jobs: Iterable[tuple[Any, ...]]) -> None:
         run_converter([str(folder), "--outfile", str(out), "--outtype", type, *more], split)
 
 
-def run_converter(arguments: Sequence[str], split: str = "") -> None:
+def convert_adapter(adapter: Path, base: Path, out: Path) -> None:
+    """Convert a PEFT adapter to a file of type f32, given the folder of its model."""
+    script = LLAMA_CPP_LORA / "convert_lora_to_gguf.py"
+    run_converter([str(adapter), "--base", str(base), "--outfile", str(out)], script=script)
+
+
+def run_converter(
+    arguments: Sequence[str], split: str = "", script: Path = LLAMA_CPP / "convert_hf_to_gguf.py"
+) -> None:
     """Run the converter with these arguments; `split` as in `tests/peers/convert.py`."""
     process, log = _converter()
     assert process.stdin and process.stdout
-    process.stdin.write(json.dumps([arguments, split]) + "\n")
+    process.stdin.write(json.dumps([str(script), arguments, split]) + "\n")
     process.stdin.flush()
     answer = process.stdout.readline()
     error = json.loads(answer) if answer else f"its process ended with {process.wait()}"
@@ -62,9 +71,8 @@ def run_converter(arguments: Sequence[str], split: str = "") -> None:
 @cache
 def _converter() -> tuple[subprocess.Popen[str], Path]:
     """Start the process that converts, which lives until the tests end, and return its log besides."""
-    script = LLAMA_CPP / "convert_hf_to_gguf.py"
     # `-P`: the program's folder has a `transformers` of ours, which is not the one to be imported.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("convert.py")), str(script)]
+    command = [sys.executable, "-P", str(Path(__file__).with_name("convert.py")), str(LLAMA_CPP)]
     folder = tempfile.TemporaryDirectory()
     log = Path(folder.name) / "log.txt"
     with log.open("w") as err:
@@ -76,8 +84,14 @@ def _converter() -> tuple[subprocess.Popen[str], Path]:
     return process, log
 
 
-def greedy_text(path: Path, prompt: str | list[int], tokens: int = 24, threads: int = 1) -> str:
-    """llama.cpp's greedy continuation of a prompt, a text or its tokens."""
+def greedy_text(
+    path: Path,
+    prompt: str | list[int],
+    tokens: int = 24,
+    threads: int = 1,
+    adapters: Mapping[Path, float] = MappingProxyType({}),
+) -> str:
+    """llama.cpp's greedy continuation of a prompt, a text or its tokens, with adapters and their factors."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -85,6 +99,8 @@ def greedy_text(path: Path, prompt: str | list[int], tokens: int = 24, threads: 
     params.n_ctx = 512
     params.cpuparams.n_threads = threads
     params.warmup = False
+    info = xllamacpp.CommonAdapterLoraInfo
+    params.lora_adapters = [info(str(file), scale) for file, scale in adapters.items()]
     server = xllamacpp.Server(params)
     answer = server.handle_completions({"prompt": prompt, "max_tokens": tokens, "temperature": 0.0})
     answer = json.loads(answer) if isinstance(answer, str | bytes) else answer
