@@ -11,10 +11,10 @@ import gguf
 import torch
 
 from torchgguf.container import Metadata, write_gguf
+from torchgguf.container.atomic import check_not_read
 from torchgguf.container.reading.recognition import is_gguf_file
 from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.conversion.layers import PassingLayers
-from torchgguf.conversion.requantize import check_not_read
 from torchgguf.conversion.verification import Verification, verify
 from torchgguf.hub import HubOptions
 from torchgguf.models import registry
