@@ -1,7 +1,4 @@
-"""What is minimised: the loss of learnt tokens, or that of preferences.
-
-Shape letters: N tokens that are learnt.
-"""
+"""What is minimised: the loss of learnt tokens, or that of preferences."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchgguf.training.data import Item
+from torchgguf.training.loop.batch_loss import BatchLoss
 from torchgguf.training.loop.batches import Batch
 
 
@@ -21,27 +19,22 @@ class Objective:
     Attributes:
         unit: what the loss is a mean over.
         weight: returns how many of these an item has.
-        total: returns the sum of the losses of a batch, given those of its learnt tokens `(N,)`, the batch
-            and `beta`.
+        total: returns the sum of the losses of a batch, given a model, the batch and `beta`.
     """
 
     unit: str
     weight: Callable[[Item], int]
-    total: Callable[[Tensor, Batch, float], Tensor]
+    total: Callable[[BatchLoss, Batch, float], Tensor]
 
 
-def text_log_probabilities(losses: Tensor, batch: Batch) -> Tensor:
-    """Return the log-probability of each sample, given the losses of its tokens `(N,)`."""
-    return -losses.new_zeros(batch.samples).index_add(0, batch.owners, losses)
+def _sum_of_tokens(losses: BatchLoss, batch: Batch, beta: float) -> Tensor:
+    total: Tensor = losses(batch)
+    return total
 
 
-def _sum_of_tokens(losses: Tensor, batch: Batch, beta: float) -> Tensor:
-    return losses.sum()
-
-
-def _sum_of_pairs(losses: Tensor, batch: Batch, beta: float) -> Tensor:
+def _sum_of_pairs(losses: BatchLoss, batch: Batch, beta: float) -> Tensor:
     """Sum up the losses of pairs: direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290)."""
-    now = text_log_probabilities(losses, batch).view(-1, 2)
+    now = -losses(batch, by_sample=True).view(-1, 2)
     before = torch.tensor([item.reference for item in batch.items]).to(now)
     gains = now - before
     return -F.logsigmoid(beta * (gains[:, 0] - gains[:, 1])).sum()

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torchgguf.interrupts import first_interrupt_noted
 from torchgguf.training.data import Item, TrainingData
 from torchgguf.training.errors import TrainingError
+from torchgguf.training.loop.batch_loss import BatchLoss
 from torchgguf.training.loop.batches import Batch, distribute, make_batch
 from torchgguf.training.loop.checkpoints import Checkpoints
 from torchgguf.training.loop.history import History
 from torchgguf.training.loop.identity import difference, identity_of
-from torchgguf.training.loop.objectives import PAIRS, TOKENS, text_log_probabilities
+from torchgguf.training.loop.objectives import PAIRS, TOKENS
 from torchgguf.training.loop.plan import StepPlan, step_seed
 from torchgguf.training.loop.processes import Parallelism, Processes, whole
 from torchgguf.training.loop.schedule import learning_rate_share
 from torchgguf.training.loop.settings import TrainingSettings
-from torchgguf.training.loop.token_losses import TokenLosses
 
 _PLACES_SHOWN = 8
 
@@ -97,7 +97,8 @@ class TrainingRun:
         if not any(parameter.requires_grad for parameter in model.parameters() if parameter.dim() > 1):
             ways = "add adapters by add_lora(model), or unpack it by model.dequantize()"
             raise TrainingError(f"the model has no matrix to train: {ways}")
-        self.model: Any = model
+        any_model: Any = model
+        self.model = any_model
         self.settings = settings
         self.processes = Processes(self.model.device, Parallelism(parallelism))
         self.checkpoints = None if folder is None else Checkpoints(folder, self.processes, settings.keep)
@@ -107,7 +108,7 @@ class TrainingRun:
         start = self._find_start(resume)
         if settings.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
-        self._losses = TokenLosses(self.model)
+        self._losses = BatchLoss(self.model)
         base = self.model.base_model
         self.processes.prepare(self._losses, getattr(base, getattr(base, "layers_name", ""), ()))
         self._trained = {n: p for n, p in self._losses.named_parameters() if p.requires_grad}
@@ -174,7 +175,7 @@ class TrainingRun:
         weight = sum(map(objective.weight, items))
         losses: list[tuple[Tensor, Batch]] = []
         for batch in self._batches(items):
-            loss = objective.total(self._losses(batch), batch, settings.beta) * (batch.counts / weight)
+            loss = objective.total(self._losses, batch, settings.beta) * (batch.counts / weight)
             (loss * self.processes.gradient_factor).backward()
             losses.append((loss.detach(), batch))
         self.processes.reduce_gradients(self._trained.values())
@@ -217,7 +218,7 @@ class TrainingRun:
         self.model.eval()
         own = 0.0
         for batch in self._batches(items):
-            loss = self._objective.total(self._losses(batch), batch, self.settings.beta)
+            loss = self._objective.total(self._losses, batch, self.settings.beta)
             own += loss.item() * batch.counts
         self.model.train()
         (total,) = self.processes.total([own])
@@ -231,7 +232,7 @@ class TrainingRun:
         numbers = {id(item): 2 * number for number, item in enumerate(items)}
         found = [0.0] * (2 * len(items))
         for batch in self._batches(items):
-            both = text_log_probabilities(self._losses(batch), batch).tolist()
+            both = (-self._losses(batch, by_sample=True)).tolist()
             for i, item in enumerate(batch.items if batch.counts else ()):
                 place = numbers[id(item)]
                 found[place : place + 2] = both[2 * i : 2 * i + 2]
