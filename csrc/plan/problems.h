@@ -137,6 +137,15 @@ struct Matmul {
     int64_t out_step, a_step, b_row, b_column;
 };
 
+// Of the last dimension the first `rotated` numbers: out = x * cos + (x, turned by half of them) * sin, where the sine
+// carries the sign; the others are copied. Of `neighbours`, pairs lie side by side in x: they are taken apart first.
+struct Rope {
+    bool neighbours;
+    int64_t rotated;
+    Loops loops;  // the last is over the whole dimension
+    Stream out, x, cos, sin;
+};
+
 // Attention of few queries. All of one text's heads that share keys are a task, of a part of the keys.
 struct Attention {
     int64_t batch, heads, key_heads, queries, keys, size, value_size;
@@ -146,13 +155,18 @@ struct Attention {
     Operand sinks;         // (H) or absent
 };
 
-// The result of a part of the keys: for each query of the group its maximum, its sum, then its values, not divided.
+constexpr int64_t kMaxHeadSize = 512;  // of attention and of what is rotated
+constexpr int64_t kWidestVector = 16;  // floats: rows in memory of our own are padded to as many
+
+// A part of the keys of one group of heads, and memory for its result: for each query of the group its maximum, its
+// sum, then its values, not divided.
 struct AttentionPart {
     int64_t batch, key_head, first, last;
-    float* maxima;  // (group * queries)
-    float* sums;
-    float* values;  // (group * queries, value_size)
-    float* scores;  // (group * queries, last - first), to work in
+    float* maxima;   // (group * queries)
+    float* sums;     // (group * queries)
+    float* values;   // (group * queries, padded value_size)
+    float* queries;  // (group * queries, padded size), to work in
+    float* scores;   // (group * queries, last - first), to work in
 };
 
 struct Kernels {
@@ -161,6 +175,7 @@ struct Kernels {
     void (*reduce)(const Reduce& problem, int64_t first, int64_t last);
     void (*softmax)(const Softmax& problem, int64_t first, int64_t last, float* row);
     void (*normalize)(const Normalization& problem, int64_t first, int64_t last, float* row);
+    void (*rope)(const Rope& problem, int64_t first, int64_t last, float* row);
     void (*matmul)(const Matmul& problem, int64_t first, int64_t last, float* memory);
     void (*attend)(const Attention& problem, const AttentionPart& part);
     void (*merge)(const Attention& problem, const AttentionPart* parts, int64_t count);

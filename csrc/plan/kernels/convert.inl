@@ -95,10 +95,29 @@ inline bool converted(float value) {
     return value != 0.0f;
 }
 
+// Elements side by side.
+template <class From, class To>
+inline void convert_run(const uint8_t* data, int64_t count, To* to) {
+    for (int64_t i = 0; i < count; ++i) to[i] = converted<To>(element<From>(data, i));
+}
+
+#if defined(__F16C__)
+template <>
+inline void convert_run<F16>(const uint8_t* data, int64_t count, float* to) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        __m128i halves;
+        __builtin_memcpy(&halves, data + 2 * i, sizeof halves);
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(halves));
+    }
+    for (; i < count; ++i) to[i] = element<F16>(data, i);
+}
+#endif
+
 template <class From, class To>
 inline void load_run_of(const uint8_t* data, int64_t stride, int64_t count, To* to) {
     if (stride == 1) {
-        for (int64_t i = 0; i < count; ++i) to[i] = converted<To>(element<From>(data, i));
+        convert_run<From>(data, count, to);
     } else if (stride == 0) {
         const To value = converted<To>(element<From>(data, 0));
         for (int64_t i = 0; i < count; ++i) to[i] = value;
@@ -130,9 +149,14 @@ inline void load_run(const Stream& from, int64_t offset, int64_t stride, int64_t
 
 template <class To, class From>
 inline void store_run_of(const From* from, uint8_t* data, int64_t stride, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
+    const auto put = [&](int64_t i, int64_t at) {
         const To value = converted<To>(from[i]);
-        __builtin_memcpy(data + i * stride * int64_t{sizeof(To)}, &value, sizeof value);
+        __builtin_memcpy(data + at * int64_t{sizeof(To)}, &value, sizeof value);
+    };
+    if (stride == 1) {
+        for (int64_t i = 0; i < count; ++i) put(i, i);
+    } else {
+        for (int64_t i = 0; i < count; ++i) put(i, i * stride);
     }
 }
 

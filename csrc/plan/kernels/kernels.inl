@@ -28,6 +28,7 @@ constexpr Kernels kKernels = {
     .reduce = &reduce,
     .softmax = &softmax,
     .normalize = &normalize,
+    .rope = &rope,
     .matmul = &matmul,
     .attend = &attend,
     .merge = &merge,

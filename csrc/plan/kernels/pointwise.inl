@@ -71,23 +71,64 @@ constexpr const Body<T>* bodies() {
     }
 }
 
+// The runs of a problem, one after the other.
+struct Runs {
+    const Pointwise& p;
+    const int inner = p.loops.count - 1;
+    const int64_t length = p.loops.inner(), runs = (length + kRun - 1) / kRun;
+    int64_t part;               // of the innermost loop
+    int64_t at[kMaxDims] = {};  // steps of the outer loops
+    int64_t out, in[kMaxInputs];
+
+    Runs(const Pointwise& p, int64_t run) : p(p), part(run % runs) {
+        int64_t left = run / runs;
+        for (int i = inner - 1; i >= 0; --i) {
+            at[i] = left % p.loops.sizes[i];
+            left /= p.loops.sizes[i];
+        }
+        out = offset(p.out);
+        for (int i = 0; i < p.inputs; ++i) in[i] = offset(p.in[i]);
+    }
+
+    int64_t begin() const { return part * kRun; }
+    int64_t count() const { return length - begin() < kRun ? length - begin() : kRun; }
+
+    void advance() {
+        if (++part < runs) return;
+        part = 0;
+        for (int i = inner - 1; i >= 0; --i) {
+            const bool wraps = ++at[i] == p.loops.sizes[i];
+            const int64_t steps = wraps ? 1 - p.loops.sizes[i] : 1;
+            out += steps * p.out.strides[i];
+            for (int j = 0; j < p.inputs; ++j) in[j] += steps * p.in[j].strides[i];
+            if (!wraps) return;
+            at[i] = 0;
+        }
+    }
+
+private:
+    int64_t offset(const Stream& stream) const {
+        int64_t result = 0;
+        for (int i = 0; i < inner; ++i) result += at[i] * stream.strides[i];
+        return result;
+    }
+};
+
 template <class T>
 inline void compute_pointwise(const Pointwise& p, const T* parameters, int64_t first_run, int64_t last_run) {
     const Body<T> body = bodies<T>()[static_cast<int>(p.function)];
-    const int inner = p.loops.count - 1;
-    const int64_t length = p.loops.inner(), runs = (length + kRun - 1) / kRun;
+    Runs runs(p, first_run);
+    const int inner = runs.inner;
     const bool direct = p.out.dtype == kNative<T> && p.out.strides[inner] == 1;
     alignas(64) T buffers[kMaxInputs + 1][kRun];
-    for (int64_t run = first_run; run < last_run; ++run) {
-        const int64_t begin = run % runs * kRun, n = length - begin < kRun ? length - begin : kRun;
-        const auto offset = [&](const Stream& stream) {
-            return offset_of(p.loops, stream, run / runs, inner) + begin * stream.strides[inner];
-        };
+    for (int64_t run = first_run; run < last_run; ++run, runs.advance()) {
+        const int64_t begin = runs.begin(), n = runs.count();
         const T* in[kMaxInputs];
         for (int i = 0; i < p.inputs; ++i) {
-            in[i] = run_of(p.in[i], offset(p.in[i]), p.in[i].strides[inner], n, buffers[i]);
+            const int64_t stride = p.in[i].strides[inner];
+            in[i] = run_of(p.in[i], runs.in[i] + begin * stride, stride, n, buffers[i]);
         }
-        const int64_t to = offset(p.out);
+        const int64_t to = runs.out + begin * p.out.strides[inner];
         T* out = direct ? reinterpret_cast<T*>(p.out.data) + to : buffers[kMaxInputs];
         body(out, in, n, parameters);
         if (!direct) store_run(out, p.out, to, p.out.strides[inner], n);
@@ -97,14 +138,12 @@ inline void compute_pointwise(const Pointwise& p, const T* parameters, int64_t f
 // Bytes of equal size, moved without a look at them.
 template <class T>
 inline void move_runs(const Pointwise& p, int64_t first_run, int64_t last_run) {
-    const int inner = p.loops.count - 1;
-    const int64_t length = p.loops.inner(), runs = (length + kRun - 1) / kRun;
-    const int64_t from_stride = p.in[0].strides[inner], to_stride = p.out.strides[inner];
-    for (int64_t run = first_run; run < last_run; ++run) {
-        const int64_t begin = run % runs * kRun, n = length - begin < kRun ? length - begin : kRun;
-        const auto* from = reinterpret_cast<const T*>(p.in[0].data) + offset_of(p.loops, p.in[0], run / runs, inner) +
-                           begin * from_stride;
-        auto* to = reinterpret_cast<T*>(p.out.data) + offset_of(p.loops, p.out, run / runs, inner) + begin * to_stride;
+    Runs runs(p, first_run);
+    const int64_t from_stride = p.in[0].strides[runs.inner], to_stride = p.out.strides[runs.inner];
+    for (int64_t run = first_run; run < last_run; ++run, runs.advance()) {
+        const int64_t begin = runs.begin(), n = runs.count();
+        const auto* from = reinterpret_cast<const T*>(p.in[0].data) + runs.in[0] + begin * from_stride;
+        auto* to = reinterpret_cast<T*>(p.out.data) + runs.out + begin * to_stride;
         if (from_stride == 1 && to_stride == 1) {
             __builtin_memmove(to, from, n * sizeof(T));
         } else {

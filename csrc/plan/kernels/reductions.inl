@@ -195,3 +195,25 @@ inline void normalize(const Normalization& p, int64_t first, int64_t last, float
         }
     }
 }
+
+inline void rope(const Rope& p, int64_t first, int64_t last, float*) {
+    const int inner = p.loops.count - 1;
+    const int64_t n = p.loops.inner(), half = p.rotated / 2;
+    alignas(64) float x[kMaxHeadSize], out[kMaxHeadSize], cosines[kMaxHeadSize], sines[kMaxHeadSize];
+    for (int64_t i = first; i < last; ++i) {
+        const auto offset = [&](const Stream& stream) { return offset_of(p.loops, stream, i, inner); };
+        const int64_t from = offset(p.x), stride = p.x.strides[inner];
+        if (p.neighbours) {
+            load_run(p.x, from, 2 * stride, half, x);
+            load_run(p.x, from + stride, 2 * stride, half, x + half);
+        } else {
+            load_run(p.x, from, stride, p.rotated, x);
+        }
+        load_run(p.x, from + p.rotated * stride, stride, n - p.rotated, out + p.rotated);
+        const float* c = run_of(p.cos, offset(p.cos), p.cos.strides[inner], p.rotated, cosines);
+        const float* s = run_of(p.sin, offset(p.sin), p.sin.strides[inner], p.rotated, sines);
+        for (int64_t j = 0; j < half; ++j) out[j] = x[j] * c[j] + x[j + half] * s[j];
+        for (int64_t j = half; j < p.rotated; ++j) out[j] = x[j] * c[j] + x[j - half] * s[j];
+        store_run(out, p.out, offset(p.out), p.out.strides[inner], n);
+    }
+}

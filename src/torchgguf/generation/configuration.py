@@ -59,6 +59,7 @@ class GenerationConfig(ForeignSettings):
         max_cache_len: positions that a static cache has room for, if not more are needed: a model is compiled
             again for another size.
         prefill_chunk_size: read prompts so many tokens at a time.
+        decoder_start_token_id: with which the text of a decoder begins that follows an encoder.
         return_dict_in_generate: return an output instead of tokens. It contains the tokens, the `cache` and
             what `output_scores`, `output_logits`, `output_attentions` and `output_hidden_states` add.
 
@@ -121,6 +122,7 @@ class GenerationConfig(ForeignSettings):
     eos_token_id: int | Sequence[int] | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
+    decoder_start_token_id: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""

@@ -57,7 +57,6 @@ class ForeignSettings:
     compile_config: Any = None
     constraints: Any = None
     continuous_batching_config: Any = None
-    decoder_start_token_id: Any = None
     disable_compile: Any = None
     diversity_penalty: Any = None
     dola_layers: Any = None

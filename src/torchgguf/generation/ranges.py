@@ -124,6 +124,10 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "eos_token_id": (lambda token: _is_whole(token) or _is_list(_is_whole)(token), "a token id, or several"),
     "pad_token_id": (_is_whole, "a token id"),
     "bos_token_id": (_is_whole, "a token id"),
+    "decoder_start_token_id": (
+        lambda x: _is_token(x) or _is_list(_is_token, 1)(x),
+        "one or several token ids",
+    ),
 }
 
 

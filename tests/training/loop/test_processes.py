@@ -1,4 +1,4 @@
-"""Two processes, started by torchrun, compute the losses of one: replicated, and sharded with packed weights."""
+"""Two processes, started by torchrun, compute the losses of one, replicated or sharded with packed weights."""
 
 import json
 import subprocess

@@ -121,6 +121,6 @@ class TransformersAttributes(Model):
         """
         check_attention(attn_implementation)
         self.config.attn_implementation = attn_implementation
-        part: Any
-        for part in {self, self.base_model}:
-            part.attn_implementation = attn_implementation
+        for part in self.modules():
+            if isinstance(part, TransformersAttributes):
+                vars(part)["attn_implementation"] = attn_implementation

@@ -1,6 +1,7 @@
 """Caches: lists of what the layers of a model remember of a text, their states."""
 
 from torchgguf.nn.cache.cache import Cache, DynamicCache, StaticCache
+from torchgguf.nn.cache.encoded import EncodedKeyValues
 from torchgguf.nn.cache.kv import KeyValues
 from torchgguf.nn.cache.lengths import Lengths
 from torchgguf.nn.cache.recurrent import Convolution, Recurrent
@@ -10,6 +11,7 @@ __all__ = [
     "Cache",
     "Convolution",
     "DynamicCache",
+    "EncodedKeyValues",
     "KeyValues",
     "Lengths",
     "Recurrent",

@@ -71,7 +71,7 @@ class Change:
         return self.scale * (left @ right)
 
 
-def joined(changes: Sequence[Change]) -> Change:
+def summed(changes: Sequence[Change]) -> Change:
     """Return the sum of changes of one matrix. Those with an equal factor share it: the rank stays small."""
     kinds: list[Change] = []
     for change in changes:

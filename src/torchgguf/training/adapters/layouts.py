@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchgguf.models.core.model import Model
 from torchgguf.models.core.weight_map import RowPermutation, Scaling
 from torchgguf.nn.slots import slots
-from torchgguf.training.adapters.changes import AdapterError, Change, joined
+from torchgguf.training.adapters.changes import AdapterError, Change, summed
 
 
 class FileMatrix(NamedTuple):
@@ -136,7 +136,7 @@ def changes_in_model(model: Model, changes: Mapping[str, Change]) -> dict[str, C
         for matrix in matrices:
             if (change := left_over.pop(matrix.name, None)) is not None:
                 parts += _spread(model, matrix, change, shape)
-        found[parameter] = joined(parts)
+        found[parameter] = summed(parts)
     if left_over:
         raise AdapterError(
             f"{type(model).__name__} has no tensor {next(iter(left_over))}: does the adapter belong to "

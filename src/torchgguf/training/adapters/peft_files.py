@@ -23,7 +23,7 @@ from torchgguf.models.io.limits import CheckpointError, read_json
 from torchgguf.training.adapters.changes import AdapterError
 from torchgguf.training.lora import LoraSettings
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # of names in PEFT's files
 
 # Fields of PEFT's config that change what an adapter computes, with the values that ask for nothing.
@@ -72,7 +72,7 @@ def read_peft_adapter(place: str | PathLike[str], **hub: Unpack[HubOptions]) -> 
         CheckpointError: a file is broken.
         FileNotFoundError, PermissionError, ConnectionError: as `torchgguf.hub.find_file`.
     """
-    config, weights = find_files(place, [CONFIG, WEIGHTS], **hub)
+    config, weights = find_files(place, [_CONFIG, _WEIGHTS], **hub)
     values = read_json(config)
     settings = _settings(values, config)
     tensors = {name.removeprefix(_PREFIX): tensor.load() for name, tensor in open_tensors(weights).items()}
@@ -129,8 +129,8 @@ def write_peft_adapter(folder: str | PathLike[str], adapter: PeftAdapter, task_t
     place.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:  # when both are written, they are renamed, the last one first
         text = json.dumps(values, indent=2, sort_keys=True) + "\n"
-        files.enter_context(atomic_write(place / CONFIG)).write(text.encode())
-        write_safetensors(files.enter_context(atomic_write(place / WEIGHTS)), tensors)
+        files.enter_context(atomic_write(place / _CONFIG)).write(text.encode())
+        write_safetensors(files.enter_context(atomic_write(place / _WEIGHTS)), tensors)
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torchgguf.container import GGUFFile, TensorSource, TensorType, open_gguf, w
 from torchgguf.container.atomic import check_not_read
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.container.writing.writer import ByteProgress
-from torchgguf.models.core.usual_tensors import EMBEDDING, HEAD
+from torchgguf.models.core.usual_tensors import EMBEDDING, OUTPUT
 from torchgguf.nn.factors import factor_name
 from torchgguf.packing import ImportanceMatrix, load_imatrix
 from torchgguf.packing.errors import PackingErrors
@@ -29,7 +29,7 @@ from torchgguf.training.merging.report import MergedTensor, MergeReport
 
 _logger = logging.getLogger(__name__)
 
-Place = str | PathLike[str]
+_Place = str | PathLike[str]
 
 
 class _Merged(NamedTuple):
@@ -56,13 +56,13 @@ class _Merged(NamedTuple):
 
 
 def merge_into_gguf(
-    path: Place,
-    adapters: Place | Sequence[Place] | Mapping[Place, float],
-    out: Place,
+    path: _Place,
+    adapters: _Place | Sequence[_Place] | Mapping[Any, float],
+    out: _Place,
     *,
     quantization: QuantTypeLike | None = None,
     overrides: Overrides | Mapping[str, QuantTypeLike] = (),
-    imatrix: ImportanceMatrix | Place | None = None,
+    imatrix: ImportanceMatrix | _Place | None = None,
     report: MergeReport | None = None,
     progress: ByteProgress | None = None,
 ) -> MergeReport:
@@ -110,14 +110,14 @@ def merge_into_gguf(
     return report
 
 
-def _factors(adapters: Place | Sequence[Place] | Mapping[Place, float]) -> dict[Place, float]:
+def _factors(adapters: _Place | Sequence[_Place] | Mapping[Any, float]) -> dict[_Place, float]:
     if isinstance(adapters, Mapping):
         return dict(adapters)
     one = isinstance(adapters, (str, PathLike))
     return dict.fromkeys([adapters] if one else adapters, 1.0)  # type: ignore[list-item,arg-type]
 
 
-def _changes(file: GGUFFile, factors: Mapping[Place, float], report: MergeReport) -> dict[str, list[Change]]:
+def _changes(file: GGUFFile, factors: Mapping[Any, float], report: MergeReport) -> dict[str, list[Change]]:
     """Return what adapters change in a file, by the names of its tensors."""
     base: Base | None = None
     changes: dict[str, list[Change]] = {}
@@ -148,7 +148,7 @@ def _check(file: GGUFFile, name: str, change: Change, place: str) -> None:
             f"{place} changes a {name} of shape {change.shape}, but in {file.paths[0]} it has shape "
             f"{info.shape}"
         )
-    if change.is_lookup and name == EMBEDDING and HEAD not in file.tensors:
+    if change.is_lookup and name == EMBEDDING and OUTPUT not in file.tensors:
         raise AdapterError(
             f"{place} changes {name} for lookups only, but the head of {file.paths[0]} shares it: use the "
             "adapter beside the file"
