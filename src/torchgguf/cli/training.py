@@ -12,7 +12,8 @@ from torchgguf.hub import find_gguf
 from torchgguf.models.io.opening import is_gguf
 from torchgguf.tokenization import Tokenizer
 from torchgguf.training.adapters import save_adapter
-from torchgguf.training.data import IGNORED, TrainingData
+from torchgguf.models.blocks.losses import IGNORED
+from torchgguf.training.data import TrainingData
 from torchgguf.training.loop.plots import can_draw, draw_losses, text_plot
 from torchgguf.training.loop.run import Progress, TrainingRun
 from torchgguf.training.lora import merge_and_unload

@@ -7,7 +7,8 @@ import transformers
 
 from tests.support import SMOLLM2
 from torchgguf import AutoTokenizer
-from torchgguf.training.data import IGNORED, load_training_data
+from torchgguf.models.blocks.losses import IGNORED
+from torchgguf.training.data import load_training_data
 
 CHAT = [
     {"role": "user", "content": "Where is Paris?"},
@@ -16,6 +17,7 @@ CHAT = [
     {"role": "assistant", "content": "In Italy."},
 ]
 # Writes no earlier reasoning, as templates of reasoning models do.
+END = "<|im_end|>"
 REASONING = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}{{ m.content }}<|im_end|>\n"
@@ -23,8 +25,9 @@ REASONING = (
 )
 MARKED = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
-    "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
+    "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -38,22 +41,15 @@ def learnt(tokenizer, records, **options):
     data = load_training_data(records, tokenizer, **{"max_length": 200, **options})
     texts = []
     for sample in data.items[0].samples:
-        assert all(
-            label in (IGNORED, token) for token, label in zip(sample.input_ids, sample.labels, strict=True)
-        )
-        marks = [token if label != IGNORED else None for token, label in zip(*_parts(sample), strict=True)]
-        texts.append(
-            "".join("|" if token is None else tokenizer.decode([token]) for token in marks).strip("|")
-        )
+        pairs = list(zip(sample.input_ids, sample.labels, strict=True))
+        assert all(label in (IGNORED, token) for token, label in pairs)
+        parts = ("~" if label == IGNORED else tokenizer.decode([label]) for _, label in pairs)
+        texts.append("".join(parts).strip("~"))
     return texts, data
 
 
-def _parts(sample):
-    return sample.input_ids, sample.labels
-
-
 def answers(text):
-    return [part for part in text.split("|") if part]
+    return [part for part in text.split("~") if part]
 
 
 def test_of_a_chat_the_answers_are_learnt(tokenizer):

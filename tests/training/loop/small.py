@@ -3,7 +3,8 @@
 import torch
 
 from torchgguf import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
-from torchgguf.training.data import IGNORED, Item, Sample, TrainingData
+from torchgguf.models.blocks.losses import IGNORED
+from torchgguf.training.data import Item, TrainingSample, TrainingData
 
 VOCABULARY = 64
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2}
@@ -22,10 +23,10 @@ def mamba() -> MambaForCausalLM:
     return MambaForCausalLM(MambaConfig(**SIZES))
 
 
-def sample(length: int, generator: torch.Generator, prompt: int) -> Sample:
+def sample(length: int, generator: torch.Generator, prompt: int) -> TrainingSample:
     """A text of random tokens, of which those after the prompt are learnt."""
     ids = torch.randint(VOCABULARY, (length,), generator=generator).tolist()
-    return Sample(tuple(ids), (*[IGNORED] * prompt, *ids[prompt:]))
+    return TrainingSample(tuple(ids), (*[IGNORED] * prompt, *ids[prompt:]))
 
 
 def texts(count: int = 24, held_out: int = 5, seed: int = 0) -> TrainingData:
@@ -43,6 +44,6 @@ def pairs(count: int = 10) -> TrainingData:
     for i in range(count):
         both = [sample(12 + i % 3 + j, generator, 5) for j in range(2)]
         prompt = both[0].input_ids[:5]
-        same = tuple(Sample((*prompt, *each.input_ids[5:]), each.labels) for each in both)
+        same = tuple(TrainingSample((*prompt, *each.input_ids[5:]), each.labels) for each in both)
         items.append(Item(same, f"line {i + 1}"))
     return TrainingData(tuple(items), is_preference=True)

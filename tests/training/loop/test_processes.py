@@ -1,4 +1,4 @@
-"""Two processes, started by torchrun, compute the losses of one, replicated or sharded with packed weights."""
+"""Two processes, started by torchrun, compute the losses of one, on packed weights, whole or in parts."""
 
 import json
 import subprocess

@@ -3,6 +3,6 @@
 from torchgguf.training.data.dataset import Item, TrainingData, load_training_data
 from torchgguf.training.data.problems import Problems
 from torchgguf.training.data.records import DataSource
-from torchgguf.training.data.samples import IGNORED, Sample
+from torchgguf.training.data.samples import TrainingSample
 
-__all__ = ["IGNORED", "DataSource", "Item", "Problems", "Sample", "TrainingData", "load_training_data"]
+__all__ = ["DataSource", "Item", "Problems", "TrainingSample", "TrainingData", "load_training_data"]

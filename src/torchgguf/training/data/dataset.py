@@ -10,8 +10,8 @@ import torch
 from torchgguf.tokenization import Tokenizer
 from torchgguf.training.data.formats import Format, FormatError, format_of
 from torchgguf.training.data.problems import Problems
-from torchgguf.training.data.records import DataSource, Record, read_records
-from torchgguf.training.data.samples import ExampleEncoder, Sample, pieces
+from torchgguf.training.data.records import DataSource, DataRecord, read_records
+from torchgguf.training.data.samples import ExampleEncoder, TrainingSample, split_sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Item:
         reference: log-probabilities of the samples by the model before training, for pairs.
     """
 
-    samples: tuple[Sample, ...]
+    samples: tuple[TrainingSample, ...]
     place: str
     reference: tuple[float, ...] = ()
 
@@ -141,7 +141,7 @@ class _Reader:
         """Whether records are pairs."""
         return self.format is not None and self.format.is_preference
 
-    def read(self, records: Iterable[Record]) -> list[Item]:
+    def read(self, records: Iterable[DataRecord]) -> list[Item]:
         """Return the items of all records; those with problems are left out."""
         items: list[Item] = []
         for record in records:
@@ -151,7 +151,7 @@ class _Reader:
                 self.problems.add(record.place, str(error))
         return items
 
-    def _items(self, record: Record) -> list[Item]:
+    def _items(self, record: DataRecord) -> list[Item]:
         format = format_of(record.fields)
         if self.format is None:
             self.format = format
@@ -168,7 +168,7 @@ class _Reader:
                 self.problems.add(record.place, problem)
             if len(sample) > self.max_length:
                 if getattr(example, "splits", False):
-                    return [Item((part,), record.place) for part in pieces(sample, self.max_length)]
+                    return [Item((part,), record.place) for part in split_sample(sample, self.max_length)]
                 sample = self._cut(sample, record.place)
             if not sample.trained:
                 raise FormatError("has no token to learn; left out")
@@ -177,7 +177,7 @@ class _Reader:
             raise FormatError("chosen and rejected are the same; left out")
         return [Item(tuple(samples), record.place)]
 
-    def _cut(self, sample: Sample, place: str) -> Sample:
+    def _cut(self, sample: TrainingSample, place: str) -> TrainingSample:
         cut = sample.cut(0, self.max_length)
         if not cut.trained:
             raise FormatError(

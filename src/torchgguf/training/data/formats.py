@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+CHAT_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
 class FormatError(ValueError):
@@ -12,7 +12,7 @@ class FormatError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class ChatExample:
     """Messages, of which those of the assistant are learnt.
 
     Attributes:
@@ -41,7 +41,7 @@ class Completion:
     splits: bool = False
 
 
-Example: TypeAlias = Conversation | Completion
+Example: TypeAlias = ChatExample | Completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +136,12 @@ def _continuation(prompt: Any, answer: Any, name: str, tools: Any) -> Example:
     return Completion(_text(prompt, "prompt"), _filled(answer, name))
 
 
-def _checked(messages: Any, tools: Any, first: int = 0) -> Conversation:
+def _checked(messages: Any, tools: Any, first: int = 0) -> ChatExample:
     for number, message in enumerate(_list(messages, "messages"), 1):
         if not isinstance(message, Mapping) or "role" not in message:
             raise FormatError(f"message {number} must have role and content; left out")
-        if message["role"] not in ROLES:
-            raise FormatError(f"has the role {message['role']!r}, must be of {', '.join(ROLES)}; left out")
+        if message["role"] not in CHAT_ROLES:
+            raise FormatError(f"has the role {message['role']!r}, must be of {', '.join(CHAT_ROLES)}; left out")
         content = message.get("content")
         if not isinstance(content, str | list | None):
             raise FormatError(f"message {number} has {type(content).__name__} as content; left out")
@@ -150,7 +150,7 @@ def _checked(messages: Any, tools: Any, first: int = 0) -> Conversation:
             raise FormatError("has an empty answer; left out")
     if not any(message["role"] == "assistant" for message in messages[first:]):
         raise FormatError("has no answer: no message of the assistant; left out")
-    return Conversation(messages, tools or None, first)
+    return ChatExample(messages, tools or None, first)
 
 
 def _list(value: Any, name: str) -> list[Any]:

@@ -14,7 +14,7 @@ DataSource: TypeAlias = str | PathLike[str] | Iterable[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class DataRecord:
     """One record of training data.
 
     Attributes:
@@ -26,7 +26,7 @@ class Record:
     place: str
 
 
-def read_records(source: DataSource, problems: Problems) -> list[Record]:
+def read_records(source: DataSource, problems: Problems) -> list[DataRecord]:
     """Read records.
 
     Args:
@@ -44,11 +44,11 @@ def read_records(source: DataSource, problems: Problems) -> list[Record]:
     entries = list(source)
     if entries and all(isinstance(entry, str | PathLike) for entry in entries):
         records = ((Path(entry), _read_file(Path(entry), problems)) for entry in entries)
-        return [Record(each.fields, f"{path.name} {each.place}") for path, found in records for each in found]
+        return [DataRecord(each.fields, f"{path.name} {each.place}") for path, found in records for each in found]
     return list(_mappings(((f"record {i + 1}", entry) for i, entry in enumerate(entries)), problems))
 
 
-def _read_file(path: Path, problems: Problems) -> Iterator[Record]:
+def _read_file(path: Path, problems: Problems) -> Iterator[DataRecord]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path} with training data")
     read = _READERS.get(path.suffix.lower())
@@ -57,21 +57,21 @@ def _read_file(path: Path, problems: Problems) -> Iterator[Record]:
     return read(path, problems)
 
 
-def _mappings(entries: Iterable[tuple[str, Any]], problems: Problems) -> Iterator[Record]:
+def _mappings(entries: Iterable[tuple[str, Any]], problems: Problems) -> Iterator[DataRecord]:
     for place, entry in entries:
         if isinstance(entry, Mapping):
-            yield Record(entry, place)
+            yield DataRecord(entry, place)
         else:
             problems.add(place, f"must be an object with fields, not {type(entry).__name__}; left out")
 
 
-def _read_lines(path: Path, problems: Problems) -> Iterator[Record]:
+def _read_lines(path: Path, problems: Problems) -> Iterator[DataRecord]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                entry = json.loads(line)
+                entry = json.loads(line.rstrip())
             except UnicodeDecodeError as error:
                 problems.add(f"line {number}", f"is not UTF-8 (byte {error.start + 1}); left out")
             except (ValueError, RecursionError) as error:
@@ -86,7 +86,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _read_list(path: Path, problems: Problems) -> Iterator[Record]:
+def _read_list(path: Path, problems: Problems) -> Iterator[DataRecord]:
     try:
         entries = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -97,7 +97,7 @@ def _read_list(path: Path, problems: Problems) -> Iterator[Record]:
     return _mappings(((f"record {i + 1}", entry) for i, entry in enumerate(entries)), problems)
 
 
-def _read_parquet(path: Path, problems: Problems) -> Iterator[Record]:
+def _read_parquet(path: Path, problems: Problems) -> Iterator[DataRecord]:
     try:
         from datasets import Dataset  # type: ignore[import-untyped]
     except ImportError:
@@ -119,15 +119,15 @@ def _without_none(value: Any) -> Any:
     return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
-def _read_text(path: Path, problems: Problems) -> Iterator[Record]:
+def _read_text(path: Path, problems: Problems) -> Iterator[DataRecord]:
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is not a UTF-8 text (byte {error.start + 1})") from None
-    yield Record({"text": text}, "the text")
+    yield DataRecord({"text": text}, "the text")
 
 
-_READERS: dict[str, Callable[[Path, Problems], Iterator[Record]]] = {
+_READERS: dict[str, Callable[[Path, Problems], Iterator[DataRecord]]] = {
     ".jsonl": _read_lines,
     ".ndjson": _read_lines,
     ".json": _read_list,

@@ -1,17 +1,15 @@
-"""`Sample`: tokens with what of them is learnt, made from examples by a tokenizer and its chat template."""
+"""`TrainingSample`: tokens with what of them is learnt, made from examples by a tokenizer and its chat template."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torchgguf.models.blocks.losses import IGNORED
 from torchgguf.tokenization import ChatTemplateError, Tokenizer
-from torchgguf.training.data.formats import Completion, Conversation, Example, FormatError
-
-IGNORED = -100  # the label of tokens that are not learnt
-
+from torchgguf.training.data.formats import Completion, ChatExample, Example, FormatError
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TrainingSample:
     """Tokens of one text, and labels: the same tokens, or `IGNORED`.
 
     The first label is always `IGNORED`: no token is before it to predict it from.
@@ -28,7 +26,7 @@ class Sample:
         """The number of tokens that are learnt."""
         return sum(label != IGNORED for label in self.labels)
 
-    def cut(self, first: int, last: int) -> "Sample":
+    def cut(self, first: int, last: int) -> "TrainingSample":
         """Return a part, from token `first` up to `last`, as a text of its own."""
         return _sample(self.input_ids[first:last], [label != IGNORED for label in self.labels[first:last]])
 
@@ -45,7 +43,7 @@ class ExampleEncoder:
     tokenizer: Tokenizer
     on_prompts: bool = False
 
-    def encode(self, example: Example) -> tuple[Sample, str | None]:
+    def encode(self, example: Example) -> tuple[TrainingSample, str | None]:
         """Return an example as a sample, and what is wrong with it or None.
 
         Raises:
@@ -55,7 +53,7 @@ class ExampleEncoder:
             return self._completion(example), None
         return self._conversation(example)
 
-    def _completion(self, example: Completion) -> Sample:
+    def _completion(self, example: Completion) -> TrainingSample:
         """Encode a prompt and what follows it, with the tokens for the beginning and the end of a text."""
         encoding = self.tokenizer(example.prompt + example.completion)
         ids = list(encoding["input_ids"])
@@ -68,7 +66,7 @@ class ExampleEncoder:
             learnt.append(True)
         return _sample(ids, [True] * len(ids) if self.on_prompts else learnt)
 
-    def _conversation(self, example: Conversation) -> tuple[Sample, str | None]:
+    def _conversation(self, example: ChatExample) -> tuple[TrainingSample, str | None]:
         """Encode a conversation by the chat template, as `apply_chat_template` does."""
         try:
             text, spans, rewritten = self._answers(example)
@@ -89,7 +87,7 @@ class ExampleEncoder:
         what = "the chat template rewrites earlier answers when others follow; only the last one is learnt"
         return _sample(ids, learnt), what if rewritten else None
 
-    def _answers(self, example: Conversation) -> tuple[str, list[tuple[int, int]], bool]:
+    def _answers(self, example: ChatExample) -> tuple[str, list[tuple[int, int]], bool]:
         """Return the text, the spans of the answers in it, and whether others are not as they were written.
 
         An answer begins where the prompt for it ends, and ends where the text ends without later messages.
@@ -110,7 +108,7 @@ class ExampleEncoder:
                 spans.append((begin, len(so_far)))
         return text, spans, rewritten
 
-    def _begin(self, prompt: Sequence[Mapping[str, Any]], text: str, example: Conversation) -> int | None:
+    def _begin(self, prompt: Sequence[Mapping[str, Any]], text: str, example: ChatExample) -> int | None:
         """Return where in a text the answer to a prompt begins; None if the text has another prompt.
 
         What is written to ask for an answer, such as the start of a reasoning, may be missing where there is
@@ -123,7 +121,7 @@ class ExampleEncoder:
             return None
         return next(i for i, (a, b) in enumerate(zip(asking + "\0", text + "\1", strict=False)) if a != b)
 
-    def _render(self, messages: Sequence[Mapping[str, Any]], example: Conversation, **options: Any) -> str:
+    def _render(self, messages: Sequence[Mapping[str, Any]], example: ChatExample, **options: Any) -> str:
         text: str = self.tokenizer.apply_chat_template(
             messages, tools=example.tools, tokenize=False, **options
         )
@@ -135,12 +133,12 @@ class ExampleEncoder:
         return [i for i in span if i <= ends[-1]] if ends else span
 
 
-def _sample(ids: Sequence[int], learnt: Sequence[bool]) -> Sample:
+def _sample(ids: Sequence[int], learnt: Sequence[bool]) -> TrainingSample:
     labels = [token if is_learnt else IGNORED for token, is_learnt in zip(ids, learnt, strict=True)]
-    return Sample(tuple(ids), (IGNORED, *labels[1:]))
+    return TrainingSample(tuple(ids), (IGNORED, *labels[1:]))
 
 
-def pieces(sample: Sample, longest: int) -> Iterator[Sample]:
+def split_sample(sample: TrainingSample, longest: int) -> Iterator[TrainingSample]:
     """Yield a long text in parts of up to `longest` tokens, those without anything to learn left out."""
     for first in range(0, len(sample), longest):
         part = sample.cut(first, first + longest)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from torchgguf.models.blocks.chunked_loss import CHUNK, chunked_next_token_loss
-from torchgguf.training.data import IGNORED
+from torchgguf.models.blocks.chunked_loss import LOGITS_IN_MEMORY, chunked_next_token_loss
+from torchgguf.models.blocks.losses import IGNORED
 from torchgguf.training.loop.batches import Batch
 
 
@@ -45,7 +45,7 @@ class BatchLoss(nn.Module):
 
     def _of_tokens(self, states: Tensor, targets: Tensor) -> Tensor:
         """Return the losses of tokens `(N,)`; logits of some at a time are in memory."""
-        size = max(1, CHUNK // self.model.config.vocab_size)
+        size = max(1, LOGITS_IN_MEMORY // self.model.config.vocab_size)
         parts = zip(states.split(size), targets.split(size), strict=True)
         losses = [checkpoint(self._score, *part, use_reentrant=False) for part in parts]
         return torch.cat(losses)

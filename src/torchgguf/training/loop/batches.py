@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchgguf.training.data import IGNORED, Item, Sample
+from torchgguf.models.blocks.losses import IGNORED
+from torchgguf.training.data import Item, TrainingSample
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def make_batch(items: Sequence[Item], packed: bool, device: torch.device, counts
     return Batch(tuple(items), ids, labels, positions, mask, owners[labels != IGNORED], counts)
 
 
-def _packed(samples: Sequence[Sample]) -> tuple[Tensor, ...]:
+def _packed(samples: Sequence[TrainingSample]) -> tuple[Tensor, ...]:
     lengths = torch.tensor([len(sample) for sample in samples])
     owners = torch.arange(len(samples)).repeat_interleave(lengths)
     places = torch.arange(len(owners))
@@ -66,7 +67,7 @@ def _packed(samples: Sequence[Sample]) -> tuple[Tensor, ...]:
     return ids, labels, positions, mask[None, None], owners[None]
 
 
-def _padded(samples: Sequence[Sample]) -> tuple[Tensor, ...]:
+def _padded(samples: Sequence[TrainingSample]) -> tuple[Tensor, ...]:
     longest = max(map(len, samples))
 
     def rows(parts: Sequence[Tensor], fill: int) -> Tensor:
@@ -80,7 +81,7 @@ def _padded(samples: Sequence[Sample]) -> tuple[Tensor, ...]:
     return ids, labels, positions, mask, owners
 
 
-def _tensors(sample: Sample) -> tuple[Tensor, Tensor]:
+def _tensors(sample: TrainingSample) -> tuple[Tensor, Tensor]:
     """Return the tokens, and for each position the token after it as far as it is learnt."""
     return torch.tensor(sample.input_ids), torch.tensor((*sample.labels[1:], IGNORED))
 

@@ -1,4 +1,4 @@
-"""`Checkpoints`: the states of a training in a folder, from which it is resumed.
+"""`RunCheckpoints`: the states of a training in a folder, from which it is resumed.
 
 A checkpoint is a folder `step-N`: what `torch.distributed.checkpoint` writes, and `run.json`. It gets its
 name when it is complete, so a killed process leaves only a folder of another name, which the next removes.
@@ -30,7 +30,7 @@ _STATE = "run.json"
 
 
 @dataclass(frozen=True)
-class Checkpoints:
+class RunCheckpoints:
     """The checkpoints of one run.
 
     Attributes:

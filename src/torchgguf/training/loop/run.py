@@ -15,7 +15,7 @@ from torchgguf.training.data import Item, TrainingData
 from torchgguf.training.errors import TrainingError
 from torchgguf.training.loop.batch_loss import BatchLoss
 from torchgguf.training.loop.batches import Batch, distribute, make_batch
-from torchgguf.training.loop.checkpoints import Checkpoints
+from torchgguf.training.loop.checkpoints import RunCheckpoints
 from torchgguf.training.loop.history import History
 from torchgguf.training.loop.identity import difference, identity_of
 from torchgguf.training.loop.objectives import PAIRS, TOKENS
@@ -101,7 +101,7 @@ class TrainingRun:
         self.model = any_model
         self.settings = settings
         self.processes = Processes(self.model.device, Parallelism(parallelism))
-        self.checkpoints = None if folder is None else Checkpoints(folder, self.processes, settings.keep)
+        self.checkpoints = None if folder is None else RunCheckpoints(folder, self.processes, settings.keep)
         self.packs = settings.packing and can_pack(self.model)
         self._objective = PAIRS if data.is_preference else TOKENS
         self._identity = identity_of(self.model, data, settings)
