@@ -14,7 +14,7 @@ LABELS[0, :4] = -100
 
 @pytest.fixture(autouse=True)
 def chunks_of_three_positions(monkeypatch):
-    monkeypatch.setattr(chunked_loss, "CHUNK", 3 * 400)
+    monkeypatch.setattr(chunked_loss, "LOGITS_IN_MEMORY", 3 * 400)
 
 
 def loss_and_gradients(model, loss):

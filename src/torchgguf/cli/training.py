@@ -9,10 +9,10 @@ from typing import Any
 from torchgguf.cli.options import split_place
 from torchgguf.cli.terminal import note, one_line, progress_bar
 from torchgguf.hub import find_gguf
+from torchgguf.models.blocks.losses import IGNORED
 from torchgguf.models.io.opening import is_gguf
 from torchgguf.tokenization import Tokenizer
 from torchgguf.training.adapters import save_adapter
-from torchgguf.models.blocks.losses import IGNORED
 from torchgguf.training.data import TrainingData
 from torchgguf.training.loop.plots import can_draw, draw_losses, text_plot
 from torchgguf.training.loop.run import Progress, TrainingRun

@@ -4,7 +4,7 @@ import torch
 
 from torchgguf import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
 from torchgguf.models.blocks.losses import IGNORED
-from torchgguf.training.data import Item, TrainingSample, TrainingData
+from torchgguf.training.data import Item, TrainingData, TrainingSample
 
 VOCABULARY = 64
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2}

@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from torchgguf.models.blocks.losses import IGNORED, expect_labels
 
-CHUNK = 2**25
-"""Logits in memory at a time, 128 MB. Each chunk decodes a packed head twice, so there should be few."""
+LOGITS_IN_MEMORY = 2**25
+"""128 MB of logits at a time. Each chunk decodes a packed head twice, so there should be few."""
 
 
 def chunked_next_token_loss(
@@ -47,7 +47,7 @@ def chunked_next_token_loss(
     counted = targets != IGNORED
     rows, targets = states.flatten(0, -2)[counted], targets[counted]
     divisor = torch.as_tensor(len(targets) if num_items_in_batch is None else num_items_in_batch)
-    size = max(1, CHUNK // vocab_size)
+    size = max(1, LOGITS_IN_MEMORY // vocab_size)
     total: Tensor = _ChunkedLoss.apply(rows, targets, score, size, *parameters)  # type: ignore[no-untyped-call]
     return total / divisor.to(total.device)
 

@@ -5,4 +5,4 @@ from torchgguf.training.data.problems import Problems
 from torchgguf.training.data.records import DataSource
 from torchgguf.training.data.samples import TrainingSample
 
-__all__ = ["DataSource", "Item", "Problems", "TrainingSample", "TrainingData", "load_training_data"]
+__all__ = ["DataSource", "Item", "Problems", "TrainingData", "TrainingSample", "load_training_data"]

@@ -10,7 +10,7 @@ import torch
 from torchgguf.tokenization import Tokenizer
 from torchgguf.training.data.formats import Format, FormatError, format_of
 from torchgguf.training.data.problems import Problems
-from torchgguf.training.data.records import DataSource, DataRecord, read_records
+from torchgguf.training.data.records import DataRecord, DataSource, read_records
 from torchgguf.training.data.samples import ExampleEncoder, TrainingSample, split_sample
 
 

@@ -141,7 +141,9 @@ def _checked(messages: Any, tools: Any, first: int = 0) -> ChatExample:
         if not isinstance(message, Mapping) or "role" not in message:
             raise FormatError(f"message {number} must have role and content; left out")
         if message["role"] not in CHAT_ROLES:
-            raise FormatError(f"has the role {message['role']!r}, must be of {', '.join(CHAT_ROLES)}; left out")
+            raise FormatError(
+                f"has the role {message['role']!r}, must be of {', '.join(CHAT_ROLES)}; left out"
+            )
         content = message.get("content")
         if not isinstance(content, str | list | None):
             raise FormatError(f"message {number} has {type(content).__name__} as content; left out")

@@ -44,7 +44,9 @@ def read_records(source: DataSource, problems: Problems) -> list[DataRecord]:
     entries = list(source)
     if entries and all(isinstance(entry, str | PathLike) for entry in entries):
         records = ((Path(entry), _read_file(Path(entry), problems)) for entry in entries)
-        return [DataRecord(each.fields, f"{path.name} {each.place}") for path, found in records for each in found]
+        return [
+            DataRecord(each.fields, f"{path.name} {each.place}") for path, found in records for each in found
+        ]
     return list(_mappings(((f"record {i + 1}", entry) for i, entry in enumerate(entries)), problems))
 
 

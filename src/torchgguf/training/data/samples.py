@@ -1,4 +1,4 @@
-"""`TrainingSample`: tokens with what of them is learnt, made from examples by a tokenizer and its chat template."""
+"""`TrainingSample`: tokens with what of them is learnt, made by a tokenizer and its chat template."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from typing import Any
 
 from torchgguf.models.blocks.losses import IGNORED
 from torchgguf.tokenization import ChatTemplateError, Tokenizer
-from torchgguf.training.data.formats import Completion, ChatExample, Example, FormatError
+from torchgguf.training.data.formats import ChatExample, Completion, Example, FormatError
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSample:

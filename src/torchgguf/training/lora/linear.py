@@ -14,6 +14,7 @@ from torchgguf.nn import Conv1D, LatentProjection, QuantizedLatentProjection, Qu
 from torchgguf.nn.grouped_rows import QuantizedGroupedRowsLinear
 from torchgguf.nn.stacked import QuantizedStackedLinear
 from torchgguf.training.lora.layer import LoraLayer, place_of, plain_copy, weight_of
+from torchgguf.training.lora.products import adapted_linear
 from torchgguf.training.lora.settings import LoraSettings
 
 # All have `in_features`, `out_features` and `forward(input)`.
@@ -97,14 +98,35 @@ class LoraLinear(LoraLayer):
         if self.is_merged:
             merged: Tensor = self.merged_layer[0](input, *args, **options)
             return merged
+        adapters = list(self.factors())
+        if len(adapters) == 1 and self._can_fuse(input, adapters[0]):
+            base, only = self.base_layer, adapters[0]
+            assert isinstance(base, QuantizedLinear)
+            type_id = base.quant_type.id
+            return adapted_linear(input, base.weight, type_id, base.bias, only.a, only.b, only.scaling)
         base_output: Tensor = self.base_layer(input, *args, **options)
         output = base_output
-        for factors in self.factors():
+        for factors in adapters:
             if factors.magnitude is None:
                 output = _add_product(output, input, factors)
             else:
                 output = output + self._dora(base_output, input, factors, factors.magnitude)
         return output
+
+    def _can_fuse(self, input: Tensor, factors: Factors) -> bool:
+        """Return whether the product of the weight and that of the adapter are computed as one."""
+        base = self.base_layer
+        return (
+            isinstance(base, QuantizedLinear)
+            and type(base).forward is QuantizedLinear.forward
+            and base.scale is None
+            and (base.bias is None or not base.bias.requires_grad)
+            and factors.dropout is None
+            and factors.magnitude is None
+            and input.dtype is torch.float32
+            and input.numel() > 0
+            and not (base._forward_hooks or base._forward_pre_hooks)
+        )
 
     def factors(self) -> Iterator[Factors]:
         """Yield the matrices of active adapters."""

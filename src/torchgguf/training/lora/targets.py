@@ -8,12 +8,14 @@ from torch import nn
 from torchgguf.models.core.model import Model
 from torchgguf.nn import Gate
 from torchgguf.training.lora.embedding import EMBEDDINGS, LoraEmbedding
+from torchgguf.training.lora.latent import LATENT_PROJECTIONS, LoraLatentProjection
 from torchgguf.training.lora.layer import AdapterLayer, LoraLayer
 from torchgguf.training.lora.linear import LINEAR_LAYERS, LoraLinear
 from torchgguf.training.lora.settings import ALL_LINEAR, LoraSettings
 
 # The class that adapts a layer: the first row that matches.
 ADAPTERS: tuple[tuple[tuple[type[nn.Module], ...], type[LoraLayer]], ...] = (
+    (LATENT_PROJECTIONS, LoraLatentProjection),
     (LINEAR_LAYERS, LoraLinear),
     (EMBEDDINGS, LoraEmbedding),
 )
