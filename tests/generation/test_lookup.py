@@ -87,6 +87,14 @@ def test_guesses_are_those_of_transformers(model, size):
         assert ([] if found is None else found[0].tolist()) == expected
 
 
+def test_states_that_forget_what_they_were_are_read_without_guesses():
+    model = counterpart(reference(CASES["qwen35"]))
+    ids = torch.tensor([[3, 4, 5, 6, 3, 4, 5, 6, 3, 4]])
+    options = {"max_new_tokens": 9, "eos_token_id": None}
+    expected = model.generate(ids, **options)
+    assert model.generate(ids, prompt_lookup_num_tokens=3, **options).tolist() == expected.tolist()
+
+
 def test_what_is_refused(model, prompt):
     wrong = "continues one prompt of tokens, once"
     for options, message in (

@@ -40,8 +40,10 @@ class LookupContext(Context):
                 return self._scores[:, self._right]
             self.settle()
         self.forwards += 1
-        guess = self._look_up()
-        if guess is None or self.length - self._seen > 1:
+        # Wrong guesses must be forgotten, which states that forget what they were cannot.
+        may_guess = self.cache is not None and not self.cache.forgets and self.length - self._seen == 1
+        guess = self._look_up() if may_guess else None
+        if guess is None:
             return super().logits()
         chosen, self.input_ids = self.input_ids, torch.cat((self.input_ids, guess), dim=1)
         try:
