@@ -37,6 +37,9 @@ class GenerationMixin:
       position_ids: (batch or 1, length), of the prompts; new tokens count on;
       assistant: `"mtp"`: a block for multi-token prediction guesses the next token, which the model reads
         together with the last one. The text is the same as without, up to rounding; one prompt only;
+      use_plan: record a step of decoding and replay it without Python, where that is possible: on a CPU, in
+        float32, without hooks; the text is the same, up to rounding. None: as the environment states by
+        TORCHGGUF_PLAN, 0 or 1;
       decoder_input_ids, decoder_attention_mask: of an encoder and a decoder, with what the decoder's texts
         begin; they are what is returned and continued. The encoder reads the prompts;
       encoder_outputs: what the encoder returned for the prompts, instead of them;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torchgguf.generation.outputs import Record
 from torchgguf.generation.plan import Plan
 from torchgguf.generation.processing import processors_for, warpers_for
 from torchgguf.generation.prompts import Prompts, read_prompts, vocabulary_size
+from torchgguf.generation.recorded import RecordedSteps
 from torchgguf.generation.resolution import DEFAULT_NEW_TOKENS, resolve
 from torchgguf.generation.speculation import SpeculativeContext
 from torchgguf.generation.stopping import Criterion, EosTokenCriteria, MaxTimeCriteria, StopStringCriteria
@@ -67,6 +69,7 @@ def prepare(
     token_type_ids: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
     assistant: str | None = None,
+    use_plan: bool | None = None,
     encoder_outputs: Any = None,
     decoder_input_ids: Tensor | None = None,
     decoder_attention_mask: Tensor | None = None,
@@ -108,6 +111,7 @@ def prepare(
     make_context: Callable[..., Context] = Context if decoder is None else DecoderContext
     if assistant is not None:
         make_context = _speculative(model, assistant, config, prompts, repeats)
+    planned = make_context is Context and _is_planned(use_plan, config)
     context = make_context(
         model=model if decoder is None else decoder,
         input_ids=prompts.tokens,
@@ -119,6 +123,7 @@ def prepare(
         wanted=() if record is None else record.states,
         embeds=prompts.embeds,
         beside=_beside(model, prompts, position_ids, token_type_ids),
+        recorded=RecordedSteps(model, length + new, new) if planned else None,
     )
     processors = processors_for(
         config, length - ahead, length - ahead + new, paddings, prefix_allowed_tokens_fn
@@ -161,6 +166,14 @@ def _speculative(
             "assistant='mtp' does not record states: leave output_hidden_states and output_attentions out"
         )
     return partial(SpeculativeContext, drafter=make_drafter())
+
+
+def _is_planned(use_plan: bool | None, config: GenerationConfig) -> bool:
+    """Return whether steps shall be recorded, as far as the arguments of the call decide it."""
+    if use_plan is None:
+        use_plan = os.environ.get("TORCHGGUF_PLAN", "0") != "0"
+    states = any(getattr(config, f"output_{name}") for name in _STATES)
+    return use_plan and config.use_cache is not False and not states and (config.num_beams or 1) == 1
 
 
 def merged(own: Sequence[Any], custom: Sequence[Any]) -> list[Any]:

@@ -16,6 +16,7 @@ from torchgguf.nn.factors import scaled_linear, unpacked
 from torchgguf.nn.layers import AnyQuantType, Linear
 from torchgguf.nn.packed_matrices import PackedMatrices
 from torchgguf.nn.slots import Slot, SlottedLayer
+from torchgguf.nn.tracing import is_traced
 from torchgguf.quants import QuantType, quant_type as find_quant_type
 
 # As files call an expert's matrices, all experts' in one tensor: ffn_gate_exps, ffn_up_exps, ffn_down_exps.
@@ -271,7 +272,7 @@ def mix(
         `(N, H)`.
     """
     # A compiled graph cannot ask how many tokens an expert has: shapes must not depend on it.
-    fixed = torch.compiler.is_compiling() and len(input) <= _STEP
+    fixed = is_traced() and len(input) <= _STEP
     by_token = (_by_fixed_shapes if fixed else _by_expert)(expert, matrices, input, chosen)
     return (by_token * weights.unsqueeze(-1)).sum(dim=1)
 

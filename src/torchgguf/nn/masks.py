@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchgguf.nn.cache import Cache
+from torchgguf.nn.tracing import is_traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def causal_mask(
     """
     total = past + new
     # A compiled graph cannot ask what is in a tensor.
-    if padding is not None and not torch.compiler.is_compiling() and bool(padding.all()):
+    if padding is not None and not is_traced() and bool(padding.all()):
         padding = None
     if window is not None and window >= total:
         window = None
@@ -93,7 +94,7 @@ def bidirectional_mask(
         return AttentionMask(near, causal=False)
     if attention_mask is None:
         return AttentionMask(None, causal=False)
-    if not torch.compiler.is_compiling() and bool(attention_mask.all()):
+    if not is_traced() and bool(attention_mask.all()):
         return AttentionMask(None, causal=False)
     return AttentionMask(attention_mask.to(inputs_embeds.device).bool()[:, None, None], causal=False)
 
@@ -107,7 +108,7 @@ def static_mask(padding: Tensor | None, queries: Tensor, capacity: int, window: 
         capacity: number S of positions that the cache has room for.
         window: as in `causal_mask`.
     """
-    if padding is not None:
+    if padding is not None and padding.shape[1] < capacity:
         padding = F.pad(padding, (0, capacity - padding.shape[1]), value=1)  # no query looks there yet
     return _explicit_mask(padding, queries, capacity, window)
 
@@ -140,7 +141,7 @@ def new_padding(attention_mask: Tensor | None, new: int, cache: Cache | None) ->
     """
     if attention_mask is None:
         return None
-    return attention_mask[:, next_positions(cache, new, attention_mask.device)[0]] == 0
+    return attention_mask.index_select(1, next_positions(cache, new, attention_mask.device)[0]) == 0
 
 
 def attention_masks(
@@ -167,7 +168,7 @@ def attention_masks(
     padding = None if attention_mask is None else attention_mask.to(device)
     past = 0 if cache is None else cache.known_length
     if cache is not None and cache.capacity is not None:
-        asked = padding is not None and device.type == "cpu" and not torch.compiler.is_compiling()
+        asked = padding is not None and device.type == "cpu" and not is_traced()
         filled = cache.get_seq_length() if asked else 0
         _check_shape(padding, batch, filled + new, cache.capacity)
         if past is None:

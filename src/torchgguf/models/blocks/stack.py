@@ -26,6 +26,7 @@ from torchgguf.nn import (
     check_attention,
     next_positions,
 )
+from torchgguf.nn.tracing import is_traced
 
 
 def check_positions(position_ids: Tensor, known: int, name: str) -> None:
@@ -41,7 +42,7 @@ def check_positions(position_ids: Tensor, known: int, name: str) -> None:
     Raises:
         ValueError: a position is `known` or more.
     """
-    asked = position_ids.device.type == "cpu" and not torch.compiler.is_compiling()
+    asked = position_ids.device.type == "cpu" and not is_traced()
     if asked and (last := int(position_ids.max())) >= known:
         raise ValueError(f"position_ids must be below {name}={known}, got {last}")
 
@@ -140,7 +141,7 @@ class LayerStack(PreTrainedModel):
             raise ValueError(
                 'output_attentions=True requires a model loaded with attn_implementation="eager"'
             )
-        if token_type_ids is not None and not torch.compiler.is_compiling():  # a graph cannot read values
+        if token_type_ids is not None and not is_traced():  # a graph cannot read values
             self._warn_of_kinds(token_type_ids)
         if not hasattr(self.output_class, "router_logits"):
             if output_router_logits:

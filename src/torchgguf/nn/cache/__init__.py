@@ -5,6 +5,7 @@ from torchgguf.nn.cache.encoded import EncodedKeyValues
 from torchgguf.nn.cache.kv import KeyValues
 from torchgguf.nn.cache.lengths import Lengths
 from torchgguf.nn.cache.recurrent import Convolution, Recurrent
+from torchgguf.nn.cache.sharing import FixedPlaces, capacity_for
 from torchgguf.nn.cache.state import State
 
 __all__ = [
@@ -12,9 +13,11 @@ __all__ = [
     "Convolution",
     "DynamicCache",
     "EncodedKeyValues",
+    "FixedPlaces",
     "KeyValues",
     "Lengths",
     "Recurrent",
     "State",
     "StaticCache",
+    "capacity_for",
 ]

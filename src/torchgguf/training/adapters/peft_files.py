@@ -25,6 +25,7 @@ from torchgguf.training.lora import LoraSettings
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # of names in PEFT's files
+_COPY = ".base_layer.weight"  # of an embedding or head that PEFT saves beside its adapter
 
 # Fields of PEFT's config that change what an adapter computes, with the values that ask for nothing.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -75,7 +76,11 @@ def read_peft_adapter(place: str | PathLike[str], **hub: Unpack[HubOptions]) -> 
     config, weights = find_files(place, [_CONFIG, _WEIGHTS], **hub)
     values = read_json(config)
     settings = _settings(values, config)
-    tensors = {name.removeprefix(_PREFIX): tensor.load() for name, tensor in open_tensors(weights).items()}
+    tensors = {
+        name.removeprefix(_PREFIX): tensor.load()
+        for name, tensor in open_tensors(weights).items()
+        if not name.endswith(_COPY)
+    }
     base = values.get("base_model_name_or_path")
     return PeftAdapter(settings, tensors, base if isinstance(base, str) and base else None)
 
