@@ -22,7 +22,7 @@ EXPERTS = (Experts, QuantizedExperts)
 class LoraExperts(LoraLayer):
     """Experts and the adapters of their matrices, `gate_up_proj` and `down_proj` as in plain experts.
 
-    `lora_A` of a matrix are `(E * r, in)`, expert after expert; `lora_B` are `(out, r * E)`, the experts being
+    `lora_A` of a matrix are `(E * r, in)`, expert after expert; `lora_B` are `(out, r * E)`, experts being
     the last dimension.
     """
 
