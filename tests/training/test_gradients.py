@@ -13,7 +13,7 @@ from torchgguf.models import AutoModelForCausalLM
 from torchgguf.nn import Linear, QuantizedLinear
 from torchgguf.quants import quant_types
 from torchgguf.training.lora import adapter_state_dict, add_lora, load_adapter_state_dict
-from torchgguf.training.lora.experts import EXPERTS
+from torchgguf.training.lora.experts import EXPERT_LAYERS
 from torchgguf.training.lora.linear import LoraLinear
 from torchgguf.training.lora.settings import LoraSettings
 
@@ -75,7 +75,7 @@ def test_every_architecture(name, tmp_path):
     original.save_gguf(tmp_path / "x.gguf", quantization="Q8_0")
     packed = AutoModelForCausalLM.from_pretrained(tmp_path / "x.gguf")
     plain = copy.deepcopy(packed).dequantize()
-    has_experts = any(isinstance(layer, EXPERTS) for layer in plain.modules())
+    has_experts = any(isinstance(layer, EXPERT_LAYERS) for layer in plain.modules())
     of_experts = ("experts.gate_up_proj", "experts.up_proj", "experts.down_proj") if has_experts else ()
     gradients = []
     for model in (packed, plain):

@@ -31,7 +31,7 @@ Observer = Callable[[int, Tensor, Tensor], None]
 
 # Given the name of a parameter of plain experts, the number of an expert and rows: what is added to their
 # products, as plain experts compute them; or None.
-Change = Callable[[str, int | None, Tensor], Tensor | None]
+ProductChange = Callable[[str, int | None, Tensor], Tensor | None]
 
 
 class Gate(Linear):
@@ -75,7 +75,7 @@ class ObservedExperts(SlottedLayer):
     matrices: ClassVar[tuple[str, ...]] = MATRICES
     parameters_of_plain: ClassVar[tuple[str, str]] = ("gate_up_proj", "down_proj")
     observer: Observer | None = None
-    change: Change | None = None
+    change: ProductChange | None = None
 
     def _changed(self, name: str, expert: int | None, rows: Tensor, products: Tensor) -> Tensor:
         """Return the products of a matrix of plain experts, with what an adapter adds."""

@@ -16,7 +16,7 @@ from torchgguf.nn.clamped_experts import ClampedExperts
 from torchgguf.training.lora.layer import LoraLayer, place_of, plain_copy
 from torchgguf.training.lora.settings import LoraSettings
 
-EXPERTS = (Experts, QuantizedExperts)
+EXPERT_LAYERS = (Experts, QuantizedExperts)
 
 
 class LoraExperts(LoraLayer):
@@ -37,7 +37,7 @@ class LoraExperts(LoraLayer):
 
     @property
     def _experts(self) -> Experts | QuantizedExperts:
-        assert isinstance(self.base_layer, EXPERTS)
+        assert isinstance(self.base_layer, EXPERT_LAYERS)
         return self.base_layer
 
     @property

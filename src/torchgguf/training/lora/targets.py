@@ -8,7 +8,7 @@ from torch import nn
 from torchgguf.models.core.model import Model
 from torchgguf.nn import Gate
 from torchgguf.training.lora.embedding import EMBEDDINGS, LoraEmbedding
-from torchgguf.training.lora.experts import EXPERTS, LoraExperts
+from torchgguf.training.lora.experts import EXPERT_LAYERS, LoraExperts
 from torchgguf.training.lora.latent import LATENT_PROJECTIONS, LoraLatentProjection
 from torchgguf.training.lora.layer import AdapterLayer, LoraLayer
 from torchgguf.training.lora.linear import LINEAR_LAYERS, LoraLinear
@@ -76,7 +76,7 @@ def find_experts(model: nn.Module, settings: LoraSettings) -> list[tuple[str, st
     found = []
     for path, layer in layers(model):
         original = layer.base_layer if isinstance(layer, LoraExperts) else layer
-        if isinstance(original, EXPERTS):
+        if isinstance(original, EXPERT_LAYERS):
             for name in original.parameters_of_plain:
                 if is_named(f"{path}.{name}", settings.target_parameters):
                     found.append((path, name))
