@@ -18,7 +18,7 @@ from benchmarks.runner import Outcome
 COLOURS = dict(
     zip(
         (side for side in SIDES if side != OURS),
-        ("#8d94a8", "#eda13a", "#2a78b5", "#b5552a", "#5a8f4e"),
+        ("#8d94a8", "#eda13a", "#2a78b5", "#7a9a6a", "#b5552a", "#5a8f4e"),
         strict=True,
     )
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import conversion, fidelity, packing, shapes, training
+from benchmarks import conversion, fidelity, first_token, llama_bench, packing, shapes, training
 from benchmarks.figures import NEW_TOKENS
 from benchmarks.memory import peak_memory
 
@@ -184,6 +184,12 @@ WORKERS: dict[str, Callable[[Path, int], Samples]] = {
         training.peft_train_fp32,
         training.peft_train_bf16,
         training.peft_train_nf4,
+        shapes.torchgguf_typed_shape,
+        shapes.llama_bench_typed_shape,
+        llama_bench.llama_bench,
+        first_token.torchgguf_first_token,
+        first_token.llama_cpp_first_token,
+        first_token.import_torch,
     )
 }
 
