@@ -148,6 +148,19 @@ def shape(name: str) -> tuple[Figure, ...]:
     )
 
 
+def training(model: Path) -> tuple[Figure, ...]:
+    """List the figures of a training step, `benchmarks/training.py`."""
+    ours = (Worker("torchgguf_train", slow=True),)
+    unpacked = (Worker("peft_train_fp32", slow=True),)
+    peft = (*unpacked, Worker("peft_train_bf16", slow=True), Worker("peft_train_nf4", slow=True))
+    sides, fp32 = {OURS: ours, "PEFT": peft}, {OURS: ours, "PEFT, FP32": unpacked}
+    return (
+        Figure("training, LoRA", "tok/s", "train", model, sides, True, Goal(2.0, "PEFT")),
+        Figure("training, reading the same tokens", "tok/s", "train_prefill", model, {OURS: ours}, True),
+        Figure("training, peak memory", "GB", "train_memory", model, fp32, goal=Goal(1 / 3, "PEFT, FP32")),
+    )
+
+
 def depth_metric() -> str:
     """Return the key of the speed of decoding after a long text, which is also the title of its figure."""
     return f"decode after {DEPTH:,} tokens"
@@ -220,4 +233,6 @@ FIGURES = (
     # Models of random weights, whose layers differ in number, not in size: memory should be the same.
     *conversion(RANDOM / "llama-0.3GB.json"),
     *conversion(RANDOM / "llama-1.2GB.json"),
+    *training(QWEN2),
+    *training(SMOLLM2),
 )

@@ -16,7 +16,11 @@ from benchmarks.report import SIDES, show
 from benchmarks.runner import Outcome
 
 COLOURS = dict(
-    zip((side for side in SIDES if side != OURS), ("#8d94a8", "#eda13a", "#2a78b5", "#7a9a6a"), strict=True)
+    zip(
+        (side for side in SIDES if side != OURS),
+        ("#8d94a8", "#eda13a", "#2a78b5", "#7a9a6a", "#b5552a", "#5a8f4e"),
+        strict=True,
+    )
 )
 INK, PALE = "#222222", "#6b6b6b"
 UNITS = ("s", "GB", "tok/s", "M/s")
