@@ -155,8 +155,8 @@ struct Attention {
     Operand sinks;         // (H) or absent
 };
 
-constexpr int64_t kMaxHeadSize = 512;  // of attention and of what is rotated
-constexpr int64_t kWidestVector = 16;  // floats: rows in memory of our own are padded to as many
+constexpr int64_t kMaxHeadSize = 1024;  // of attention and of what is rotated
+constexpr int64_t kWidestVector = 16;   // floats: rows in memory of our own are padded to as many
 
 // A part of the keys of one group of heads, and memory for its result: for each query of the group its maximum, its
 // sum, then its values, not divided.

@@ -67,6 +67,19 @@ inline void sums_of(const F* vectors, float* sums) {
     }
 }
 
+// Asks for rows that will be read: those of a cache come from main memory at each token.
+inline void prefetch_rows(const Operand& tensor, int64_t batch, int64_t head, int64_t first, int64_t last) {
+    constexpr int64_t line = 64;
+    const int64_t bytes = tensor.sizes[3] * item_size(tensor.dtype);
+    if (tensor.strides[3] != 1) return;
+    for (int64_t i = first; i < last; ++i) {
+        const uint8_t* row = tensor.data + offset_in(tensor, batch, head, i) * item_size(tensor.dtype);
+        for (int64_t at = 0; at < bytes; at += line) __builtin_prefetch(row + at);
+    }
+}
+
+constexpr int64_t kBlocksAhead = 2;
+
 // Products of some queries with some keys.
 template <int queries, int keys>
 inline void score(const float* q, int64_t q_row, const float* const* k, int64_t n, float* scores, int64_t row) {
@@ -126,7 +139,10 @@ inline void weigh(const Attention& p, const AttentionPart& part, int64_t row) {
     const AttentionRow at(p, part.key_head, row);
     float* scores = part.scores + row * count;
     if (p.softcap != 0.0f) {
-        for (int64_t j = 0; j < count; ++j) scores[j] = p.softcap * __builtin_tanhf(scores[j] / p.softcap);
+        const auto capped = [&](F x) { return p.softcap * tanh(x / p.softcap); };
+        int64_t j = 0;
+        for (; j + kLanes <= count; j += kLanes) store(scores + j, capped(load(scores + j)));
+        if (j < count) store_some(scores + j, capped(load_some(scores + j, count - j)), count - j);
     }
     if (p.mask) {
         const int64_t step = p.mask.strides[3];
@@ -162,8 +178,14 @@ inline void attend(const Attention& p, const AttentionPart& part) {
         for (int64_t i = p.size; i < size; ++i) q[i] = 0.0f;
     }
     BlockOfRows block;
+    const auto prefetch = [&](const Operand& tensor, int64_t first) {
+        const int64_t last = first + kBlock < count ? first + kBlock : count;
+        prefetch_rows(tensor, part.batch, part.key_head, part.first + first, part.first + last);
+    };
+    for (int64_t i = 0; i < kBlocksAhead; ++i) prefetch(p.k, i * kBlock);
     for (int64_t first = 0; first < count; first += kBlock) {
         const int64_t n = count - first < kBlock ? count - first : kBlock;
+        prefetch(p.k, first + kBlocksAhead * kBlock);
         block.load(p.k, part.batch, part.key_head, part.first + first, n);
         int64_t j = 0;
         for (; j + 4 <= n; j += 4) {
@@ -171,10 +193,12 @@ inline void attend(const Attention& p, const AttentionPart& part) {
         }
         for (; j < n; ++j) score_all<1>(rows, part.queries, size, block.rows + j, size, part.scores + first + j, count);
     }
+    for (int64_t i = 0; i < kBlocksAhead; ++i) prefetch(p.v, i * kBlock);
     for (int64_t row = 0; row < rows; ++row) weigh(p, part, row);
     for (int64_t i = 0; i < rows * value_size; ++i) part.values[i] = 0.0f;
     for (int64_t first = 0; first < count; first += kBlock) {
         const int64_t n = count - first < kBlock ? count - first : kBlock;
+        prefetch(p.v, first + kBlocksAhead * kBlock);
         block.load(p.v, part.batch, part.key_head, part.first + first, n);
         const float* weights = part.scores + first;
         int64_t row = 0;

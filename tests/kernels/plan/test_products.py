@@ -82,6 +82,20 @@ def test_one_of_several_weights():
             program.run(1)
 
 
+def test_several_of_several_weights():
+    kinds = PACKED[0], PACKED[3]
+    packed = [quantize(numbers(3 * 40, 256, seed=i), kind) for i, kind in enumerate(kinds)]
+    weights = [dequantize(p, kind).view(3, 40, 256) for p, kind in zip(packed, kinds, strict=True)]
+    x, indices = numbers(2, 256), [torch.tensor([i]) for i in (2, 0, 1, 2)]
+    outs = [torch.empty(2, 40) for _ in range(4)]
+    stored = [packed[i % 2].view(3, 40, -1) for i in range(4)]
+    types = [kinds[i % 2].id for i in range(4)]
+    run("linear_indexed", [*outs, x, *stored, *indices], ints=[4, *types], threads=2)
+    for i, (out, index) in enumerate(zip(outs, indices, strict=True)):
+        weight = weights[i % 2][int(index)]
+        assert_near(out, F.linear(x, weight), x, weight)
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("transposed", [False, True])
 def test_small_products(transposed, dtype):
