@@ -18,7 +18,7 @@ LINEAR: dict[str, Any] = {"target_modules": "all-linear"}
 # weights transposed, several in one tensor or one in several.
 TARGETS: dict[str, dict[str, Any]] = {
     "llama": LINEAR,
-    "qwen2": LINEAR,
+    "qwen2": {"target_modules": ["embed_tokens", "k_proj", "lm_head"]},
     "gpt2": LINEAR,
     "phi": LINEAR,
     "gemma3": LINEAR,

@@ -6,6 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.models.tiny import CASES, counterpart, reference
+from tests.peers.llama_cpp_library import steered_logits
 from torchgguf.training.control_vectors import (
     ControlVector,
     add_control_vector,
@@ -37,6 +38,21 @@ def test_as_by_hooks_of_transformers(name, path, layers):
     assert_close(ours(IDS).logits, theirs(IDS).logits, atol=1e-4, rtol=0)
     remove_control_vectors(ours)
     assert torch.equal(ours(IDS).logits, plain)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [(1, 2), (2, 2)])
+def test_logits_of_llama_cpp(tmp_path, layers):
+    """Its cache is in half precision."""
+    model = counterpart(reference(CASES["llama"]))
+    model.save_gguf(tmp_path / "model.gguf")
+    plain = model(IDS).logits[0, -1]
+    add_control_vector(model, vector(), layers=layers)
+    ours = model(IDS).logits[0, -1]
+    directions = torch.stack([*vector().directions.values()])
+    theirs = steered_logits(tmp_path / "model.gguf", IDS[0].tolist(), directions, layers, len(ours))
+    assert_close(ours, theirs, atol=1e-2, rtol=0)
+    assert (ours - plain).abs().max() > 1
 
 
 def test_files_as_llama_cpp_writes_them(tmp_path):

@@ -13,6 +13,7 @@ from torchgguf.models import AutoModelForCausalLM
 from torchgguf.nn import Linear, QuantizedLinear
 from torchgguf.quants import quant_types
 from torchgguf.training.lora import adapter_state_dict, add_lora, load_adapter_state_dict
+from torchgguf.training.lora.experts import EXPERT_LAYERS
 from torchgguf.training.lora.linear import LoraLinear
 from torchgguf.training.lora.settings import LoraSettings
 
@@ -66,15 +67,19 @@ def test_every_type(kind, rows):
     check_equal(*gradients)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "-" not in name])
+@pytest.mark.parametrize(
+    "name", [*(name for name in CASES if "-" not in name), "gpt-oss", "nemotronh-experts"]
+)
 def test_every_architecture(name, tmp_path):
     original = counterpart(reference(CASES[name]))
     original.save_gguf(tmp_path / "x.gguf", quantization="Q8_0")
     packed = AutoModelForCausalLM.from_pretrained(tmp_path / "x.gguf")
     plain = copy.deepcopy(packed).dequantize()
+    has_experts = any(isinstance(layer, EXPERT_LAYERS) for layer in plain.modules())
+    of_experts = ("experts.gate_up_proj", "experts.up_proj", "experts.down_proj") if has_experts else ()
     gradients = []
     for model in (packed, plain):
-        add_lora(model, 4, 8)
+        add_lora(model, 4, 8, target_parameters=of_experts)
         state = adapter_state_dict(model)
         generator = torch.Generator().manual_seed(0)
         drawn = {n: torch.randn(t.shape, generator=generator) * 0.05 for n, t in sorted(state.items())}

@@ -109,6 +109,37 @@ def test_all_linear_layers_are_those_of_peft(name):
     theirs_and_ours(name, r=2, target_modules="all-linear")
 
 
+FUSED = ["experts.gate_up_proj", "experts.down_proj"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("qwen3moe", FUSED),
+        ("qwen3moe", FUSED[:1]),
+        ("gpt-oss", FUSED[1:]),
+        ("gpt-oss", FUSED),
+        ("nemotronh-experts", ["experts.up_proj", "experts.down_proj"]),
+    ],
+)
+def test_experts_as_peft(name, parameters):
+    settings = {"r": 2, "lora_alpha": 6, "target_modules": [], "target_parameters": parameters}
+    theirs, ours = theirs_and_ours(name, **settings)
+    expected = gradients(theirs, PREFIX)
+    with torch.no_grad():
+        logits = theirs.eval()(input_ids=IDS).logits
+        assert_close(ours.eval()(IDS).logits, logits, atol=1e-4, rtol=0)
+        merge_adapters(ours)
+        assert_close(ours(IDS).logits, logits, atol=1e-4, rtol=0)
+        unmerge_adapters(ours)
+    gradients(ours)
+    found = {n: p.grad for n, p in ours.named_parameters() if p.grad is not None}
+    assert sorted(g.norm().item() for g in found.values()) == pytest.approx(
+        sorted(g.norm().item() for g in expected.values()), rel=1e-3
+    )
+    assert_close(merge_and_unload(ours).eval()(IDS).logits, logits, atol=1e-4, rtol=0)
+
+
 @torch.no_grad()
 def test_several_adapters():
     model = counterpart(reference(CASES["llama-tied"])).eval()

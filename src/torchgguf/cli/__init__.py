@@ -21,7 +21,19 @@ from torchgguf.cli.help import Command, CommandGroup
 from torchgguf.cli.options import DEBUG, DebugOption
 from torchgguf.cli.terminal import one_line
 
-COMMANDS = ("run", "chat", "embed", "info", "metadata", "split", "merge", "imatrix", "quantize", "convert")
+COMMANDS = (
+    "run",
+    "chat",
+    "embed",
+    "info",
+    "metadata",
+    "split",
+    "merge",
+    "imatrix",
+    "quantize",
+    "convert",
+    "finetune",
+)
 USAGE, INTERRUPTED = 2, 130
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 

@@ -78,6 +78,8 @@ class Context:
         """
         while (end := self._next_stop()) < self.length:
             self._forward(end)
+            if self.cache is not None and not self.cache.holds_for(self.length - self._blank):
+                break  # keys depend on the length of the text, so it must be read as a whole
         logits = self.logits()
         if bool(logits.isnan().any()):
             raise RuntimeError("the model's logits are not numbers (NaN)")

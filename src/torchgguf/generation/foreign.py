@@ -21,7 +21,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "low_memory": (False,),
     "num_beam_groups": (0, 1),
     "penalty_alpha": (0.0,),
-    "prompt_lookup_num_tokens": (False, 0),
     "speculation_type": (False,),
     "token_healing": (False,),
     "top_h": (False,),
@@ -66,12 +65,10 @@ class ForeignSettings:
     guidance_scale: Any = None
     is_assistant: Any = None
     low_memory: Any = None
-    max_matching_ngram_size: Any = None
     num_assistant_tokens: Any = None
     num_assistant_tokens_schedule: Any = None
     num_beam_groups: Any = None
     penalty_alpha: Any = None
-    prompt_lookup_num_tokens: Any = None
     speculation_type: Any = None
     target_lookbehind: Any = None
     token_healing: Any = None

@@ -20,6 +20,7 @@ from torchgguf.generation.decoding import Decoding
 from torchgguf.generation.encoder_decoder import DecoderContext, read_by_encoder
 from torchgguf.generation.foreign import FOREIGN
 from torchgguf.generation.logits_process import Processor
+from torchgguf.generation.lookup import LookupContext
 from torchgguf.generation.outputs import Record
 from torchgguf.generation.plan import Plan
 from torchgguf.generation.processing import processors_for, warpers_for
@@ -32,6 +33,7 @@ from torchgguf.generation.streamers import Decoder
 from torchgguf.nn import Cache, StaticCache, accept_second_names
 
 _STATES = ("hidden_states", "attentions")
+_LONGEST_MATCH = 2  # tokens, as in transformers
 # The names that settings ask for states by, where they are others than their own.
 _FLAGS = {"cross_attentions": "attentions"}
 
@@ -109,7 +111,9 @@ def prepare(
         config.min_length = max(config.min_length - ahead, 0)
     record = _record(config, _STATES if decoder is None else (*_STATES, "cross_attentions"))
     make_context: Callable[..., Context] = Context if decoder is None else DecoderContext
-    if assistant is not None:
+    if config.prompt_lookup_num_tokens:
+        make_context = _looking_up(config, prompts, repeats, assistant)
+    elif assistant is not None:
         make_context = _speculative(model, assistant, config, prompts, repeats)
     planned = make_context is Context and _is_planned(use_plan, config)
     context = make_context(
@@ -145,6 +149,25 @@ def prepare(
         return Prepared(given, _beam_search(model, plan, config, beams, sequences), encoded)
     pad = _filling(model, config) if plan.criteria and len(given) > 1 else None
     return Prepared(given, Decoding(plan, pad_token_id=pad), encoded)
+
+
+def _looking_up(
+    config: GenerationConfig, prompts: Prompts, repeats: int, assistant: str | None
+) -> Callable[..., Context]:
+    """Return what makes the context of a text whose next tokens are looked up in it."""
+    if len(prompts.tokens) > 1 or repeats > 1 or prompts.embeds is not None or assistant is not None:
+        raise ValueError(
+            "prompt_lookup_num_tokens continues one prompt of tokens, once, without an assistant"
+        )
+    if config.use_cache is False or config.cache_implementation == "static":
+        raise ValueError("prompt_lookup_num_tokens needs a cache that grows")
+    if any(getattr(config, f"output_{name}") for name in _STATES):
+        raise ValueError(
+            "prompt_lookup_num_tokens does not record states: leave output_hidden_states and "
+            "output_attentions out"
+        )
+    size = config.max_matching_ngram_size or _LONGEST_MATCH
+    return partial(LookupContext, num_tokens=config.prompt_lookup_num_tokens, max_ngram=size)
 
 
 def _speculative(

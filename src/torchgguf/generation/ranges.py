@@ -115,6 +115,8 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "cache_implementation": (lambda name: name in CACHES, f"one of {', '.join(CACHES)}"),
     "max_cache_len": _whole(1),
     "prefill_chunk_size": _whole(1),
+    "prompt_lookup_num_tokens": _whole(0),
+    "max_matching_ngram_size": _whole(1),
     "return_dict_in_generate": _FLAG,
     "output_scores": _FLAG,
     "output_logits": _FLAG,

@@ -140,6 +140,11 @@ class _PackedMatrixLayer(PackedLayer):
             else:
                 yield slot
 
+    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> Self:
+        """Store blocks, as in `SlottedLayer.pack`, and return itself."""
+        self.weight, self.quant_type = _parameter(blocks), quant_type
+        return self
+
 
 class QuantizedLinear(_PackedMatrixLayer):
     """`y = x @ dequantize(weight).T + bias`, the weight staying in its GGUF blocks.

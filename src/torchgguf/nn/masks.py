@@ -156,7 +156,8 @@ def attention_masks(
         windows: the layers' windows, as in `causal_mask`.
         attention_mask: `(B, S)`, zero where a position, cached ones included, is padding; or None. With a
             static cache it may be longer than what is filled, so that its shape can stay the same. (How much
-            is filled a GPU is not asked.)
+            is filled a GPU is not asked.) Or bool `(B or 1, 1, T, S)`, which positions a query sees, for
+            texts packed in one row; windows narrow it further.
         inputs_embeds: what goes into the first layer, `(B, T, hidden_size)`.
         cache: what the layers will use.
 
@@ -165,6 +166,9 @@ def attention_masks(
     """
     batch, new, _ = inputs_embeds.shape
     device = inputs_embeds.device
+    if attention_mask is not None and attention_mask.dim() == 4:
+        past = None if cache is None else cache.known_length
+        return _narrowed(windows, attention_mask.to(device), (batch, new), 0 if cache is None else past)
     padding = None if attention_mask is None else attention_mask.to(device)
     past = 0 if cache is None else cache.known_length
     if cache is not None and cache.capacity is not None:
@@ -178,6 +182,27 @@ def attention_masks(
     assert past is not None
     _check_shape(padding, batch, past + new, past + new)
     return {w: causal_mask(padding, new, past, w, device) for w in set(windows)}
+
+
+def _narrowed(
+    windows: Iterable[int | None], allowed: Tensor, queries: tuple[int, int], past: int | None
+) -> dict[int | None, AttentionMask]:
+    """Return the masks of layers whose queries see what is allowed, within their windows."""
+    batch, new = queries
+    if past is None:
+        raise ValueError("attention_mask must be (B, S), not four-dimensional, with a static cache")
+    expected = {(rows, 1, new, past + new) for rows in (1, batch)}
+    if allowed.dtype is not torch.bool or tuple(allowed.shape) not in expected:
+        shape = tuple(allowed.shape)
+        raise ValueError(
+            f"attention_mask must be bool ({batch} or 1, 1, {new}, {past + new}), got {allowed.dtype} {shape}"
+        )
+    places = torch.arange(past + new, device=allowed.device)
+    distances = places[past:, None] - places
+    return {
+        window: AttentionMask(allowed if window is None else allowed & (distances < window), causal=False)
+        for window in set(windows)
+    }
 
 
 def _check_shape(padding: Tensor | None, batch: int, shortest: int, longest: int) -> None:

@@ -117,7 +117,9 @@ class LayerStack(PreTrainedModel):
 
         Args:
             input_ids: tokens `(B, T)`; None with `inputs_embeds`.
-            attention_mask: `(B, S)`, zero at padding on either side; it includes cached positions.
+            attention_mask: `(B, S)`, zero at padding on either side; it includes cached positions. Or bool
+                `(B or 1, 1, T, S)`, which positions each sees: for texts packed in a row. Recurrent layers do
+                not support it.
             position_ids: `(B or 1, T)`; by default they continue those of the cache.
             cache: states of earlier positions, updated in place.
             inputs_embeds: `(B, T, hidden_size)`, instead of `input_ids`.
@@ -158,6 +160,8 @@ class LayerStack(PreTrainedModel):
             cross_attentions=[] if output_attentions and encoded is not None else None,
             router_logits=[] if output_router_logits else None,
         )
+        if self.is_recurrent and attention_mask is not None and attention_mask.dim() == 4:
+            raise ValueError("attention_mask must be (B, S): recurrent layers read all of a row in its order")
         padding = Padding.among_new(attention_mask, x.shape[1], cache) if self.is_recurrent else None
         step = Step(
             self.make_masks(attention_mask, x, cache),

@@ -5,10 +5,18 @@ from typing import Any
 
 from torch import nn
 
+from torchgguf.training.lora.experts import LoraExperts
 from torchgguf.training.lora.layer import LoraLayer
 from torchgguf.training.lora.settings import ALL_LINEAR, LoraSettings
 from torchgguf.training.lora.switching import adapter_record, adapter_settings, find_adapter, set_adapters
-from torchgguf.training.lora.targets import adapter_class, adapter_layers, find_targets, is_named, layers
+from torchgguf.training.lora.targets import (
+    adapter_class,
+    adapter_layers,
+    find_experts,
+    find_targets,
+    is_named,
+    layers,
+)
 from torchgguf.training.lora.whole import SavedLayer
 
 
@@ -79,11 +87,19 @@ def add_adapter(model: nn.Module, settings: LoraSettings, adapter: str = "defaul
     targets = [
         (path, layer) for path, layer in find_targets(model, settings) if layer not in {*dict(whole).values()}
     ]
+    experts = find_experts(model, settings)
     model.requires_grad_(False)
     for path, layer in targets:
         adapted = layer if isinstance(layer, LoraLayer) else _put(model, path, layer)
         adapted.add(adapter, settings.rank_of(path), settings.scaling_of(path), settings)
         adapted.train(model.training)
+    for path, name in experts:
+        layer = model.get_submodule(path)
+        if not isinstance(layer, LoraExperts):
+            layer = LoraExperts(layer)
+            model.set_submodule(path, layer)
+        full = f"{path}.{name}"
+        layer.add_matrix(adapter, name, settings.rank_of(full), settings.scaling_of(full), settings)
     for path, layer in whole:
         if not isinstance(layer, SavedLayer):
             saved = SavedLayer(layer)

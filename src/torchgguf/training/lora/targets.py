@@ -8,6 +8,7 @@ from torch import nn
 from torchgguf.models.core.model import Model
 from torchgguf.nn import Gate
 from torchgguf.training.lora.embedding import EMBEDDINGS, LoraEmbedding
+from torchgguf.training.lora.experts import EXPERT_LAYERS, LoraExperts
 from torchgguf.training.lora.latent import LATENT_PROJECTIONS, LoraLatentProjection
 from torchgguf.training.lora.layer import AdapterLayer, LoraLayer
 from torchgguf.training.lora.linear import LINEAR_LAYERS, LoraLinear
@@ -58,10 +59,31 @@ def find_targets(model: nn.Module, settings: LoraSettings) -> list[tuple[str, nn
             if adapter_class(original) is None:
                 raise ValueError(f"{path} is a {type(original).__name__}, which LoRA cannot change")
             found.append((path, layer))
-    if not found:
+    if not found and not settings.target_parameters:
         raise ValueError(
             f"no layer of the model is named by target_modules {settings.target_modules!r}; "
             f"linear layers are: {', '.join(linear_names(model))}"
+        )
+    return found
+
+
+def find_experts(model: nn.Module, settings: LoraSettings) -> list[tuple[str, str]]:
+    """List the experts' matrices that an adapter changes: path of the experts, and name of the matrix.
+
+    Raises:
+        ValueError: `target_parameters` names none.
+    """
+    found = []
+    for path, layer in layers(model):
+        original = layer.base_layer if isinstance(layer, LoraExperts) else layer
+        if isinstance(original, EXPERT_LAYERS):
+            for name in original.parameters_of_plain:
+                if is_named(f"{path}.{name}", settings.target_parameters):
+                    found.append((path, name))
+    if settings.target_parameters and not found:
+        raise ValueError(
+            f"no matrix of experts is named by target_parameters {settings.target_parameters!r}; "
+            "names are such as 'experts.down_proj'"
         )
     return found
 
