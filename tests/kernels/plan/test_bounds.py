@@ -40,7 +40,7 @@ def test_rows(n, dtype):
         "linear", [x[:, :2].contiguous(), other, weight[:2].contiguous()] if n > 1 else [x, x, x[:1]], [1, -1]
     )
     run_guarded("matmul", [numbers(3, 3, dtype=dtype), x, other.t().contiguous()])
-    if n % 2 == 0 or n > 1:
+    if n > 1:
         cos = numbers(1, n // 2 * 2, dtype=dtype)
         for neighbours in (0, 1):
             run_guarded("rope", [x, other, cos, cos], [neighbours])
