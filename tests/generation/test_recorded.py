@@ -211,3 +211,12 @@ def test_values_that_decide_what_is_done_are_noticed(ids):
     model.model.layers[0].mlp = Moody().eval()
     refused = "the operator aten._local_scalar_dense.default has no instruction"
     assert torch.equal(decode(model, ids, refused=refused), decode(model, ids, False))
+
+
+@pytest.mark.parametrize("name", ["qwen3", "granitemoe", "gpt-oss", "lfm2"])
+@pytest.mark.parametrize("quantization", ["Q4_0", "Q8_0"])
+def test_packed_models_are_replayed(name, quantization, ids, tmp_path):
+    make(name).save_gguf(tmp_path / "model.gguf", quantization=quantization)
+    model = ours.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf")
+    assert any(parameter.dtype is torch.uint8 for parameter in model.parameters())
+    assert torch.equal(decode(model, ids), decode(model, ids, False))

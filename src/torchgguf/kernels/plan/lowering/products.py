@@ -46,7 +46,10 @@ def _write_linear(
     if origin is None or (index := _place_in(builder, matrix, *origin)) is None:
         builder.emit("linear", [result], [x, matrix, bias], [1, kind])
     else:
-        builder.emit("linear_indexed", [result], [x, origin[0], index, bias], [kind])
+        builder.emit("linear_indexed", [result], [x, origin[0], index, None], [kind])
+        if bias is not None:  # that of one expert, where the instruction would choose from those of all
+            product = builder.operand(result)
+            write_binary(builder, "add", product, product, bias)
 
 
 def _place_in(builder: Builder, matrix: Operand, source: Operand, index: Operand) -> Operand | None:
