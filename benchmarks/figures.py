@@ -8,7 +8,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 from fetch_models import LLAMA_CPP as LLAMA_CPP_SOURCES, QWEN2, SMOLLM2
 
-from build_llama_cpp import BENCH_NATIVE as BENCH_NATIVE, GGML, GGML_NATIVE  # isort: skip
+from build_llama_cpp import (  # isort: skip
+    BATCHED_NATIVE as BATCHED_NATIVE,
+    BENCH_NATIVE as BENCH_NATIVE,
+    COMPLETION_NATIVE as COMPLETION_NATIVE,
+    GGML,
+    GGML_NATIVE,
+)
 
 OURS = "torchgguf"
 RANDOM = Path(__file__).parent / "models"
@@ -19,6 +25,15 @@ PLACE_OF_SHAPES = LLAMA_CPP_SOURCES.parent / "shapes"
 RECURRENT_SHAPES = ("lfm2-350M", "qwen3.5-0.8B", "nemotron-h-1B")
 NEW_TOKENS = 64
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
+# Several sequences together, each after a prompt of so many tokens.
+SEQUENCES = (4, 8, 16)
+BATCH_PROMPT = 128
+DEPTH = 4096  # tokens in the cache before decoding
+# A dense model and a mixture of experts, in several types.
+TYPED_SHAPES = {
+    "qwen2-1.5B": ("Q4_K_M", "Q8_0", "Q6_K", "Q4_0", "IQ4_XS", "Q2_K"),
+    "mixtral-1B-2-of-16": ("Q4_K_M",),
+}
 PEER_LENGTHS = (512, 4096)  # of prompts that the peer reads, too: each takes it minutes
 PACKED_TYPES = ("Q4_K", "Q6_K", "Q8_0", "IQ4_XS", "IQ2_XS", "IQ3_S")
 # llama.cpp compiles ggml's packing for all CPUs of this kind; compiled for this CPU, it may be faster.
@@ -60,7 +75,8 @@ class Figure:
 # OpenMP threads spin while they wait. That is fastest on an idle machine and very slow on a busy one, so both
 # sides run with spinning and with sleeping threads, and the better result counts.
 SLEEPING = (("OMP_WAIT_POLICY", "passive"),)
-LLAMA_CPP = (Worker("llama_cpp", SLEEPING), Worker("llama_cpp"))
+# The prebuilt wheel, and the same compiled for this CPU: the faster one counts.
+LLAMA_CPP = (Worker("llama_cpp", SLEEPING), Worker("llama_cpp"), Worker("llama_bench"))
 PACKED = (Worker("torchgguf_packed", SLEEPING), Worker("torchgguf_packed"))
 # Too slow to measure twice; its steps are so long that waiting between them hardly matters.
 TRANSFORMERS = (Worker("transformers_fp32", SLEEPING, slow=True),)
@@ -132,6 +148,52 @@ def shape(name: str) -> tuple[Figure, ...]:
     )
 
 
+def training(model: Path) -> tuple[Figure, ...]:
+    """List the figures of a training step, `benchmarks/training.py`."""
+    ours = (Worker("torchgguf_train", slow=True),)
+    unpacked = (Worker("peft_train_fp32", slow=True),)
+    peft = (*unpacked, Worker("peft_train_bf16", slow=True), Worker("peft_train_nf4", slow=True))
+    sides, fp32 = {OURS: ours, "PEFT": peft}, {OURS: ours, "PEFT, FP32": unpacked}
+    return (
+        Figure("training, LoRA", "tok/s", "train", model, sides, True, Goal(2.0, "PEFT")),
+        Figure("training, reading the same tokens", "tok/s", "train_prefill", model, {OURS: ours}, True),
+        Figure("training, peak memory", "GB", "train_memory", model, fp32, goal=Goal(1 / 3, "PEFT, FP32")),
+    )
+
+
+def depth_metric() -> str:
+    """Return the key of the speed of decoding after a long text, which is also the title of its figure."""
+    return f"decode after {DEPTH:,} tokens"
+
+
+def sequences_metric(count: int) -> str:
+    """Return the key of the speed of several sequences together, which is also the title of its figure."""
+    return f"decode, {count} sequences together"
+
+
+def typed_shape(name: str, type_name: str) -> tuple[Figure, ...]:
+    """List the figures of a model of real shapes and random weights, packed to a type."""
+    packed = (("TYPE", type_name),)
+    sides = {
+        OURS: (Worker("torchgguf_typed_shape", packed, slow=True),),
+        "llama.cpp": (Worker("llama_bench_typed_shape", packed, slow=True),),
+    }
+    config = SHAPES / f"{name}.json"
+    metrics = {"decode": "decode, 64 tokens", depth_metric(): depth_metric()}
+    metrics |= {(key := prefill_metric(length)): key for length in PEER_LENGTHS}
+    metrics |= {(key := sequences_metric(count)): key for count in SEQUENCES}
+    return tuple(
+        Figure(f"{title}, {type_name}", "tok/s", key, config, sides, True, Goal(1.0, "llama.cpp"))
+        for key, title in metrics.items()
+    )
+
+
+FIRST_TOKEN = {
+    OURS: (Worker("torchgguf_first_token"),),
+    "llama.cpp": (Worker("llama_cpp_first_token"),),
+    "import torch": (Worker("import_torch"),),
+}
+
 FIGURES = (
     Figure(
         "open the file, all metadata",
@@ -155,11 +217,22 @@ FIGURES = (
     Figure("prefill, 512 tokens", "tok/s", "prefill", QWEN2, ALL, True, Goal(1.0, "llama.cpp")),
     *fidelity(QWEN2),
     *packing(QWEN2),
+    Figure(
+        "process to first token", "s", "first_token", SMOLLM2, FIRST_TOKEN, goal=Goal(1.2, "import torch")
+    ),
     Figure("decode, 64 tokens", "tok/s", "decode", SMOLLM2, SPEED, True),
     Figure("prefill, 512 tokens", "tok/s", "prefill", SMOLLM2, SPEED, True),
     *fidelity(SMOLLM2),
     *(figure for name in RECURRENT_SHAPES for figure in shape(name)),
+    *(
+        figure
+        for name, types in TYPED_SHAPES.items()
+        for type_name in types
+        for figure in typed_shape(name, type_name)
+    ),
     # Models of random weights, whose layers differ in number, not in size: memory should be the same.
     *conversion(RANDOM / "llama-0.3GB.json"),
     *conversion(RANDOM / "llama-1.2GB.json"),
+    *training(QWEN2),
+    *training(SMOLLM2),
 )

@@ -52,5 +52,5 @@ def describe(threads: int) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "libraries": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
         "torchgguf's kernels": _native.isa(),
-        "llama.cpp's kernels": f"prebuilt: {llama_cpp_flags()}",
+        "llama.cpp's kernels": f"the faster of: compiled for this CPU; prebuilt, {llama_cpp_flags()}",
     }

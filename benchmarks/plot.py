@@ -15,7 +15,13 @@ from benchmarks.figures import FIGURES, OURS, Figure
 from benchmarks.report import SIDES, show
 from benchmarks.runner import Outcome
 
-COLOURS = dict(zip((side for side in SIDES if side != OURS), ("#8d94a8", "#eda13a", "#2a78b5"), strict=True))
+COLOURS = dict(
+    zip(
+        (side for side in SIDES if side != OURS),
+        ("#8d94a8", "#eda13a", "#2a78b5", "#7a9a6a", "#b5552a", "#5a8f4e"),
+        strict=True,
+    )
+)
 INK, PALE = "#222222", "#6b6b6b"
 UNITS = ("s", "GB", "tok/s", "M/s")
 """The units that are drawn; ratios of fidelity mean little."""

@@ -13,21 +13,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import conversion, fidelity, packing, shapes
+from benchmarks import conversion, fidelity, first_token, llama_bench, packing, shapes, training
 from benchmarks.figures import NEW_TOKENS
+from benchmarks.memory import peak_memory
 
 Samples = dict[str, list[float]]
 
 PROMPT = "The history of the lighthouse begins"
 LONG_PROMPT = list(range(1000, 1512))  # the time does not depend on which 512 tokens
-
-
-def peak_memory() -> float:
-    """Return the peak resident memory of this process, mapped files included, in GB."""
-    # Not maxrss of getrusage: it survives exec, and would report the parent's.
-    status = Path("/proc/self/status").read_text()
-    kilobytes = next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]
-    return int(kilobytes) * 1024 / 1e9
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -187,6 +180,16 @@ WORKERS: dict[str, Callable[[Path, int], Samples]] = {
         packing.ggml_packing,
         shapes.torchgguf_shape,
         shapes.llama_bench_shape,
+        training.torchgguf_train,
+        training.peft_train_fp32,
+        training.peft_train_bf16,
+        training.peft_train_nf4,
+        shapes.torchgguf_typed_shape,
+        shapes.llama_bench_typed_shape,
+        llama_bench.llama_bench,
+        first_token.torchgguf_first_token,
+        first_token.llama_cpp_first_token,
+        first_token.import_torch,
     )
 }
 

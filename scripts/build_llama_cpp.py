@@ -21,7 +21,8 @@ BUILT = LLAMA_CPP.with_name(f"{LLAMA_CPP.name}-built")
 TOOLS = ("llama-quantize", "llama-imatrix", "llama-perplexity", "llama-gguf-split")
 #: ggml's packing as llama.cpp builds it, for all x86 CPUs, and the same sources compiled for this CPU.
 #: The speed of whole models is that of the build for this CPU.
-BENCH_NATIVE = BUILT / "native" / "llama-bench"
+BENCHES = ("llama-bench", "llama-batched-bench", "llama-completion")
+BENCH_NATIVE, BATCHED_NATIVE, COMPLETION_NATIVE = (BUILT / "native" / name for name in BENCHES)
 GGML, GGML_NATIVE = BUILT / "bin" / "libggml-base.so", BUILT / "native" / "libggml-base.so"
 
 _OPTIONS = {
@@ -84,7 +85,7 @@ def build(scratch: Path, targets: tuple[str, ...], flags: tuple[str, ...], advan
 
 def build_with_bar() -> Path:
     """Build what does not exist yet, with a progress bar; return the folder with `bin` and `native`."""
-    if BENCH_NATIVE.exists():
+    if all((BUILT / "native" / name).exists() for name in BENCHES):
         return BUILT
     shutil.rmtree(BUILT, ignore_errors=True)  # of a time when less was built
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -99,7 +100,7 @@ def build_with_bar() -> Path:
         whole.mkdir()
         for name, targets, flags in (
             ("bin", (*TOOLS, "ggml-base"), _NO_AMX),
-            ("native", ("ggml-base", "llama-bench"), (*_NO_AMX, "-march=native")),
+            ("native", ("ggml-base", *BENCHES), (*_NO_AMX, "-march=native")),
         ):
             task = progress.add_task(f"building llama.cpp ({name})", total=None)
 

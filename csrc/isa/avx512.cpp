@@ -161,6 +161,10 @@ constexpr EncoderTable kEncoders(AllTypes{});
 
 extern const RecurrenceKernels avx512_recurrences;  // in a file of its own
 
+namespace plan {
+extern const Kernels avx512_plans;  // likewise
+}
+
 extern const Backend avx512 = {
     .name = "avx512",
     .needs = kAvx2 | kFma | kF16c | kBmi2 | kAvx512F | kAvx512Bw | kAvx512Vl | kAvx512Dq | kAvx512Vnni,
@@ -169,6 +173,7 @@ extern const Backend avx512 = {
     .decoders = kDecoders.by_id,
     .encoders = encode::kEncoders.by_id,
     .recurrences = &avx512_recurrences,
+    .plans = &plan::avx512_plans,
 };
 
 }  // namespace torchgguf

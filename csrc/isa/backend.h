@@ -6,6 +6,7 @@
 #include "formats/layouts.h"
 #include "isa/cpu_features.h"
 #include "linear.h"
+#include "plan/problems.h"
 #include "recurrence/problems.h"
 
 namespace torchgguf {
@@ -39,6 +40,7 @@ struct Backend {
     const Decoder* decoders = nullptr;
     const EncodeBlocks* encoders = nullptr;
     const RecurrenceKernels* recurrences = nullptr;
+    const plan::Kernels* plans = nullptr;
 };
 
 extern const Backend scalar;  // what every CPU runs: the last base of all others

@@ -89,4 +89,10 @@ const RecurrenceKernels& find_recurrences() {
     return *row->recurrences;
 }
 
+const plan::Kernels& find_plan_kernels() {
+    const Backend* row = &active_backend();
+    while (!row->plans) row = row->base;  // the last base has them
+    return *row->plans;
+}
+
 }  // namespace torchgguf

@@ -28,4 +28,7 @@ EncodeBlocks find_encoder(int type);
 // What the instruction set in use has for recurrences, or the first of its bases.
 const RecurrenceKernels& find_recurrences();
 
+// The same for the instructions of plans.
+const plan::Kernels& find_plan_kernels();
+
 }  // namespace torchgguf

@@ -129,12 +129,17 @@ constexpr EncoderTable kEncoders(AllTypes{});
 
 extern const RecurrenceKernels scalar_recurrences;  // in a file of its own
 
+namespace plan {
+extern const Kernels scalar_plans;  // likewise
+}
+
 extern const Backend scalar = {
     .name = "scalar",
     .linear = kLinears.by_id,
     .decoders = kDecoders.by_id,
     .encoders = encode::kEncoders.by_id,
     .recurrences = &scalar_recurrences,
+    .plans = &plan::scalar_plans,
 };
 
 }  // namespace torchgguf

@@ -7,4 +7,5 @@ NB_MODULE(_native, m) {
     torchgguf::bind_layouts(m);
     torchgguf::bind_kernels(m);
     torchgguf::bind_recurrences(m);
+    torchgguf::bind_plan(m);
 }

@@ -9,6 +9,7 @@ void bind_container(nanobind::module_& m);
 void bind_isa(nanobind::module_& m);
 void bind_kernels(nanobind::module_& m);
 void bind_layouts(nanobind::module_& m);
+void bind_plan(nanobind::module_& m);
 void bind_recurrences(nanobind::module_& m);
 
 }  // namespace torchgguf

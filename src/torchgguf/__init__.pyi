@@ -50,6 +50,7 @@ from torchgguf.pipelines import (
     NerPipeline as NerPipeline,
     Pipeline as Pipeline,
     QuestionAnsweringPipeline as QuestionAnsweringPipeline,
+    Text2TextGenerationPipeline as Text2TextGenerationPipeline,
     TextClassificationPipeline as TextClassificationPipeline,
     TextGenerationPipeline as TextGenerationPipeline,
     TokenClassificationPipeline as TokenClassificationPipeline,

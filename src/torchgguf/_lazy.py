@@ -3,13 +3,17 @@
 The stub (`__init__.pyi`, which type checkers and editors read) is the only list of a package's names.
 """
 
-import ast
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).parent
+# `from MODULE import NAMES`, with names in parentheses or not. To parse stubs by `ast` takes much of a start.
+_IMPORT = re.compile(r"^from (\S+) import (?:\(([^)]*)\)|(.*))$", re.MULTILINE)
+_NAME = re.compile(r"(\*|\w+)(?: as \w+)?(?:,|\s|$)")
 
 
 def attach(package: str, namespace: dict[str, Any]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -36,7 +40,8 @@ def attach(package: str, namespace: dict[str, Any]) -> tuple[Callable[[str], Any
     return get, lambda: sorted({*namespace, *modules})
 
 
-def read_stub(package: str) -> dict[str, str]:
+@cache
+def read_stub(package: str) -> Mapping[str, str]:
     """Return the modules that define a package's public names, by these names.
 
     `from X import *` in a stub stands for all names in the stub of `X`; if it has none, for those that its
@@ -46,8 +51,7 @@ def read_stub(package: str) -> dict[str, str]:
     if not stub.exists():
         stub = stub.with_suffix(".py")
     modules: dict[str, str] = {}
-    for line in ast.parse(stub.read_text()).body:
-        if isinstance(line, ast.ImportFrom) and line.module is not None:
-            for name in line.names:
-                modules |= read_stub(line.module) if name.name == "*" else {name.name: line.module}
+    for module, listed, line in _IMPORT.findall(stub.read_text()):
+        for name in _NAME.findall(listed or line):
+            modules |= read_stub(module) if name == "*" else {name: module}
     return modules

@@ -1,5 +1,6 @@
 """The native part, built from csrc/. Every function checks the tensors that it reads and writes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -174,3 +175,28 @@ def causal_convolution(
 
     All are float32: x (B, C, K - 1 + T), weight (C, K), bias (C) or None, out (B, C, T).
     """
+
+class Program:
+    """Instructions on tensors that stay where they are, computed without Python."""
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    def add(
+        self,
+        op: str,
+        tensors: Sequence[tuple[int, int, Sequence[int], Sequence[int]]],
+        ints: Sequence[int],
+        floats: Sequence[float],
+    ) -> None:
+        """
+        Append an instruction.
+
+        Each tensor is its address (0: absent), its dtype (0 float32, 1 bfloat16, 2 float16, 3 int64, 4 int32,
+        5 uint8, 6 bool), its sizes and its strides; outputs are first. ValueError: it is not supported.
+        """
+
+    def run(self, threads: int) -> None:
+        """Compute all instructions. RuntimeError: an index was outside."""
+
+    def profile(self, threads: int) -> list[tuple[str, int]]:
+        """Compute all instructions; return the name of each and the nanoseconds it took."""

@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from tests.models.test_bert import CASES as ENCODERS, twin
 from tests.models.tiny import CASES, counterpart, reference
-from tests.peers.llama_cpp import BYTE_LEVEL, add_tokenizer, embeddings
+from tests.peers.llama_cpp import embeddings
+from tests.peers.vocabularies import BYTE_LEVEL, add_tokenizer
 from torchgguf import AutoModel, AutoTokenizer, pipeline
 from torchgguf.cli import main
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.models.tiny import CASES, reference
-from tests.peers.llama_cpp import BYTE_LEVEL, add_tokenizer
+from tests.peers.vocabularies import BYTE_LEVEL, add_tokenizer
 
 CARD = """---
 license: apache-2.0

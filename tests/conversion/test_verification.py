@@ -11,7 +11,8 @@ import transformers
 from tests.conversion.test_requantize import write_unknown
 from tests.models.test_t5 import CASES as T5
 from tests.models.tiny import Case, reference
-from tests.peers.llama_cpp import add_tokenizer, convert
+from tests.peers.llama_cpp import convert
+from tests.peers.vocabularies import add_tokenizer
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
 from torchgguf.container import TensorSource, TensorType, open_gguf, write_gguf
 from torchgguf.conversion import convert_to_gguf, verify_converted

@@ -109,7 +109,6 @@ def test_what_asks_for_nothing_changes_nothing():
     ("name", "value"),
     [
         ("assistant_model", object()),
-        ("prompt_lookup_num_tokens", 3),
         ("negative_prompt_ids", torch.ones(1, 2)),
         ("synced_gpus", True),
         ("custom_generate", "group/name"),

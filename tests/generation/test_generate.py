@@ -341,3 +341,29 @@ def test_greedy_text_of_a_real_model():
         for row, new in zip(out, expected, strict=True):
             assert row[: len(new)].tolist() == new.tolist()
             assert (row[len(new) :] == PAD).all()
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({}, [512, 88, 1, 1]),
+        ({"prefill_chunk_size": None}, [600, 1, 1]),
+        ({"prefill_chunk_size": 400}, [400, 200, 1, 1]),
+        ({"cache_implementation": "static"}, [600, 1, 1]),
+        ({"use_cache": False}, [600, 601, 602]),
+        ({"return_dict_in_generate": True, "output_hidden_states": True}, [600, 1, 1]),
+    ],
+    ids=str,
+)
+def test_long_prompts_are_read_in_pieces_unless_that_is_impossible(llama, hf_llama, options, expected):
+    """As a whole where states are recorded, and where a cache has no place for pieces."""
+    ids = torch.randint(3, 290, (1, 600), generator=torch.Generator().manual_seed(0))
+    read = []
+    handle = llama.model.embed_tokens.register_forward_hook(lambda m, args, out: read.append(out.shape[1]))
+    try:
+        out = llama.generate(ids, max_new_tokens=3, eos_token_id=None, **options)
+    finally:
+        handle.remove()
+    assert read == expected
+    text = hf_llama.generate(ids, max_new_tokens=3, eos_token_id=None, do_sample=False)
+    assert getattr(out, "sequences", out).tolist() == text.tolist()

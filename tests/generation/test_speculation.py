@@ -9,7 +9,7 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5DecoderLayer, Qw
 from typer.testing import CliRunner
 
 from tests.models.tiny import CASES, counterpart, reference
-from tests.peers.llama_cpp import add_tokenizer
+from tests.peers.vocabularies import add_tokenizer
 from torchgguf.cli import app
 from torchgguf.container import LazyTensor
 from torchgguf.generation.preparation import prepare

@@ -158,6 +158,20 @@ def test_gradients_reach_activations_and_bias(name, rows, fp32_matmul):
     torch.testing.assert_close(bias.grad, bias2.grad, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["Q5_0", "Q4_K", "IQ3_S", "MXFP4", "BF16"])
+def test_gradients_are_exact(name):
+    """In float64, against differences; also those of gradients."""
+    packed, _ = golden(name)
+    x = activations(3, 512).double().requires_grad_()
+    bias = activations(1, 8)[0].double().requires_grad_()
+
+    def product(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return kernels.linear(x, packed, name, bias)
+
+    assert torch.autograd.gradcheck(product, (x, bias), fast_mode=True)
+    assert torch.autograd.gradgradcheck(product, (x, bias), fast_mode=True)
+
+
 @pytest.mark.parametrize("name", ["Q4_0", "Q4_K", "Q6_K", "IQ2_XXS"])
 def test_operators_pass_torchs_checks(name):
     packed, _ = golden(name)

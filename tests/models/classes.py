@@ -3,7 +3,7 @@
 from tests.models.without_peer import CASES
 from torchgguf.models import registry
 
-ARCHITECTURES = [registry.architecture_of_type(model_type) for model_type in registry.MODEL_TYPES]
+ARCHITECTURES = [found for kind in registry.MODEL_TYPES for found in registry.architectures_of_type(kind)]
 CLASSES = [model_class for architecture in ARCHITECTURES for model_class in architecture.classes.values()]
 # Model types that transformers lacks: their checkpoints contain code of their own instead.
 WITHOUT_PEER = {model_type for model_type, _ in CASES.values()}

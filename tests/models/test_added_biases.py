@@ -7,7 +7,8 @@ from torch.testing import assert_close
 from tests.models.case import Case
 from tests.models.files import edited
 from tests.models.tiny import CASES, counterpart, reference
-from tests.peers.llama_cpp import add_tokenizer, next_log_probabilities
+from tests.peers.llama_cpp import next_log_probabilities
+from tests.peers.vocabularies import add_tokenizer
 from torchgguf import AutoModelForCausalLM, AutoTokenizer, GGUFError
 
 PARTS = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v"}

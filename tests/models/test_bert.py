@@ -13,7 +13,8 @@ from torch.testing import assert_close
 import torchgguf
 from tests.models.files import edited
 from tests.models.tiny import Case, counterpart, reference
-from tests.peers.llama_cpp import add_tokenizer, convert, embeddings, run_converter
+from tests.peers.llama_cpp import convert, embeddings, run_converter
+from tests.peers.vocabularies import add_tokenizer
 from tests.support import LLAMA_CPP
 from torchgguf.container import GGUFError
 from torchgguf.models import AutoModel

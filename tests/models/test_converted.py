@@ -11,7 +11,8 @@ import torch
 from torch.testing import assert_close
 
 from tests.models.tiny import CASES, counterpart, reference
-from tests.peers.llama_cpp import BYTE_LEVEL, convert, greedy_text
+from tests.peers.llama_cpp import convert, greedy_text
+from tests.peers.vocabularies import BYTE_LEVEL
 from tests.support import LLAMA_CPP
 from torchgguf.models import AutoModelForCausalLM
 from torchgguf.tokenization import AutoTokenizer

@@ -12,7 +12,8 @@ from torch.testing import assert_close
 from tests.models.case import SIZES, rope
 from tests.models.files import edited
 from tests.models.without_peer import UNEQUAL_LAYERS
-from tests.peers.llama_cpp import add_tokenizer, convert_folders, greedy_text
+from tests.peers.llama_cpp import convert_folders, greedy_text
+from tests.peers.vocabularies import add_tokenizer
 from tests.support import LLAMA_CPP
 from torchgguf import AutoModelForCausalLM, AutoTokenizer, DeciLMConfig, DeciLMForCausalLM
 from torchgguf.container import GGUFError

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tests.models.without_peer import sizes
-from tests.peers.llama_cpp import add_tokenizer, convert_folders
+from tests.peers.llama_cpp import convert_folders
+from tests.peers.vocabularies import add_tokenizer
 from tests.support import LLAMA_CPP
 from torchgguf import AutoConfig, AutoModelForCausalLM, convert_to_gguf
 

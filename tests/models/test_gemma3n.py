@@ -10,7 +10,8 @@ from torch.testing import assert_close
 from tests.models.files import edited
 from tests.models.test_usual_tensors import saved, tensors
 from tests.models.tiny import CASES, Case, counterpart, reference
-from tests.peers.llama_cpp import add_tokenizer, greedy_text
+from tests.peers.llama_cpp import greedy_text
+from tests.peers.vocabularies import add_tokenizer
 from tests.support import LLAMA_CPP
 from torchgguf import AutoModelForCausalLM, AutoTokenizer, Gemma3nTextConfig, GGUFError
 

@@ -11,6 +11,7 @@ MAPPINGS = [
     "MODEL_MAPPING",
     "MODEL_FOR_CAUSAL_LM_MAPPING",
     "MODEL_FOR_QUESTION_ANSWERING_MAPPING",
+    "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
     "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
     "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
 ]
@@ -29,10 +30,9 @@ def test_configs():
     assert "opt" not in torchgguf.CONFIG_MAPPING
 
 
-# Classes of transformers that are not here: decoders made of encoders; of T5 there are the encoders only.
+# Classes of transformers that are not here: decoders made of encoders; of T5 some heads.
 OTHERS = {
     "BertLMHeadModel": None,
-    **{f"{family}Model": f"{family}EncoderModel" for family in ("T5", "UMT5")},
     **{
         f"{family}For{task}": None
         for family in ("T5", "UMT5")

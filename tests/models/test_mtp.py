@@ -12,7 +12,8 @@ from torch.testing import assert_close
 
 from tests.models.folders import change_config, change_tensors
 from tests.models.tiny import CASES, reference
-from tests.peers.llama_cpp import BYTE_LEVEL, add_tokenizer, convert_folders, greedy_text
+from tests.peers.llama_cpp import convert_folders, greedy_text
+from tests.peers.vocabularies import BYTE_LEVEL, add_tokenizer
 from tests.support import LLAMA_CPP
 from torchgguf import AutoConfig, convert_to_gguf
 from torchgguf.container import open_gguf

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from tests.models.tiny import CASES, reference
-from tests.peers.llama_cpp import add_tokenizer, convert_folders
+from tests.peers.llama_cpp import convert_folders
+from tests.peers.vocabularies import add_tokenizer
 from tests.support import LLAMA_CPP
 from torchgguf import convert_to_gguf, open_gguf
 from torchgguf.models import AutoModelForCausalLM, GGUFQuantizationConfig

@@ -12,7 +12,8 @@ from torch.testing import assert_close
 from tests.models.files import edited, packed
 from tests.models.folders import change_tensors
 from tests.models.tiny import CASES, Case, reference
-from tests.peers.llama_cpp import add_tokenizer, convert_folders, greedy_text
+from tests.peers.llama_cpp import convert_folders, greedy_text
+from tests.peers.vocabularies import add_tokenizer
 from tests.support import LLAMA_CPP
 from torchgguf import convert_to_checkpoint, convert_to_gguf, save_gguf
 from torchgguf.container import GGUFError, open_gguf

@@ -7,7 +7,8 @@ import pytest
 import torchgguf
 from tests.models.test_bert import CASES as ENCODERS
 from tests.models.tiny import CASES, counterpart, reference
-from tests.peers.llama_cpp import add_tokenizer, run_converter
+from tests.peers.llama_cpp import run_converter
+from tests.peers.vocabularies import add_tokenizer
 from tests.support import LLAMA_CPP
 from torchgguf import AutoModel, AutoModelForCausalLM, convert_to_checkpoint, convert_to_gguf, open_gguf
 

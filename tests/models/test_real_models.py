@@ -11,7 +11,8 @@ import transformers
 from torch import Tensor
 from torch.testing import assert_close
 
-from tests.peers.llama_cpp import TEXT, top_tokens
+from tests.peers.llama_cpp import top_tokens
+from tests.peers.vocabularies import TEXT
 from tests.support import GEMMA3, QWEN2, SMOLLM2
 from torchgguf.models import AutoConfig, AutoModelForCausalLM
 from torchgguf.tokenization import AutoTokenizer

@@ -8,7 +8,8 @@ import transformers
 from torch.testing import assert_close
 
 from tests.models.test_bert import CASES, LINES
-from tests.peers.llama_cpp import add_tokenizer, rerank, run_converter
+from tests.peers.llama_cpp import rerank, run_converter
+from tests.peers.vocabularies import add_tokenizer
 from tests.support import LLAMA_CPP
 from torchgguf import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 

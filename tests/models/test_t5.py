@@ -1,4 +1,4 @@
-"""Encoders of T5 and UMT5: what transformers, llama.cpp's converter and its runtime make of tiny models."""
+"""The encoders of T5 and UMT5 alone, tiny ones, beside transformers, llama.cpp's converter and runtime."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import transformers
 from torch.testing import assert_close
 
 import torchgguf
-from tests.models.tiny import Case, counterpart, reference
+from tests.models.tiny import Case, reference
 from tests.peers.llama_cpp import convert, embeddings
 from tests.support import LLAMA_CPP
 from torchgguf.container import GGUFError
@@ -41,6 +41,14 @@ HALVES = {"t5-half": "f16"}
 LINES = ["The licenses for most software", "and other practical works are designed to take away your freedom"]
 # Longer than the distance from which on all buckets are one.
 LENGTH = 150
+
+
+def counterpart(theirs: Any, implementation: str = "sdpa") -> Any:
+    """The model here that has the config and the weights of a transformers one, and the same class."""
+    config = torchgguf.AutoConfig.for_model(**theirs.config.to_dict())
+    ours = getattr(torchgguf, type(theirs).__name__)(config, implementation).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return ours
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +82,7 @@ def batch(side: str) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def test_states_are_those_of_transformers(originals, name, side, implementation):
     theirs, inputs = originals[name], batch(side)
-    ours = counterpart(theirs, implementation, "AutoModel")
+    ours = counterpart(theirs, implementation)
     mask = inputs["attention_mask"].bool()
     options = {"output_hidden_states": True, "output_attentions": implementation == "eager"}
     actual, expected = ours(**inputs, **options), theirs(**inputs, **options)
@@ -92,7 +100,7 @@ def test_states_are_those_of_transformers(originals, name, side, implementation)
 def test_gradients_are_those_of_transformers(originals, name):
     """Those of the biases too, which all layers share."""
     theirs, inputs = originals[name], batch("right")
-    ours, mask = counterpart(theirs, auto_class="AutoModel").train(), inputs["attention_mask"].bool()
+    ours, mask = counterpart(theirs).train(), inputs["attention_mask"].bool()
     for model in (ours, theirs):
         model.zero_grad()
         model(**inputs).last_hidden_state[mask].square().mean().backward()
@@ -105,11 +113,11 @@ def test_gradients_are_those_of_transformers(originals, name):
 def test_other_inputs(originals):
     """A batch without a mask, and embeddings in place of tokens."""
     theirs = originals["t5"]
-    ours, ids = counterpart(theirs, auto_class="AutoModel"), batch("right")["input_ids"]
+    ours, ids = counterpart(theirs), batch("right")["input_ids"]
     for given in ({"input_ids": ids}, {"inputs_embeds": ours.get_input_embeddings()(ids)}):
         assert_close(ours(**given)[0], theirs(**given)[0], atol=1e-4, rtol=0)
     assert ours(ids, use_cache=True).cache is None
-    with pytest.raises(ValueError, match="cache must be None: T5EncoderModel sees all positions at once"):
+    with pytest.raises(ValueError, match="must be None: an encoder sees all positions at once"):
         ours(ids, past_key_values=torchgguf.DynamicCache())
     assert ours.encoder.embed_tokens is ours.shared
     ours.resize_token_embeddings(410)
@@ -160,7 +168,7 @@ def test_llama_cpp_embeds_as_this_package(originals, files, name, tmp_path):
     """
     tokenizer = AutoTokenizer.from_pretrained(files[name])
     path = tmp_path / "scratch.gguf"
-    counterpart(originals[name], auto_class="AutoModel").save_gguf(path, tokenizer=tokenizer)
+    counterpart(originals[name]).save_gguf(path, tokenizer=tokenizer)
     model = AutoModel.from_pretrained(path)
     with torch.no_grad():
         states = [model(**tokenizer(line, return_tensors="pt")).last_hidden_state[0] for line in LINES]
@@ -192,7 +200,7 @@ def test_what_is_refused(files, tmp_path):
     with pytest.raises(GGUFError, match=r"attention\.causal = True: an encoder requires false"):
         AutoModel.from_pretrained(tmp_path / "causal.gguf")
     for field, value in {"feed_forward_proj": "gated-silu", "relative_attention_max_distance": 64}.items():
-        other = AutoModel.from_config(torchgguf.T5Config(**{**_SIZES, field: value}))
+        other = torchgguf.T5EncoderModel(torchgguf.T5Config(**{**_SIZES, field: value}))
         with pytest.raises(ValueError, match=f"GGUF does not support {field}={value!r}"):
             other.save_gguf(tmp_path / "other.gguf")
     with pytest.raises(ValueError, match="relative_attention_num_buckets must be at least 4"):

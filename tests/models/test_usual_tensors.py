@@ -8,7 +8,8 @@ import torch
 
 from tests.models.files import edited, packed
 from tests.models.tiny import CASES, counterpart, reference
-from tests.peers.llama_cpp import BYTE_LEVEL, convert, greedy_text, run_converter
+from tests.peers.llama_cpp import convert, greedy_text, run_converter
+from tests.peers.vocabularies import BYTE_LEVEL
 from tests.support import LLAMA_CPP
 from torchgguf import AutoModelForCausalLM, GGUFError, open_gguf
 from torchgguf.container import TensorInfo, TensorSource

@@ -7,7 +7,8 @@ from torch.testing import assert_close
 
 from tests.models.files import edited
 from tests.models.without_peer import BIDIRECTIONAL, CASES, FOR_IMAGES, sizes
-from tests.peers.llama_cpp import add_tokenizer, embeddings, next_log_probabilities
+from tests.peers.llama_cpp import embeddings, next_log_probabilities
+from tests.peers.vocabularies import add_tokenizer
 from torchgguf import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 TEXTS = torch.randint(3, 400, (3, 40), generator=torch.Generator().manual_seed(0))

@@ -45,7 +45,7 @@ def test_training_changes_the_model(ran):
     assert_close(weights(folder / "out" / "last"), weights(folder / "tuned.gguf"), atol=0.02, rtol=0)
     assert not torch.equal(weights(folder / "out" / "last"), before)
     adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
-    assert len(adapter) == 2 * 2 * 3  # two matrices for each of two layers in three
+    assert len(adapter) == 2 * 7 * 3  # two matrices for each of seven layers in three
     assert all(value.any() for value in adapter.values())  # untrained, half of them are zero
     assert_close(weights(folder / "merged.gguf"), before, atol=0.02, rtol=0)
 

@@ -26,7 +26,8 @@ import torchgguf
 from tests.models.files import edited
 from tests.models.tiny import CASES, Case, reference
 from tests.pages.pages import GGUF, listed, needs_pages, ours, snippet, snippets, theirs
-from tests.peers.llama_cpp import TEXT, convert, greedy_text
+from tests.peers.llama_cpp import convert, greedy_text
+from tests.peers.vocabularies import TEXT
 from tests.quants.evidence import Golden, goldens
 from tests.support import LLAMA_CPP, QUANT_VECTORS, ROOT
 from torchgguf import AutoConfig, AutoModelForCausalLM, AutoTokenizer, open_gguf

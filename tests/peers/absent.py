@@ -132,7 +132,7 @@ ABSENT: dict[str, dict[str, str]] = {
             AutoModelForMaskedLM AutoModelForMultimodalLM AutoModelForMultipleChoice
             AutoModelForNextSentencePrediction AutoModelForNormalEstimation AutoModelForObjectDetection
             AutoModelForPointmapEstimation AutoModelForPoseEstimation AutoModelForPreTraining
-            AutoModelForRNNT AutoModelForSemanticSegmentation AutoModelForSeq2SeqLM
+            AutoModelForRNNT AutoModelForSemanticSegmentation
             AutoModelForSpeechSeq2Seq AutoModelForTDT AutoModelForTableQuestionAnswering
             AutoModelForTableRecognition AutoModelForTextEncoding AutoModelForTextRecognition
             AutoModelForTextToSpectrogram AutoModelForTextToWaveform AutoModelForTimeSeriesPrediction
@@ -155,7 +155,7 @@ ABSENT: dict[str, dict[str, str]] = {
             MODEL_FOR_OBJECT_DETECTION_MAPPING MODEL_FOR_POINTMAP_ESTIMATION_MAPPING
             MODEL_FOR_POSE_ESTIMATION_MAPPING MODEL_FOR_PRETRAINING_MAPPING MODEL_FOR_RETRIEVAL_MAPPING
             MODEL_FOR_RNNT_MAPPING MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING
-            MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
+            MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
             MODEL_FOR_TABLE_QUESTION_ANSWERING_MAPPING MODEL_FOR_TABLE_RECOGNITION_MAPPING
             MODEL_FOR_TDT_MAPPING MODEL_FOR_TEXT_ENCODING_MAPPING MODEL_FOR_TEXT_RECOGNITION_MAPPING
             MODEL_FOR_TEXT_TO_SPECTROGRAM_MAPPING MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING
@@ -210,10 +210,9 @@ ABSENT: dict[str, dict[str, str]] = {
             Jais2PreTrainedModel OlmoPreTrainedModel Olmo3PreTrainedModel HunYuanMoEV1PreTrainedModel
             ExaoneMoePreTrainedModel
         """,
-        "of T5 and UMT5 there are the encoders: T5EncoderModel, UMT5EncoderModel": """
-            T5ForConditionalGeneration T5ForQuestionAnswering T5ForSequenceClassification
-            T5ForTokenClassification T5Model UMT5ForConditionalGeneration UMT5ForQuestionAnswering
-            UMT5ForSequenceClassification UMT5ForTokenClassification UMT5Model
+        "of T5 and UMT5 there are no heads that GGUF files do not contain": """
+            T5ForQuestionAnswering T5ForSequenceClassification T5ForTokenClassification
+            UMT5ForQuestionAnswering UMT5ForSequenceClassification UMT5ForTokenClassification
         """,
         "parts of models are shared: torchgguf.nn.RMSNorm": """
             GPTNeoXLayer Qwen2RMSNorm

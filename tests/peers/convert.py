@@ -1,11 +1,12 @@
 """A program that runs llama.cpp's converter as often as it is asked: most of a run of its own is importing.
 
-Usage: python -P convert.py PATH_TO_CONVERT_HF_TO_GGUF
+Usage: python -P convert.py FOLDER_OF_THE_CONVERTER
 
-Each line on standard input is a JSON list: the converter's arguments, and the rule by which a byte-level
-vocabulary splits texts. The converter finds the rule by what published vocabularies make of a text. Another
-vocabulary has to state its rule; an empty name leaves the search to the converter. Each line on standard
-output is the JSON of an error, empty if there was none. The converter's log goes to standard error.
+Each line on standard input is a JSON list: the path of the script to run, which is the converter or one that
+uses its parts; its arguments; and the rule by which a byte-level vocabulary splits texts. The converter
+finds the rule by what published vocabularies make of a text. Another vocabulary has to state its rule; an
+empty name leaves the search to the converter. Each line on standard output is the JSON of an error, empty if
+there was none. The converter's log goes to standard error.
 
 Each run is a fork of this program: the converter stores some options in its classes, where the next run would
 find them.
@@ -17,7 +18,6 @@ import os
 import runpy
 import sys
 import traceback
-from pathlib import Path
 
 
 def run(script: str, arguments: list[str], split: str) -> str:
@@ -55,15 +55,15 @@ def run_forked(script: str, arguments: list[str], split: str) -> str:
     return error or (f"its process ended with {status}" if status else "")
 
 
-def main(script: str) -> None:
+def main(folder: str) -> None:
     """Answer all lines."""
-    sys.path.insert(0, str(Path(script).parent))
+    sys.path.insert(0, folder)
     import conversion.base  # noqa: F401  # once, not in every fork
 
     answers = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
         for line in sys.stdin:
-            print(json.dumps(run_forked(script, *json.loads(line))), file=answers, flush=True)
+            print(json.dumps(run_forked(*json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,19 @@ from torchgguf.cli.help import Command, CommandGroup
 from torchgguf.cli.options import DEBUG, DebugOption
 from torchgguf.cli.terminal import one_line
 
-COMMANDS = ("run", "chat", "embed", "info", "metadata", "split", "merge", "imatrix", "quantize", "convert")
+COMMANDS = (
+    "run",
+    "chat",
+    "embed",
+    "info",
+    "metadata",
+    "split",
+    "merge",
+    "imatrix",
+    "quantize",
+    "convert",
+    "finetune",
+)
 USAGE, INTERRUPTED = 2, 130
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -84,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    logging.basicConfig(format="warning: %(message)s")
+    for level in (logging.WARNING, logging.INFO):
+        logging.addLevelName(level, logging.getLevelName(level).lower())
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     meta: dict[str, Any] = {}
     try:

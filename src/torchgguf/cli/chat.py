@@ -5,7 +5,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from torchgguf.cli.options import FileArgument, Options, with_options
-from torchgguf.cli.terminal import first_interrupt_noted, note, one_line
+from torchgguf.cli.terminal import note, one_line
+from torchgguf.interrupts import first_interrupt_noted
 
 if TYPE_CHECKING:
     from torchgguf.cli.session import Session

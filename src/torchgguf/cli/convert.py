@@ -73,6 +73,15 @@ _MaxShardSize = Annotated[
         help="Largest file with weights in a Hugging Face folder, such as 5GB.",
     ),
 ]
+_Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="MODEL",
+        help="For a LoRA adapter, from a folder of PEFT to a .gguf file or the reverse: the model that it "
+        "belongs to.",
+    ),
+]
 
 
 def convert_command(
@@ -86,6 +95,7 @@ def convert_command(
     no_tokenizer: _NoTokenizer = False,
     dtype: _WeightsDType = None,
     max_shard_size: _MaxShardSize = None,
+    base: _Base = None,
     revision: RevisionOption = None,
     threads: ThreadsOption = None,
     debug: DebugOption = False,
@@ -115,6 +125,16 @@ def convert_command(
         "--pre": pre,
     }
     of_folders = {"--dtype": dtype, "--max-shard-size": max_shard_size}
+    if base is not None:
+        _refuse({**of_files, **of_folders, "--no-tokenizer": no_tokenizer or None}, "not for adapters")
+        _adapter(
+            place, gguf_file, out, base, {name: options[name] for name in ("revision",) if name in options}
+        )
+        return
+    if _is_adapter(Path(place)):
+        raise typer.BadParameter(
+            f"{source} is an adapter: name its model with --base MODEL", param_hint="SOURCE"
+        )
     if gguf_file is not None or is_gguf(Path(place)):
         _check_gguf(Path(place), gguf_file)
         if out is None or (out.endswith(".gguf") and not Path(out).is_dir()):
@@ -134,6 +154,35 @@ def convert_command(
         _refuse(of_folders, "only for writing a Hugging Face folder")
         how = _quantization(quantization, imatrix, tensor_type or [])
         _to_file(place, out, verify, {**options, "quantization": how, "pre": pre})
+
+
+def _is_adapter(path: Path) -> bool:
+    """Return whether a path is PEFT's folder of an adapter, or a GGUF file of one."""
+    from torchgguf.container.reading.recognition import is_gguf_file
+
+    if path.is_dir():
+        return (path / "adapter_config.json").exists() and not (path / "config.json").exists()
+    if not (path.is_file() and is_gguf_file(path)):
+        return False
+    from torchgguf.container import open_gguf
+    from torchgguf.training.adapters.gguf_files import is_gguf_adapter
+
+    with open_gguf(path, mmap=False) as file:
+        return is_gguf_adapter(file)
+
+
+def _adapter(place: str, gguf_file: str | None, out: str | None, base: str, hub: dict[str, Any]) -> None:
+    from torchgguf.training.adapters import convert_adapter
+
+    is_file = gguf_file is not None or Path(place).is_file()
+    if out is None or out.endswith(".gguf") == is_file:
+        wish = "name a folder to write" if is_file else "name a .gguf file to write"
+        raise typer.BadParameter(f"{wish} for the adapter {place}", param_hint="OUT")
+    base_place, base_file = split_place(base)
+    convert_adapter(place, out, base_place, gguf_file=gguf_file, base_file=base_file, **hub)
+    written = [Path(out)] if Path(out).is_file() else sorted(Path(out).glob("adapter_*"))
+    for path in written:
+        print(f"{one_line(str(path))}: {path.stat().st_size:,} bytes")
 
 
 def _check_gguf(path: Path, gguf_file: str | None) -> None:

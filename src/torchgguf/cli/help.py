@@ -42,14 +42,19 @@ def _help_text(command: Any, context: Any) -> str:
         _wrap(f"Usage: {' '.join(words)}", width, subsequent_indent=" " * _INDENT),
         *_paragraphs(command.help or "", width),
         _section("Arguments", [(_name(param), _explanation(param)) for param in arguments], width),
-        _section(
-            "Options",
-            [(_spelling(param), _explanation(param)) for param in shown if param not in arguments],
-            width,
-        ),
+        *_option_sections([param for param in shown if param not in arguments], width),
         _section("Commands", commands, width),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+def _option_sections(options: Iterable[Any], width: int) -> Iterator[list[str]]:
+    """Return a section for each group of options, in the order of the first option of each."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for param in options:
+        group = getattr(param, "rich_help_panel", None) or "Options"
+        groups.setdefault(group, []).append((_spelling(param), _explanation(param)))
+    return (_section(title, rows, width) for title, rows in groups.items())
 
 
 def _commands(command: Any, context: Any) -> list[tuple[str, str]]:

@@ -13,7 +13,8 @@ from typer import Argument, Option
 
 from torchgguf.cli.options import FILE_HELP, DebugOption, DeviceOption, DTypeOption, ThreadsOption
 from torchgguf.cli.tables import show, table
-from torchgguf.cli.terminal import first_interrupt_noted, note, one_line
+from torchgguf.cli.terminal import note, one_line
+from torchgguf.interrupts import first_interrupt_noted
 
 if TYPE_CHECKING:
     from torch import Tensor

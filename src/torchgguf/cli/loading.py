@@ -6,6 +6,7 @@ import typer
 from torchgguf import AutoModelForCausalLM, AutoTokenizer
 from torchgguf.cli.options import DType, Options, split_place, wrong_usage
 from torchgguf.cli.session import Session
+from torchgguf.cli.steering import add_adapters, add_control_vectors
 from torchgguf.generation.resolution import settings_of
 from torchgguf.models import PreTrainedModel
 from torchgguf.models.io.devices import available_device
@@ -63,6 +64,9 @@ def start_session(file: str, options: Options) -> Session:
     if options.speculative is not None and not getattr(model.config, "mtp_num_hidden_layers", 0):
         wish = "the model must have a block for multi-token prediction, but it has none"
         raise typer.BadParameter(f"{file}: {wish}", param_hint="--speculative")
+    if options.lora:
+        add_adapters(model, options.lora)
+    add_control_vectors(model, options.control_vector or (), options.control_vector_layers)
     return Session(
         model,
         tokenizer,

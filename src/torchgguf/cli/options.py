@@ -27,6 +27,13 @@ def _note_debug(context: typer.Context, wanted: bool) -> None:
     context.meta[DEBUG] = wanted or context.meta.get(DEBUG, False)
 
 
+def _log_what_is_done(wanted: bool) -> None:
+    if wanted:
+        from torchgguf.logging import set_verbosity_info
+
+        set_verbosity_info()
+
+
 class DType(StrEnum):
     """The dtype for computations."""
 
@@ -69,6 +76,14 @@ ImatrixOption = Annotated[
     str | None,
     Option("--imatrix", metavar="FILE", help="The importance matrix, see `torchgguf imatrix`."),
 ]
+LoraOption = Annotated[
+    list[str] | None,
+    Option(
+        "--lora",
+        metavar="ADAPTER[:FACTOR]",
+        help="A LoRA adapter, a GGUF file, a folder of PEFT or a repository of the Hub; repeatable.",
+    ),
+]
 TensorTypesOption = Annotated[
     list[str] | None,
     Option(
@@ -78,6 +93,8 @@ TensorTypesOption = Annotated[
     ),
 ]
 
+_LAYERS = re.compile(r"(\d{1,6}):(\d{1,6})")
+_FACTOR = re.compile(r"(?P<file>.+):(?P<factor>[+-]?(\d+\.?\d*|\.\d+))")
 _SIZE = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # as gguf-split counts them
 _IN_REPOSITORY = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?):(?P<name>[^:]+)")
@@ -144,6 +161,22 @@ def parse_override(text: str) -> tuple[str, str]:
     if not (pattern and equals and kind):
         raise typer.BadParameter(f"{text!r} is not PATTERN=TYPE", param_hint="--tensor-type")
     return pattern, kind
+
+
+def parse_factor(text: str, option: str) -> tuple[str, float]:
+    """Split FILE:FACTOR into the file and the factor, which is 1 for FILE alone."""
+    found = None if Path(text).exists() else _FACTOR.fullmatch(text)
+    if found is None:
+        return text, 1.0
+    return found["file"], float(found["factor"])
+
+
+def parse_layers(text: str) -> tuple[int, int]:
+    """Split FIRST:LAST into both numbers."""
+    found = _LAYERS.fullmatch(text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise typer.BadParameter(f"{text!r} is not FIRST:LAST", param_hint="--control-vector-layers")
+    return int(found[1]), int(found[2])
 
 
 def parse_size(text: str, option: str) -> int:
@@ -254,6 +287,23 @@ class Options:
         list[str] | None,
         Option("--ignore-metadata", metavar="KEY", help="Do not read this unknown key; repeatable."),
     ] = None
+    lora: LoraOption = None
+    control_vector: Annotated[
+        list[str] | None,
+        Option(
+            "--control-vector",
+            metavar="FILE[:FACTOR]",
+            help="A GGUF file with directions that are added between layers; repeatable.",
+        ),
+    ] = None
+    control_vector_layers: Annotated[
+        str | None,
+        Option(
+            "--control-vector-layers",
+            metavar="FIRST:LAST",
+            help="Add control vectors after these layers only; the first layer is 0.",
+        ),
+    ] = None
     speculative: Annotated[
         Speculation | None,
         Option(
@@ -265,6 +315,15 @@ class Options:
     stats: Annotated[
         bool | None, Option("--stats/--no-stats", help="Show tokens/s.", show_default="on a terminal")
     ] = None
+    verbose: Annotated[
+        bool,
+        Option(
+            "--verbose",
+            "-v",
+            callback=_log_what_is_done,
+            help="Log what is done, such as why steps of decoding run in Python.",
+        ),
+    ] = False
     debug: DebugOption = False
 
     @property

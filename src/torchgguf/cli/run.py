@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 GENERATION = "text-generation"
 QUESTIONS = "question-answering"
 # Options that all tasks support.
-_FOR_ALL_TASKS = {"device", "threads", "dtype", "dequantize", "no_mmap", "ignore_metadata", "debug"}
+_FOR_ALL_TASKS = {
+    "device",
+    "threads",
+    "dtype",
+    "dequantize",
+    "no_mmap",
+    "ignore_metadata",
+    "verbose",
+    "debug",
+}
 
 _File = Annotated[str | None, typer.Argument(metavar="FILE", help=FILE_HELP)]
 _Prompt = Annotated[

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from torchgguf.conversion.verification import Verification
     from torchgguf.packing import PackedTensor, PackingReport
+    from torchgguf.training.merging import MergedTensor, MergeReport
 
 
 def show_plan(report: "PackingReport") -> None:
@@ -32,6 +33,21 @@ def show_report(report: "PackingReport", written: Sequence[Path]) -> None:
     sizes = [f"{one_line(str(path))}: {path.stat().st_size:,} bytes" for path in written]
     tensors = _tensors("tensors (errors are relative)", report, columns)
     show(tensors, *_sums(report, "have become"), *sizes)
+
+
+def show_merge(report: "MergeReport") -> None:
+    """Show the tensors that adapters change, and what packing left of the changes."""
+    groups = defaultdict[tuple[str, str, str], list["MergedTensor"]](list)
+    for tensor in report.tensors.values():
+        groups[layers_as_one(tensor.name), tensor.source_type.name, tensor.type.name].append(tensor)
+    rows = []
+    for kind, group in groups.items():
+        error = _mean([(tensor.error, math.prod(tensor.shape)) for tensor in group])
+        worst = (f"{min(getattr(tensor, figure) for tensor in group):.3f}" for figure in ("kept", "cosine"))
+        rows.append((kind[0], f"{len(group):,}", *kind[1:], error, *worst))
+    columns = ["name", "tensors", "was", "type", "error", "kept", "cosine"]
+    title = "changed tensors (errors of packing are relative; the least of a change that is kept, and cosine)"
+    show(table(title, columns, rows))
 
 
 def show_verification(verification: "Verification") -> None:

@@ -1,13 +1,10 @@
-"""Terminal output: escape control characters, show progress, and delay Ctrl-C."""
+"""Terminal output: escape control characters, and show progress."""
 
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from shutil import get_terminal_size
-from threading import Event
-from types import FrameType
 
 _COLUMNS_WITH_DETAIL = 80  # in a narrower terminal the current item would hide the numbers
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -46,23 +43,3 @@ def progress_bar(what: str, detail: Callable[[], str] = str) -> Iterator[Callabl
             bar.update(done - bar.n)
 
         yield update
-
-
-@contextmanager
-def first_interrupt_noted() -> Iterator[Event]:
-    """Set an event on the first Ctrl-C, so that a step of the model is always completed.
-
-    Yields:
-        The event. A second Ctrl-C interrupts the program.
-    """
-
-    def on_interrupt(signum: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, before)
-
-    interrupted = Event()
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)

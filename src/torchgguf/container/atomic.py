@@ -69,6 +69,16 @@ def written_place(path: str | PathLike[str]) -> Path:
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
+def check_not_read(out: str | PathLike[str], *read: str | PathLike[str] | None) -> None:
+    """Check that a file to write is not one of the files to read.
+
+    Raises:
+        ValueError: it is one of them.
+    """
+    if written_place(out) in {written_place(path) for path in read if path is not None}:
+        raise ValueError(f"{out} is a file to read and would be lost: name another output file")
+
+
 def resolved(path: str | PathLike[str]) -> Path:
     """Return a path without symbolic links, as `Path.resolve` does.
 

@@ -11,10 +11,10 @@ import gguf
 import torch
 
 from torchgguf.container import Metadata, write_gguf
+from torchgguf.container.atomic import check_not_read
 from torchgguf.container.reading.recognition import is_gguf_file
 from torchgguf.container.writing.writer import ByteProgress
 from torchgguf.conversion.layers import PassingLayers
-from torchgguf.conversion.requantize import check_not_read
 from torchgguf.conversion.verification import Verification, verify
 from torchgguf.hub import HubOptions
 from torchgguf.models import registry
@@ -176,7 +176,7 @@ def _open(place: str | PathLike[str], hub: HubOptions) -> tuple[Checkpoint, Conf
         )
     checkpoint = Checkpoint(place, **hub)
     config = read_config(checkpoint, LoadOptions())
-    architecture = registry.architecture_of_type(config.model_type)
+    architecture = registry.architecture_of_config(config)
     known = (architecture.classes["base"], architecture.main_class)
     others = {found.__name__ for found in architecture.classes.values() if found not in known}
     if found := others.intersection(config.architectures or ()):
@@ -189,7 +189,7 @@ def _open(place: str | PathLike[str], hub: HubOptions) -> tuple[Checkpoint, Conf
 
 def _read(checkpoint: Checkpoint, config: Config) -> OpenModel[PreTrainedModel]:
     """Build a model without weights, and find their positions in the checkpoint."""
-    model_class = registry.architecture_of_type(config.model_type).main_class
+    model_class = registry.architecture_of_config(config).main_class
     options = LoadOptions()
     supply = CheckpointSupply(model_class, checkpoint, config, options, passing=True)
     opened: OpenModel[PreTrainedModel] = open_model(model_class, supply, options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from torchgguf.container import GGUFFile, TensorType, open_gguf, write_gguf, write_split
-from torchgguf.container.atomic import written_place
+from torchgguf.container.atomic import check_not_read
 from torchgguf.container.tensor_types import TENSOR_TYPES
 from torchgguf.container.tensors import storage_nbytes
 from torchgguf.container.writing.writer import ByteProgress
@@ -103,16 +103,6 @@ def plan_requantization(
         except ValueError as error:
             obstacle = str(error)
     return RequantizationPlan(report, obstacle)
-
-
-def check_not_read(out: str | PathLike[str], *read: str | PathLike[str] | None) -> None:
-    """Check that a file to write is not one of the files to read.
-
-    Raises:
-        ValueError: it is one of them.
-    """
-    if written_place(out) in {written_place(path) for path in read if path is not None}:
-        raise ValueError(f"{out} is a file to read and would be lost: name another output file")
 
 
 def _check_model(file: GGUFFile) -> None:

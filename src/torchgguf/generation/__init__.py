@@ -29,7 +29,12 @@ from torchgguf.generation.logits_warp import (
     TypicalLogitsWarper,
 )
 from torchgguf.generation.mixin import GenerationMixin
-from torchgguf.generation.outputs import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
+from torchgguf.generation.outputs import (
+    GenerateBeamDecoderOnlyOutput,
+    GenerateBeamEncoderDecoderOutput,
+    GenerateDecoderOnlyOutput,
+    GenerateEncoderDecoderOutput,
+)
 from torchgguf.generation.stopping import (
     EosTokenCriteria,
     MaxLengthCriteria,
@@ -57,7 +62,9 @@ __all__ = [
     "ForcedBOSTokenLogitsProcessor",
     "ForcedEOSTokenLogitsProcessor",
     "GenerateBeamDecoderOnlyOutput",
+    "GenerateBeamEncoderDecoderOutput",
     "GenerateDecoderOnlyOutput",
+    "GenerateEncoderDecoderOutput",
     "GenerationConfig",
     "GenerationMixin",
     "InfNanRemoveLogitsProcessor",

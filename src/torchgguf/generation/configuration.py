@@ -58,7 +58,11 @@ class GenerationConfig(ForeignSettings):
             grow, or "static", of a fixed size, for compiled models.
         max_cache_len: positions that a static cache has room for, if not more are needed: a model is compiled
             again for another size.
-        prefill_chunk_size: read prompts so many tokens at a time.
+        prefill_chunk_size: read prompts so many tokens at a time; by default 512, or None with a static
+            cache, without a cache, or if states are returned. None reads them at once. Results are equal.
+        prompt_lookup_num_tokens: guess so many tokens by what followed the last ones, at most
+            `max_matching_ngram_size` (2), earlier in the text: one that repeats itself needs fewer steps.
+        decoder_start_token_id: with which the text of a decoder begins that follows an encoder.
         return_dict_in_generate: return an output instead of tokens. It contains the tokens, the `cache` and
             what `output_scores`, `output_logits`, `output_attentions` and `output_hidden_states` add.
 
@@ -111,6 +115,8 @@ class GenerationConfig(ForeignSettings):
     cache_implementation: str | None = None
     max_cache_len: int | None = None
     prefill_chunk_size: int | None = None
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int | None = None
     # what is returned
     return_dict_in_generate: bool | None = None
     output_scores: bool | None = None
@@ -121,6 +127,7 @@ class GenerationConfig(ForeignSettings):
     eos_token_id: int | Sequence[int] | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
+    decoder_start_token_id: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""

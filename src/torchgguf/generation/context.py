@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from torchgguf.generation.recorded import RecordedSteps
 from torchgguf.nn import Cache
 
 
@@ -45,6 +46,7 @@ class Context:
     wanted: tuple[str, ...] = ()  # what else the model shall return: "hidden_states", "attentions"
     embeds: Tensor | None = None  # (batch, prompt, hidden_size) what to read instead of the prompt's tokens
     beside: dict[str, Tensor] = field(default_factory=dict)  # what the caller states of each of its positions
+    recorded: RecordedSteps | None = None  # what replays steps of one token; None: the model reads all
     states: dict[str, tuple[Tensor, ...]] = field(init=False, default_factory=dict)  # what it did return
     _seen: int = field(init=False, default=0)  # how many positions the cache holds
     _blank: int = field(init=False)  # how many tokens at the left are padding in all rows
@@ -76,6 +78,8 @@ class Context:
         """
         while (end := self._next_stop()) < self.length:
             self._forward(end)
+            if self.cache is not None and not self.cache.holds_for(self.length - self._blank):
+                break  # keys depend on the length of the text, so it must be read as a whole
         logits = self.logits()
         if bool(logits.isnan().any()):
             raise RuntimeError("the model's logits are not numbers (NaN)")
@@ -99,8 +103,33 @@ class Context:
 
     def logits(self) -> Tensor:
         """Read the last token; return the scores (batch, vocabulary), float32, of the one after it."""
+        if self.recorded is not None and (replayed := self._replayed(self.recorded)) is not None:
+            return replayed
         logits: Tensor = self._forward(self.length).logits[:, -1]
         return logits.float()
+
+    def _replayed(self, recorded: RecordedSteps) -> Tensor | None:
+        """Return what `logits` does by a recorded step, or None if the model must read the last token."""
+        end = self.length
+        if self.cache is None or not self.use_cache or self._seen == 0 or end != self._seen + 1:
+            return None
+        if not self.cache.holds_for(end - self._blank):
+            return None
+        logits = recorded.logits(self.cache, self._seen, self._step_inputs)
+        if logits is not None:
+            self._seen = end
+            self._checkpoint(self.cache)
+        return logits
+
+    def _step_inputs(self, capacity: int) -> dict[str, Tensor]:
+        """Return what a recorded step reads: the last token, and what is stated of its position."""
+        end = self.length
+        inputs = {"input_ids": self.input_ids[:, -1:]}
+        if self.padding is not None:
+            place = torch.arange(capacity, device=self.padding.device)
+            inputs["attention_mask"] = (place >= self.padding[:, None]).long()
+            inputs["position_ids"] = end - 1 - self.padding[:, None]
+        return inputs | {name: _extended(x, end, name)[:, -1:] for name, x in self.beside.items()}
 
     def append(self, token: Tensor) -> None:
         """Append a token to each row, (batch,)."""
@@ -135,11 +164,14 @@ class Context:
         )
         if self.use_cache:
             self.cache, self._seen = output.cache, end
-            if self.cache.checkpoint_every is not None and end % self.cache.checkpoint_every == 0:
-                self.cache.checkpoint()
+            self._checkpoint(output.cache)
         if self.wanted:
             self.states = {name: getattr(output, name) for name in self.wanted}
         return output
+
+    def _checkpoint(self, cache: Cache) -> None:
+        if cache.checkpoint_every is not None and self._seen % cache.checkpoint_every == 0:
+            cache.checkpoint()
 
     def _read(self, start: int, end: int) -> dict[str, Tensor]:
         """Return what the model reads at these positions: tokens, or embeddings where there are some."""

@@ -21,7 +21,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "low_memory": (False,),
     "num_beam_groups": (0, 1),
     "penalty_alpha": (0.0,),
-    "prompt_lookup_num_tokens": (False, 0),
     "speculation_type": (False,),
     "token_healing": (False,),
     "top_h": (False,),
@@ -57,7 +56,6 @@ class ForeignSettings:
     compile_config: Any = None
     constraints: Any = None
     continuous_batching_config: Any = None
-    decoder_start_token_id: Any = None
     disable_compile: Any = None
     diversity_penalty: Any = None
     dola_layers: Any = None
@@ -67,12 +65,10 @@ class ForeignSettings:
     guidance_scale: Any = None
     is_assistant: Any = None
     low_memory: Any = None
-    max_matching_ngram_size: Any = None
     num_assistant_tokens: Any = None
     num_assistant_tokens_schedule: Any = None
     num_beam_groups: Any = None
     penalty_alpha: Any = None
-    prompt_lookup_num_tokens: Any = None
     speculation_type: Any = None
     target_lookbehind: Any = None
     token_healing: Any = None

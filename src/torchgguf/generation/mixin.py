@@ -12,13 +12,8 @@ from torchgguf.generation.beams import BeamSearch
 from torchgguf.generation.configuration import GenerationConfig
 from torchgguf.generation.decoding import Decoding
 from torchgguf.generation.logits_process import Processor
-from torchgguf.generation.outputs import (
-    GenerateBeamDecoderOnlyOutput,
-    GenerateDecoderOnlyOutput,
-    GenerateOutput,
-    compute_transition_scores,
-)
-from torchgguf.generation.preparation import prepare
+from torchgguf.generation.outputs import GenerateOutput, compute_transition_scores, generate_output
+from torchgguf.generation.preparation import Prepared, prepare
 from torchgguf.generation.stopping import Criterion
 from torchgguf.generation.streamers import BaseStreamer, Decoder, decoder_for, pieces
 
@@ -42,6 +37,12 @@ class GenerationMixin:
       position_ids: (batch or 1, length), of the prompts; new tokens count on;
       assistant: `"mtp"`: a block for multi-token prediction guesses the next token, which the model reads
         together with the last one. The text is the same as without, up to rounding; one prompt only;
+      use_plan: record a step of decoding and replay it without Python, where that is possible: on a CPU, in
+        float32, without hooks, for 16 tokens or more; the text is the same, up to rounding. None: yes, unless
+        the environment states TORCHGGUF_PLAN=0;
+      decoder_input_ids, decoder_attention_mask: of an encoder and a decoder, with what the decoder's texts
+        begin; they are what is returned and continued. The encoder reads the prompts;
+      encoder_outputs: what the encoder returned for the prompts, instead of them;
       token_type_ids: the same for models that read them; new tokens have the type of the last one.
     Other arguments of transformers are accepted where they ask for nothing, and refused by name otherwise.
 
@@ -120,8 +121,8 @@ class GenerationMixin:
                 **options,
             )
             if isinstance(prepared.run, BeamSearch) and streamer is None:
-                return _searched(prepared.prompts, prepared.run)
-            return _decoded(prepared.prompts, _streamable(prepared.run), streamer)
+                return _searched(prepared, prepared.run)
+            return _decoded(prepared, _streamable(prepared.run), streamer)
         finally:  # an iterator over the stream must not wait for ever
             if streamer is not None:
                 streamer.end()
@@ -183,7 +184,8 @@ class GenerationMixin:
         return compute_transition_scores(sequences, scores, beam_indices, normalize_logits)
 
 
-def _decoded(prompts: Tensor, run: Decoding, streamer: BaseStreamer | None) -> Tensor | GenerateOutput:
+def _decoded(prepared: Prepared, run: Decoding, streamer: BaseStreamer | None) -> Tensor | GenerateOutput:
+    prompts = prepared.prompts
     if streamer is not None:
         streamer.put(prompts.cpu())
     new = []
@@ -194,16 +196,19 @@ def _decoded(prompts: Tensor, run: Decoding, streamer: BaseStreamer | None) -> T
     sequences = torch.cat((prompts, torch.stack(new, dim=1)), dim=1)
     if run.plan.record is None:
         return sequences
-    return GenerateDecoderOnlyOutput(sequences, cache=run.plan.context.cache, **run.plan.record.fields())
+    cache, found = run.plan.context.cache, run.plan.record.fields()
+    return generate_output(sequences, prepared.encoded, is_beam=False, cache=cache, **found)
 
 
-def _searched(prompts: Tensor, run: BeamSearch) -> Tensor | GenerateOutput:
+def _searched(prepared: Prepared, run: BeamSearch) -> Tensor | GenerateOutput:
     best = run.search()
-    sequences = torch.cat((prompts, best.tokens.flatten(0, 1)), dim=1)
+    sequences = torch.cat((prepared.prompts, best.tokens.flatten(0, 1)), dim=1)
     if run.plan.record is None:
         return sequences
-    return GenerateBeamDecoderOnlyOutput(
+    return generate_output(
         sequences,
+        prepared.encoded,
+        is_beam=True,
         sequences_scores=None if run.plan.record.scores is None else best.scores.flatten(),
         beam_indices=best.rows.flatten(0, 1).int(),
         cache=run.plan.context.cache,

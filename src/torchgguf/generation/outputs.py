@@ -59,14 +59,90 @@ class GenerateBeamDecoderOnlyOutput(ModelOutput):
     cache: Any = None
 
 
-GenerateOutput = GenerateDecoderOnlyOutput | GenerateBeamDecoderOnlyOutput
+class GenerateEncoderDecoderOutput(ModelOutput):
+    """Output of greedy decoding and sampling by a decoder that follows an encoder.
+
+    Attributes:
+        sequences: the decoder's texts, `(R, length)`.
+        scores, logits, cache: as in `GenerateDecoderOnlyOutput`.
+        encoder_attentions, encoder_hidden_states: what the encoder returned for the prompts.
+        decoder_attentions, cross_attentions, decoder_hidden_states: of each step what the decoder returned.
+    """
+
+    sequences: Tensor
+    scores: Steps | None = None
+    logits: Steps | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: LayersOfSteps | None = None
+    cross_attentions: LayersOfSteps | None = None
+    decoder_hidden_states: LayersOfSteps | None = None
+    cache: Any = None
+
+
+class GenerateBeamEncoderDecoderOutput(ModelOutput):
+    """Output of beam search by a decoder that follows an encoder.
+
+    Attributes:
+        sequences: the decoder's texts, `(R, length)`, those of a prompt from best to worst.
+        sequences_scores, beam_indices: as in `GenerateBeamDecoderOnlyOutput`.
+        scores, logits, cache: as there.
+        encoder_attentions, encoder_hidden_states: as in `GenerateEncoderDecoderOutput`.
+        decoder_attentions, cross_attentions, decoder_hidden_states: as there.
+    """
+
+    sequences: Tensor
+    sequences_scores: Tensor | None = None
+    scores: Steps | None = None
+    logits: Steps | None = None
+    beam_indices: Tensor | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: LayersOfSteps | None = None
+    cross_attentions: LayersOfSteps | None = None
+    decoder_hidden_states: LayersOfSteps | None = None
+    cache: Any = None
+
+
+GenerateOutput = (
+    GenerateDecoderOnlyOutput
+    | GenerateBeamDecoderOnlyOutput
+    | GenerateEncoderDecoderOutput
+    | GenerateBeamEncoderDecoderOutput
+)
+
+_STATES = ("attentions", "hidden_states")
+
+
+def generate_output(sequences: Tensor, encoded: Any, *, is_beam: bool, **found: Any) -> GenerateOutput:
+    """Return the output of a call.
+
+    Args:
+        sequences: the texts.
+        encoded: what an encoder returned for the prompts; None: there is no encoder.
+        is_beam: whether it is of beam search.
+        found: further fields; names of states are those of a model without an encoder.
+    """
+    if encoded is None:
+        kind = GenerateBeamDecoderOnlyOutput if is_beam else GenerateDecoderOnlyOutput
+        return kind(sequences, **found)
+    of_decoder = {f"decoder_{name}": found.pop(name) for name in _STATES if name in found}
+    of_encoder = {f"encoder_{name}": getattr(encoded, name, None) for name in _STATES}
+    whole = GenerateBeamEncoderDecoderOutput if is_beam else GenerateEncoderDecoderOutput
+    return whole(sequences, **found, **of_decoder, **of_encoder)
 
 
 class Record:
-    """Gathers, step by step, what the output is to hold."""
+    """Gathers, step by step, what the output is to hold.
 
-    def __init__(self, wanted: Iterable[str]) -> None:
-        self._steps: dict[str, list[Any]] = {name: [] for name in wanted}
+    Args:
+        wanted: names of what is made of the model's logits.
+        states: names of what the model shall return besides.
+    """
+
+    def __init__(self, wanted: Iterable[str], states: Iterable[str] = ()) -> None:
+        self.states = tuple(states)
+        self._steps: dict[str, list[Any]] = {name: [] for name in (*wanted, *self.states)}
 
     def add(self, **step: Any) -> None:
         """Store what is wanted of this step."""

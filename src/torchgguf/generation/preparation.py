@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from torchgguf.generation.beams import BeamSearch
 from torchgguf.generation.configuration import FIELDS, GenerationConfig
 from torchgguf.generation.context import Context
 from torchgguf.generation.decoding import Decoding
+from torchgguf.generation.encoder_decoder import DecoderContext, read_by_encoder
 from torchgguf.generation.foreign import FOREIGN
 from torchgguf.generation.logits_process import Processor
+from torchgguf.generation.lookup import LookupContext
 from torchgguf.generation.outputs import Record
 from torchgguf.generation.plan import Plan
 from torchgguf.generation.processing import processors_for, warpers_for
 from torchgguf.generation.prompts import Prompts, read_prompts, vocabulary_size
+from torchgguf.generation.recorded import RecordedSteps
 from torchgguf.generation.resolution import DEFAULT_NEW_TOKENS, resolve
 from torchgguf.generation.speculation import SpeculativeContext
 from torchgguf.generation.stopping import Criterion, EosTokenCriteria, MaxTimeCriteria, StopStringCriteria
@@ -29,6 +33,9 @@ from torchgguf.generation.streamers import Decoder
 from torchgguf.nn import Cache, StaticCache, accept_second_names
 
 _STATES = ("hidden_states", "attentions")
+_LONGEST_MATCH = 2  # tokens, as in transformers
+# The names that settings ask for states by, where they are others than their own.
+_FLAGS = {"cross_attentions": "attentions"}
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,12 @@ class Prepared:
     Attributes:
         prompts: `(batch, length)`, once for each sequence asked for.
         run: what continues them.
+        encoded: what an encoder returned, if it is a decoder's texts that are continued; otherwise None.
     """
 
     prompts: Tensor
     run: Decoding | BeamSearch
+    encoded: Any = None
 
 
 @accept_second_names
@@ -62,6 +71,10 @@ def prepare(
     token_type_ids: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
     assistant: str | None = None,
+    use_plan: bool | None = None,
+    encoder_outputs: Any = None,
+    decoder_input_ids: Tensor | None = None,
+    decoder_attention_mask: Tensor | None = None,
     **settings: Any,
 ) -> Prepared:
     """Prepare what a call asks for; arguments and errors are those of `GenerationMixin`."""
@@ -70,6 +83,19 @@ def prepare(
     input_ids = inputs if input_ids is None else input_ids
     own = model.generation_config or GenerationConfig.from_model_config(model.config)
     config = resolve(own, generation_config, without_neutral(settings, (*FIELDS, *FOREIGN)))
+    decoder = None
+    if getattr(model.config, "is_encoder_decoder", False):
+        read = (input_ids, inputs_embeds, attention_mask)
+        begun = read_by_encoder(
+            model, config, *read, encoder_outputs, decoder_input_ids, decoder_attention_mask
+        )
+        decoder, input_ids, attention_mask = begun.decoder, begun.input_ids, begun.attention_mask
+        inputs_embeds = None
+    elif any(x is not None for x in (encoder_outputs, decoder_input_ids, decoder_attention_mask)):
+        raise ValueError(
+            f"{type(model).__name__} has no encoder: leave out encoder_outputs, decoder_input_ids and "
+            "decoder_attention_mask"
+        )
     prompts = read_prompts(model, input_ids, inputs_embeds, attention_mask, config)
     length = prompts.length
     beams, sequences = config.num_beams or 1, config.num_return_sequences or 1
@@ -83,19 +109,25 @@ def prepare(
     paddings = None if prompts.padding is None or ahead else prompts.padding.repeat_interleave(repeats)
     if ahead and config.min_length:
         config.min_length = max(config.min_length - ahead, 0)
-    record = _record(config)
-    make_context = Context if assistant is None else _speculative(model, assistant, config, prompts, repeats)
+    record = _record(config, _STATES if decoder is None else (*_STATES, "cross_attentions"))
+    make_context: Callable[..., Context] = Context if decoder is None else DecoderContext
+    if config.prompt_lookup_num_tokens:
+        make_context = _looking_up(config, prompts, repeats, assistant)
+    elif assistant is not None:
+        make_context = _speculative(model, assistant, config, prompts, repeats)
+    planned = make_context is Context and _is_planned(use_plan, config)
     context = make_context(
-        model=model,
+        model=model if decoder is None else decoder,
         input_ids=prompts.tokens,
         padding=prompts.padding,
         cache=_new_cache(model, config, room) if cache is None else cache,
         use_cache=config.use_cache is not False,
         prefill_chunk_size=config.prefill_chunk_size,
         repeats=repeats,
-        wanted=() if record is None else tuple(n for n in _STATES if getattr(config, f"output_{n}")),
+        wanted=() if record is None else record.states,
         embeds=prompts.embeds,
         beside=_beside(model, prompts, position_ids, token_type_ids),
+        recorded=RecordedSteps(model, length + new, new) if planned else None,
     )
     processors = processors_for(
         config, length - ahead, length - ahead + new, paddings, prefix_allowed_tokens_fn
@@ -112,10 +144,30 @@ def prepare(
         lasting=cache is not None or record is not None,
     )
     given = prompts.given.repeat_interleave(sequences, 0)
+    encoded = None if decoder is None else decoder.encoded
     if beams > 1:
-        return Prepared(given, _beam_search(model, plan, config, beams, sequences))
+        return Prepared(given, _beam_search(model, plan, config, beams, sequences), encoded)
     pad = _filling(model, config) if plan.criteria and len(given) > 1 else None
-    return Prepared(given, Decoding(plan, pad_token_id=pad))
+    return Prepared(given, Decoding(plan, pad_token_id=pad), encoded)
+
+
+def _looking_up(
+    config: GenerationConfig, prompts: Prompts, repeats: int, assistant: str | None
+) -> Callable[..., Context]:
+    """Return what makes the context of a text whose next tokens are looked up in it."""
+    if len(prompts.tokens) > 1 or repeats > 1 or prompts.embeds is not None or assistant is not None:
+        raise ValueError(
+            "prompt_lookup_num_tokens continues one prompt of tokens, once, without an assistant"
+        )
+    if config.use_cache is False or config.cache_implementation == "static":
+        raise ValueError("prompt_lookup_num_tokens needs a cache that grows")
+    if any(getattr(config, f"output_{name}") for name in _STATES):
+        raise ValueError(
+            "prompt_lookup_num_tokens does not record states: leave output_hidden_states and "
+            "output_attentions out"
+        )
+    size = config.max_matching_ngram_size or _LONGEST_MATCH
+    return partial(LookupContext, num_tokens=config.prompt_lookup_num_tokens, max_ngram=size)
 
 
 def _speculative(
@@ -137,6 +189,14 @@ def _speculative(
             "assistant='mtp' does not record states: leave output_hidden_states and output_attentions out"
         )
     return partial(SpeculativeContext, drafter=make_drafter())
+
+
+def _is_planned(use_plan: bool | None, config: GenerationConfig) -> bool:
+    """Return whether steps shall be recorded, as far as the arguments of the call decide it."""
+    if use_plan is None:
+        use_plan = os.environ.get("TORCHGGUF_PLAN") != "0"
+    states = any(getattr(config, f"output_{name}") for name in _STATES)
+    return use_plan and config.use_cache is not False and not states and (config.num_beams or 1) == 1
 
 
 def merged(own: Sequence[Any], custom: Sequence[Any]) -> list[Any]:
@@ -271,7 +331,9 @@ def _beam_filling(model: Any, config: GenerationConfig) -> int:
     return ends[0] if ends and config.pad_token_id == 0 else _filling(model, config)
 
 
-def _record(config: GenerationConfig) -> Record | None:
+def _record(config: GenerationConfig, states: Sequence[str]) -> Record | None:
     if not config.return_dict_in_generate:
         return None
-    return Record(name for name in ("scores", "logits", *_STATES) if getattr(config, f"output_{name}"))
+    flags = {name: getattr(config, f"output_{_FLAGS.get(name, name)}") for name in states}
+    steps = [name for name in ("scores", "logits") if getattr(config, f"output_{name}")]
+    return Record(steps, [name for name, is_wanted in flags.items() if is_wanted])

@@ -68,7 +68,7 @@ def read_prompts(
             f"input_ids have {given.shape[1]} tokens, but inputs_embeds {embeds.shape[1]} positions"
         )
     if attention_mask is None and embeds is None:
-        attention_mask = _guess_mask(given, config)
+        attention_mask = guess_mask(given, config)
     order, padding = align_left(given if embeds is None else embeds, attention_mask)
     tokens = given
     if order is not None:
@@ -99,7 +99,7 @@ def _tokens(input_ids: Tensor | None, embeds: Tensor | None, config: GenerationC
     return input_ids
 
 
-def _guess_mask(prompts: Tensor, config: GenerationConfig) -> Tensor | None:
+def guess_mask(prompts: Tensor, config: GenerationConfig) -> Tensor | None:
     """Return a mask that hides padding tokens, unless they may end a text as well."""
     pad = config.pad_token_id
     if pad is None:

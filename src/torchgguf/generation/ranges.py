@@ -115,6 +115,8 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "cache_implementation": (lambda name: name in CACHES, f"one of {', '.join(CACHES)}"),
     "max_cache_len": _whole(1),
     "prefill_chunk_size": _whole(1),
+    "prompt_lookup_num_tokens": _whole(0),
+    "max_matching_ngram_size": _whole(1),
     "return_dict_in_generate": _FLAG,
     "output_scores": _FLAG,
     "output_logits": _FLAG,
@@ -124,6 +126,10 @@ CHECKS: dict[str, tuple[Check, str]] = {
     "eos_token_id": (lambda token: _is_whole(token) or _is_list(_is_whole)(token), "a token id, or several"),
     "pad_token_id": (_is_whole, "a token id"),
     "bos_token_id": (_is_whole, "a token id"),
+    "decoder_start_token_id": (
+        lambda x: _is_token(x) or _is_list(_is_token, 1)(x),
+        "one or several token ids",
+    ),
 }
 
 

@@ -32,6 +32,8 @@ DEFAULTS = GenerationConfig(
     output_scores=False,
 )
 DEFAULT_NEW_TOKENS = 20
+# Beyond, activations are so large that the system maps and clears new memory for each of them.
+DEFAULT_CHUNK = 512  # tokens
 
 
 def resolve(model_config: Any, call_config: Any, arguments: dict[str, Any]) -> GenerationConfig:
@@ -52,7 +54,10 @@ def resolve(model_config: Any, call_config: Any, arguments: dict[str, Any]) -> G
     asked = settings_of(call_config) | {name: value for name, value in arguments.items() if name in FIELDS}
     if asked.get("use_cache") is False:  # what the model's config says of the cache is not asked for
         asked = {"cache_implementation": None, "max_cache_len": None, "prefill_chunk_size": None} | asked
-    config = GenerationConfig(**DEFAULTS.settings() | settings_of(model_config) | asked)
+    stated = settings_of(model_config) | asked
+    if "prefill_chunk_size" not in stated and not _reads_at_once(stated):
+        stated["prefill_chunk_size"] = DEFAULT_CHUNK
+    config = GenerationConfig(**DEFAULTS.settings() | stated)
     if config.do_sample and config.temperature == 0:
         if asked.get("do_sample"):
             warnings.warn("temperature=0 is greedy decoding: do_sample=True is ignored", stacklevel=4)
@@ -64,6 +69,18 @@ def resolve(model_config: Any, call_config: Any, arguments: dict[str, Any]) -> G
             warnings.warn(f"{', '.join(idle)} {verb} no effect without {wish}", UserWarning, stacklevel=4)
     _check_together(config)
     return config
+
+
+def _reads_at_once(settings: dict[str, Any]) -> bool:
+    """Return whether prompts are better read as a whole, or must be.
+
+    Recorded states are those of whole prompts, and queries are compared with all positions that a static
+    cache has room for, unless it is empty.
+    """
+    states = settings.get("output_attentions") or settings.get("output_hidden_states")
+    records = settings.get("return_dict_in_generate") and states
+    is_static = settings.get("cache_implementation") == "static"
+    return bool(settings.get("use_cache") is False or is_static or records)
 
 
 def settings_of(config: Any) -> dict[str, Any]:

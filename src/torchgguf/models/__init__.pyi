@@ -580,10 +580,14 @@ from torchgguf.models.architectures.starcoder2 import (
 from torchgguf.models.architectures.t5 import (
     T5Config as T5Config,
     T5EncoderModel as T5EncoderModel,
+    T5ForConditionalGeneration as T5ForConditionalGeneration,
+    T5Model as T5Model,
 )
 from torchgguf.models.architectures.umt5 import (
     UMT5Config as UMT5Config,
     UMT5EncoderModel as UMT5EncoderModel,
+    UMT5ForConditionalGeneration as UMT5ForConditionalGeneration,
+    UMT5Model as UMT5Model,
 )
 from torchgguf.models.architectures.xverse import (
     XverseConfig as XverseConfig,
@@ -594,6 +598,7 @@ from torchgguf.models.auto import (
     CONFIG_MAPPING as CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING as MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_QUESTION_ANSWERING_MAPPING as MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING as MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING as MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     MODEL_MAPPING as MODEL_MAPPING,
@@ -601,6 +606,7 @@ from torchgguf.models.auto import (
     AutoModel as AutoModel,
     AutoModelForCausalLM as AutoModelForCausalLM,
     AutoModelForQuestionAnswering as AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM as AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification as AutoModelForSequenceClassification,
     AutoModelForTokenClassification as AutoModelForTokenClassification,
 )
@@ -615,6 +621,8 @@ from torchgguf.models.blocks.outputs import (
     MoeCausalLMOutputWithPast as MoeCausalLMOutputWithPast,
     MoeModelOutputWithPast as MoeModelOutputWithPast,
     QuestionAnsweringModelOutput as QuestionAnsweringModelOutput,
+    Seq2SeqLMOutput as Seq2SeqLMOutput,
+    Seq2SeqModelOutput as Seq2SeqModelOutput,
     SequenceClassifierOutputWithPast as SequenceClassifierOutputWithPast,
     TokenClassifierOutput as TokenClassifierOutput,
 )

@@ -91,7 +91,7 @@ class AutoModel:
         """
         refuse_packed(vars(config), type(config).__name__)
         if config.model_type in registry.MODEL_TYPES:
-            architecture = registry.architecture_of_type(config.model_type)
+            architecture = registry.architecture_of_config(config)
             if architecture.config_class is type(config):
                 model = cls._class_in(architecture)(config, attn_implementation)
                 return model.to(floating_dtype(dtype or config.dtype))
@@ -102,6 +102,12 @@ class AutoModelForCausalLM(AutoModel):
     """Load any supported language model."""
 
     _task = "causal_lm"
+
+
+class AutoModelForSeq2SeqLM(AutoModel):
+    """Load any supported model of an encoder and a decoder that predicts tokens."""
+
+    _task = "seq2seq_lm"
 
 
 class AutoModelForSequenceClassification(AutoModel):
@@ -162,5 +168,6 @@ CONFIG_MAPPING = _ConfigClasses()
 MODEL_MAPPING = _ModelClasses(AutoModel)
 MODEL_FOR_CAUSAL_LM_MAPPING = _ModelClasses(AutoModelForCausalLM)
 MODEL_FOR_QUESTION_ANSWERING_MAPPING = _ModelClasses(AutoModelForQuestionAnswering)
+MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING = _ModelClasses(AutoModelForSeq2SeqLM)
 MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING = _ModelClasses(AutoModelForSequenceClassification)
 MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING = _ModelClasses(AutoModelForTokenClassification)

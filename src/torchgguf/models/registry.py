@@ -9,6 +9,7 @@ from torchgguf.container import GGUFError, GGUFFile
 from torchgguf.container.errors import brief
 from torchgguf.container.projectors import explain_projector
 from torchgguf.models.core.architecture import Architecture
+from torchgguf.models.core.config import Config
 
 # general.architecture -> the model types that may load the file; the first that matches does. A model type of
 # config.json is also the name of the file in `architectures/`.
@@ -104,6 +105,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "stablelm": ("stablelm",),
     "starcoder": ("gpt_bigcode",),
     "starcoder2": ("starcoder2",),
+    "t5": ("umt5", "t5"),
     "t5encoder": ("umt5", "t5"),
     "xverse": ("xverse",),
 }
@@ -115,14 +117,14 @@ MODEL_TYPES = tuple(sorted({model_type for row in ROWS.values() for model_type i
 
 
 @cache
-def _import(model_type: str) -> Architecture:
+def _import(model_type: str) -> tuple[Architecture, ...]:
     module = import_module(f"torchgguf.models.architectures.{model_type}")
     architectures = (value for value in vars(module).values() if isinstance(value, Architecture))
-    return next(found for found in architectures if found.config_class.model_type == model_type)
+    return tuple(found for found in architectures if found.config_class.model_type == model_type)
 
 
-def architecture_of_type(model_type: str) -> Architecture:
-    """Return the architecture that a config.json with this `model_type` describes.
+def architectures_of_type(model_type: str) -> tuple[Architecture, ...]:
+    """Return the architectures of a `model_type` in config.json: first that of whole models.
 
     Raises:
         ValueError: the type is unsupported; the message lists those that are supported.
@@ -130,6 +132,16 @@ def architecture_of_type(model_type: str) -> Architecture:
     if model_type not in MODEL_TYPES:
         raise ValueError(f"model_type {brief(model_type)} is not supported{_like(model_type, MODEL_TYPES)}")
     return _import(model_type)
+
+
+def architecture_of_type(model_type: str) -> Architecture:
+    """Return the architecture of whole models of a `model_type`; errors as `architectures_of_type`."""
+    return architectures_of_type(model_type)[0]
+
+
+def architecture_of_config(config: Config) -> Architecture:
+    """Return the architecture of checkpoints with a config; errors as `architectures_of_type`."""
+    return next(found for found in architectures_of_type(config.model_type) if found.of_config(config))
 
 
 def architecture_of_file(file: GGUFFile) -> Architecture:
@@ -144,10 +156,11 @@ def architecture_of_file(file: GGUFFile) -> Architecture:
     if (kind := file.metadata.get("general.type", "model")) != "model":
         raise GGUFError(f"the file contains no model: its general.type is {brief(kind)}", path=file.paths[0])
     for model_type in ROWS.get(actual, ()) if isinstance(actual, str) else ():
-        architecture = _import(model_type)
-        has_marker = architecture.marker is None or architecture.marker in file.tensors
-        if has_marker and architecture.matches(file.metadata):
-            return architecture
+        for architecture in _import(model_type):
+            is_named = actual in (architecture.gguf, *architecture.other_ggufs)
+            has_marker = architecture.marker is None or architecture.marker in file.tensors
+            if is_named and has_marker and architecture.matches(file.metadata):
+                return architecture
     reason = f"architecture {brief(actual)} is not supported{_like(actual, ROWS)}"
     raise GGUFError(reason, path=file.paths[0])
 
@@ -161,4 +174,4 @@ def _like(name: object, known: Collection[str]) -> str:
 
 def architectures_with(task: str) -> list[str]:
     """Return the model types that have a class for a task such as `"causal_lm"`; import all of them."""
-    return [model_type for model_type in MODEL_TYPES if task in _import(model_type).classes]
+    return [model_type for model_type in MODEL_TYPES if task in architecture_of_type(model_type).classes]

@@ -55,10 +55,10 @@ def alibi_mask(
     else:
         total = new if mask.causal or cache is None else cache.get_seq_length() + new
     keys = torch.arange(total, device=device)[None]
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dim() == 2:
         counted = attention_mask.to(device)[:, :total].cumsum(1) - 1
-        keys = F.pad(counted, (0, total - counted.shape[1]))
-        queries = keys[:, queries[0]]
+        keys = F.pad(counted, (0, total - counted.shape[1])) if counted.shape[1] < total else counted
+        queries = keys.index_select(1, queries[0])
     distances = keys[:, None, None, :] - queries[:, None, :, None]
     hidden = distances > 0 if mask.allowed is None else ~mask.allowed
     bias = (slopes.to(device)[:, None, None] * distances).to(inputs_embeds.dtype)

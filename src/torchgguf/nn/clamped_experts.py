@@ -57,10 +57,14 @@ class ClampedExperts(Experts):
 
     def _expert(self, expert: int | None, x: Tensor, *parameters: Tensor) -> Tensor:
         gate_up_proj, gate_up_bias, down_proj, down_bias = parameters
-        gate_up = x @ gate_up_proj + gate_up_bias
-        products = self.act_fn(gate_up[..., ::2], gate_up[..., 1::2])
+        gate_up = self._changed("gate_up_proj", expert, x, x @ gate_up_proj + gate_up_bias)
+        products = self.act_fn(*self._halves(gate_up))
         self._observe(expert, x, products)
-        return products @ down_proj + down_bias
+        return self._changed(_DOWN, expert, products, products @ down_proj + down_bias)
+
+    def _halves(self, gate_up: Tensor) -> tuple[Tensor, Tensor]:
+        """Split products of `gate_up_proj`, in which gate and up take turns."""
+        return _every_other(gate_up, _GATE), _every_other(gate_up, _UP)
 
     def _matrix(self, name: str) -> Tensor:
         whole = self.down_proj if name == _DOWN else _every_other(self.gate_up_proj, name)
@@ -115,9 +119,15 @@ class QuantizedClampedExperts(QuantizedExperts):
         scale = dict(zip(self.scales(), scales, strict=True)) if scales else {}
         kinds = self.quant_types
         gate = scaled_linear(x, gate_proj, kinds[_GATE], gate_bias, scale.get(_GATE))
-        products = self.act_fn(gate, scaled_linear(x, up_proj, kinds[_UP], up_bias, scale.get(_UP)))
+        up = scaled_linear(x, up_proj, kinds[_UP], up_bias, scale.get(_UP))
+        products = self.act_fn(*self._changed_pair(expert, x, gate, up))
         self._observe(expert, x, products)
-        return scaled_linear(products, down_proj, kinds[_DOWN], down_bias, scale.get(_DOWN))
+        down = scaled_linear(products, down_proj, kinds[_DOWN], down_bias, scale.get(_DOWN))
+        return self._changed(_DOWN, expert, products, down)
+
+    def _halves(self, gate_up: Tensor) -> tuple[Tensor, Tensor]:
+        """Split products of `gate_up_proj`, in which gate and up take turns."""
+        return _every_other(gate_up, _GATE), _every_other(gate_up, _UP)
 
     def _biases(self) -> dict[str, Tensor]:
         return {n: p.detach() for n in MATRICES if (p := getattr(self, f"{n}_bias", None)) is not None}

@@ -16,6 +16,7 @@ from torchgguf.nn.factors import scaled_linear, unpacked
 from torchgguf.nn.layers import AnyQuantType, Linear
 from torchgguf.nn.packed_matrices import PackedMatrices
 from torchgguf.nn.slots import Slot, SlottedLayer
+from torchgguf.nn.tracing import is_traced
 from torchgguf.quants import QuantType, quant_type as find_quant_type
 
 # As files call an expert's matrices, all experts' in one tensor: ffn_gate_exps, ffn_up_exps, ffn_down_exps.
@@ -27,6 +28,10 @@ _STEP = 64
 # Told of an expert: its number, the rows `(n, H)` that its gate and its up are multiplied by, and those
 # `(n, I)` that its down is.
 Observer = Callable[[int, Tensor, Tensor], None]
+
+# Given the name of a parameter of plain experts, the number of an expert and rows: what is added to their
+# products, as plain experts compute them; or None.
+ProductChange = Callable[[str, int | None, Tensor], Tensor | None]
 
 
 class Gate(Linear):
@@ -63,10 +68,34 @@ class ObservedExperts(SlottedLayer):
 
     Attributes:
         matrices: their matrices in files, the last one of which reads what the others return.
+        parameters_of_plain: names of the matrices of plain experts, of which an adapter may change products.
+        change: returns such a change; None if there are none.
     """
 
     matrices: ClassVar[tuple[str, ...]] = MATRICES
+    parameters_of_plain: ClassVar[tuple[str, str]] = ("gate_up_proj", "down_proj")
     observer: Observer | None = None
+    change: ProductChange | None = None
+
+    def _changed(self, name: str, expert: int | None, rows: Tensor, products: Tensor) -> Tensor:
+        """Return the products of a matrix of plain experts, with what an adapter adds."""
+        added = None if self.change is None else self.change(name, expert, rows)
+        return products if added is None else products + added
+
+    def _changed_pair(
+        self, expert: int | None, rows: Tensor, gate: Tensor, up: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return gate and up with what an adapter adds to `gate_up_proj`, the gate above the other."""
+        added = None if self.change is None else self.change("gate_up_proj", expert, rows)
+        if added is None:
+            return gate, up
+        of_gate, of_up = self._halves(added)
+        return gate + of_gate, up + of_up
+
+    def _halves(self, gate_up: Tensor) -> tuple[Tensor, Tensor]:
+        """Split products of `gate_up_proj` `(..., 2I)`."""
+        gate, up = gate_up.chunk(2, dim=-1)
+        return gate, up
 
     def _observe(self, expert: int | None, rows: Tensor, products: Tensor) -> None:
         if self.observer is not None and expert is not None:
@@ -102,10 +131,11 @@ class Experts(ObservedExperts):
         return mix(self._expert, (self.gate_up_proj, self.down_proj), input, chosen, weights)
 
     def _expert(self, expert: int | None, x: Tensor, gate_up_proj: Tensor, down_proj: Tensor) -> Tensor:
-        gate, up = F.linear(x, gate_up_proj).chunk(2, dim=-1)
+        gate_up = self._changed("gate_up_proj", expert, x, F.linear(x, gate_up_proj))
+        gate, up = self._halves(gate_up)
         products = self.act_fn(gate) * up
         self._observe(expert, x, products)
-        return F.linear(products, down_proj)
+        return self._changed(_DOWN, expert, products, F.linear(products, down_proj))
 
     def _matrix(self, name: str) -> Tensor:
         if name == _DOWN:
@@ -191,9 +221,12 @@ class QuantizedExperts(ObservedExperts, PackedMatrices):
         scale = dict(zip(self.scales(), scales, strict=True)) if scales else {}
         kinds = self.quant_types
         gate = scaled_linear(x, gate_proj, kinds[_GATE], scale=scale.get(_GATE))
-        products = self.act_fn(gate) * scaled_linear(x, up_proj, kinds[_UP], scale=scale.get(_UP))
+        up = scaled_linear(x, up_proj, kinds[_UP], scale=scale.get(_UP))
+        gate, up = self._changed_pair(expert, x, gate, up)
+        products = self.act_fn(gate) * up
         self._observe(expert, x, products)
-        return scaled_linear(products, down_proj, kinds[_DOWN], scale=scale.get(_DOWN))
+        down = scaled_linear(products, down_proj, kinds[_DOWN], scale=scale.get(_DOWN))
+        return self._changed(_DOWN, expert, products, down)
 
     def intermediate_size(self) -> int:
         """Return the size of an expert, I."""
@@ -239,7 +272,7 @@ def mix(
         `(N, H)`.
     """
     # A compiled graph cannot ask how many tokens an expert has: shapes must not depend on it.
-    fixed = torch.compiler.is_compiling() and len(input) <= _STEP
+    fixed = is_traced() and len(input) <= _STEP
     by_token = (_by_fixed_shapes if fixed else _by_expert)(expert, matrices, input, chosen)
     return (by_token * weights.unsqueeze(-1)).sum(dim=1)
 

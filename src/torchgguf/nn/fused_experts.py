@@ -54,10 +54,11 @@ class QuantizedFusedExperts(QuantizedExperts):
         scale = dict(zip(self.scales(), scales, strict=True)) if scales else {}
         kinds = self.quant_types
         gate_up = scaled_linear(x, gate_up_proj, kinds[_GATE_UP], scale=scale.get(_GATE_UP))
-        gate, up = gate_up.chunk(2, dim=-1)
+        gate, up = self._halves(self._changed(_GATE_UP, expert, x, gate_up))
         products = self.act_fn(gate) * up
         self._observe(expert, x, products)
-        return scaled_linear(products, down_proj, kinds[_DOWN], scale=scale.get(_DOWN))
+        down = scaled_linear(products, down_proj, kinds[_DOWN], scale=scale.get(_DOWN))
+        return self._changed(_DOWN, expert, products, down)
 
     def intermediate_size(self) -> int:
         """Return the size of an expert, I."""

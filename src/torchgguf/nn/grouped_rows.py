@@ -97,6 +97,7 @@ class QuantizedGroupedRowsLinear(PackedMatrices):
     def __init__(self, in_features: int, groups: int, segments: Segments) -> None:
         super().__init__()
         self.in_features, self.groups, self.segments = in_features, groups, segments
+        self.out_features = groups * sum(map(sum, segments.values()))
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., in_features)` to groups, as the plain layer, in the input's dtype."""

@@ -20,7 +20,28 @@ from torchgguf.quants import QuantType
 _KEYS, _VALUES = "k", "v"
 
 
-class LatentProjection(SlottedLayer):
+class _Sizes:
+    """Sizes of the projection from latent vectors to keys and values of all heads.
+
+    Attributes:
+        sizes: H, R, N, V.
+    """
+
+    sizes: tuple[int, int, int, int]
+
+    @property
+    def in_features(self) -> int:
+        """Size of latent vectors, by the name of linear layers."""
+        return self.sizes[1]
+
+    @property
+    def out_features(self) -> int:
+        """Size of keys and values of all heads, by the name of linear layers."""
+        heads, _, key_size, value_size = self.sizes
+        return heads * (key_size + value_size)
+
+
+class LatentProjection(_Sizes, SlottedLayer):
     """The weights that expand latent vectors to keys and values of all heads, used the other way round.
 
     Queries are mapped to latent vectors, and compared with what the cache stores, without expanding it. Means
@@ -86,7 +107,7 @@ class LatentProjection(SlottedLayer):
         return _shown(*self.sizes)
 
 
-class QuantizedLatentProjection(PackedMatrices):
+class QuantizedLatentProjection(_Sizes, PackedMatrices):
     """A `LatentProjection` whose matrices stay in their GGUF blocks.
 
     `k` is uint8 `(H, R, bytes_per_row)`, `v` `(H, V, bytes_per_row)`, each of its own type. They have no

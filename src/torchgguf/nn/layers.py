@@ -140,6 +140,11 @@ class _PackedMatrixLayer(PackedLayer):
             else:
                 yield slot
 
+    def pack(self, name: str, blocks: Tensor, quant_type: QuantType, dtype: torch.dtype) -> Self:
+        """Store blocks, as in `SlottedLayer.pack`, and return itself."""
+        self.weight, self.quant_type = _parameter(blocks), quant_type
+        return self
+
 
 class QuantizedLinear(_PackedMatrixLayer):
     """`y = x @ dequantize(weight).T + bias`, the weight staying in its GGUF blocks.
@@ -200,10 +205,10 @@ class QuantizedLinear(_PackedMatrixLayer):
         )
         linear.weight = nn.Parameter(unpacked(self.weight, self.quant_type, dtype, self.scale))
         if self.bias is not None:
-            linear.bias = nn.Parameter(self._plain_bias(self.bias).to(dtype))
+            linear.bias = nn.Parameter(self.plain_bias(self.bias).to(dtype))
         return linear
 
-    def _plain_bias(self, bias: Tensor) -> Tensor:
+    def plain_bias(self, bias: Tensor) -> Tensor:
         """Return the bias of a layer without a factor."""
         plain = bias.detach()
         return plain if self.scale is None or not self.scales_bias else plain * self.scale.detach()
@@ -223,7 +228,7 @@ class QuantizedConv1D(QuantizedLinear):
             plain = Conv1D(self.out_features, self.in_features)
         plain.fill("weight", unpacked(self.weight, self.quant_type, dtype, self.scale))
         assert self.bias is not None
-        plain.fill("bias", self._plain_bias(self.bias).to(dtype))
+        plain.fill("bias", self.plain_bias(self.bias).to(dtype))
         return plain
 
 

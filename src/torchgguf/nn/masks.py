@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchgguf.nn.cache import Cache
+from torchgguf.nn.tracing import is_traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def causal_mask(
     """
     total = past + new
     # A compiled graph cannot ask what is in a tensor.
-    if padding is not None and not torch.compiler.is_compiling() and bool(padding.all()):
+    if padding is not None and not is_traced() and bool(padding.all()):
         padding = None
     if window is not None and window >= total:
         window = None
@@ -93,7 +94,7 @@ def bidirectional_mask(
         return AttentionMask(near, causal=False)
     if attention_mask is None:
         return AttentionMask(None, causal=False)
-    if not torch.compiler.is_compiling() and bool(attention_mask.all()):
+    if not is_traced() and bool(attention_mask.all()):
         return AttentionMask(None, causal=False)
     return AttentionMask(attention_mask.to(inputs_embeds.device).bool()[:, None, None], causal=False)
 
@@ -107,7 +108,7 @@ def static_mask(padding: Tensor | None, queries: Tensor, capacity: int, window: 
         capacity: number S of positions that the cache has room for.
         window: as in `causal_mask`.
     """
-    if padding is not None:
+    if padding is not None and padding.shape[1] < capacity:
         padding = F.pad(padding, (0, capacity - padding.shape[1]), value=1)  # no query looks there yet
     return _explicit_mask(padding, queries, capacity, window)
 
@@ -140,7 +141,7 @@ def new_padding(attention_mask: Tensor | None, new: int, cache: Cache | None) ->
     """
     if attention_mask is None:
         return None
-    return attention_mask[:, next_positions(cache, new, attention_mask.device)[0]] == 0
+    return attention_mask.index_select(1, next_positions(cache, new, attention_mask.device)[0]) == 0
 
 
 def attention_masks(
@@ -155,7 +156,8 @@ def attention_masks(
         windows: the layers' windows, as in `causal_mask`.
         attention_mask: `(B, S)`, zero where a position, cached ones included, is padding; or None. With a
             static cache it may be longer than what is filled, so that its shape can stay the same. (How much
-            is filled a GPU is not asked.)
+            is filled a GPU is not asked.) Or bool `(B or 1, 1, T, S)`, which positions a query sees, for
+            texts packed in one row; windows narrow it further.
         inputs_embeds: what goes into the first layer, `(B, T, hidden_size)`.
         cache: what the layers will use.
 
@@ -164,10 +166,13 @@ def attention_masks(
     """
     batch, new, _ = inputs_embeds.shape
     device = inputs_embeds.device
+    if attention_mask is not None and attention_mask.dim() == 4:
+        past = None if cache is None else cache.known_length
+        return _narrowed(windows, attention_mask.to(device), (batch, new), 0 if cache is None else past)
     padding = None if attention_mask is None else attention_mask.to(device)
     past = 0 if cache is None else cache.known_length
     if cache is not None and cache.capacity is not None:
-        asked = padding is not None and device.type == "cpu" and not torch.compiler.is_compiling()
+        asked = padding is not None and device.type == "cpu" and not is_traced()
         filled = cache.get_seq_length() if asked else 0
         _check_shape(padding, batch, filled + new, cache.capacity)
         if past is None:
@@ -177,6 +182,27 @@ def attention_masks(
     assert past is not None
     _check_shape(padding, batch, past + new, past + new)
     return {w: causal_mask(padding, new, past, w, device) for w in set(windows)}
+
+
+def _narrowed(
+    windows: Iterable[int | None], allowed: Tensor, queries: tuple[int, int], past: int | None
+) -> dict[int | None, AttentionMask]:
+    """Return the masks of layers whose queries see what is allowed, within their windows."""
+    batch, new = queries
+    if past is None:
+        raise ValueError("attention_mask must be (B, S), not four-dimensional, with a static cache")
+    expected = {(rows, 1, new, past + new) for rows in (1, batch)}
+    if allowed.dtype is not torch.bool or tuple(allowed.shape) not in expected:
+        shape = tuple(allowed.shape)
+        raise ValueError(
+            f"attention_mask must be bool ({batch} or 1, 1, {new}, {past + new}), got {allowed.dtype} {shape}"
+        )
+    places = torch.arange(past + new, device=allowed.device)
+    distances = places[past:, None] - places
+    return {
+        window: AttentionMask(allowed if window is None else allowed & (distances < window), causal=False)
+        for window in set(windows)
+    }
 
 
 def _check_shape(padding: Tensor | None, batch: int, shortest: int, longest: int) -> None:

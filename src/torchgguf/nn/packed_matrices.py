@@ -27,6 +27,12 @@ class PackedMatrices(PackedLayer):
         super().__init__()
         self.quant_types: dict[str, QuantType] = {}
 
+    def twin(self) -> Self:
+        """Return a layer that shares all parameters and their types, and can be given others."""
+        twin = super().twin()
+        twin.quant_types = self.quant_types.copy()
+        return twin
+
     def _set(self, name: str, blocks: Tensor, quant_type: QuantType) -> None:
         self.quant_types[name] = quant_type
         setattr(self, name, nn.Parameter(blocks, requires_grad=False))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchgguf.nn.cache import Cache
 from torchgguf.nn.masks import new_padding
+from torchgguf.nn.tracing import is_traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Padding:
         if padding is None:
             return None
         # A compiled graph does not depend on the values of a tensor, and a GPU would stall.
-        asked = padding.device.type == "cpu" and not torch.compiler.is_compiling()
+        asked = padding.device.type == "cpu" and not is_traced()
         if asked and not padding.any():
             return None
         order = padding.int().argsort(dim=1, stable=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchgguf.nn.cache.lengths import ALL_LENGTHS, Lengths
+from torchgguf.nn.tracing import is_traced
 
 RopeParameters = Mapping[str, Any]
 # (inverse frequencies (D/2,) float32, factor on cosine and sine)
@@ -203,7 +204,7 @@ class RotaryEmbedding(nn.Module):
     def _lengths(self, long: Tensor) -> Lengths:
         """Return the lengths of texts that have the frequencies of long texts, or those that have not."""
         # A graph cannot branch on values, and to read them from a GPU would stall it.
-        if torch.compiler.is_compiling() or type(long) is not Tensor or long.device.type != "cpu":
+        if is_traced() or type(long) is not Tensor or long.device.type != "cpu":
             lowest = long * (self.original_length + 1)
             return lowest, torch.where(long, ALL_LENGTHS[1], self.original_length)
         return (self.original_length + 1, None) if long else (None, self.original_length)

@@ -4,10 +4,11 @@ Most layers hold their tensors as files do. Those that do not (weights transpose
 parameter, packed bytes) are `SlottedLayer`s and list their slots: nobody else needs to know.
 """
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -84,10 +85,15 @@ class PackedLayer(SlottedLayer):
         else:
             super().fill(name, tensor)
 
+    def twin(self) -> Self:
+        """Return a layer that shares all parameters, and can be given others."""
+        twin = copy.copy(self)
+        vars(twin)["_parameters"] = self._parameters.copy()
+        return twin
+
     def factor(self, matrix: str) -> Tensor | None:
         """Return the factors on the products of a matrix, given the name of its slot, or None."""
-        factor: Tensor | None = getattr(self, factor_name(matrix).replace(".", "_"), None)
-        return factor
+        return self._parameters.get(factor_name(matrix).replace(".", "_"))
 
     def factor_slots(self, matrix: str) -> Iterable[Slot]:
         """List the factors of a matrix, given the name of its slot."""

@@ -64,6 +64,19 @@ class QuantizedStackedLinear(PackedMatrices):
         super().__init__()
         self.parts = tuple(parts)
 
+    def _sizes(self) -> list[tuple[int, ...]]:
+        return [slot.shape for slot in self.slots() if slot.packable]
+
+    @property
+    def in_features(self) -> int:
+        """Size of the input's last dimension."""
+        return self._sizes()[0][1]
+
+    @property
+    def out_features(self) -> int:
+        """Size of the output's last dimension."""
+        return sum(rows for rows, _ in self._sizes())
+
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., in_features)` to `(..., out_features)` in the input's dtype."""
         outputs = [
@@ -76,9 +89,8 @@ class QuantizedStackedLinear(PackedMatrices):
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> StackedLinear:
         """Return the plain layer with the same weights in `dtype`, trainable."""
-        shapes = [slot.shape for slot in self.slots() if slot.packable]
         with torch.device("meta"):
-            plain = StackedLinear(shapes[0][1], sum(rows for rows, _ in shapes), self.parts)
+            plain = StackedLinear(self.in_features, self.out_features, self.parts)
         for name, kind in self.quant_types.items():
             scale = self.factor(f"{name}.weight")
             plain.fill(f"{name}.weight", unpacked(getattr(self, name), kind, dtype, scale))

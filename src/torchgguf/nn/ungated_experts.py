@@ -21,6 +21,8 @@ _UP, _DOWN = MATRICES[1:]
 class UngatedExperts(Experts):
     """Experts `down(act(up(x)))`: `up_proj` is `(E, I, H)`, `down_proj` is `(E, H, I)`, in files too."""
 
+    parameters_of_plain = (_UP, _DOWN)
+
     def add_parameters(self, experts: int, hidden_size: int, intermediate_size: int) -> None:
         """Allocate the parameters."""
         self.up_proj = nn.Parameter(torch.empty(experts, intermediate_size, hidden_size))
@@ -36,9 +38,9 @@ class UngatedExperts(Experts):
 
     def _expert(self, expert: int | None, x: Tensor, *matrices: Tensor) -> Tensor:
         up_proj, down_proj = matrices
-        products = self.act_fn(F.linear(x, up_proj))
+        products = self.act_fn(self._changed(_UP, expert, x, F.linear(x, up_proj)))
         self._observe(expert, x, products)
-        return F.linear(products, down_proj)
+        return self._changed(_DOWN, expert, products, F.linear(products, down_proj))
 
     def slots(self) -> Iterable[Slot]:
         """List the matrices of all experts, as they are in files."""
@@ -53,6 +55,8 @@ class UngatedExperts(Experts):
 
 class QuantizedUngatedExperts(QuantizedExperts):
     """The packed form of `UngatedExperts`."""
+
+    parameters_of_plain = (_UP, _DOWN)
 
     def intermediate_size(self) -> int:
         """Return the size of an expert, I."""
@@ -71,6 +75,8 @@ class QuantizedUngatedExperts(QuantizedExperts):
         up_proj, down_proj, *scales = parameters
         scale = dict(zip(self.scales(), scales, strict=True)) if scales else {}
         kinds = self.quant_types
-        products = self.act_fn(scaled_linear(x, up_proj, kinds[_UP], scale=scale.get(_UP)))
+        up = scaled_linear(x, up_proj, kinds[_UP], scale=scale.get(_UP))
+        products = self.act_fn(self._changed(_UP, expert, x, up))
         self._observe(expert, x, products)
-        return scaled_linear(products, down_proj, kinds[_DOWN], scale=scale.get(_DOWN))
+        down = scaled_linear(products, down_proj, kinds[_DOWN], scale=scale.get(_DOWN))
+        return self._changed(_DOWN, expert, products, down)

@@ -1,5 +1,6 @@
 """Choose types for tensors, and pack whole files tensor by tensor. This layer knows no model."""
 
+from torchgguf.packing.changes import pack_changes
 from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 from torchgguf.packing.packing import Quantization, pack_tensor, pack_tensors
 from torchgguf.packing.planning import Choice, plan_types, stays_wide
@@ -16,6 +17,7 @@ __all__ = [
     "Recipe",
     "file_type_of",
     "load_imatrix",
+    "pack_changes",
     "pack_tensor",
     "pack_tensors",
     "plan_types",

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from gguf import GGML_QUANT_VERSION
@@ -15,6 +15,7 @@ from torch import Tensor
 from torchgguf import kernels
 from torchgguf.container import Metadata, TensorSource, TensorType, ValueType
 from torchgguf.container.tensor_types import PLAIN, TENSOR_TYPES
+from torchgguf.packing.errors import PackingErrors
 from torchgguf.packing.imatrix import ImportanceMatrix, load_imatrix
 from torchgguf.packing.planning import Choice, Overrides, log_fallbacks, plan_types
 from torchgguf.packing.recipes import Recipe, recipe
@@ -185,8 +186,25 @@ def pack_tensors(
 
 
 def _check(name: str, old: TensorSource, choice: Choice, quantization: Quantization) -> None:
-    matrix = quantization.importances
-    known = None if matrix is None else matrix.get(name, old.shape)
+    find_importance(name, old.shape, choice, quantization.importances)
+    packed_already = old.type not in PLAIN and choice.type.dtype is None
+    if packed_already and not quantization.allow_requantize:
+        raise ValueError(
+            f"tensor {name!r} is packed to {old.type.name} already: packing it again to {choice.type.name} "
+            "adds errors. Start from the original file, or allow it "
+            "(--allow-requantize, Quantization(..., allow_requantize=True))"
+        )
+
+
+def find_importance(
+    name: str, shape: tuple[int, ...], choice: Choice, matrix: ImportanceMatrix | None
+) -> Tensor | None:
+    """Return the importances of a tensor, or None if there are none and packing does not require them.
+
+    Raises:
+        ValueError: they are required, or do not match the shape; the message names the tensor.
+    """
+    known = None if matrix is None else matrix.get(name, shape)
     if choice.needs_importance and known is None:
         none = (
             "there is no importance matrix"
@@ -197,13 +215,7 @@ def _check(name: str, old: TensorSource, choice: Choice, quantization: Quantizat
             f"packing tensor {name!r} to {choice.type.name} requires importances, because the type has "
             f"so few bits: {none}. `torchgguf imatrix` creates one"
         )
-    packed_already = old.type not in PLAIN and choice.type.dtype is None
-    if packed_already and not quantization.allow_requantize:
-        raise ValueError(
-            f"tensor {name!r} is packed to {old.type.name} already: packing it again to {choice.type.name} "
-            "adds errors. Start from the original file, or allow it "
-            "(--allow-requantize, Quantization(..., allow_requantize=True))"
-        )
+    return known
 
 
 def pack_tensor(name: str, weights: Tensor, choice: Choice, quantization: Quantization) -> Tensor:
@@ -224,9 +236,8 @@ def pack_tensor(name: str, weights: Tensor, choice: Choice, quantization: Quanti
     """
     source = TensorSource.of(weights)
     _check(name, source, choice, quantization)
-    matrix = quantization.importances
-    importance = None if matrix is None else matrix.get(name, source.shape)
-    return _named(name, lambda: _repack(source, choice.type, importance, None)).view(torch.uint8)
+    importance = find_importance(name, source.shape, choice, quantization.importances)
+    return _named(name, lambda: repack(source, choice.type, importance)).view(torch.uint8)
 
 
 def _copied(name: str, old: TensorSource, wanted: TensorType, report: PackingReport | None) -> TensorSource:
@@ -252,8 +263,8 @@ def _repacked(
 
     def load() -> Tensor:
         importance = None if matrix is None else matrix.get(name, old.shape)
-        errors = None if report is None else _Errors()
-        packed = _named(name, lambda: _repack(old, choice.type, importance, errors))
+        errors = None if report is None else PackingErrors()
+        packed = _named(name, lambda: repack(old, choice.type, importance, errors))
         if report is not None and errors is not None:
             sizes = (new.nbytes, errors.plain, errors.weighted)
             report.add(PackedTensor(name, old.shape, old.type, new_type, wanted, *sizes))
@@ -263,20 +274,49 @@ def _repacked(
     return new
 
 
-def _repack(old: TensorSource, kind: QuantType, importance: Tensor | None, errors: _Errors | None) -> Tensor:
-    """Pack a tensor to another type, slab by slab."""
+def repack(
+    old: TensorSource,
+    kind: QuantType,
+    importance: Tensor | None = None,
+    errors: PackingErrors | None = None,
+    change: Callable[[int, slice], Tensor] | None = None,
+) -> Tensor:
+    """Pack a tensor to another type, or with other weights, slab by slab.
+
+    Args:
+        old: the tensor.
+        kind: the new type.
+        importance: of its columns, `(k,)`, or of those of each expert, `(E, k)`.
+        errors: adds up the errors.
+        change: returns what is added to rows of a matrix, in float32, given the number of the matrix and the
+            rows. Rows to which it adds nothing keep their bytes if the type stays.
+
+    Returns:
+        The tensor as files store it.
+
+    Raises:
+        ValueError: weights are not finite, or too large for the type.
+    """
     rows = old.load_checked().detach()
+    stays = TENSOR_TYPES[kind.id] is old.type
     size = kind.bytes_per_row(old.shape[-1])
     packed = torch.empty(*rows.shape[:-1], size, dtype=torch.uint8, device=rows.device)
-    for source, target, columns in _slabs(rows, packed, importance, max(_SLAB // old.shape[-1], 1)):
+    for slab in _slabs(rows, packed, importance, max(_SLAB // old.shape[-1], 1)):
+        source, target = slab.source, slab.target
         numbers = source.float() if old.type in PLAIN else kernels.dequantize(source, quant_type(old.type))
-        target.copy_(quantize(numbers, kind, columns))
+        added = None if change is None else change(slab.matrix, slab.rows).to(numbers.device)
+        if added is not None:
+            numbers = numbers + added
+        target.copy_(quantize(numbers, kind, slab.columns))
+        if added is not None and stays:
+            same = (added == 0).all(dim=-1)
+            target[same] = source.view(torch.uint8)[same]
         if exceeds(numbers, kind):
             raise ValueError(_TOO_LARGE.format(kind.name))
         if kind.dtype is not None:
             _check_finite(target.view(kind.dtype), kind.name)
         if errors is not None:
-            errors.add(numbers, kernels.dequantize(target, kind), columns)
+            errors.add(numbers, kernels.dequantize(target, kind), slab.columns, added)
     return packed.view(kind.dtype or torch.uint8)
 
 
@@ -286,50 +326,34 @@ def _check_finite(numbers: Tensor, type_name: str) -> None:
         raise ValueError(_TOO_LARGE.format(type_name))
 
 
-def _slabs(
-    rows: Tensor, packed: Tensor, importance: Tensor | None, step: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Split both tensors into slabs of rows, each with the importances of its columns, `(k,)`."""
+class _Slab(NamedTuple):
+    """Some rows of a matrix.
+
+    Attributes:
+        matrix: the number of the matrix.
+        rows: which rows.
+        source: the rows as they are stored.
+        target: the rows to be, uint8.
+        columns: importances of the columns, `(k,)`, or None.
+    """
+
+    matrix: int
+    rows: slice
+    source: Tensor
+    target: Tensor
+    columns: Tensor | None
+
+
+def _slabs(rows: Tensor, packed: Tensor, importance: Tensor | None, step: int) -> Iterator[_Slab]:
+    """Split both tensors into slabs of rows."""
     experts = math.prod(rows.shape[:-2])
-    sources = rows.reshape(experts, *rows.shape[-2:]).split(step, dim=1)
-    targets = packed.view(experts, *packed.shape[-2:]).split(step, dim=1)
-    for source, target in zip(sources, targets, strict=True):
+    sources = rows.reshape(experts, *rows.shape[-2:])
+    targets = packed.view(experts, *packed.shape[-2:])
+    for start in range(0, sources.shape[1], step):
+        some = slice(start, start + step)
         for expert in range(experts):
             columns = importance[expert] if importance is not None and importance.dim() > 1 else importance
-            yield source[expert], target[expert], columns
-
-
-class _Errors:
-    """Sums of the squares of weights, and of the squared errors from packing."""
-
-    def __init__(self) -> None:
-        self._squares = self._weighted_squares = torch.zeros(2, dtype=torch.float64, device="cpu")
-        self._is_weighted = False
-
-    def add(self, numbers: Tensor, packed: Tensor, importance: Tensor | None) -> None:
-        """Add a slab `(rows, k)` before and after packing; `importance` `(k,)` is of its columns."""
-        before, after = numbers.double(), packed.double()  # in float32 squares may overflow or underflow
-        squares = torch.stack([after.sub_(before).square_().sum(0), before.square_().sum(0)])
-        self._squares = self._squares + squares.sum(1).cpu()
-        if importance is not None:
-            self._is_weighted = True
-            weighted = squares @ importance.to(squares.device, torch.float64)
-            self._weighted_squares = self._weighted_squares + weighted.cpu()
-
-    @property
-    def plain(self) -> float:
-        """The relative error sqrt(sum((new - old)^2) / sum(old^2))."""
-        return _root_of_ratio(self._squares)
-
-    @property
-    def weighted(self) -> float | None:
-        """The same with squares weighted by importance; None without importances."""
-        return _root_of_ratio(self._weighted_squares) if self._is_weighted else None
-
-
-def _root_of_ratio(sums: Tensor) -> float:
-    error, whole = sums.tolist()
-    return math.sqrt(error / whole) if whole > 0 else 0.0
+            yield _Slab(expert, some, sources[expert, some], targets[expert, some], columns)
 
 
 def _named(name: str, work: Callable[[], _T]) -> _T:

@@ -131,7 +131,7 @@ def plan_types(
     for name in sorted(names, key=_visiting_order):
         shape, role = tensors[name], _role(name)
         if (wanted := asked.get(name)) is not None:
-            fitting = _fitting(wanted, shape[-1])
+            fitting = fitting_type(wanted, shape[-1])
         else:
             role = "output" if tied and role == "token_embd" else role
             by_name = facts.experts > 1 and role in _OF_EVERY_LAYER
@@ -140,7 +140,7 @@ def plan_types(
             place = TensorPlace(facts, layer, layers[role], before[role], matrices, has_imatrix)
             wanted = choose(recipe, role, place)
             odd_head = role == "output" and shape[-1] % recipe.type.block_size
-            fitting = _fitting(quant_type("Q8_0") if odd_head else wanted, shape[-1])
+            fitting = fitting_type(quant_type("Q8_0") if odd_head else wanted, shape[-1])
             before[role] += 1
         choices[name] = Choice(fitting, wanted, _needs_importance(recipe, name, fitting))
     return {name: choices[name] for name in names}
@@ -221,13 +221,8 @@ def _asked(
     embeddings = [name for name in names if _role(name) == "token_embd"]
     if output_type is not None and tied and not pure:
         asked |= dict.fromkeys(embeddings, quant_type(output_type))
-    overridden = set()
-    for pattern, kind in reversed(overrides):  # so that the first pattern wins
-        found = [name for name in names if _compiled(pattern).search(name)]
-        if not found:
-            raise ValueError(f"the pattern {pattern!r} matches no tensor that can be packed")
-        asked |= dict.fromkeys(found, quant_type(kind))
-        overridden.update(found)
+    overridden = overridden_types(names, overrides)
+    asked |= overridden
     if token_embedding_type is not None:
         # Embeddings for each layer are another tensor, and patterns may override them.
         own = [name for name in embeddings if name == _EMBEDDING or name not in overridden]
@@ -237,6 +232,21 @@ def _asked(
     return asked
 
 
+def overridden_types(names: Sequence[str], overrides: Overrides) -> dict[str, QuantType]:
+    """Return the types of the tensors that patterns match, by name; the first pattern that matches counts.
+
+    Raises:
+        ValueError: a pattern is invalid, or matches none of the names.
+    """
+    overridden: dict[str, QuantType] = {}
+    for pattern, kind in reversed(overrides):  # so that the first pattern wins
+        found = [name for name in names if _compiled(pattern).search(name)]
+        if not found:
+            raise ValueError(f"the pattern {pattern!r} matches no tensor that can be packed")
+        overridden |= dict.fromkeys(found, quant_type(kind))
+    return overridden
+
+
 def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern, re.IGNORECASE)
@@ -244,7 +254,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         raise ValueError(f"the pattern {pattern!r} is invalid: {error}") from None
 
 
-def _fitting(wanted: QuantType, columns: int) -> QuantType:
+def fitting_type(wanted: QuantType, columns: int) -> QuantType:
     """Return the type or, if rows do not divide into its blocks, the fallback of llama-quantize."""
     for kind in (wanted, quant_type(_FALLBACKS.get(wanted.name, wanted.name))):
         if columns % kind.block_size == 0:

@@ -4,6 +4,7 @@ from torchgguf.pipelines.base import Pipeline
 from torchgguf.pipelines.factory import TASKS, pipeline
 from torchgguf.pipelines.feature_extraction import FeatureExtractionPipeline
 from torchgguf.pipelines.question_answering import QuestionAnsweringPipeline
+from torchgguf.pipelines.text2text_generation import Text2TextGenerationPipeline
 from torchgguf.pipelines.text_classification import TextClassificationPipeline
 from torchgguf.pipelines.text_generation import TextGenerationPipeline
 from torchgguf.pipelines.token_classification import NerPipeline, TokenClassificationPipeline
@@ -14,6 +15,7 @@ __all__ = [
     "NerPipeline",
     "Pipeline",
     "QuestionAnsweringPipeline",
+    "Text2TextGenerationPipeline",
     "TextClassificationPipeline",
     "TextGenerationPipeline",
     "TokenClassificationPipeline",

@@ -16,6 +16,7 @@ from torchgguf.models import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PreTrainedModel,
@@ -27,6 +28,7 @@ from torchgguf.models.io.devices import available_device
 from torchgguf.pipelines.base import Pipeline
 from torchgguf.pipelines.feature_extraction import FeatureExtractionPipeline
 from torchgguf.pipelines.question_answering import QuestionAnsweringPipeline
+from torchgguf.pipelines.text2text_generation import Text2TextGenerationPipeline
 from torchgguf.pipelines.text_classification import TextClassificationPipeline
 from torchgguf.pipelines.text_generation import TextGenerationPipeline
 from torchgguf.pipelines.token_classification import TokenClassificationPipeline
@@ -45,6 +47,7 @@ class Task(NamedTuple):
 
 TASKS: dict[str, Task] = {
     "text-generation": Task(TextGenerationPipeline, AutoModelForCausalLM, "causal_lm"),
+    "text2text-generation": Task(Text2TextGenerationPipeline, AutoModelForSeq2SeqLM, "seq2seq_lm"),
     "text-classification": Task(
         TextClassificationPipeline, AutoModelForSequenceClassification, "sequence_classification"
     ),
@@ -201,10 +204,11 @@ def _task_name(task: str | None, model: Any, source: dict[str, Any]) -> str:
         stated, head = [type(model).__name__], model.task
     else:
         config = AutoConfig.from_pretrained(model, **source)
-        classes = registry.architecture_of_type(config.model_type).classes
-        if not (stated := config.architectures or []):  # as in GGUF files: language models, or encoders
-            return "text-generation" if "causal_lm" in classes else "feature-extraction"
-        head = next((task for task, found in classes.items() if found.__name__ in stated), None)
+        architecture = registry.architecture_of_config(config)
+        # GGUF files state no classes.
+        stated = config.architectures or [architecture.main_class.__name__]
+        classes = architecture.classes.items()
+        head = next((task for task, found in classes if found.__name__ in stated), None)
     for name, row in TASKS.items():
         if row.head == head:
             return name

@@ -290,7 +290,7 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
             input_ids, inputs_embeds = None, embeds + self.wte(token_type_ids)
         output = super().forward(
             input_ids=_as_rows(input_ids, 1),
-            attention_mask=_as_rows(attention_mask, 1),
+            attention_mask=_mask_as_rows(attention_mask),
             position_ids=position_ids,
             cache=cache,
             inputs_embeds=_as_rows(inputs_embeds, 2),
@@ -310,6 +310,11 @@ class GPT2Model(GPT2PreTrainedModel, LayerStack):
 def _as_rows(tensor: Tensor | None, dims: int) -> Tensor | None:
     """Flatten all dimensions except the last `dims` into one of rows."""
     return None if tensor is None else tensor.reshape(-1, *tensor.shape[-dims:])
+
+
+def _mask_as_rows(mask: Tensor | None) -> Tensor | None:
+    """Flatten the dimensions of rows of a mask, unless it has a row for each query already."""
+    return mask if mask is not None and mask.dtype is torch.bool and mask.dim() == 4 else _as_rows(mask, 1)
 
 
 class GPT2LMHeadModel(GPT2PreTrainedModel, heads.ForCausalLM, base=GPT2Model): ...

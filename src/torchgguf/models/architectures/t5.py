@@ -1,22 +1,19 @@
-"""The encoder of T5 (Raffel et al. 2020, arXiv 1910.10683): what embeds texts for retrieval and for images.
+"""T5 (Raffel et al. 2020, arXiv 1910.10683): whole models, and the encoder alone, which embeds texts."""
 
-The decoder is not here. Checkpoints of whole models load without it.
-"""
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from torchgguf.models.blocks import tables
-from torchgguf.models.blocks.attention import SelfAttention
-from torchgguf.models.blocks.outputs import BaseModelOutputWithPastAndCrossAttentions
-from torchgguf.models.blocks.stack import LayerStack
-from torchgguf.models.blocks.step import Step
+from torchgguf.models.blocks.encoder_decoder.model import EncoderDecoderModel, ForConditionalGeneration
+from torchgguf.models.blocks.encoder_decoder.stack import RelativeStack
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
 from torchgguf.models.core.config_map import (
+    Assumed,
+    Count,
     Field,
     Header,
     Rule,
@@ -24,10 +21,10 @@ from torchgguf.models.core.config_map import (
     largest_dimension,
     tensor_count,
 )
-from torchgguf.models.core.weight_map import Row
+from torchgguf.models.core.weight_map import HEAD, Row
 from torchgguf.models.pretrained.config import PreTrainedConfig
-from torchgguf.nn import AttentionMask, Cache, Embedding, Linear, RMSNorm, bidirectional_mask, find_activation
-from torchgguf.nn.relative_bias import RelativeBias
+from torchgguf.models.pretrained.model import PreTrainedModel
+from torchgguf.nn import Embedding
 
 _PLAIN, _GATED = "relu", "gated-gelu"
 
@@ -37,7 +34,9 @@ class T5Config(PreTrainedConfig):
     """Sizes and choices, as transformers names them.
 
     `feed_forward_proj` is the activation of the MLP, after `gated-` if there is a gate. `n_positions` is the
-    length of texts in training, not a limit. `scale_decoder_outputs` is of the decoder.
+    length of texts in training, not a limit. `scale_decoder_outputs` is whether the decoder's states are
+    multiplied by `d_model ** -0.5` before the head, by default as `tie_word_embeddings`. A head of its own is
+    used if the checkpoint contains one and states are not scaled, whatever `tie_word_embeddings` says.
     """
 
     model_type = "t5"
@@ -47,7 +46,6 @@ class T5Config(PreTrainedConfig):
         "num_hidden_layers": "num_layers",
         "head_dim": "d_kv",
     }
-    also_supported = ("is_encoder_decoder",)
 
     vocab_size: int = 32128
     d_model: int = 512
@@ -63,6 +61,7 @@ class T5Config(PreTrainedConfig):
     initializer_factor: float = 1.0
     feed_forward_proj: str = _PLAIN
     is_encoder_decoder: bool = True
+    decoder_start_token_id: int | None = None
     pad_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 1
     n_positions: int = 512
@@ -76,12 +75,16 @@ class T5Config(PreTrainedConfig):
             self.num_decoder_layers = self.num_layers
         if self.scale_decoder_outputs is None:  # the older name of this choice
             self.scale_decoder_outputs = self.tie_word_embeddings
-        self.tie_word_embeddings = True
         if min(self.d_model, self.d_kv, self.d_ff, self.num_heads) < 1:
             raise ValueError(
                 "d_model, d_kv, d_ff and num_heads must be above 0, "
                 f"got {self.d_model}, {self.d_kv}, {self.d_ff} and {self.num_heads}"
             )
+
+    @property
+    def layers_with_tensors(self) -> int:
+        """The number of layers of the longer one of encoder and decoder."""
+        return max(self.num_layers, (self.num_decoder_layers or 0) if self.is_encoder_decoder else 0)
 
     @property
     def is_gated_act(self) -> bool:
@@ -112,10 +115,52 @@ class FeedForward(Rule):
         return {}
 
 
-_LAYER = "encoder.block.{}.layer"
-_MLP = f"{_LAYER}.1.DenseReluDense"
+class OwnHead(Rule):
+    """Whether there is a head of its own, for which there is no key. Only then states are not scaled."""
 
-T5_RULES = (
+    def read(self, header: Header) -> dict[str, Any]:
+        """Return the fields for the tensors."""
+        is_tied = "output.weight" not in header.tensors
+        return {"tie_word_embeddings": is_tied, "scale_decoder_outputs": is_tied}
+
+    def write(self, config: T5Config) -> dict[str, Any]:
+        """Refuse other combinations."""
+        if config.scale_decoder_outputs != config.tie_word_embeddings:
+            raise ValueError(
+                f"GGUF does not support scale_decoder_outputs={config.scale_decoder_outputs} with "
+                f"tie_word_embeddings={config.tie_word_embeddings}: readers assume that both are equal"
+            )
+        return {}
+
+    def complete(self, config: T5Config, names: Collection[str]) -> None:
+        """Use the head of a checkpoint, unless it must be a copy of the embedding."""
+        config.tie_word_embeddings = bool(config.scale_decoder_outputs) or f"{HEAD}.weight" not in names
+
+
+def _attention(gguf: str, hf: str) -> tuple[Row, ...]:
+    return tuple(Row(f"{gguf}_{part}", f"{hf}.{part}") for part in "qkvo")
+
+
+def _mlp(gguf: str, hf: str) -> tuple[Row, ...]:
+    inner = f"{hf}.DenseReluDense"
+    return (
+        Row(f"{gguf}.ffn_norm", f"{hf}.layer_norm"),
+        Row(f"{gguf}.ffn_gate", f"{inner}.wi_0"),
+        Row(f"{gguf}.ffn_up", f"{inner}.wi_1", applies=lambda config: config.is_gated_act),
+        Row(f"{gguf}.ffn_up", f"{inner}.wi", applies=lambda config: not config.is_gated_act),
+        Row(f"{gguf}.ffn_down", f"{inner}.wo"),
+    )
+
+
+def _self_attention(gguf: str, hf: str) -> tuple[Row, ...]:
+    return (
+        Row(f"{gguf}.attn_norm", f"{hf}.layer_norm"),
+        *_attention(f"{gguf}.attn", f"{hf}.SelfAttention"),
+        Row(f"{gguf}.attn_rel_b", f"{hf}.SelfAttention.relative_attention_bias"),
+    )
+
+
+_RULES = (
     Field("block_count", "num_layers", limit=tensor_count),
     Field("context_length", "n_positions"),
     Field("embedding_length", "d_model", limit=largest_dimension),
@@ -127,159 +172,94 @@ T5_RULES = (
     Field("attention.layer_norm_rms_epsilon", "layer_norm_epsilon", float),
     Field("attention.layer_norm_epsilon", "layer_norm_epsilon", float, required=False),
     *tables.VOCABULARY_RULES,
-    tables.NOT_CAUSAL,
     FeedForward(),
     Unwritable("relative_attention_max_distance", 128),
 )
-
-T5_ROWS = (
-    Row("token_embd", "shared"),
-    Row("enc.output_norm", "encoder.final_layer_norm"),
-    Row("enc.blk.{}.attn_norm", f"{_LAYER}.0.layer_norm"),
-    *(Row(f"enc.blk.{{}}.attn_{part}", f"{_LAYER}.0.SelfAttention.{part}") for part in "qkvo"),
-    Row("enc.blk.{}.attn_rel_b", f"{_LAYER}.0.SelfAttention.relative_attention_bias"),
-    Row("enc.blk.{}.ffn_norm", f"{_LAYER}.1.layer_norm"),
-    Row("enc.blk.{}.ffn_gate", f"{_MLP}.wi_0"),
-    Row("enc.blk.{}.ffn_up", f"{_MLP}.wi_1", applies=lambda config: config.is_gated_act),
-    Row("enc.blk.{}.ffn_up", f"{_MLP}.wi", applies=lambda config: not config.is_gated_act),
-    Row("enc.blk.{}.ffn_down", f"{_MLP}.wo"),
+T5_ENCODER_RULES = (*_RULES, Assumed("is_encoder_decoder", False), tables.NOT_CAUSAL)
+T5_RULES = (
+    *_RULES,
+    Assumed("is_encoder_decoder", True),
+    OwnHead(),
+    Field("decoder_block_count", "num_decoder_layers", required=False, limit=tensor_count),
+    Count("decoder_start_token_id", "decoder_start_token_id", required=False),
 )
 
-# Beginnings of the names of tensors in checkpoints of whole models.
-OF_WHOLE_MODELS = ("decoder.", "encoder.embed_tokens.", "lm_head.")
+_ENCODER, _DECODER = "encoder.block.{}.layer", "decoder.block.{}.layer"
+
+T5_ENCODER_ROWS = (
+    Row("token_embd", "shared"),
+    *_self_attention("enc.blk.{}", f"{_ENCODER}.0"),
+    *_mlp("enc.blk.{}", f"{_ENCODER}.1"),
+    Row("enc.output_norm", "encoder.final_layer_norm"),
+)
+T5_ROWS = (
+    *T5_ENCODER_ROWS,
+    *_self_attention("dec.blk.{}", f"{_DECODER}.0"),
+    Row("dec.blk.{}.cross_attn_norm", f"{_DECODER}.1.layer_norm"),
+    *_attention("dec.blk.{}.cross_attn", f"{_DECODER}.1.EncDecAttention"),
+    *_mlp("dec.blk.{}", f"{_DECODER}.2"),
+    Row("dec.output_norm", "decoder.final_layer_norm"),
+    Row("output", HEAD),
+)
+
+# Names of tensors in checkpoints that no class has: copies of the embedding, heads of other classes, and
+# biases that old checkpoints contain and nothing reads. The encoder alone reads checkpoints of whole models.
+_COPIES = ("encoder.embed_tokens.", "decoder.embed_tokens.", f"{HEAD}.")
+UNUSED_BY_ENCODER = ("decoder.", *_COPIES)
+UNUSED_BY_WHOLE = (*_COPIES, "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.")
+UNREAD = ("dec.blk.{}.cross_attn_rel_b.weight",)
+
+
+def is_encoder_alone(config: T5Config) -> bool:
+    """Return whether a checkpoint with this config contains an encoder alone."""
+    named = config.architectures or ()
+    return not config.is_encoder_decoder or any(name.endswith("EncoderModel") for name in named)
+
 
 T5 = Architecture(
-    gguf="t5encoder", config_class=T5Config, rules=T5_RULES, rows=T5_ROWS, unused=OF_WHOLE_MODELS
+    gguf="t5",
+    config_class=T5Config,
+    rules=T5_RULES,
+    rows=T5_ROWS,
+    unused=UNUSED_BY_WHOLE,
+    unread=UNREAD,
+    of_config=lambda config: not is_encoder_alone(config),
+)
+T5_ENCODER = Architecture(
+    gguf="t5encoder",
+    config_class=T5Config,
+    rules=T5_ENCODER_RULES,
+    rows=T5_ENCODER_ROWS,
+    unused=UNUSED_BY_ENCODER,
+    of_config=is_encoder_alone,
 )
 
-
-def biased(mask: AttentionMask, bias: Tensor) -> AttentionMask:
-    """Return a mask of padding with biases on scores `(1, H, T, T)`."""
-    if mask.allowed is not None:
-        bias = bias.masked_fill(~mask.allowed, -torch.inf)
-    return AttentionMask(None, False, bias)
+_make_stack = partial(RelativeStack, shares_biases=True)
 
 
-class T5Attention(SelfAttention):
-    """Attention whose scores are not scaled.
-
-    Args:
-        config: contains the sizes.
-        layer_idx: number of the layer.
-        has_biases: whether the layer contains biases by relative positions.
-    """
-
-    def __init__(self, config: T5Config, layer_idx: int, has_biases: bool) -> None:
-        super().__init__(layer_idx, 1.0, config.dropout_rate)
-        self.heads = config.num_heads
-        size = config.num_heads * config.d_kv
-        self.q, self.k, self.v = (Linear(config.d_model, size, bias=False) for _ in range(3))
-        self.o = Linear(size, config.d_model, bias=False)
-        if has_biases:
-            self.relative_attention_bias = RelativeBias(
-                config.relative_attention_num_buckets,
-                config.num_heads,
-                config.relative_attention_max_distance,
-            )
-
-    def forward(self, x: Tensor, step: Step) -> Tensor:
-        """Map `(B, T, d_model)` to itself."""
-        query, key, value = (layer(x).unflatten(2, (self.heads, -1)) for layer in (self.q, self.k, self.v))
-        output: Tensor = self.o(self.attend(query, key, value, step))
-        return output
-
-
-class T5MLP(nn.Module):
-    """`wo(act(wi(x)))`, or `wo(act(wi_0(x)) * wi_1(x))` with a gate."""
-
-    def __init__(self, config: T5Config) -> None:
-        super().__init__()
-        self.inputs = ("wi_0", "wi_1") if config.is_gated_act else ("wi",)
-        for name in self.inputs:
-            self.add_module(name, Linear(config.d_model, config.d_ff, bias=False))
-        self.wo = Linear(config.d_ff, config.d_model, bias=False)
-        self.act = find_activation("feed_forward_proj", config.dense_act_fn)
-        self.dropout = nn.Dropout(config.dropout_rate)
-
-    def forward(self, x: Tensor, step: Step) -> Tensor:
-        """Map `(..., d_model)` to itself."""
-        first, *others = (getattr(self, name)(x) for name in self.inputs)
-        inner: Tensor = self.act(first)
-        for other in others:
-            inner = inner * other
-        output: Tensor = self.wo(self.dropout(inner))
-        return output
-
-
-class T5Residual(nn.Module):
-    """A part of a layer, which reads the normalised stream and adds to it."""
-
-    def __init__(self, config: T5Config, name: str, part: nn.Module) -> None:
-        super().__init__()
-        self.part_name = name
-        self.add_module(name, part)
-        self.layer_norm = RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout_rate)
-
-    def forward(self, x: Tensor, step: Step) -> Tensor:
-        """Map the stream `(B, T, d_model)` to the next part's."""
-        output: Tensor = self.dropout(getattr(self, self.part_name)(self.layer_norm(x), step))
-        return x + output
-
-
-class T5Block(nn.Module):
-    """A layer: attention, then an MLP."""
-
-    def __init__(self, config: T5Config, attention: T5Attention) -> None:
-        super().__init__()
-        parts = {"SelfAttention": attention, "DenseReluDense": T5MLP(config)}
-        self.layer = nn.ModuleList(T5Residual(config, name, part) for name, part in parts.items())
-
-    def forward(self, x: Tensor, step: Step) -> Tensor:
-        """Map the stream `(B, T, d_model)` to the next layer's."""
-        for part in self.layer:
-            x = part(x, step)
-        return x
-
-
-class T5Stack(nn.Module):
-    """The layers and the last norm, and the embedding of the model."""
-
-    def __init__(self, config: T5Config, embedding: nn.Module, attentions: Iterable[T5Attention]) -> None:
-        super().__init__()
-        self.embed_tokens = embedding
-        self.block = nn.ModuleList(T5Block(config, attention) for attention in attentions)
-        self.final_layer_norm = RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
-        self.dropout = nn.Dropout(config.dropout_rate)
-
-
-class T5EncoderModel(LayerStack, architecture=T5):
+class T5EncoderModel(PreTrainedModel, architecture=T5_ENCODER):
     """The encoder. It has no cache: every position sees all others."""
 
+    task = "base"
     base_model_prefix = "transformer"
-    output_class = BaseModelOutputWithPastAndCrossAttentions
-    argument_order = ("input_ids", "attention_mask", "inputs_embeds")
+    make_stack: ClassVar[Any] = _make_stack
 
     def __init__(self, config: T5Config, attn_implementation: str | None = None) -> None:
         super().__init__(config, attn_implementation)
+        config.is_encoder_decoder = False
         self.shared: nn.Module = Embedding(config.vocab_size, config.d_model)
-        attentions = (self.make_attention(config, i) for i in range(config.num_layers))
-        self.encoder = T5Stack(config, self.shared, attentions)
+        self.encoder = type(self).make_stack(
+            config,
+            self.shared,
+            config.num_layers,
+            is_decoder=False,
+            attn_implementation=attn_implementation,
+        )
         self.post_init()
 
-    def make_attention(self, config: Any, layer_idx: int) -> T5Attention:
-        """Make the attention of a layer: the first one contains the biases of all layers."""
-        return T5Attention(config, layer_idx, has_biases=layer_idx == 0)
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """The layers."""
-        return self.encoder.block
-
-    def norm(self, x: Tensor) -> Tensor:
-        """Return the last states."""
-        states: Tensor = self.encoder.dropout(self.encoder.final_layer_norm(x))
-        return states
+    def get_encoder(self) -> Any:
+        """Return the encoder."""
+        return self.encoder
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the module that looks up tokens."""
@@ -294,61 +274,45 @@ class T5EncoderModel(LayerStack, architecture=T5):
         """Use one embedding under both of its names."""
         self.encoder.embed_tokens = self.shared
 
-    def embed(self, x: Tensor, position_ids: Tensor) -> Tensor:
-        """Map embedded tokens to the input of the first layer."""
-        embedded: Tensor = self.encoder.dropout(x)
-        return embedded
+    def init_weights(self, module: nn.Module) -> None:
+        """Initialize the embedding."""
+        if isinstance(module, Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_factor)
 
-    def make_masks(
-        self, attention_mask: Tensor | None, x: Tensor, cache: Cache | None
-    ) -> Mapping[int | None, AttentionMask]:
-        """Create one mask for all layers, with the biases of relative positions."""
-        biases = self.encoder.block[0].get_submodule("layer.0.SelfAttention.relative_attention_bias")
-        return {None: biased(bidirectional_mask(attention_mask, x), biases(x.shape[1]).to(x))}
-
-    def forward(  # type: ignore[override]  # transformers has this order
+    def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        *,
-        cache: Cache | None = None,
-        use_cache: bool | None = None,
         **options: Any,
     ) -> Any:
-        """Run the layers; return an `output_class`.
-
-        `LayerStack.forward` describes the errors, and more arguments.
+        """Run the layers; return a `BaseModelOutputWithPastAndCrossAttentions`.
 
         Args:
             input_ids: tokens `(B, T)`; None with `inputs_embeds`.
             attention_mask: `(B, T)`, zero at padding on either side.
             inputs_embeds: `(B, T, d_model)`, instead of `input_ids`.
-            cache: must be None.
-            use_cache: has no effect.
-            options: more arguments of `LayerStack.forward`.
+            options: more arguments of `RelativeStack.forward`.
 
         Raises:
             ValueError: arguments contradict each other, are unsupported, or are of wrong shapes.
         """
-        if cache is not None:
-            raise ValueError(f"cache must be None: {type(self).__name__} sees all positions at once")
-        return super().forward(
-            input_ids, attention_mask, inputs_embeds=inputs_embeds, use_cache=False, **options
-        )
+        return self.encoder(input_ids, attention_mask, inputs_embeds=inputs_embeds, **options)
 
-    def init_weights(self, module: nn.Module) -> None:
-        """Initialize a layer: the wider its input, the smaller its weights."""
-        factor, width = self.config.initializer_factor, self.config.d_model
-        if isinstance(module, T5Attention):
-            for name, fan_in in {"q": width * self.config.d_kv, "k": width, "v": width}.items():
-                nn.init.normal_(module.get_parameter(f"{name}.weight"), std=factor * fan_in**-0.5)
-            nn.init.normal_(module.o.weight, std=factor * module.o.in_features**-0.5)
-        elif isinstance(module, T5MLP):
-            for layer in module.children():
-                if isinstance(layer, Linear):
-                    nn.init.normal_(layer.weight, std=factor * layer.in_features**-0.5)
-        elif isinstance(module, RelativeBias):
-            nn.init.normal_(module.weight, std=factor * width**-0.5)
-        elif isinstance(module, Embedding):
-            nn.init.normal_(module.weight, std=factor)
+
+class T5Model(EncoderDecoderModel, architecture=T5):
+    """The encoder and the decoder, without a head."""
+
+    make_stack = _make_stack
+
+
+class T5ForConditionalGeneration(ForConditionalGeneration, architecture=T5):
+    """The encoder and the decoder, which predicts tokens."""
+
+    make_stack = _make_stack
+
+    def score(self, states: Tensor) -> Tensor:
+        """Map last states to logits; see `T5Config` for the scale."""
+        if self.config.scale_decoder_outputs:
+            states = states * self.config.d_model**-0.5
+        return super().score(states)

@@ -1,23 +1,24 @@
-"""The encoder of UMT5 (Chung et al. 2023, arXiv 2304.09151): a T5 whose layers have biases of their own."""
+"""UMT5 (Chung et al. 2023, arXiv 2304.09151): a T5 whose layers have biases of their own."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from functools import partial
 
 from torchgguf.models.architectures.t5 import (
-    OF_WHOLE_MODELS,
+    T5_ENCODER_ROWS,
+    T5_ENCODER_RULES,
     T5_ROWS,
     T5_RULES,
-    T5Attention,
+    UNREAD,
+    UNUSED_BY_ENCODER,
+    UNUSED_BY_WHOLE,
     T5Config,
     T5EncoderModel,
-    biased,
+    T5ForConditionalGeneration,
+    T5Model,
+    is_encoder_alone,
 )
-from torchgguf.models.blocks.step import Step
+from torchgguf.models.blocks.encoder_decoder.stack import RelativeStack
 from torchgguf.models.core.architecture import Architecture
 from torchgguf.models.core.config import config_dataclass
-from torchgguf.nn import AttentionMask, Cache, bidirectional_mask
 
 
 @config_dataclass
@@ -34,34 +35,44 @@ class UMT5Config(T5Config):
     decoder_start_token_id: int | None = 0
 
 
+_MARKER = "enc.blk.1.attn_rel_b.weight"
+
 UMT5 = Architecture(
-    gguf="t5encoder",
+    gguf="t5",
     config_class=UMT5Config,
     rules=T5_RULES,
     rows=T5_ROWS,
-    marker="enc.blk.1.attn_rel_b.weight",
-    unused=OF_WHOLE_MODELS,
+    marker=_MARKER,
+    unused=UNUSED_BY_WHOLE,
+    unread=UNREAD,
+    of_config=lambda config: not is_encoder_alone(config),
+)
+UMT5_ENCODER = Architecture(
+    gguf="t5encoder",
+    config_class=UMT5Config,
+    rules=T5_ENCODER_RULES,
+    rows=T5_ENCODER_ROWS,
+    marker=_MARKER,
+    unused=UNUSED_BY_ENCODER,
+    of_config=is_encoder_alone,
 )
 
-
-class UMT5Attention(T5Attention):
-    """Attention with biases of its own."""
-
-    def compare(self, query: Tensor, key: Tensor, value: Tensor, step: Step) -> tuple[Tensor, Tensor | None]:
-        """Return weighted means of values `(B, H, T, D)`, and the probabilities or None."""
-        mask = biased(step.masks[None], self.relative_attention_bias(query.shape[2]).to(query))
-        return step.attend(query, key, value, mask, self.scaling, self.dropout if self.training else 0.0)
+_make_stack = partial(RelativeStack, shares_biases=False)
 
 
-class UMT5EncoderModel(T5EncoderModel, architecture=UMT5):
+class UMT5EncoderModel(T5EncoderModel, architecture=UMT5_ENCODER):
     """The encoder. It has no cache: every position sees all others."""
 
-    def make_attention(self, config: Any, layer_idx: int) -> UMT5Attention:
-        """Make the attention of a layer."""
-        return UMT5Attention(config, layer_idx, has_biases=True)
+    make_stack = _make_stack
 
-    def make_masks(
-        self, attention_mask: Tensor | None, x: Tensor, cache: Cache | None
-    ) -> Mapping[int | None, AttentionMask]:
-        """Create the mask of padding, to which each layer adds its biases."""
-        return {None: bidirectional_mask(attention_mask, x)}
+
+class UMT5Model(T5Model, architecture=UMT5):
+    """The encoder and the decoder, without a head."""
+
+    make_stack = _make_stack
+
+
+class UMT5ForConditionalGeneration(T5ForConditionalGeneration, architecture=UMT5):
+    """The encoder and the decoder, which predicts tokens."""
+
+    make_stack = _make_stack

@@ -167,14 +167,6 @@ class ForCausalLM(ModelWithHead, LanguageModeling, GenerationMixin):
         self.complete(output, decoded, attention_mask)
         return output.to_tuple() if return_dict is False else output
 
-    def score(self, states: Tensor) -> Tensor:
-        """Map last states `(..., hidden_size)` to logits `(..., vocab_size)`."""
-        logits: Tensor = self.head(states)
-        return logits
-
-    def complete(self, output: Any, decoded: Any, attention_mask: Tensor | None) -> None:
-        """Add fields that only some models return, from the output of the model without a head."""
-
 
 class CappedForCausalLM(ForCausalLM):
     """Predicts the next token; `final_logit_softcapping` of the config, unless None, bounds the logits."""

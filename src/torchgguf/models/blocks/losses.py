@@ -21,14 +21,14 @@ def next_token_loss(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor |
     Raises:
         ValueError: the shape of labels is not that of the positions scored.
     """
-    _expect(labels, logits.shape[:-1], "a token for each position scored")
+    expect_labels(labels, logits.shape[:-1], "a token for each position scored")
     targets = F.pad(labels[..., 1:], (0, 1), value=IGNORED)  # labels move, not logits: they are smaller
     return _cross_entropy(logits.float(), targets, num_items_in_batch)
 
 
 def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute the mean cross-entropy of logits `(B, T, num_labels)`; labels `(B, T)` may be `IGNORED`."""
-    _expect(labels, logits.shape[:-1], "a label for each token")
+    expect_labels(labels, logits.shape[:-1], "a label for each token")
     return _cross_entropy(logits.float(), labels)
 
 
@@ -41,12 +41,12 @@ def sequence_loss(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
     if config.problem_type is None:
         config.problem_type = _problem_type(config.num_labels, labels.dtype)
     if config.problem_type == "single_label_classification":
-        _expect(labels.flatten(), logits.shape[:1], "a label for each text")
+        expect_labels(labels.flatten(), logits.shape[:1], "a label for each text")
         return F.cross_entropy(logits, labels.flatten().to(logits.device), ignore_index=IGNORED)
     loss = F.mse_loss if config.problem_type == "regression" else F.binary_cross_entropy_with_logits
     if config.num_labels == 1:
         labels = labels.reshape(-1, 1)
-    _expect(labels, logits.shape, "a number for each text and label")
+    expect_labels(labels, logits.shape, "a number for each text and label")
     return loss(logits, labels.to(logits))
 
 
@@ -58,7 +58,7 @@ def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Te
     behind = start_logits.shape[1]
     losses = []
     for logits, positions in ((start_logits, starts), (end_logits, ends)):
-        _expect(positions.flatten(), logits.shape[:1], "a position for each text")
+        expect_labels(positions.flatten(), logits.shape[:1], "a position for each text")
         target = positions.flatten().clamp(0, behind).to(logits.device)
         losses.append(F.cross_entropy(logits, target, ignore_index=behind))
     return (losses[0] + losses[1]) / 2
@@ -79,6 +79,11 @@ def _cross_entropy(logits: Tensor, labels: Tensor, count: Tensor | int | None = 
     return loss if count is None else loss / torch.as_tensor(count, device=loss.device)
 
 
-def _expect(labels: Tensor, shape: torch.Size, what: str) -> None:
+def expect_labels(labels: Tensor, shape: torch.Size, what: str) -> None:
+    """Check the shape of labels.
+
+    Raises:
+        ValueError: it is another; the message contains `what`, which states what labels are.
+    """
     if labels.shape != shape:
         raise ValueError(f"labels must be {what}, {tuple(shape)}, got shape {tuple(labels.shape)}")

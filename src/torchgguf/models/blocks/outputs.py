@@ -122,3 +122,33 @@ class QuestionAnsweringModelOutput(ModelOutput):
     end_logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+class Seq2SeqModelOutput(ModelOutput):
+    """Output of an encoder and a decoder without a head: `last_hidden_state` `(B, T, hidden_size)`.
+
+    `cross_attentions` are like `attentions`: each layer's probabilities of the encoder's positions.
+    """
+
+    last_hidden_state: Tensor | None = None
+    cache: Cache | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+
+
+class Seq2SeqLMOutput(ModelOutput):
+    """The same of a model that predicts tokens: `logits` `(B, T, vocab_size)`, `loss` in nats a token."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    cache: Cache | None = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchgguf.models.blocks.attention import SelfAttention
 from torchgguf.models.blocks.outputs import BaseModelOutputWithPast
-from torchgguf.models.blocks.step import Step, StepRecord
+from torchgguf.models.blocks.step import Encoded, Step, StepRecord
 from torchgguf.models.pretrained.model import PreTrainedModel
 from torchgguf.nn import (
     ATTENTION_FUNCTIONS,
@@ -26,6 +26,7 @@ from torchgguf.nn import (
     check_attention,
     next_positions,
 )
+from torchgguf.nn.tracing import is_traced
 
 
 def check_positions(position_ids: Tensor, known: int, name: str) -> None:
@@ -41,7 +42,7 @@ def check_positions(position_ids: Tensor, known: int, name: str) -> None:
     Raises:
         ValueError: a position is `known` or more.
     """
-    asked = position_ids.device.type == "cpu" and not torch.compiler.is_compiling()
+    asked = position_ids.device.type == "cpu" and not is_traced()
     if asked and (last := int(position_ids.max())) >= known:
         raise ValueError(f"position_ids must be below {name}={known}, got {last}")
 
@@ -91,6 +92,10 @@ class LayerStack(PreTrainedModel):
         """Create the masks of one forward pass, one for each window of the layers."""
         return attention_masks(self.windows, attention_mask, x, cache)
 
+    def complete_step(self, step: Step, x: Tensor) -> Step:
+        """Return a step with what only the layers of this model share; `x` is `(B, T, hidden_size)`."""
+        return step
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -105,13 +110,16 @@ class LayerStack(PreTrainedModel):
         output_router_logits: bool | None = None,
         token_type_ids: Tensor | None = None,
         layer_inputs: Tensor | None = None,
+        encoded: Encoded | None = None,
         return_dict: bool | None = True,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Run the layers.
 
         Args:
             input_ids: tokens `(B, T)`; None with `inputs_embeds`.
-            attention_mask: `(B, S)`, zero at padding on either side; it includes cached positions.
+            attention_mask: `(B, S)`, zero at padding on either side; it includes cached positions. Or bool
+                `(B or 1, 1, T, S)`, which positions each sees: for texts packed in a row. Recurrent layers do
+                not support it.
             position_ids: `(B or 1, T)`; by default they continue those of the cache.
             cache: states of earlier positions, updated in place.
             inputs_embeds: `(B, T, hidden_size)`, instead of `input_ids`.
@@ -123,6 +131,7 @@ class LayerStack(PreTrainedModel):
             token_type_ids: kinds of the inputs. They are ignored, with a warning unless all are 0: the model
                 has no embeddings of kinds, but tokenizers may return them.
             layer_inputs: what layers read besides the stream, `(B, T, layers, size)`, if the model has such.
+            encoded: what the layers read of an encoder, if this is a decoder that does.
             return_dict: if False, return a tuple instead of an `output_class`.
 
         Raises:
@@ -134,7 +143,7 @@ class LayerStack(PreTrainedModel):
             raise ValueError(
                 'output_attentions=True requires a model loaded with attn_implementation="eager"'
             )
-        if token_type_ids is not None and not torch.compiler.is_compiling():  # a graph cannot read values
+        if token_type_ids is not None and not is_traced():  # a graph cannot read values
             self._warn_of_kinds(token_type_ids)
         if not hasattr(self.output_class, "router_logits"):
             if output_router_logits:
@@ -146,7 +155,13 @@ class LayerStack(PreTrainedModel):
         x: Tensor = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         if position_ids is None:
             position_ids = next_positions(cache, x.shape[1], x.device)
-        record = StepRecord([] if output_attentions else None, [] if output_router_logits else None)
+        record = StepRecord(
+            attentions=[] if output_attentions else None,
+            cross_attentions=[] if output_attentions and encoded is not None else None,
+            router_logits=[] if output_router_logits else None,
+        )
+        if self.is_recurrent and attention_mask is not None and attention_mask.dim() == 4:
+            raise ValueError("attention_mask must be (B, S): recurrent layers read all of a row in its order")
         padding = Padding.among_new(attention_mask, x.shape[1], cache) if self.is_recurrent else None
         step = Step(
             self.make_masks(attention_mask, x, cache),
@@ -156,7 +171,9 @@ class LayerStack(PreTrainedModel):
             record,
             None if padding is None else padding.to(x.device),
             layer_inputs,
+            encoded=encoded,
         )
+        step = self.complete_step(step, x)
 
         x = self.embed(x, position_ids)
         states = [x]

@@ -23,9 +23,11 @@ class StepRecord:
     Attributes:
         attentions: probabilities of each attention, `(B, H, T, S)`.
         router_logits: scores of each router, `(B * T, experts)`.
+        cross_attentions: probabilities of each attention to an encoder's states, `(B, H, T, E)`.
     """
 
     attentions: list[Tensor] | None = None
+    cross_attentions: list[Tensor] | None = None
     router_logits: list[Tensor] | None = None
 
     def requested(self) -> list[str]:
@@ -48,6 +50,23 @@ class StepRecord:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """What an encoder made of a text.
+
+    Attributes:
+        states: its last states, `(B, E, hidden_size)`.
+        mask: which of its positions a query sees.
+    """
+
+    states: Tensor
+    mask: AttentionMask
+
+    def to(self, device: torch.device | str | int) -> "Encoded":
+        """Return the same on a device."""
+        return Encoded(self.states.to(device), self.mask.to(device))
+
+
+@dataclass(frozen=True)
 class Step:
     """What all layers share in one forward pass.
 
@@ -61,6 +80,8 @@ class Step:
             such layers.
         layer_inputs: what layers read besides the stream, `(B, T, layers, size)`, or None.
         shared: keys and values `(B, K, S, D)` that later layers read too, by the layer that computed them.
+        encoded: what the layers of a decoder read of an encoder, or None.
+        buckets: of relative positions, `(T, S)` int64, for layers with biases of their own, or None.
     """
 
     masks: Mapping[int | None, AttentionMask]
@@ -71,11 +92,15 @@ class Step:
     padding: Padding | None = None
     layer_inputs: Tensor | None = None
     shared: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    encoded: Encoded | None = None
+    buckets: Tensor | None = None
 
     def carried(self) -> list[Tensor]:
         """Return the tensors that go from layer to layer beside the stream, and that have gradients."""
         inputs = [] if self.layer_inputs is None else [self.layer_inputs]
-        return [*inputs, *(tensor for pair in self.shared.values() for tensor in pair)]
+        states = [] if self.encoded is None else [self.encoded.states]
+        biases = [mask.bias for mask in self.masks.values() if mask.bias is not None]
+        return [*inputs, *states, *biases, *(tensor for pair in self.shared.values() for tensor in pair)]
 
     def carrying(self, tensors: Sequence[Tensor], **changes: Any) -> "Step":
         """Return a step with these tensors in the places of those that `carried` returns.
@@ -84,10 +109,14 @@ class Step:
             tensors: as `carried` returns them. What layers add to the step's `shared` is not added here.
             changes: other fields that differ.
         """
-        first = 0 if self.layer_inputs is None else 1
-        pairs = zip(tensors[first::2], tensors[first + 1 :: 2], strict=True)
-        shared = dict(zip(self.shared, pairs, strict=True))
-        return replace(self, layer_inputs=tensors[0] if first else None, shared=shared, **changes)
+        left = iter(tensors)
+        if self.layer_inputs is not None:
+            changes["layer_inputs"] = next(left)
+        if self.encoded is not None:
+            changes["encoded"] = replace(self.encoded, states=next(left))
+        masks = {w: m if m.bias is None else replace(m, bias=next(left)) for w, m in self.masks.items()}
+        shared = {layer: (next(left), next(left)) for layer in self.shared}
+        return replace(self, masks=masks, shared=shared, **changes)
 
     def to(self, device: torch.device | str | int, **options: Any) -> "Step":
         """Return the step with its tensors on the device of the next layer.
@@ -101,4 +130,7 @@ class Step:
         }
         padding = None if self.padding is None else self.padding.to(device)
         inputs = None if self.layer_inputs is None else self.layer_inputs.to(device)
-        return replace(self, masks=masks, rotations=rotations, padding=padding, layer_inputs=inputs)
+        encoded = None if self.encoded is None else self.encoded.to(device)
+        return replace(
+            self, masks=masks, rotations=rotations, padding=padding, layer_inputs=inputs, encoded=encoded
+        )

@@ -53,8 +53,8 @@ def from_transformers(theirs: Any) -> Any:
         ValueError: the architecture, the class or the config is unsupported, or the model has other weights
             than its class; the message names them.
     """
-    architecture = registry.architecture_of_type(theirs.config.model_type)
-    classes = {found.__name__: found for found in architecture.classes.values()}
+    architectures = registry.architectures_of_type(theirs.config.model_type)
+    classes = {found.__name__: found for each in architectures for found in each.classes.values()}
     names = [base.__name__ for base in type(theirs).__mro__ if base.__name__ in classes]
     if not names:
         known = ", ".join(classes)
@@ -64,7 +64,7 @@ def from_transformers(theirs: Any) -> Any:
             raise ValueError(
                 f"{path} is packed by {library}, which is unsupported: load the model without it"
             )
-    config = architecture.config_class.from_dict(theirs.config.to_dict())
+    config = architectures[0].config_class.from_dict(theirs.config.to_dict())
     config.dtype = theirs.dtype
     with torch.device("meta"):
         ours: Model = classes[names[0]](config)

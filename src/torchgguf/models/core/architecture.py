@@ -35,6 +35,9 @@ _TOKEN_IDS = {
 # tokens that end a text, a turn or a message, and stop generation
 _ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
+# tasks of classes that GGUF files describe, the first that an architecture has a class for
+_MAIN_TASKS = ("causal_lm", "seq2seq_lm", "base")
+
 # the number of the layer in the name of a tensor, in GGUF files and in weight maps
 _LAYER = re.compile(r"(?:blk|layers)\.([0-9]{1,6})\.")
 
@@ -64,6 +67,8 @@ class Architecture:
             modules; layers that run know their own.
         unused: beginnings of the names of tensors in Hugging Face checkpoints that no class here has.
         scales_biases: whether the factor of an MLP's matrix applies to the bias, too, as in llama.cpp.
+        of_config: returns whether checkpoints with a config are of this one of the architectures of a model
+            type.
         unread: names of tensors in GGUF files that llama.cpp accepts, but does not use; `{}` stands for the
             number of the layer.
         classes: the models by the name of their task; each is registered when it is defined.
@@ -87,6 +92,7 @@ class Architecture:
     other_ggufs: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     scales_biases: bool = False
     unread: tuple[str, ...] = ()
+    of_config: Callable[[Any], bool] = lambda config: True
     classes: dict[str, type[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def gguf_of(self, config: Config) -> str:
@@ -101,7 +107,7 @@ class Architecture:
     @property
     def main_class(self) -> type[Any]:
         """The class that GGUF files describe: with the head that scores tokens, if there is such a class."""
-        return self.classes.get("causal_lm") or self.classes["base"]
+        return next(self.classes[task] for task in _MAIN_TASKS if task in self.classes)
 
     @cached_property
     def weights(self) -> WeightMap:

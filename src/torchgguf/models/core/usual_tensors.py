@@ -31,10 +31,9 @@ _HEADS = "attention.head_count"
 _OF_GROUPS = ("attn_qkv", "attn_gate")
 _IN_LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(\w+)")
 _ONE_EXPERT = re.compile(r"(blk\.\d+\.ffn_(?:gate|up|down))\.(\d+)\.weight")
-_HEAD = "output.weight"
 _MOST = 64  # matrices of a tensor that are modules of their own
 _PATTERN = "attention.sliding_window_pattern"
-EMBEDDING = "token_embd.weight"
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 
 Infos: TypeAlias = Mapping[str, TensorInfo]
 
@@ -80,9 +79,9 @@ class UsualTensors:
         self.copy_of_embedding: str | None = None
         if unusual:
             self._arrange(unusual)
-            embedding, head = file.tensors.get(EMBEDDING), unusual.get(_HEAD)
+            embedding, head = file.tensors.get(EMBEDDING), unusual.get(OUTPUT)
             if embedding and head and (embedding.shape, embedding.type) == (head.shape, head.type):
-                self.copy_of_embedding = _HEAD
+                self.copy_of_embedding = OUTPUT
         used = {part for one in self._made.values() for part in one.parts} | {self.copy_of_embedding}
         at = defaultdict[str, list[str]](list)  # in the place of its first part
         for name, one in self._made.items():

@@ -106,7 +106,7 @@ def _supply(
     """Return the class to load, and its config and tensors."""
     if isinstance(source, Checkpoint):
         config = read_config(source, options)
-        model_class = choose(registry.architecture_of_type(config.model_type))
+        model_class = choose(registry.architecture_of_config(config))
         return model_class, CheckpointSupply(model_class, source, config, options)
     try:
         model_class = choose(registry.architecture_of_file(source))

@@ -166,7 +166,7 @@ class _PassingFiles:
             self._opened.clear()
             self._read = 0
         if file not in self._opened:
-            self._opened[file] = _open_tensors(file)
+            self._opened[file] = open_tensors(file)
         tensor = self._opened[file].get(name)
         if tensor is None or tensor.shape != expected:
             raise CheckpointError(f"{file} has changed while it was read")
@@ -176,7 +176,7 @@ class _PassingFiles:
 
 
 def _list_tensors(file: Path, opened: _PassingFiles | None) -> dict[str, LazyTensor]:
-    tensors = _open_tensors(file)
+    tensors = open_tensors(file)
     if opened is None:
         return tensors
     return {
@@ -185,7 +185,7 @@ def _list_tensors(file: Path, opened: _PassingFiles | None) -> dict[str, LazyTen
     }
 
 
-def _open_tensors(file: Path) -> dict[str, LazyTensor]:
+def open_tensors(file: Path) -> dict[str, LazyTensor]:
     """Open one file of weights, mapped where the format allows it, and return its tensors by name."""
     return _open_safetensors(file) if file.suffix == ".safetensors" else _open_pickle(file)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import gguf
 import numpy as np
-from huggingface_hub import CardData
 
 from torchgguf.container import Metadata, TensorSource, ValueType
 from torchgguf.container.value_types import ArrayType
@@ -119,6 +118,8 @@ def _whole_or_number(value: Any, kind: ValueType) -> str | float | None:
 
 def model_card(metadata: Mapping[str, Any]) -> str | None:
     """Return a model card from which `describe` reads these metadata, or None if they describe nothing."""
+    from huggingface_hub import CardData  # importing it is slow, and only written folders need it
+
     stated: dict[str, Any] = {
         field: metadata[key] for field, key in _IN_CARD.items() if _is_text(metadata.get(key))
     }

@@ -57,7 +57,7 @@ def check_savable(model: AnySavable) -> AnySavable:
         ValueError: there is such a layer; the message names it, and the library or the shapes.
     """
     for path, layer in model.named_modules():
-        if type(layer).__module__.partition(".")[0] == "peft":
+        if any(base.__module__.partition(".")[0] == "peft" for base in type(layer).__mro__):
             raise ValueError(
                 f"{path} is an adapter of PEFT: save the model that merge_and_unload() of the PeftModel "
                 "returns, or the adapters alone, by save_pretrained() of the PeftModel"

@@ -10,7 +10,6 @@ from torch.utils.hooks import RemovableHandle
 from torchgguf.generation import GenerationMixin
 from torchgguf.models.core.config import Config
 from torchgguf.models.core.model import Model
-from torchgguf.models.pretrained.adapters import teach_peft
 from torchgguf.nn import check_attention
 
 
@@ -44,12 +43,6 @@ class TransformersAttributes(Model):
     def can_generate(cls) -> bool:
         """Return whether the model has `generate`."""
         return issubclass(cls, GenerationMixin)
-
-    @property
-    def is_loaded_in_8bit(self) -> bool:
-        """False: PEFT asks for it before it replaces layers, and is told of those that it does not know."""
-        teach_peft()
-        return False
 
     @cached_property
     def warnings_issued(self) -> dict[str, bool]:
@@ -121,6 +114,6 @@ class TransformersAttributes(Model):
         """
         check_attention(attn_implementation)
         self.config.attn_implementation = attn_implementation
-        part: Any
-        for part in {self, self.base_model}:
-            part.attn_implementation = attn_implementation
+        for part in self.modules():
+            if isinstance(part, TransformersAttributes):
+                vars(part)["attn_implementation"] = attn_implementation

@@ -1,6 +1,6 @@
 """`PreTrainedModel`: load, save, unpack and resize models of any architecture."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -25,8 +25,8 @@ from torchgguf.models.pretrained import resizing
 from torchgguf.models.pretrained.attributes import TransformersAttributes
 from torchgguf.models.pretrained.packed_training import watch_training
 from torchgguf.models.pretrained.state_dicts import completed, holding
-from torchgguf.models.pretrained.trainer import teach_trainer
 from torchgguf.nn import PackedLayer
+from torchgguf.nn.unpacking import packed_layers, unpack_layers
 from torchgguf.packing import ImportanceMatrix, PackingReport, Quantization
 
 # Options of transformers' save_pretrained that are unsupported here, with the values that change nothing.
@@ -233,40 +233,45 @@ class PreTrainedModel(TransformersAttributes):
 
         The first training step of a packed model warns that only vectors learn.
         """
-        teach_trainer()
         watch_training(self, mode)
         return super().train(mode)
 
-    def dequantize(self, dtype: torch.dtype | None = None) -> Self:
-        """Unpack all weights, in place, to plain trainable parameters.
+    def dequantize(
+        self, dtype: torch.dtype | None = None, modules: str | Iterable[str] | None = None
+    ) -> Self:
+        """Unpack weights, in place, to plain trainable parameters: all of them, or those of some modules.
 
         The log names weights that are too large for `dtype`.
 
         Args:
             dtype: of all parameters and of the activations; by default that of the activations.
+            modules: the modules to unpack, such as `["layers.3", "layers.*.mlp", "lm_head"]`; by default all.
+                Each is the name of a module or the last parts of it, with `*` for any text. A head that
+                shares the weights of the embedding is unpacked with it.
 
         Returns:
             The model itself.
 
         Raises:
-            ValueError: some weights are on the disk.
+            ValueError: some weights are on the disk; there is no module of such a name; or `dtype` is not
+                that of the activations although only some modules are unpacked.
         """
         self.require_weights("dequantize()")
-        dtype, tied = dtype or self.dtype, self.tied_head
+        if modules is not None and dtype not in (None, self.dtype):
+            raise ValueError(f"unpacked modules must be of the model's dtype, {self.dtype}, got {dtype}")
+        dtype = dtype or self.dtype
+        paths = packed_layers(self, modules)
         infinite: list[str] = []
         for name, weights in self.named_parameters() if dtype is torch.float16 else ():
             if weights.is_floating_point():
                 narrow(weights.detach(), dtype, partial(infinite.append, name))
-        for path, parent in list(self.named_modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, PackedLayer) and child is not tied:
-                    plain = child.dequantize(dtype)
-                    check_range(plain, child, f"{path}.{name}", lambda name, _: infinite.append(name))
-                    setattr(parent, name, plain)
-        if tied is not None:
-            self.set_output_embeddings(head_sharing(self.get_input_embeddings()))
+
+        def check(plain: nn.Module, packed: PackedLayer, path: str) -> None:
+            check_range(plain, packed, path, lambda name, _: infinite.append(name))
+
+        unpack_layers(self, paths, dtype, check)
         warn_of_infinite(infinite, dtype)
-        return self.to(dtype)
+        return self.to(dtype) if modules is None else self
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None

@@ -32,8 +32,8 @@ def _warn(model: nn.Module, arguments: Any) -> None:
     packed = next((layer for layer in model.modules() if isinstance(layer, PackedLayer)), None)
     if packed is not None and learning and all(parameter.dim() < 2 for parameter in learning):
         _logger.warning(
-            "%s is packed: training changes its norms and biases only, its matrices have no gradients; call "
-            "model.dequantize() first, and train all weights or LoRA adapters",
+            "%s is packed: training changes its norms and biases only, its matrices have no gradients; train "
+            "LoRA adapters, such as PEFT's, or call model.dequantize() first, perhaps for some modules only",
             type(model).__name__,
         )
 

@@ -45,7 +45,7 @@ class GGUFQuantizationConfig:
         ValueError: the type or recipe is unknown.
     """
 
-    quant_method: ClassVar[str] = "gguf"
+    quant_method: ClassVar[str] = "torchgguf"  # "gguf" is transformers' own, for files of that format
 
     quantization: str | Quantization = "Q8_0"
     modules_to_not_convert: list[str] | None = None
@@ -59,6 +59,11 @@ class GGUFQuantizationConfig:
                 self._type = quant_type(self.quantization)
             except ValueError:
                 recipe(self.quantization)
+
+    @property
+    def is_one_type(self) -> bool:
+        """Whether all matrices get one type, not those of a recipe."""
+        return self._type is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as in config.json."""

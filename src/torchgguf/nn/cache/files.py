@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchgguf.container import GGUFError, GGUFFile, open_gguf, write_gguf
 from torchgguf.container.errors import brief
+from torchgguf.nn.cache.encoded import EncodedKeyValues
 from torchgguf.nn.cache.kv import KeyValues
 from torchgguf.nn.cache.recurrent import Convolution, Recurrent
 from torchgguf.nn.cache.state import State
@@ -20,7 +21,9 @@ from torchgguf.nn.cache.state import State
 # The number of a layer and the kind of its state.
 Place = tuple[int, type[State]]
 
-_KINDS: dict[str, type[State]] = {kind.__name__: kind for kind in (KeyValues, Recurrent, Convolution)}
+_KINDS: dict[str, type[State]] = {
+    kind.__name__: kind for kind in (KeyValues, EncodedKeyValues, Recurrent, Convolution)
+}
 _ARCHITECTURE = "torchgguf.cache"
 _LENGTH = f"{_ARCHITECTURE}.length"
 _EMPTY = f"{_ARCHITECTURE}.empty"  # the names of tensors whose last dimension is 0, not 1

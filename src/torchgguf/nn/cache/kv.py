@@ -16,6 +16,7 @@ from torchgguf.nn.cache.lengths import (
     limits_of_tensor,
 )
 from torchgguf.nn.cache.state import Room, State, refuse_graph, reordered, writable
+from torchgguf.nn.tracing import is_traced
 
 _ROUND = 256  # positions; capacities are multiples of it, so that short generations grow once
 
@@ -65,11 +66,7 @@ class KeyValues(State):
             self._owned = False
         else:
             # What inference mode made is written into in that mode only. A compiled graph cannot ask.
-            foreign = (
-                not torch.compiler.is_compiling()
-                and self.keys.is_inference()
-                and not torch.is_inference_mode_enabled()
-            )
+            foreign = not is_traced() and self.keys.is_inference() and not torch.is_inference_mode_enabled()
             if end > self.keys.shape[2] or not self._owned or foreign:
                 self.keys, self.values = _grown(self.keys, length, end), _grown(self.values, length, end)
                 self._owned = True
@@ -77,6 +74,46 @@ class KeyValues(State):
             self.values[:, :, length:end] = value
         self._length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def fixed(self, room: Room) -> "FixedKeyValues":
+        """Move keys and values to buffers that keep their places; return a state that shares them."""
+        assert self.keys is not None
+        assert self.values is not None
+        twin = FixedKeyValues(room)
+        twin.keys, twin.values = (
+            x.new_zeros((*x.shape[:2], room.capacity, x.shape[3])) for x in (self.keys, self.values)
+        )
+        if self.lengths is not None:
+            twin.bounds = torch.zeros((), dtype=torch.long), torch.zeros((), dtype=torch.long)
+        self.follow(twin)
+        return twin
+
+    def follow(self, fixed: "FixedKeyValues") -> bool:
+        """Move what is remembered to the buffers of a state, unless it is there; see `State.follow`."""
+        keys, values, length = self.keys, self.values, self._length
+        if keys is not fixed.keys:
+            assert keys is not None
+            assert values is not None
+            assert fixed.keys is not None
+            assert fixed.values is not None
+            if length >= fixed.keys.shape[2] or keys[:, :, :0].shape != fixed.keys[:, :, :0].shape:
+                return False
+            fixed.keys[:, :, :length] = keys[:, :, :length]
+            fixed.values[:, :, :length] = values[:, :, :length]
+            self.keys, self.values, self._owned = fixed.keys, fixed.values, True
+        if self.lengths is not fixed.bounds:
+            if fixed.bounds is None:
+                return False
+            for bound, new, all_ in zip(fixed.bounds, self.lengths or ALL_LENGTHS, ALL_LENGTHS, strict=True):
+                bound.fill_(all_ if new is None else int(new))
+            self.lengths = fixed.bounds
+        return True
+
+    def places(self) -> dict[str, Tensor]:
+        """Return keys and values."""
+        assert self.keys is not None
+        assert self.values is not None
+        return {"keys": self.keys, "values": self.values}
 
     def reorder(self, rows: Tensor) -> None:
         """Make row i of the batch a copy of the row `rows[i]`; as many rows of a fixed size stay in place."""
@@ -167,7 +204,7 @@ class FixedKeyValues(KeyValues):
             raise ValueError(
                 f"a static cache of {len(self.keys)} rows must be used with as many, got {len(key)}"
             )
-        places = self.places(key.shape[2], key.device)  # if there is no room, nothing has changed
+        places = self.new_places(key.shape[2], key.device)  # if there is no room, nothing has changed
         if self.keys is None or self.values is None:
             # Zeros, not whatever was there: a NaN would come through the mask, as 0 times NaN.
             self.keys, self.values = (
@@ -179,6 +216,11 @@ class FixedKeyValues(KeyValues):
         self.keys.index_copy_(2, places, key)
         self.values.index_copy_(2, places, value)
         return (key, value) if is_first else (self.keys, self.values)
+
+    def places(self) -> dict[str, Tensor]:
+        """Return keys, values and, if there are any, the bounds of lengths."""
+        found = super().places()
+        return found if self.bounds is None else found | dict(zip(("low", "high"), self.bounds, strict=True))
 
     def _narrow(self, lengths: Lengths, device: torch.device) -> None:
         if self.bounds is None:

@@ -6,7 +6,7 @@ Shape letters: B batch, C channels, T new positions.
 import torch
 from torch import Tensor
 
-from torchgguf.nn.cache.state import State, refuse_graph, reordered, writable
+from torchgguf.nn.cache.state import Room, State, refuse_graph, reordered, writable
 
 
 class Recurrent(State):
@@ -61,8 +61,30 @@ class Recurrent(State):
             self._length += new
             return
         refuse_graph(value)
-        self.places(new, value.device)
+        self.new_places(new, value.device)
         self.value = value.clone() if self.value is None else writable(self.value).copy_(value)
+
+    def fixed(self, room: Room) -> "Recurrent":
+        """Move the state to a tensor that keeps its place; return a state that shares it."""
+        assert self.value is not None
+        twin = type(self)(room)
+        twin.value = self.value = self.value.clone(memory_format=torch.contiguous_format)
+        return twin
+
+    def follow(self, fixed: "Recurrent") -> bool:
+        """Move the state to the tensor of another, unless it is there; see `State.follow`."""
+        if self.value is not fixed.value:
+            assert self.value is not None
+            assert fixed.value is not None
+            if self.value.shape != fixed.value.shape or self.value.dtype is not fixed.value.dtype:
+                return False
+            fixed.value.copy_(self.value)
+            self.value = fixed.value
+        return True
+
+    def places(self) -> dict[str, Tensor]:
+        """Return the state as `value`."""
+        return self.tensors()
 
     def reorder(self, rows: Tensor) -> None:
         """Make row i of the batch a copy of the row `rows[i]`; as many rows of a fixed size stay in place."""

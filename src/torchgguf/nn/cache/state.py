@@ -7,10 +7,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from torchgguf.nn.tracing import is_traced
+
 
 def writable(tensor: Tensor) -> Tensor:
     """Return a tensor that this mode may write into: a copy, if inference mode made it and is over."""
-    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or not tensor.is_inference():
+    if is_traced() or torch.is_inference_mode_enabled() or not tensor.is_inference():
         return tensor
     return tensor.clone()
 
@@ -58,7 +60,7 @@ class Room(Copied):
             ValueError: there is no room. (A GPU is not asked; its own index error comes later.)
         """
         filled = torch.zeros((), dtype=torch.long, device=device) if self.filled is None else self.filled
-        asked = filled.device.type == "cpu" and not torch.compiler.is_compiling()
+        asked = filled.device.type == "cpu" and not is_traced()
         if asked and (end := int(filled) + new) > self.capacity:
             room = f"max_cache_len={self.capacity}"
             raise ValueError(f"a static cache of {room} has no room for {end} positions")
@@ -99,7 +101,7 @@ class State(Copied, ABC):
 
     def __init__(self, room: Room | None = None) -> None:
         self.room = room
-        self._counts = False  # the positions in the room, for all states
+        self.counts = False  # the positions in the room, for all states
         self._length = 0
 
     @classmethod
@@ -117,7 +119,7 @@ class State(Copied, ABC):
         """The number of rows of the batch, 0 if nothing is remembered."""
         return 0
 
-    def places(self, new: int, device: torch.device) -> Tensor:
+    def new_places(self, new: int, device: torch.device) -> Tensor:
         """Return where `new` positions belong in a state of a fixed size, `(new,)` int64.
 
         Raises:
@@ -125,10 +127,37 @@ class State(Copied, ABC):
         """
         room = self.room
         assert room is not None
-        if self._counts or room.filled is None:
+        if self.counts or room.filled is None:
             room.make_room(new, device)
-            self._counts = True
+            self.counts = True
         return room.places(device)
+
+    def fixed(self, room: Room) -> Any:
+        """Move what is remembered to tensors that keep shapes and places; return a state that shares them.
+
+        Args:
+            room: of the state to return, with a capacity above the present length.
+
+        Raises:
+            NotImplementedError: this kind of state has no fixed form.
+        """
+        raise NotImplementedError(f"{type(self).__name__} states have no fixed form")
+
+    def follow(self, fixed: Any) -> bool:
+        """Move what is remembered to the tensors of a state that `fixed` returned, unless it is there.
+
+        Returns:
+            Whether that is possible. If not, nothing has changed.
+        """
+        return False
+
+    def places(self) -> dict[str, Tensor]:
+        """Return the tensors of a state of a fixed size, by name."""
+        raise NotImplementedError(f"{type(self).__name__} states have no fixed form")
+
+    def count(self, length: int) -> None:
+        """Set the number of positions that something else has stored in a state without a room."""
+        self._length = length
 
     @abstractmethod
     def reorder(self, rows: Tensor) -> None:

@@ -1,26 +1,22 @@
 """transformers' Trainer saves models of this package as it saves its own."""
 
-import sys
 from functools import wraps
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.trainer import Trainer
 
 from torchgguf.models.core.model import Model
 
-_TRAINER = "transformers.trainer"
 
-
-def teach_trainer() -> None:
-    """Let transformers' Trainer, if it is imported, save models of this package by their `save_pretrained`.
+def register_saving() -> None:
+    """Let transformers' Trainer save models of this package by their `save_pretrained`.
 
     Of models of other classes than its own it saves the bare state dict: without config.json, and with an
     error after the last step if two layers share weights. It offers no way to register a class.
     """
-    trainer = getattr(sys.modules.get(_TRAINER), "Trainer", None)  # without one while it is imported
-    save = getattr(trainer, "_save", None)
-    if save is None or hasattr(save, "of_torchgguf"):
-        return
+    save = Trainer._save
 
     @wraps(save)
     def save_any(self: Any, *args: Any, **options: Any) -> None:
@@ -34,13 +30,11 @@ def teach_trainer() -> None:
         finally:
             self.model = asked
 
-    save_any.of_torchgguf = True  # type: ignore[attr-defined]
-    trainer._save = save_any  # type: ignore[union-attr]
+    Trainer._save = save_any  # type: ignore[method-assign]
 
 
 def _stand_in(model: Model) -> Any:
     """Return an object of transformers' class that saves a model."""
-    from transformers import PreTrainedModel
 
     class StandIn(PreTrainedModel):  # type: ignore[no-untyped-call]
         def __init__(self) -> None:

@@ -1,0 +1,1 @@
+"""Training models as files contain them: adapters beside packed weights."""

@@ -1,0 +1,1 @@
+"""The loop of training: steps, losses, checkpoints, processes."""
