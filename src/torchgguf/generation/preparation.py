@@ -166,6 +166,7 @@ def _looking_up(
             "prompt_lookup_num_tokens does not record states: leave output_hidden_states and "
             "output_attentions out"
         )
+    assert config.prompt_lookup_num_tokens is not None  # which asked for this context
     size = config.max_matching_ngram_size or _LONGEST_MATCH
     return partial(LookupContext, num_tokens=config.prompt_lookup_num_tokens, max_ngram=size)
 

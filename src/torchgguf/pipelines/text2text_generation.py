@@ -30,7 +30,7 @@ class Text2TextGenerationPipeline(Pipeline):
         """Answer each input."""
         if generate_options.get("return_dict_in_generate"):
             raise ValueError("return_dict_in_generate is unsupported in a pipeline: use model.generate")
-        encoding = {} if truncation is None else {"truncation": truncation}
+        encoding: dict[str, Any] = {} if truncation is None else {"truncation": truncation}
         rows = [self.tokenizer(self.text(text), **encoding).input_ids for text in inputs]
         own = self.model.generation_config
         stated = {**({} if own is None else own.settings()), **generate_options}
