@@ -56,7 +56,7 @@ def test_nothing_is_touched_behind_the_last_weight_activation_and_result(kind):
 
 @each_type
 def test_any_number_of_rows_and_threads_gives_the_product(kind):
-    """Blocks are shared by rows of activations, some at a time, and a last few blocks are fewer than usual."""
+    """Rows of activations share blocks, some at a time, and a last few blocks are fewer than usual."""
     packed = packed_rows(kind, 576 // kind.block_size)
     weight = dequantize(packed, kind).double()
     for rows in range(1, 18):
