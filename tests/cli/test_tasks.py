@@ -139,7 +139,7 @@ def test_a_head_that_is_new_is_a_warning(torchgguf, folders):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["--task", "juggling", "DIR", "x"], "--task: must be one of text-generation, text-class"),
+        (["--task", "juggling", "DIR", "x"], "--task: must be one of text-generation, text2text"),
         (["DIR", "x", "--model", "DIR"], "the model must be named once"),
         (["--task", "ner"], "name a model"),
         (["--task", "ner", "DIR", " \n"], "the prompt is empty"),

@@ -179,7 +179,7 @@ def test_what_changes_the_result_and_is_unknown_is_refused(name, value):
     with pytest.raises(ValueError, match=message):
         resolve(None, None, {name: value})
     for neutral in (None, *UNSUPPORTED[name]):
-        assert resolve(None, None, {name: neutral}) == DEFAULTS
+        assert resolve(None, None, {name: neutral}) == resolve(None, None, {})
 
 
 def test_arguments_win_over_the_file(tmp_path):

@@ -43,7 +43,11 @@ def test_nonsense_is_warned_about_once_and_written_back(tmp_path, stated, meant,
     assert all(word in caplog.text for word in (str(tmp_path), "generation_config.json", *stated))
     assert config.settings() == meant | {"pad_token_id": 7}
     merged = resolve(config, None, {"max_new_tokens": 3}).settings()
-    assert merged == DEFAULTS.settings() | meant | {"pad_token_id": 7, "max_new_tokens": 3}
+    assert merged == DEFAULTS.settings() | meant | {
+        "pad_token_id": 7,
+        "max_new_tokens": 3,
+        "prefill_chunk_size": 512,
+    }
     config.save_pretrained(tmp_path / "again")
     again = (tmp_path / "again" / "generation_config.json").read_text()
     assert json.dumps(json.loads(again)) == json.dumps(dict(sorted({**stated, "pad_token_id": 7}.items())))

@@ -14,9 +14,9 @@ needs_pages = pytest.mark.skipif(not GPT2.exists(), reason="the pages are not th
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def snippets(page: Path) -> list[str]:
-    """The code blocks of a page, in their order."""
-    return re.findall(r"^```\w*\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+def snippets(page: Path, language: str = r"\w*") -> list[str]:
+    """The code blocks of a page, in their order; `language` is a pattern."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
 def snippet(page: Path, *words: str) -> str:

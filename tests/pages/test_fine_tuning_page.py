@@ -27,7 +27,7 @@ def ran(tmp_path_factory):
     names: dict = {}
     os.chdir(folder)
     try:
-        for code in snippets(PAGE):
+        for code in snippets(PAGE, "python"):
             exec(compile(code, str(PAGE), "exec"), names)
     finally:
         os.chdir(before)

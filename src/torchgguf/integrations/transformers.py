@@ -29,6 +29,8 @@ from torchgguf.packing.planning import Choice
 from torchgguf.quants import QuantType, quant_type
 
 _logger = logging.getLogger(__name__)
+# Recipes are those of an architecture that they do not tell apart from others.
+_ANY = "any"
 
 METHOD = GGUFQuantizationConfig.quant_method
 
@@ -158,13 +160,13 @@ def _plan(model: Any, config: GGUFQuantizationConfig, kept: list[str]) -> dict[s
         found = names.get_name(path) or names.get_name(f"model.{path}") or path
         in_files[path] = f"{found}.weight"
     shapes = {in_files[path]: _shape(layers[path]) for path in in_files}
-    metadata: dict[str, Any] = {"general.architecture": "llama", "llama.block_count": count}
+    metadata: dict[str, Any] = {"general.architecture": _ANY, f"{_ANY}.block_count": count}
     for key, attribute in {
         "head_count": "num_attention_heads",
         "head_count_kv": "num_key_value_heads",
     }.items():
         if (value := getattr(text, attribute, None)) is not None:
-            metadata[f"llama.attention.{key}"] = value
+            metadata[f"{_ANY}.attention.{key}"] = value
     plan = _quantization(config).plan(metadata, shapes)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and text.tie_word_embeddings:  # one matrix of two layers has one type

@@ -103,8 +103,12 @@ class PreTrainedModel(TransformersAttributes):
             ImportError: a device map needs accelerate.
         """
 
+        is_file = gguf_file is not None or str(pretrained_model_name_or_path).endswith(".gguf")
+
         def this(found: Architecture) -> type[Self]:
-            if cls.architecture is not found:
+            # An encoder is read from checkpoints of the whole model, which have the same config.
+            is_part = not is_file and cls.architecture.config_class is found.config_class
+            if cls.architecture is not found and not is_part:
                 kind = f"model_type {found.config_class.model_type!r} (in GGUF files: {found.gguf!r})"
                 fitting = (found.classes.get(cls.task or "") or found.main_class).__name__
                 raise CheckpointError(f"{cls.__name__} does not load models of {kind}: use {fitting}")
