@@ -102,7 +102,6 @@ class PreTrainedModel(TransformersAttributes):
             ValueError: the value of an option is unsupported.
             ImportError: a device map needs accelerate.
         """
-
         is_file = gguf_file is not None or str(pretrained_model_name_or_path).endswith(".gguf")
 
         def this(found: Architecture) -> type[Self]:
