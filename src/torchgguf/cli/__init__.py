@@ -96,9 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    for level in (logging.WARNING, logging.INFO):
-        logging.addLevelName(level, logging.getLevelName(level).lower())
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogLine())
+    logging.basicConfig(handlers=[handler])
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     meta: dict[str, Any] = {}
     try:
@@ -151,6 +151,13 @@ def _message(error: Exception) -> str:
 
 def _complain(message: str) -> None:
     print(f"error: {one_line(message)}", file=sys.stderr)
+
+
+class _LogLine(logging.Formatter):
+    """Log lines as those of warnings and errors: the level in small letters, and the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
